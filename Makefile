@@ -1,0 +1,87 @@
+# The verbs. CI runs the same ones (.ci/run).
+#
+# PORT, BUILDER_PORT, ADMIN_PORT, STATE_DIR, TOOLS_DIR and the NIXERY_* settings are read from
+# the environment or given as in `make run PORT=9000`.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help run test fuzz check advisories bench fmt doc clean uninstall build
+
+export PORT BUILDER_PORT ADMIN_PORT STATE_DIR TOOLS_DIR
+# An empty variable is one that was not given.
+$(foreach name,PORT BUILDER_PORT ADMIN_PORT STATE_DIR TOOLS_DIR,$(if $($(name)),,$(eval unexport $(name))))
+
+state_dir := $(or $(STATE_DIR),.nixgate)
+tools_dir := $(or $(TOOLS_DIR),$(state_dir)/tools)
+target_dir := $(or $(CARGO_TARGET_DIR),target)
+# The end-to-end tests are a feature, so that `cargo test` alone needs no root, Nix or Envoy.
+with_e2e := --features nixgate-tests/e2e
+setup := envoy/standalone/setup
+filter := --package nixgate-filter --target wasm32-wasip1
+
+help: ## List the verbs
+	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 12
+	@printf '%s\n' '' 'make run: PORT (8080), BUILDER_PORT (8081), ADMIN_PORT (9901), STATE_DIR (.nixgate);' \
+	  'NIXERY_CHANNEL, NIXERY_PKGS_REPO or NIXERY_PKGS_PATH replace the embedded package set'
+
+build: # What is run and shipped: the builder, and the filter as wasm
+	cargo build --release --package nixgate
+	cargo build --profile wasm $(filter)
+
+run: ## Install what is missing, build, and serve on 127.0.0.1:8080 until Ctrl-C
+	@$(setup)/setup.sh run
+	@$(MAKE) --no-print-directory build
+	@# Should make be killed, the kernel tells the script.
+	@exec setpriv --pdeathsig TERM envoy/standalone/run.sh
+
+test: ## Install what is missing and run every test
+	@$(setup)/setup.sh test
+	$(setup)/package-set.sh amd64 arm64
+	@$(MAKE) --no-print-directory build
+	python3 -m unittest nix/tests/test_index.py
+	nix-instantiate --eval --strict --read-write-mode nix/tests/resolve.nix >/dev/null
+	cargo test $(with_e2e)
+	@# The core's again, on the target that the filter is built for. `cargo test` has built what
+	@# runs them.
+	CARGO_TARGET_WASM32_WASIP1_RUNNER="$(abspath $(target_dir))/debug/examples/wasi-run" \
+	  cargo test --package nixgate-core --target wasm32-wasip1 --lib
+	@$(MAKE) --no-print-directory fuzz
+
+fuzz: ## Look for input that breaks what is read from strangers (FUZZ_SECONDS each, 5)
+	tests/fuzz/run.sh
+
+check: ## Format, lints, wasm build, Envoy configurations, dependencies
+	@$(setup)/setup.sh check
+	cargo fmt --all --check
+	cargo clippy --all-targets $(with_e2e) -- --deny warnings
+	cargo clippy $(filter) -- --deny warnings
+	cargo clippy --package nixgate-fuzz -- --deny warnings
+	cargo build --profile wasm $(filter)
+	$(setup)/check-envoy-configs.sh
+	$(tools_dir)/bin/cargo-deny --log-level error check bans licenses sources
+	$(setup)/check-core-dependencies.sh
+
+advisories: ## Check dependencies against the RustSec database (which must be reachable)
+	@$(setup)/setup.sh check
+	$(tools_dir)/bin/cargo-deny check advisories
+
+bench: ## Measure the edge beside Envoy itself, docker-registry and nginx (about 6 minutes)
+	@$(setup)/setup.sh bench
+	@$(MAKE) --no-print-directory build
+	cargo run --quiet $(with_e2e) --example bench
+
+fmt: ## Format the code
+	cargo fmt --all
+
+doc: ## Build the API reference (target/doc) and the book (docs/book)
+	@$(setup)/setup.sh doc
+	cargo doc --workspace --no-deps --document-private-items
+	PATH="$(abspath $(tools_dir))/bin:$$PATH" mdbook build docs
+
+clean: ## Remove what was built; installed tools, images and state stay
+	cargo clean
+	rm -rf docs/book
+
+uninstall: ## Remove everything that nixgate installed or wrote, and name what stays
+	@$(setup)/uninstall.sh

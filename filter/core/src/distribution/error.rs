@@ -1,0 +1,216 @@
+//! Errors as registry clients read them (distribution spec, "Error Codes").
+//!
+//! Inside, an [`Error`] says *what is wrong* ([`ErrorKind`]) and *what to do* (its message).
+//! How that looks on the wire, its status and its code, is decided in one place,
+//! [`ErrorKind::wire`], whose match has no wildcard: a new kind forces the decision.
+
+use std::fmt;
+
+use serde_json::{Value, json};
+
+/// A code of the distribution spec, or one of the two older ones that clients know for 5xx.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// `BLOB_UNKNOWN`
+    BlobUnknown,
+    /// `DENIED`
+    Denied,
+    /// `DIGEST_INVALID`
+    DigestInvalid,
+    /// `MANIFEST_INVALID`
+    ManifestInvalid,
+    /// `MANIFEST_UNKNOWN`
+    ManifestUnknown,
+    /// `NAME_INVALID`
+    NameInvalid,
+    /// `NAME_UNKNOWN`
+    NameUnknown,
+    /// `TOOMANYREQUESTS`
+    TooManyRequests,
+    /// `UNAVAILABLE` (Docker registry v2)
+    Unavailable,
+    /// `UNKNOWN` (Docker registry v2)
+    Unknown,
+    /// `UNSUPPORTED`
+    Unsupported,
+}
+
+impl Code {
+    /// The code as it is written in an error body.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::BlobUnknown => "BLOB_UNKNOWN",
+            Self::Denied => "DENIED",
+            Self::DigestInvalid => "DIGEST_INVALID",
+            Self::ManifestInvalid => "MANIFEST_INVALID",
+            Self::ManifestUnknown => "MANIFEST_UNKNOWN",
+            Self::NameInvalid => "NAME_INVALID",
+            Self::NameUnknown => "NAME_UNKNOWN",
+            Self::TooManyRequests => "TOOMANYREQUESTS",
+            Self::Unavailable => "UNAVAILABLE",
+            Self::Unknown => "UNKNOWN",
+            Self::Unsupported => "UNSUPPORTED",
+        }
+    }
+}
+
+/// What went wrong, whoever noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The repository name breaks the grammar or contradicts itself.
+    NameInvalid,
+    /// The digest is not one.
+    DigestInvalid,
+    /// The tag is not one.
+    TagInvalid,
+    /// The path under `/v2/` is no route of a registry.
+    RouteUnknown,
+    /// The method would change the registry, or is none that it knows.
+    MethodUnsupported,
+    /// The list of all repositories, which has no end here.
+    CatalogUnsupported,
+    /// No package of that name, no such tag, or no such manifest under that name.
+    ManifestUnknown,
+    /// No image of that name has the blob.
+    BlobUnknown,
+    /// Who asked may not have it.
+    Denied,
+    /// The build goes on and the client's time is used up; it is to ask again.
+    StillBuilding,
+    /// The builder has as many builds to do as it takes on.
+    TooBusy,
+    /// The build failed.
+    BuildFailed,
+    /// The build took longer than it may.
+    BuildTimedOut,
+    /// The builder cannot be reached, or answered as none does.
+    BuilderUnreachable,
+    /// The builder is there, and something that it needs (Nix, storage) is not.
+    BuilderUnready,
+    /// A defect, or a failure that nobody foresaw.
+    Internal,
+}
+
+impl ErrorKind {
+    /// The HTTP status and the code that this kind has on the wire.
+    pub const fn wire(self) -> (u16, Code) {
+        match self {
+            Self::NameInvalid => (400, Code::NameInvalid),
+            Self::DigestInvalid => (400, Code::DigestInvalid),
+            Self::TagInvalid => (400, Code::ManifestInvalid),
+            Self::RouteUnknown => (404, Code::NameUnknown),
+            Self::MethodUnsupported => (405, Code::Unsupported),
+            // The catalog is Docker's, not the spec's, and 404 is how a registry says that it has
+            // none. The code is not NAME_UNKNOWN: no name is missing, the operation is.
+            Self::CatalogUnsupported => (404, Code::Unsupported),
+            Self::ManifestUnknown => (404, Code::ManifestUnknown),
+            Self::BlobUnknown => (404, Code::BlobUnknown),
+            Self::Denied => (403, Code::Denied),
+            Self::StillBuilding | Self::TooBusy => (429, Code::TooManyRequests),
+            Self::BuildFailed | Self::Internal => (500, Code::Unknown),
+            Self::BuildTimedOut => (504, Code::Unavailable),
+            Self::BuilderUnreachable | Self::BuilderUnready => (503, Code::Unavailable),
+        }
+    }
+
+    /// Whether this is about the packages that were asked for, and so stays true for a while; what
+    /// is wrong with a machine may pass at any moment, and what is wrong with the request itself
+    /// is told again at no cost.
+    pub const fn lasts(self) -> bool {
+        match self {
+            Self::ManifestUnknown | Self::Denied | Self::BuildFailed | Self::BuildTimedOut => true,
+            Self::NameInvalid
+            | Self::DigestInvalid
+            | Self::TagInvalid
+            | Self::RouteUnknown
+            | Self::MethodUnsupported
+            | Self::CatalogUnsupported
+            | Self::BlobUnknown
+            | Self::StillBuilding
+            | Self::TooBusy
+            | Self::BuilderUnreachable
+            | Self::BuilderUnready
+            | Self::Internal => false,
+        }
+    }
+
+    /// Whether the same request may succeed shortly without anybody changing anything; such
+    /// answers carry `Retry-After`.
+    pub const fn is_transient(self) -> bool {
+        matches!(
+            self,
+            Self::StillBuilding | Self::TooBusy | Self::BuilderUnreachable | Self::BuilderUnready
+        )
+    }
+}
+
+/// An error for a registry client.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Error {
+    /// What went wrong.
+    pub kind: ErrorKind,
+    /// What happened, to what, and what to do, for the person who reads it.
+    pub message: String,
+    /// The same for programs; [`Value::Null`] when there is nothing to add.
+    pub detail: Value,
+}
+
+impl Error {
+    /// An error without detail.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+            detail: Value::Null,
+        }
+    }
+
+    /// The same error with something for programs to read.
+    #[must_use]
+    pub fn with_detail(mut self, detail: Value) -> Self {
+        self.detail = detail;
+        self
+    }
+
+    /// The HTTP status.
+    pub const fn status(&self) -> u16 {
+        self.kind.wire().0
+    }
+
+    /// The body, `{"errors":[{"code","message","detail"}]}`.
+    pub fn body(&self) -> Vec<u8> {
+        let (_, code) = self.kind.wire();
+        let mut error = json!({ "code": code.as_str(), "message": self.message });
+        if let (Some(fields), false) = (error.as_object_mut(), self.detail.is_null()) {
+            fields.insert("detail".to_owned(), self.detail.clone());
+        }
+        json!({ "errors": [error] }).to_string().into_bytes()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_body_is_what_the_spec_says() {
+        let error = Error::new(ErrorKind::ManifestUnknown, "no package \"x\"")
+            .with_detail(json!({ "packages": ["x"] }));
+        assert_eq!(
+            String::from_utf8(error.body()).unwrap(),
+            r#"{"errors":[{"code":"MANIFEST_UNKNOWN","detail":{"packages":["x"]},"message":"no package \"x\""}]}"#
+        );
+        assert_eq!(
+            String::from_utf8(Error::new(ErrorKind::Internal, "m").body()).unwrap(),
+            r#"{"errors":[{"code":"UNKNOWN","message":"m"}]}"#
+        );
+    }
+}

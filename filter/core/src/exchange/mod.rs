@@ -1,0 +1,348 @@
+//! What the edge does with one request, without doing it.
+//!
+//! The shell (the wasm filter) feeds facts in and carries out what comes back:
+//!
+//! ```text
+//!   request ──► Exchange::begin ──► NotOurs ─────────────► let it pass
+//!                     │  └────────► Reply ──────────────► local reply (errors, /v2/)
+//!                     ▼
+//!                    Ask: key ──► shared cache ──► Exchange::looked_up
+//!                                                    ├─► Reply      known
+//!                                                    ├─► Forward    a blob that the builder streams
+//!                                                    └─► Join ──► Flights: one callout per key,
+//!                                                                 answers for all who wait
+//! ```
+//!
+//! A stream that waits is *held* for at most `hold` seconds, because current containerd and
+//! Docker give up after 30. When its image is still being built by then, it is redirected to
+//! itself with the time of its first request in the query (`nixgate-since`). Clients follow 9
+//! redirects, so 8 of them keep a client for 8 × hold seconds. After that it is told to come
+//! back later. The build goes on all the same.
+
+mod answer;
+mod conditional;
+mod flights;
+mod query;
+mod record;
+mod reply;
+mod tags;
+
+pub use answer::{Answer, Response};
+pub use flights::{Call, Command, Event, Flights};
+pub use record::{Outcome, Record};
+pub use reply::Reply;
+
+use serde_json::json;
+
+use answer::unreachable;
+use conditional::IfNoneMatch;
+use reply::JSON;
+
+use crate::cache::{Content, Entry, Key, Method};
+use crate::config::Config;
+use crate::distribution::{Digest, Error, ErrorKind, MediaType, Reference, Route};
+use crate::wire::Preferences;
+use crate::{PackageSet, Seconds};
+
+const SINCE: &str = "nixgate-since";
+
+/// A client's request, as far as the edge reads it.
+#[derive(Clone, Debug)]
+pub struct Request<'a> {
+    /// `:method`
+    pub method: &'a str,
+    /// `:path`, query included
+    pub path: &'a str,
+    /// Every `Accept` header.
+    pub accept: Vec<&'a str>,
+    /// Every `If-None-Match` header.
+    pub if_none_match: Vec<&'a str>,
+}
+
+/// What becomes of a request at first sight.
+#[derive(Debug, PartialEq)]
+pub enum Begin {
+    /// It is not for the registry: let it pass.
+    NotOurs,
+    /// The answer needs nobody else.
+    Reply(Reply),
+    /// Look [`Exchange::key`] up, then call [`Exchange::looked_up`].
+    Ask(Exchange),
+}
+
+/// What becomes of a request after the cache was asked.
+#[derive(Debug, PartialEq)]
+pub enum Next {
+    /// The cache knew the answer.
+    Reply(Reply),
+    /// The request goes on to the builder.
+    Forward(Forward),
+    /// Join the flight of [`Exchange::key`].
+    Join,
+}
+
+/// A request that continues to the builder, which streams the answer. The shell adds the token
+/// and removes [`wire::CLIENT_ONLY`](crate::wire::CLIENT_ONLY).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forward {
+    /// Replaces `:path`.
+    pub path: String,
+    /// What the client wrote, for the access log.
+    pub original_path: String,
+    /// What to note of it.
+    pub record: Record,
+}
+
+/// One request on its way to an answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Exchange {
+    want: Want,
+    key: Key,
+    path: String,
+    /// When this request came.
+    began: Seconds,
+    /// When the client first asked, before any redirect to itself.
+    since: Seconds,
+    /// Which manifests the client has already.
+    if_none_match: IfNoneMatch,
+    /// A document whose time is over, for when the builder can't be reached.
+    stale: Option<Content>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Want {
+    Manifest {
+        packages: PackageSet,
+        reference: Reference,
+        media_type: MediaType,
+    },
+    Blob {
+        packages: PackageSet,
+        digest: Digest,
+        method: Method,
+    },
+    Tags {
+        packages: PackageSet,
+    },
+}
+
+impl Exchange {
+    /// Decides what a request is.
+    pub fn begin(config: &Config, request: &Request<'_>, now: Seconds) -> Begin {
+        match Self::understand(config, request, now) {
+            Ok(begin) => begin,
+            Err(error) => Begin::Reply(Reply::error(&error)),
+        }
+    }
+
+    fn understand(config: &Config, request: &Request<'_>, now: Seconds) -> Result<Begin, Error> {
+        let route = Route::parse_below(config.name_prefix.as_ref(), request.path);
+        if matches!(route, Ok(Route::Elsewhere)) {
+            return Ok(Begin::NotOurs);
+        }
+        let method = match request.method {
+            "GET" => Method::Get,
+            "HEAD" => Method::Head,
+            other => return Err(method_unsupported(other)),
+        };
+        let cluster = &config.cluster;
+        let (want, key) = match route? {
+            Route::Elsewhere => return Ok(Begin::NotOurs),
+            Route::Base => return Ok(Begin::Reply(Reply::base())),
+            Route::Manifest {
+                repository,
+                reference,
+            } => {
+                let packages = PackageSet::of(&repository)?;
+                let media_type = MediaType::negotiate(request.accept.iter().copied());
+                let key = Key::manifest(cluster, &packages, &reference, media_type);
+                (
+                    Want::Manifest {
+                        packages,
+                        reference,
+                        media_type,
+                    },
+                    key,
+                )
+            }
+            Route::Blob { repository, digest } => {
+                let packages = PackageSet::of(&repository)?;
+                let key = Key::blob(cluster, &packages, &digest, method);
+                (
+                    Want::Blob {
+                        packages,
+                        digest,
+                        method,
+                    },
+                    key,
+                )
+            }
+            Route::Tags { repository } => {
+                let packages = PackageSet::of(&repository)?;
+                let key = Key::tags(cluster, &packages);
+                (Want::Tags { packages }, key)
+            }
+            Route::Referrers { repository, .. } => {
+                // The name is checked here, so that a bad one is refused alike on every route.
+                PackageSet::of(&repository)?;
+                return Ok(Begin::Reply(Reply::no_referrers()));
+            }
+        };
+        Ok(Begin::Ask(Self {
+            want,
+            key,
+            path: request.path.to_owned(),
+            began: now,
+            since: since(request.path).map_or(now, |since| since.min(now)),
+            if_none_match: IfNoneMatch::parse(request.if_none_match.iter().copied()),
+            stale: None,
+        }))
+    }
+
+    /// Under what name the answer is kept, and which flight brings it.
+    pub const fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// Decides by what the cache holds for the key. What has expired and is still of some use
+    /// ([`Entry::useful_until`]) is kept at hand: what a tag meant yesterday is better than no
+    /// answer.
+    pub fn looked_up(&mut self, entry: Option<Entry>, now: Seconds) -> Next {
+        match entry {
+            Some(entry) if now < entry.expires => match self.deliver(&entry.content) {
+                Next::Reply(reply) if reply.record.outcome == Outcome::Miss => {
+                    Next::Reply(reply.with_outcome(Outcome::Hit))
+                }
+                next => next,
+            },
+            entry => {
+                self.stale = entry
+                    .filter(|entry| now < entry.useful_until())
+                    .map(|entry| entry.content);
+                Next::Join
+            }
+        }
+    }
+
+    /// The answer when the builder has none: what is stale, or else what the builder's failure
+    /// looks like to a client.
+    fn without_answer(&self, failure: &Reply) -> Reply {
+        self.stale.as_ref().map_or_else(
+            || self.note(failure.clone()),
+            |content| self.present(content).stale(),
+        )
+    }
+
+    /// A content as this client asked for it.
+    fn present(&self, content: &Content) -> Reply {
+        self.note(match (&self.want, content) {
+            (Want::Tags { .. }, Content::Document { body, .. }) => tags::page(&self.path, body)
+                .unwrap_or_else(|| Reply::error(&unreachable("it sent no list of tags"))),
+            (
+                _,
+                Content::Document {
+                    digest: Some(digest),
+                    ..
+                },
+            ) if self.if_none_match.has(digest) => Reply::not_modified(digest),
+            (_, content) => Reply::content(content),
+        })
+    }
+
+    fn deliver(&self, content: &Content) -> Next {
+        match content {
+            Content::Stream => Next::Forward(Forward {
+                path: self.upstream_path(),
+                original_path: self.path.clone(),
+                record: self.record(Outcome::Forwarded),
+            }),
+            content => Next::Reply(self.present(content)),
+        }
+    }
+
+    fn record(&self, outcome: Outcome) -> Record {
+        let (route, image) = match &self.want {
+            Want::Manifest { packages, .. } => ("manifest", packages.to_string()),
+            Want::Blob { packages, .. } => ("blob", packages.to_string()),
+            Want::Tags { packages } => ("tags", packages.to_string()),
+        };
+        Record {
+            route,
+            image: image.into(),
+            outcome,
+        }
+    }
+
+    /// Writes into a reply for what it is one.
+    fn note(&self, reply: Reply) -> Reply {
+        let record = self.record(reply.record.outcome);
+        Reply { record, ..reply }
+    }
+
+    /// The path at the builder: canonical, so that one image has one name there.
+    fn upstream_path(&self) -> String {
+        match &self.want {
+            Want::Manifest {
+                packages,
+                reference,
+                ..
+            } => {
+                format!("/v2/{packages}/manifests/{reference}")
+            }
+            Want::Blob {
+                packages, digest, ..
+            } => format!("/v2/{packages}/blobs/{digest}"),
+            Want::Tags { packages } => format!("/v2/{packages}/tags/list"),
+        }
+    }
+
+    /// The last second of the hold, at which the client must be answered one way or another.
+    const fn deadline(&self, config: &Config) -> Seconds {
+        self.began.saturating_add(config.hold)
+    }
+
+    /// The answer to a client whose hold is used up while the build goes on.
+    fn hold_is_over(&self, config: &Config, building_for: Seconds, now: Seconds) -> Reply {
+        if now.saturating_sub(self.since) < config.budget {
+            let since = format!("{:x}", self.since);
+            let location = query::with(&self.path, &[(SINCE, &since)]);
+            return self.note(Reply::redirect_to_self(&location));
+        }
+        let error = Error::new(
+            ErrorKind::StillBuilding,
+            format!(
+                "the image is still being built, for {building_for} s so far. The build goes on: \
+                 pull again in a while"
+            ),
+        );
+        let error = error.with_detail(json!({ "building_for_seconds": building_for }));
+        self.note(Reply::error(&error))
+    }
+
+    fn preferences(&self, wait: Seconds) -> Preferences {
+        Preferences {
+            wait: Some(wait),
+            minimal: matches!(self.want, Want::Blob { .. }),
+        }
+    }
+}
+
+fn method_unsupported(method: &str) -> Error {
+    Error::new(
+        ErrorKind::MethodUnsupported,
+        format!(
+            "{} is not supported: images come from package lists and can't be pushed or deleted",
+            method.escape_debug()
+        ),
+    )
+}
+
+/// The time of the first request, in hexadecimal seconds. It comes from the client, so it is only
+/// ever used to give up earlier: it counts as no later than now, and a time long past is a budget
+/// that is used up.
+fn since(path: &str) -> Option<Seconds> {
+    Seconds::from_str_radix(query::value(path, SINCE)?, 16).ok()
+}
+
+#[cfg(test)]
+mod tests;

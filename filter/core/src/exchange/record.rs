@@ -1,0 +1,71 @@
+//! What was done for a request, in the few words that counters and access logs have.
+
+use std::rc::Rc;
+
+/// How a request ended at the edge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Outcome {
+    /// The edge needed nobody: the version check, the list of referrers, which is empty.
+    Answered,
+    /// The cache knew.
+    Hit,
+    /// The builder was asked, and knew or built it.
+    Miss,
+    /// The builder had no answer, and an old one was served.
+    Stale,
+    /// The client was sent round again, because its image is still being built.
+    Redirected,
+    /// The request went on to the builder, which streams a blob.
+    Forwarded,
+    /// The client asked for what it can't have, or too early: 4xx.
+    Refused,
+    /// The registry failed: 5xx.
+    Failed,
+}
+
+impl Outcome {
+    /// The word in counters and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Hit => "hit",
+            Self::Miss => "miss",
+            Self::Stale => "stale",
+            Self::Redirected => "redirected",
+            Self::Forwarded => "forwarded",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// What a status says by itself.
+    pub(super) const fn of_status(status: u16) -> Self {
+        match status {
+            500.. => Self::Failed,
+            400.. => Self::Refused,
+            _ => Self::Miss,
+        }
+    }
+}
+
+/// What to note of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// `manifest`, `blob`, `tags`, or `other` when the request was none of these.
+    pub route: &'static str,
+    /// The canonical package set; empty where the route is `other`.
+    pub image: Rc<str>,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+impl Record {
+    /// Of a request that was not understood, or needed no understanding.
+    pub(super) fn other(outcome: Outcome) -> Self {
+        Self {
+            route: "other",
+            image: "".into(),
+            outcome,
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! A page of the list of tags (distribution spec, "Listing Tags").
+//!
+//! The builder gives the whole list, the edge keeps it once for an image, and each client gets the
+//! page that it asked for, under the name that it wrote.
+
+use std::cmp::Ordering;
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{JSON, Reply, query};
+use crate::distribution::{Tag, split_query};
+
+/// The page that `path` asks for by `n` and `last`, of the builder's `list`. An `n` that is no
+/// number is ignored, as other parameters are that nobody understands. None when the list is none.
+pub(super) fn page(path: &str, list: &[u8]) -> Option<Reply> {
+    #[derive(Deserialize)]
+    struct List {
+        tags: Vec<String>,
+    }
+    let List { mut tags } = serde_json::from_slice(list).ok()?;
+    tags.retain(|tag| Tag::parse(tag).is_ok());
+    tags.sort_unstable_by(|a, b| order(a, b));
+    tags.dedup();
+    if let Some(last) = query::value(path, "last") {
+        tags.retain(|tag| order(tag, last).is_gt());
+    }
+    let mut headers = vec![("content-type", JSON.to_owned())];
+    if let Some(n) = query::value(path, "n").and_then(|n| n.parse().ok()) {
+        let more = tags.len() > n;
+        tags.truncate(n);
+        // Without a last tag, for n=0, there is no next page to name, as the spec says.
+        if let (true, Some(last)) = (more, tags.last()) {
+            let next = query::with(path, &[("n", &n.to_string()), ("last", last)]);
+            headers.push(("link", format!("<{next}>; rel=\"next\"")));
+        }
+    }
+    let (route, _) = split_query(path);
+    let name = route.strip_prefix("/v2/")?.strip_suffix("/tags/list")?;
+    let body = json!({ "name": name, "tags": tags }).to_string();
+    Some(Reply::new(200, headers, body.into_bytes()))
+}
+
+/// The spec's "lexical (i.e. case-insensitive alphanumeric order)", made total: tags that differ
+/// by case alone would otherwise hide each other behind `last`.
+fn order(a: &str, b: &str) -> Ordering {
+    let folded = |tag: &str| tag.to_ascii_lowercase();
+    folded(a).cmp(&folded(b)).then_with(|| a.cmp(b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIST: &[u8] =
+        br#"{"name":"builder's","tags":["latest","B","a","b","not a tag","C","a"]}"#;
+
+    /// The tags of a page, and where the next one is.
+    fn tags(query: &str) -> (String, Option<String>) {
+        let reply = page(&format!("/v2/nix/git/tags/list{query}"), LIST).unwrap();
+        let body: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
+        assert_eq!(body["name"], "nix/git");
+        let tags = body["tags"].as_array().unwrap();
+        let tags: Vec<_> = tags.iter().map(|tag| tag.as_str().unwrap()).collect();
+        let link = reply.headers.into_iter().find(|(name, _)| *name == "link");
+        (tags.join(" "), link.map(|(_, value)| value))
+    }
+
+    #[test]
+    fn pages_follow_each_other_to_the_end() {
+        let mut path = "/v2/nix/git/tags/list?ns=x&n=2".to_owned();
+        let mut all = Vec::new();
+        loop {
+            let (page, link) = tags(path.strip_prefix("/v2/nix/git/tags/list").unwrap());
+            all.push(page);
+            let Some(link) = link else { break };
+            path = link
+                .strip_prefix('<')
+                .and_then(|link| link.strip_suffix(">; rel=\"next\""))
+                .unwrap()
+                .to_owned();
+            assert!(path.contains("ns=x"), "{path}");
+        }
+        assert_eq!(all, ["a B", "b C", "latest"]);
+    }
+
+    #[test]
+    fn a_page_is_what_was_asked_for() {
+        for (query, expected, next) in [
+            ("", "a B b C latest", None),
+            ("?n=5", "a B b C latest", None),
+            ("?n=99999999999999999999", "a B b C latest", None),
+            ("?n=-1", "a B b C latest", None),
+            ("?n=x", "a B b C latest", None),
+            ("?n=0", "", None),
+            ("?last=C", "latest", None),
+            ("?last=bb", "C latest", None),
+            ("?last=zzz", "", None),
+            ("?last=", "a B b C latest", None),
+            (
+                "?n=1&last=a",
+                "B",
+                Some("</v2/nix/git/tags/list?n=1&last=B>; rel=\"next\""),
+            ),
+        ] {
+            let (page, link) = tags(query);
+            assert_eq!(
+                (page.as_str(), link.as_deref()),
+                (expected, next),
+                "{query}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_list_makes_no_page() {
+        for list in [&b""[..], b"{}", b"[]", br#"{"tags":[1]}"#] {
+            assert_eq!(page("/v2/git/tags/list", list), None);
+        }
+    }
+}

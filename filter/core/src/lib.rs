@@ -1,0 +1,49 @@
+//! What nixgate's two halves must decide alike, as pure functions and state machines.
+//!
+//! ```text
+//!              filter (wasm, in Envoy)                 host-builder (native)
+//!        host calls ↔ values │                                 │ HTTP ↔ values
+//!                            ▼                                 ▼
+//!  ┌──────────────────────── nixgate-core ──────────────────────────────┐
+//!  │ distribution   routes, names, digests, errors of the OCI spec      │
+//!  │ package_set    repository name → canonical package set             │
+//!  │ policy         who may have which packages                         │
+//!  │ wire           the headers between edge and builder                │
+//!  │ config         the filter's settings                               │
+//!  │ cache          keys, entries and slots: pure over bytes            │
+//!  │ exchange       one request, and the flight that several share      │
+//!  └────────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! Nothing in here reads a clock, a file, the environment or a socket (`clippy.toml` refuses it);
+//! time comes in as an argument, in whole seconds since the Unix epoch. Nothing panics: input that
+//! cannot be right is an [`Error`](distribution::Error) with a message for the person who sent it.
+
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::panic,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::unreachable,
+        clippy::arithmetic_side_effects
+    )
+)]
+
+pub mod cache;
+pub mod config;
+pub mod distribution;
+pub mod exchange;
+pub mod package_set;
+pub mod policy;
+#[cfg(any(test, feature = "test"))]
+pub mod requests;
+#[cfg(test)]
+mod untrusted_input;
+pub mod wire;
+
+pub use package_set::PackageSet;
+
+/// Seconds since the Unix epoch. The only notion of time that the core has.
+pub type Seconds = u64;

@@ -1,0 +1,305 @@
+//! From a repository name to the package set that it asks for.
+//!
+//! ```text
+//!   arm64/shell/htop/git/git        what a client wrote
+//!        │ split at `/`, expand meta-packages, add what every image has,
+//!        │ drop repetitions, sort
+//!        ▼
+//!   system aarch64-linux
+//!   bashinteractive cacert coreutils git htop iana-etc moreutils nano
+//!        │ print
+//!        ▼
+//!   arm64/bashinteractive/cacert/coreutils/git/htop/iana-etc/moreutils/nano
+//! ```
+//!
+//! The order of a name never matters: `git/htop` and `htop/git` are one set, hence one cache
+//! entry, one build and one digest. The printed form is a repository name again, and parses to
+//! the set that it was printed from; filter and builder exchange nothing else.
+//!
+//! A meta-package counts wherever it stands, not only in front as in Nixery: sorting would
+//! otherwise change what a name means. The price is that attributes of a package set which bear
+//! one of these names can't be asked for; nixpkgs has none.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use crate::distribution::{Error, ErrorKind, MAX_NAME_LENGTH, Repository};
+
+/// A platform that images are built for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum System {
+    /// `x86_64-linux`, the meta-package `amd64`
+    X86_64Linux,
+    /// `aarch64-linux`, the meta-package `arm64`
+    Aarch64Linux,
+}
+
+impl System {
+    const ALL: [Self; 2] = [Self::X86_64Linux, Self::Aarch64Linux];
+
+    /// Nix's name for it.
+    pub const fn nix(self) -> &'static str {
+        match self {
+            Self::X86_64Linux => "x86_64-linux",
+            Self::Aarch64Linux => "aarch64-linux",
+        }
+    }
+
+    /// The image spec's name for its processor (`GOARCH`), which is the meta-package's too.
+    pub const fn architecture(self) -> &'static str {
+        match self {
+            Self::X86_64Linux => "amd64",
+            Self::Aarch64Linux => "arm64",
+        }
+    }
+
+    /// The platform that Nix calls `name`.
+    pub fn from_nix(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|system| system.nix() == name)
+    }
+
+    fn from_architecture(name: &str) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|system| system.architecture() == name)
+    }
+}
+
+/// In every image: TLS roots, and the tables of protocols and services.
+const BASE: [&str; 2] = ["cacert", "iana-etc"];
+/// The meta-package `shell`.
+const SHELL: [&str; 4] = ["bashinteractive", "coreutils", "moreutils", "nano"];
+/// The meta-package `builder` adds these to a shell. nixpkgs' `stdenv` alone brings no program
+/// into `/bin`; the compiler and make, which its name promises, are named beside it.
+const BUILDER: [&str; 3] = ["stdenv", "stdenv.cc", "gnumake"];
+
+/// Most packages that an image has, with those of meta-packages and those that every image has.
+/// More would make one evaluation, and one error message, longer than is of use to anybody.
+pub const MAX_PACKAGES: usize = 128;
+
+/// What a meta-package stands for; none when `name` is no meta-package or a platform.
+pub fn members(name: &str) -> Option<Vec<&'static str>> {
+    match name {
+        "shell" => Some(SHELL.to_vec()),
+        "builder" => Some(SHELL.iter().chain(&BUILDER).copied().collect()),
+        _ => None,
+    }
+}
+
+/// Whether `package` is in every image, whoever asks for what.
+pub fn is_in_every_image(package: &str) -> bool {
+    BASE.contains(&package)
+}
+
+/// What an image is made of: attribute paths, and the platform when the name says which.
+///
+/// Attribute paths are in lower case, since a repository name can't hold anything else; finding
+/// `haskellPackages.hoogle` for `haskellpackages.hoogle` is the builder's work.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PackageSet {
+    system: Option<System>,
+    packages: BTreeSet<String>,
+}
+
+impl PackageSet {
+    /// The set that a repository name asks for.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NameInvalid`] when the name asks for two platforms at once, for more than
+    /// [`MAX_PACKAGES`] packages, or when its canonical form is longer than a name may be.
+    pub fn of(repository: &Repository) -> Result<Self, Error> {
+        let mut packages: BTreeSet<&str> = BASE.into();
+        let mut systems = BTreeSet::new();
+        for component in repository.components() {
+            if let Some(members) = members(component) {
+                packages.extend(members);
+            } else if let Some(system) = System::from_architecture(component) {
+                systems.insert(system);
+            } else {
+                packages.insert(component);
+            }
+        }
+        if systems.len() > 1 {
+            return Err(Error::new(
+                ErrorKind::NameInvalid,
+                "the name asks for two platforms, amd64 and arm64; an image is built for one",
+            ));
+        }
+        let count = packages.len();
+        if count > MAX_PACKAGES {
+            return Err(Error::new(
+                ErrorKind::NameInvalid,
+                format!(
+                    "the name asks for {count} packages, those of its meta-packages included, and \
+                     at most {MAX_PACKAGES} are allowed. Ask for fewer packages"
+                ),
+            ));
+        }
+        let set = Self {
+            system: systems.pop_first(),
+            packages: packages.into_iter().map(str::to_owned).collect(),
+        };
+        let length = set.canonical_length();
+        if length > MAX_NAME_LENGTH {
+            return Err(Error::new(
+                ErrorKind::NameInvalid,
+                format!(
+                    "the name is too long: with its meta-packages written out it has {length} \
+                     characters, and at most {MAX_NAME_LENGTH} are allowed. Ask for fewer packages"
+                ),
+            ));
+        }
+        Ok(set)
+    }
+
+    /// The platform, when the name says which; otherwise the builder's own is meant.
+    pub const fn system(&self) -> Option<System> {
+        self.system
+    }
+
+    /// The attribute paths, sorted.
+    pub fn packages(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.packages.iter().map(String::as_str)
+    }
+
+    /// The parts of the canonical name.
+    fn components(&self) -> impl Iterator<Item = &str> {
+        let system = self.system.map(System::architecture);
+        system.into_iter().chain(self.packages())
+    }
+
+    /// The length of the canonical name, in bytes.
+    fn canonical_length(&self) -> usize {
+        let with_slashes = self.components().map(|part| part.len().saturating_add(1));
+        with_slashes.sum::<usize>().saturating_sub(1)
+    }
+
+    /// Whether the image has the shell that `shell` brings, and starts it.
+    pub fn has_shell(&self) -> bool {
+        self.packages.contains("bashinteractive")
+    }
+}
+
+/// The canonical repository name.
+impl fmt::Display for PackageSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, component) in self.components().enumerate() {
+            if index > 0 {
+                f.write_str("/")?;
+            }
+            f.write_str(component)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn canonical(name: &str) -> String {
+        PackageSet::of(&Repository::parse(name).unwrap())
+            .unwrap()
+            .to_string()
+    }
+
+    fn check(name: &str, expected: Expect) {
+        expected.assert_eq(&canonical(name));
+    }
+
+    #[test]
+    fn every_image_has_tls_roots_and_protocol_tables() {
+        check("git", expect!["cacert/git/iana-etc"]);
+        check("cacert", expect!["cacert/iana-etc"]);
+    }
+
+    #[test]
+    fn meta_packages_are_expanded_wherever_they_stand() {
+        check(
+            "shell/git",
+            expect!["bashinteractive/cacert/coreutils/git/iana-etc/moreutils/nano"],
+        );
+        check(
+            "git/shell",
+            expect!["bashinteractive/cacert/coreutils/git/iana-etc/moreutils/nano"],
+        );
+        check(
+            "builder/hello",
+            expect![
+                "bashinteractive/cacert/coreutils/gnumake/hello/iana-etc/moreutils/nano/stdenv/stdenv.cc"
+            ],
+        );
+        check(
+            "arm64/shell",
+            expect!["arm64/bashinteractive/cacert/coreutils/iana-etc/moreutils/nano"],
+        );
+        check("git/arm64/arm64", expect!["arm64/cacert/git/iana-etc"]);
+    }
+
+    #[test]
+    fn two_platforms_are_refused() {
+        let name = Repository::parse("arm64/amd64/git").unwrap();
+        assert_eq!(
+            PackageSet::of(&name).unwrap_err().kind,
+            ErrorKind::NameInvalid
+        );
+    }
+
+    #[test]
+    fn a_name_whose_canonical_form_would_be_none_is_refused() {
+        // What is added to it: `cacert/` and `/iana-etc`.
+        let room = MAX_NAME_LENGTH - "cacert/".len() - "/iana-etc".len();
+        let set = |name: &str| PackageSet::of(&Repository::parse(name).unwrap());
+        let longest = set(&"f".repeat(room)).unwrap().to_string();
+        assert_eq!(longest.len(), MAX_NAME_LENGTH);
+        assert!(set(&longest).is_ok(), "the canonical form is a name again");
+        for name in [
+            "f".repeat(room + 1),
+            format!("{}/shell", "f".repeat(room - 6)),
+        ] {
+            assert_eq!(set(&name).unwrap_err().kind, ErrorKind::NameInvalid);
+        }
+    }
+
+    #[test]
+    fn more_packages_than_an_image_may_have_are_refused() {
+        let set = |count: usize| {
+            let names: Vec<_> = (0..count).map(|number| format!("p{number}")).collect();
+            PackageSet::of(&Repository::parse(&names.join("/")).unwrap())
+        };
+        let added = BASE.len();
+        assert_eq!(
+            set(MAX_PACKAGES - added).unwrap().packages().len(),
+            MAX_PACKAGES
+        );
+        let error = set(MAX_PACKAGES - added + 1).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::NameInvalid);
+        assert!(error.message.contains("129 packages"), "{error}");
+    }
+
+    #[test]
+    fn separators_keep_names_apart() {
+        assert_ne!(canonical("jq/nano"), canonical("jqnano"));
+    }
+
+    proptest! {
+        #[test]
+        fn order_and_repetition_do_not_matter(
+            mut components in prop::collection::vec(
+                prop::sample::select(vec!["shell", "builder", "git", "htop", "arm64", "1password", "stdenv.cc"]),
+                1..8,
+            ),
+            rotate in 0_usize..8,
+        ) {
+            let first = canonical(&components.join("/"));
+            let by = rotate % components.len();
+            components.rotate_left(by);
+            components.push(components[0]);
+            prop_assert_eq!(&first, &canonical(&components.join("/")));
+            prop_assert_eq!(&first, &canonical(&first), "the printed form parses to the same set");
+        }
+    }
+}

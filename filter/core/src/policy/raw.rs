@@ -1,0 +1,379 @@
+//! A policy as it is written, and its compilation.
+//!
+//! What can't be meant is refused with the rule and the key at fault: a policy that is read in
+//! another way than its author thought is worse than none.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde::Deserialize;
+
+use super::glob::{Glob, Reach};
+use super::rule::{Facts, Limits, Mode, Rule};
+use super::subject::{AddressRange, Attribute, ClaimKind, Subject};
+use super::{Default, Policy};
+use crate::distribution::Tag;
+use crate::package_set::{self, System};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawPolicy {
+    revision: String,
+    default: RawDefault,
+    #[serde(default)]
+    hide: bool,
+    rules: Vec<RawRule>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum RawDefault {
+    Allow,
+    Deny,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRule {
+    name: String,
+    subject: Option<RawSubject>,
+    #[serde(default)]
+    mode: RawMode,
+    #[serde(default)]
+    allow: Vec<String>,
+    #[serde(default)]
+    deny: Vec<String>,
+    tags: Option<Vec<String>>,
+    systems: Option<Vec<String>>,
+    max_packages: Option<usize>,
+    facts: Option<RawFacts>,
+    message: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+enum RawMode {
+    #[default]
+    Enforce,
+    Audit,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+enum RawSubject {
+    JwtClaim(RawClaim),
+    Header(RawHeader),
+    UriSan(RawGlob),
+    BasicUser(RawGlob),
+    Host(RawGlob),
+    Address(RawRanges),
+    All(Vec<RawSubject>),
+    Any(Vec<RawSubject>),
+    Not(Box<RawSubject>),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawClaim {
+    path: Vec<String>,
+    r#type: RawKind,
+    glob: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum RawKind {
+    String,
+    List,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawHeader {
+    name: String,
+    glob: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawGlob {
+    glob: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRanges {
+    ranges: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawFacts {
+    #[serde(default)]
+    licences: Vec<String>,
+    #[serde(default)]
+    insecure: bool,
+    #[serde(default)]
+    closure: Vec<String>,
+}
+
+/// Why a policy can't be used, in words for its author.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyError(String);
+
+impl fmt::Display for PolicyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for PolicyError {}
+
+impl From<serde_json::Error> for PolicyError {
+    fn from(error: serde_json::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+fn error<T>(message: String) -> Result<T, PolicyError> {
+    Err(PolicyError(message))
+}
+
+/// The revision and the rules' names go into headers, metrics and logs.
+fn is_word(text: &str) -> bool {
+    (1..=128).contains(&text.len())
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+}
+
+const WORD: &str = "from 1 to 128 letters, digits, dots, dashes and underscores";
+
+impl RawPolicy {
+    pub(super) fn compile(self) -> Result<Policy, PolicyError> {
+        let Self {
+            revision,
+            default,
+            hide,
+            rules,
+        } = self;
+        if !is_word(&revision) {
+            return error(format!("policy.revision must be {WORD}"));
+        }
+        let mut policy = Policy::new(
+            revision,
+            match default {
+                RawDefault::Allow => Default::Allow,
+                RawDefault::Deny => Default::Deny,
+            },
+            hide,
+        );
+        let mut names = BTreeSet::new();
+        for raw in rules {
+            if !is_word(&raw.name) {
+                return error(format!(
+                    "policy.rules: the name \"{}\" must be {WORD}",
+                    raw.name.escape_debug()
+                ));
+            }
+            if !names.insert(raw.name.clone()) {
+                return error(format!(
+                    "policy.rules: two rules have the name {}",
+                    raw.name
+                ));
+            }
+            let at = |key: &str| format!("the rule {}: {key}", raw.name);
+            let allow = patterns(&raw.allow, Reach::OneAttribute, &at("allow"))?;
+            let deny = patterns(&raw.deny, Reach::Anything, &at("deny"))?;
+            if raw.allow.is_empty() && raw.deny.is_empty() && raw.facts.is_none() {
+                return error(at(
+                    "it allows and denies nothing: give it allow, deny or facts",
+                ));
+            }
+            let subject = raw
+                .subject
+                .map(|subject| subject.compile(&mut policy.attributes, &at("subject")))
+                .transpose()?;
+            let rule = Rule {
+                subject,
+                mode: match raw.mode {
+                    RawMode::Enforce => Mode::Enforce,
+                    RawMode::Audit => Mode::Audit,
+                },
+                limits: Limits {
+                    tags: tags(raw.tags, &at("tags"))?,
+                    systems: systems(raw.systems, &at("systems"))?,
+                    max_packages: raw.max_packages,
+                },
+                facts: raw
+                    .facts
+                    .map(|facts| facts.compile(&at("facts")))
+                    .transpose()?,
+                message: raw.message.clone(),
+                name: raw.name.clone(),
+            };
+            policy.add(rule, allow, deny);
+        }
+        Ok(policy)
+    }
+}
+
+/// The globs of a list of packages. Attribute paths are compared in lower case, since a
+/// repository name can't hold anything else, and without the `_` that Nix puts before a digit.
+fn patterns(texts: &[String], reach: Reach, at: &str) -> Result<Vec<Glob>, PolicyError> {
+    let mut globs = Vec::new();
+    for text in texts {
+        if let Some(meta) = text.strip_prefix('@') {
+            let members = package_set::members(meta).ok_or_else(|| {
+                PolicyError(format!("{at}: \"{text}\" is none of @shell and @builder"))
+            })?;
+            for member in members {
+                globs.extend(glob(member, reach, at)?);
+            }
+        } else {
+            globs.extend(glob(&canonical(text), reach, at)?);
+        }
+    }
+    Ok(globs)
+}
+
+fn canonical(pattern: &str) -> String {
+    let lower = pattern.to_ascii_lowercase();
+    let attributes: Vec<&str> = lower
+        .split('.')
+        .map(|attribute| match attribute.strip_prefix('_') {
+            Some(rest) if rest.starts_with(|c: char| c.is_ascii_digit()) => rest,
+            _ => attribute,
+        })
+        .collect();
+    attributes.join(".")
+}
+
+fn glob(text: &str, reach: Reach, at: &str) -> Result<Vec<Glob>, PolicyError> {
+    Glob::parse(text, reach).map_err(|error| PolicyError(format!("{at}: {error}")))
+}
+
+fn tags(texts: Option<Vec<String>>, at: &str) -> Result<Vec<Tag>, PolicyError> {
+    let Some(texts) = texts else {
+        return Ok(vec![Tag::latest()]);
+    };
+    texts
+        .iter()
+        .map(|text| Tag::parse(text).map_err(|error| PolicyError(format!("{at}: {error}"))))
+        .collect()
+}
+
+fn systems(names: Option<Vec<String>>, at: &str) -> Result<Option<BTreeSet<System>>, PolicyError> {
+    let Some(names) = names else {
+        return Ok(None);
+    };
+    let systems: Result<_, _> = names
+        .iter()
+        .map(|name| {
+            System::from_nix(name).ok_or_else(|| {
+                PolicyError(format!(
+                    "{at}: \"{name}\" is none of x86_64-linux and aarch64-linux"
+                ))
+            })
+        })
+        .collect();
+    systems.map(Some)
+}
+
+impl RawFacts {
+    fn compile(self, at: &str) -> Result<Facts, PolicyError> {
+        let Self {
+            licences,
+            insecure,
+            closure,
+        } = self;
+        if licences.is_empty() && closure.is_empty() && !insecure {
+            return error(format!("{at}: none is asked for"));
+        }
+        let globs = |texts: &[String], key: &str| -> Result<Vec<Glob>, PolicyError> {
+            let mut globs = Vec::new();
+            for text in texts {
+                globs.extend(glob(text, Reach::Anything, &format!("{at}.{key}"))?);
+            }
+            Ok(globs)
+        };
+        Ok(Facts {
+            licences: globs(&licences, "licences")?,
+            insecure,
+            closure: globs(&closure, "closure")?,
+        })
+    }
+}
+
+impl RawSubject {
+    fn compile(self, attributes: &mut Vec<Attribute>, at: &str) -> Result<Subject, PolicyError> {
+        let mut matches = |attribute: Attribute, text: &str| {
+            let globs = glob(text, Reach::Anything, at)?;
+            let attribute = index_of(attributes, attribute);
+            Ok(Subject::Matches { attribute, globs })
+        };
+        match self {
+            Self::JwtClaim(RawClaim { path, r#type, glob }) => {
+                if path.is_empty() {
+                    return error(format!("{at}.jwt_claim.path is empty"));
+                }
+                let kind = match r#type {
+                    RawKind::String => ClaimKind::Text,
+                    RawKind::List => ClaimKind::List,
+                };
+                matches(Attribute::JwtClaim { path, kind }, &glob)
+            }
+            Self::Header(RawHeader { name, glob }) => {
+                let name = name.to_ascii_lowercase();
+                if name.is_empty() || name.starts_with(':') {
+                    return error(format!("{at}.header.name is not the name of a header"));
+                }
+                matches(Attribute::Header { name }, &glob)
+            }
+            Self::UriSan(RawGlob { glob }) => matches(Attribute::UriSan, &glob),
+            Self::BasicUser(RawGlob { glob }) => matches(Attribute::BasicUser, &glob),
+            Self::Host(RawGlob { glob }) => matches(Attribute::Host, &glob.to_ascii_lowercase()),
+            Self::Address(RawRanges { ranges }) => {
+                let ranges = ranges
+                    .iter()
+                    .map(|text| {
+                        AddressRange::parse(text).ok_or_else(|| {
+                            PolicyError(format!(
+                                "{at}.address.ranges: \"{text}\" is not a range such as \
+                                 10.0.0.0/8, or has bits behind its length"
+                            ))
+                        })
+                    })
+                    .collect::<Result<_, _>>()?;
+                let attribute = index_of(attributes, Attribute::Address);
+                Ok(Subject::Within { attribute, ranges })
+            }
+            Self::All(parts) => Ok(Subject::All(compile_all(parts, attributes, at)?)),
+            Self::Any(parts) => Ok(Subject::Any(compile_all(parts, attributes, at)?)),
+            Self::Not(part) => Ok(Subject::Not(Box::new(part.compile(attributes, at)?))),
+        }
+    }
+}
+
+fn compile_all(
+    parts: Vec<RawSubject>,
+    attributes: &mut Vec<Attribute>,
+    at: &str,
+) -> Result<Vec<Subject>, PolicyError> {
+    if parts.is_empty() {
+        return error(format!("{at}: an empty all or any has no meaning"));
+    }
+    parts
+        .into_iter()
+        .map(|part| part.compile(attributes, at))
+        .collect()
+}
+
+/// Equal attributes are one, so that each is read from the host once.
+fn index_of(attributes: &mut Vec<Attribute>, attribute: Attribute) -> usize {
+    let known = attributes.iter().position(|known| *known == attribute);
+    known.unwrap_or_else(|| {
+        attributes.push(attribute);
+        attributes.len().saturating_sub(1)
+    })
+}

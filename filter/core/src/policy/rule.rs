@@ -1,0 +1,90 @@
+//! One rule, compiled.
+
+use std::collections::BTreeSet;
+
+use super::glob::Glob;
+use super::subject::{Identity, Subject};
+use crate::distribution::Tag;
+use crate::package_set::System;
+
+/// Whether a rule's refusals count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// They do.
+    Enforce,
+    /// What it would refuse is let through with a warning.
+    Audit,
+}
+
+/// What a rule is, but for its patterns, which are filed with those of all rules.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Rule {
+    pub(super) name: String,
+    /// None: everybody.
+    pub(super) subject: Option<Subject>,
+    pub(super) mode: Mode,
+    pub(super) limits: Limits,
+    pub(super) facts: Option<Facts>,
+    pub(super) message: Option<String>,
+}
+
+impl Rule {
+    pub(super) fn applies_to(&self, identity: &Identity) -> bool {
+        match &self.subject {
+            None => true,
+            Some(subject) => subject.holds(identity) == Some(true),
+        }
+    }
+}
+
+/// Under which conditions a rule allows what it allows. What it denies, it always denies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Limits {
+    pub(super) tags: Vec<Tag>,
+    /// None: every platform.
+    pub(super) systems: Option<BTreeSet<System>>,
+    pub(super) max_packages: Option<usize>,
+}
+
+/// What a request asks for, as far as limits go.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked<'a> {
+    pub(super) tags: &'a [Tag],
+    /// None: not known yet.
+    pub(super) system: Option<System>,
+    pub(super) written: usize,
+}
+
+impl Limits {
+    /// Which limit stands in the way, in words that follow "allows it".
+    pub(super) fn broken_by(&self, asked: Asked<'_>) -> Option<String> {
+        if !asked.tags.iter().any(|tag| self.tags.contains(tag)) {
+            let tags: Vec<&str> = self.tags.iter().map(Tag::as_str).collect();
+            return Some(format!("for the tag {} alone", tags.join(", ")));
+        }
+        if let (Some(systems), Some(system)) = (&self.systems, asked.system)
+            && !systems.contains(&system)
+        {
+            let systems: Vec<&str> = systems.iter().map(|system| system.nix()).collect();
+            return Some(format!("for {} alone", systems.join(", ")));
+        }
+        match self.max_packages {
+            Some(most) if asked.written > most => Some(format!(
+                "in images of at most {most} packages; this name has {}",
+                asked.written
+            )),
+            _ => None,
+        }
+    }
+}
+
+/// What the builder judges of a rule, since names can't say it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Short names of licences that are refused (`meta.license.shortName`).
+    pub licences: Vec<Glob>,
+    /// Whether packages that are marked as insecure are refused.
+    pub insecure: bool,
+    /// Names of store paths, without their hashes, that may be nowhere in the closure.
+    pub closure: Vec<Glob>,
+}

@@ -1,0 +1,247 @@
+//! Subjects: whom a rule is for.
+//!
+//! A subject is a condition on what Envoy knows of the caller ([`Attribute`]). What Envoy does not
+//! know is *unknown*, not false, and a rule applies only where its subject is known to be true:
+//!
+//! ```text
+//!   not  unknown            = unknown    an absent claim opens nothing by negation
+//!   all  [.., unknown, ..]  = unknown
+//!   any  [.., true, ..]     = true       several ways to say who one is
+//!   any  [unknown, false]   = unknown
+//! ```
+
+use std::net::IpAddr;
+
+use super::glob::Glob;
+
+/// Something that Envoy may know of a caller. Equal attributes are read once for each request.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Attribute {
+    /// A claim of the JSON Web Token that `jwt_authn` verified, by its path in the payload.
+    JwtClaim {
+        /// Names of fields, outermost first.
+        path: Vec<String>,
+        /// What the claim must be.
+        kind: ClaimKind,
+    },
+    /// A request header. As good as whoever set it: Envoy must remove it from what clients send.
+    Header {
+        /// In lower case.
+        name: String,
+    },
+    /// A URI among the subject alternative names of the client's certificate, such as a SPIFFE id.
+    UriSan,
+    /// The user of HTTP Basic authentication, as Envoy's `basic_auth` verified it.
+    BasicUser,
+    /// `:authority` without the port, in lower case.
+    Host,
+    /// The address of the client, as Envoy's `trusted_client_address` has it.
+    Address,
+}
+
+/// What a claim must be. It has to be said, since what reaches the filter of a list of texts and
+/// of a text that was made to look like one are the same bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ClaimKind {
+    /// One text.
+    Text,
+    /// A list of texts.
+    List,
+}
+
+/// What Envoy knows of one attribute of one request.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Known {
+    /// Nothing, or something of another kind.
+    #[default]
+    Unknown,
+    /// These values; a list may be empty.
+    Values(Vec<String>),
+}
+
+/// What Envoy knows of a caller, in the order of the policy's attributes.
+pub type Identity = Vec<Known>;
+
+/// A condition on a caller; attributes by their index in the policy's list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Subject {
+    /// Some value of the attribute matches.
+    Matches {
+        attribute: usize,
+        globs: Vec<Glob>,
+    },
+    /// The address is in a range.
+    Within {
+        attribute: usize,
+        ranges: Vec<AddressRange>,
+    },
+    All(Vec<Self>),
+    Any(Vec<Self>),
+    Not(Box<Self>),
+}
+
+impl Subject {
+    /// Whether the caller is meant; none when that can't be known.
+    pub(super) fn holds(&self, identity: &Identity) -> Option<bool> {
+        let some = |attribute: &usize, test: &dyn Fn(&str) -> bool| match identity.get(*attribute) {
+            Some(Known::Values(values)) => Some(values.iter().any(|value| test(value))),
+            Some(Known::Unknown) | None => None,
+        };
+        match self {
+            Self::Matches { attribute, globs } => some(attribute, &|value| {
+                globs.iter().any(|glob| glob.matches(value))
+            }),
+            Self::Within { attribute, ranges } => match identity.get(*attribute) {
+                Some(Known::Values(values)) => {
+                    let addresses: Result<Vec<IpAddr>, _> =
+                        values.iter().map(|value| value.parse()).collect();
+                    let addresses = addresses.ok()?;
+                    Some(
+                        addresses
+                            .iter()
+                            .any(|address| ranges.iter().any(|range| range.contains(*address))),
+                    )
+                }
+                Some(Known::Unknown) | None => None,
+            },
+            Self::All(parts) => parts
+                .iter()
+                .map(|part| part.holds(identity))
+                // `one?` first: a part that is false must not keep an unknown one from being seen.
+                .try_fold(true, |all, one| Some(one? && all)),
+            Self::Any(parts) => {
+                let mut any = Some(false);
+                for part in parts {
+                    match part.holds(identity) {
+                        Some(true) => return Some(true),
+                        Some(false) => {}
+                        None => any = None,
+                    }
+                }
+                any
+            }
+            Self::Not(part) => part.holds(identity).map(|holds| !holds),
+        }
+    }
+}
+
+/// A range of addresses, `10.0.0.0/8` (RFC 4632) or `fd00::/8` (RFC 4291, section 2.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct AddressRange {
+    network: u128,
+    mask: u128,
+}
+
+impl AddressRange {
+    /// None when it is not a range, or has bits behind its length.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let (address, length) = match text.split_once('/') {
+            Some((address, length)) => (address, Some(length.parse::<u32>().ok()?)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().ok()?;
+        let (width, offset) = match address {
+            IpAddr::V4(_) => (32, 96),
+            IpAddr::V6(_) => (128, 0),
+        };
+        let length = length.unwrap_or(width);
+        if length > width {
+            return None;
+        }
+        let host_bits = 128_u32.checked_sub(length.checked_add(offset)?)?;
+        let mask = u128::MAX.checked_shl(host_bits).unwrap_or(0);
+        let network = bits(address);
+        (network & mask == network).then_some(Self { network, mask })
+    }
+
+    fn contains(&self, address: IpAddr) -> bool {
+        bits(address) & self.mask == self.network
+    }
+}
+
+/// IPv4 addresses as IPv6 has them (RFC 4291, section 2.5.5.2), so that `::ffff:10.0.0.1`, as a
+/// dual-stack listener reports a client, is 10.0.0.1.
+fn bits(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(address) => address.to_bits(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::glob::Reach;
+    use super::*;
+
+    fn is(attribute: usize, pattern: &str) -> Subject {
+        let globs = Glob::parse(pattern, Reach::Anything).unwrap();
+        Subject::Matches { attribute, globs }
+    }
+
+    fn not(subject: Subject) -> Subject {
+        Subject::Not(Box::new(subject))
+    }
+
+    #[test]
+    fn what_is_unknown_matches_nothing_also_under_not() {
+        let nobody = vec![Known::Unknown, Known::Values(vec!["b".to_owned()])];
+        let yes = || is(1, "b");
+        let no = || is(1, "c");
+        for (subject, expected) in [
+            (is(0, "*"), None),
+            (not(is(0, "*")), None),
+            (is(7, "*"), None),
+            (yes(), Some(true)),
+            (not(yes()), Some(false)),
+            (not(no()), Some(true)),
+            (Subject::All(vec![no(), is(0, "a")]), None),
+            (not(Subject::All(vec![no(), is(0, "a")])), None),
+            (Subject::Any(vec![is(0, "a"), yes()]), Some(true)),
+            (not(Subject::Any(vec![is(0, "a"), no()])), None),
+            (Subject::All(vec![yes(), yes()]), Some(true)),
+            (Subject::Any(vec![no(), no()]), Some(false)),
+        ] {
+            assert_eq!(subject.holds(&nobody), expected, "{subject:?}");
+        }
+    }
+
+    #[test]
+    fn an_empty_list_is_known() {
+        let caller = vec![Known::Values(Vec::new())];
+        assert_eq!(is(0, "*").holds(&caller), Some(false));
+    }
+
+    #[test]
+    fn addresses_are_compared_by_their_bits() {
+        for (range, address, expected) in [
+            ("10.0.0.0/8", "10.1.2.3", true),
+            ("10.0.0.0/8", "11.1.2.3", false),
+            ("10.0.0.0/8", "::ffff:10.1.2.3", true),
+            ("10.0.0.7", "10.0.0.7", true),
+            ("10.0.0.7", "10.0.0.8", false),
+            ("0.0.0.0/0", "255.1.1.1", true),
+            ("0.0.0.0/0", "2001:db8::1", false),
+            ("::/0", "2001:db8::1", true),
+            ("fd00::/8", "fd12::1", true),
+            ("fd00::/8", "fe80::1", false),
+        ] {
+            let range = AddressRange::parse(range).unwrap();
+            assert_eq!(range.contains(address.parse().unwrap()), expected);
+        }
+    }
+
+    #[test]
+    fn what_is_no_range_is_refused() {
+        for text in [
+            "",
+            "10.0.0.0/33",
+            "10.0.0.1/8",
+            "::/129",
+            "10.0.0/8",
+            "a/8",
+            "10.0.0.0/-1",
+        ] {
+            assert_eq!(AddressRange::parse(text), None, "{text}");
+        }
+    }
+}

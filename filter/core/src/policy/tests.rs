@@ -1,0 +1,318 @@
+use expect_test::{Expect, expect};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::distribution::Repository;
+
+fn policy(default: &str, rules: Value) -> Policy {
+    let json = json!({ "revision": "r1", "default": default, "rules": rules });
+    Policy::parse(json.to_string().as_bytes()).unwrap()
+}
+
+/// One claim for each attribute of the policy.
+fn groups(values: &[&str]) -> Identity {
+    vec![Known::Values(
+        values.iter().map(|&value| value.to_owned()).collect(),
+    )]
+}
+
+fn judge(policy: &Policy, name: &str, identity: &Identity) -> Verdict {
+    judge_with(policy, name, "latest", identity, &[])
+}
+
+fn judge_with(
+    policy: &Policy,
+    name: &str,
+    tag: &str,
+    identity: &Identity,
+    matched: &[&str],
+) -> Verdict {
+    let repository = Repository::parse(name).unwrap();
+    let packages = PackageSet::of(&repository).unwrap();
+    let request = Request {
+        packages: &packages,
+        written: packages_written(&repository),
+        tags: &[Tag::parse(tag).unwrap()],
+        system: packages.system(),
+    };
+    let matched = matched.iter().map(|&name| name.to_owned()).collect();
+    policy.judge(&request, identity, &matched)
+}
+
+fn packages_written(repository: &Repository) -> usize {
+    repository.components().collect::<BTreeSet<_>>().len()
+}
+
+fn team() -> Value {
+    json!([{
+        "name": "data-team",
+        "subject": {"jwt_claim": {"path": ["groups"], "type": "list", "glob": "data-*"}},
+        "allow": ["@shell", "git", "python3*", "python3Packages.*", "_1password"],
+        "deny": ["*-unwrapped"],
+        "systems": ["x86_64-linux"],
+        "max_packages": 3,
+        "message": "Ask #platform to add a package.",
+    }])
+}
+
+fn check(verdict: &Verdict, expected: Expect) {
+    let text = match verdict.error("d1") {
+        Some(error) => error.message,
+        None => format!("allowed; {:?}", verdict.warning()),
+    };
+    expected.assert_eq(&text);
+}
+
+#[test]
+fn a_team_has_what_it_is_allowed() {
+    let policy = policy("deny", team());
+    let caller = groups(&["staff", "data-eng"]);
+    for name in [
+        "shell/git",
+        "git",
+        "python310",
+        "python3packages.requests",
+        "1password",
+        "amd64/git",
+        "cacert",
+    ] {
+        assert!(judge(&policy, name, &caller).allows(), "{name}");
+    }
+}
+
+#[test]
+fn a_refusal_says_what_and_why() {
+    let policy = policy("deny", team());
+    let caller = groups(&["data-eng"]);
+    check(
+        &judge(&policy, "git/htop/gcc-unwrapped", &caller),
+        expect![
+            "you may not have gcc-unwrapped (denied by the rule data-team), htop (allowed by no rule for you). Ask #platform to add a package. (decision d1)"
+        ],
+    );
+    check(
+        &judge(&policy, "arm64/git", &caller),
+        expect![
+            "you may not have git (the rule data-team allows it for x86_64-linux alone). Ask #platform to add a package. (decision d1)"
+        ],
+    );
+    check(
+        &judge(&policy, "git/python3/python310/python311", &caller),
+        expect![
+            "you may not have git (the rule data-team allows it in images of at most 3 packages; this name has 4), python3 (the rule data-team allows it in images of at most 3 packages; this name has 4), python310 (the rule data-team allows it in images of at most 3 packages; this name has 4), python311 (the rule data-team allows it in images of at most 3 packages; this name has 4). Ask #platform to add a package. (decision d1)"
+        ],
+    );
+    check(
+        &judge_with(&policy, "git", "v1", &caller, &[]),
+        expect![
+            "you may not have git (the rule data-team allows it for the tag latest alone). Ask #platform to add a package. (decision d1)"
+        ],
+    );
+}
+
+#[test]
+fn a_caller_without_identity_matches_only_rules_without_subject() {
+    let mut rules = team();
+    for caller in [vec![Known::Unknown], vec![], groups(&[])] {
+        assert!(!judge(&policy("deny", rules.clone()), "git", &caller).allows());
+    }
+    rules
+        .as_array_mut()
+        .unwrap()
+        .push(json!({"name": "everybody", "allow": ["git"]}));
+    assert!(judge(&policy("deny", rules), "git", &vec![Known::Unknown]).allows());
+}
+
+#[test]
+fn deny_beats_allow_in_any_order() {
+    let mut rules = vec![
+        json!({"name": "a", "allow": ["git"]}),
+        json!({"name": "b", "deny": ["g?t"]}),
+    ];
+    for _ in 0..2 {
+        assert!(!judge(&policy("deny", json!(rules)), "git", &vec![]).allows());
+        assert!(!judge(&policy("allow", json!(rules)), "git", &vec![]).allows());
+        rules.reverse();
+    }
+}
+
+#[test]
+fn what_every_image_has_can_be_denied_all_the_same() {
+    let policy = policy(
+        "deny",
+        json!([{"name": "a", "allow": ["git"], "deny": ["cacert"]}]),
+    );
+    check(
+        &judge(&policy, "git", &vec![]),
+        expect!["you may not have cacert (denied by the rule a). (decision d1)"],
+    );
+}
+
+#[test]
+fn a_meta_package_hides_nothing() {
+    let policy = policy("deny", json!([{"name": "a", "allow": ["@shell", "git"]}]));
+    assert!(judge(&policy, "git/shell", &vec![]).allows());
+    check(
+        &judge(&policy, "builder/git", &vec![]),
+        expect![
+            "you may not have gnumake (allowed by no rule for you), stdenv (allowed by no rule for you), stdenv.cc (allowed by no rule for you). (decision d1)"
+        ],
+    );
+}
+
+#[test]
+fn an_audited_rule_warns_and_refuses_nothing() {
+    let policy = policy(
+        "deny",
+        json!([
+            {"name": "trial", "mode": "audit", "allow": ["git"], "deny": ["nano"]},
+            {"name": "hard", "deny": ["vim"]},
+        ]),
+    );
+    check(
+        &judge(&policy, "git/htop/nano", &vec![]),
+        expect![[
+            r#"allowed; Some("will be refused when the policy is enforced: htop (not allowed by the rule trial), nano (denied by the rule trial)")"#
+        ]],
+    );
+    assert!(!judge(&policy, "git/vim", &vec![]).allows());
+}
+
+#[test]
+fn what_the_builder_found_counts_for_whom_the_rule_is_for() {
+    let rules = json!([
+        {"name": "all", "allow": ["*"]},
+        {"name": "free", "facts": {"licences": ["unfree*"]}, "message": "Only free software.",
+         "subject": {"jwt_claim": {"path": ["groups"], "type": "list", "glob": "data-*"}}},
+    ]);
+    let policy = policy("deny", rules);
+    let judge = |identity: &Identity, matched: &[&str]| {
+        judge_with(&policy, "git", "latest", identity, matched)
+    };
+    assert!(judge(&groups(&["data-eng"]), &[]).allows());
+    assert!(judge(&groups(&["web"]), &["free"]).allows());
+    check(
+        &judge(&groups(&["data-eng"]), &["free"]),
+        expect![
+            "you may not have this image (refused for what is in it by the rule free). Only free software. (decision d1)"
+        ],
+    );
+}
+
+#[test]
+fn errors_name_the_rule_and_the_key() {
+    let rule = |rule: Value| json!({ "revision": "r", "default": "deny", "rules": [rule] });
+    for (json, part) in [
+        (json!({}), "missing field `revision`"),
+        (
+            json!({"revision": "a b", "default": "deny", "rules": []}),
+            "policy.revision must be",
+        ),
+        (
+            rule(json!({"name": "a"})),
+            "the rule a: it allows and denies nothing",
+        ),
+        (
+            rule(json!({"name": "a", "allow": ["{a"]})),
+            "the rule a: allow: the braces of \"{a\" don't match",
+        ),
+        (
+            rule(json!({"name": "a", "allow": ["@python"]})),
+            "\"@python\" is none of @shell and @builder",
+        ),
+        (
+            rule(json!({"name": "a", "allow": ["a"], "tags": ["-"]})),
+            "the rule a: tags:",
+        ),
+        (
+            rule(json!({"name": "a", "allow": ["a"], "systems": ["arm64"]})),
+            "the rule a: systems: \"arm64\"",
+        ),
+        (
+            rule(json!({"name": "a", "allow": ["a"], "subject": {"group": "x"}})),
+            "unknown variant `group`",
+        ),
+        (
+            rule(json!({"name": "a", "allow": ["a"], "subject": {"any": []}})),
+            "the rule a: subject: an empty all or any",
+        ),
+        (
+            rule(json!({"name": "a", "allow": ["a"],
+                "subject": {"jwt_claim": {"path": ["a"], "type": "number", "glob": "1"}}})),
+            "unknown variant `number`",
+        ),
+        (
+            rule(json!({"name": "a", "allow": ["a"],
+                "subject": {"address": {"ranges": ["10.0.0.1/8"]}}})),
+            "has bits behind its length",
+        ),
+        (
+            json!({"revision": "r", "default": "deny", "rules": [
+                {"name": "a", "allow": ["a"]}, {"name": "a", "allow": ["b"]}]}),
+            "two rules have the name a",
+        ),
+    ] {
+        let error = Policy::parse(json.to_string().as_bytes()).unwrap_err();
+        assert!(error.to_string().contains(part), "{json}: {error}");
+    }
+}
+
+/// The table of the module's comment, rule by rule and pattern by pattern.
+fn oracle(rules: &[(bool, Vec<String>, Vec<String>)], package: &str) -> &'static str {
+    let any = |patterns: &[String], reach| {
+        patterns.iter().any(|pattern| {
+            Glob::parse(pattern, reach)
+                .unwrap()
+                .iter()
+                .any(|glob| glob.matches(package))
+        })
+    };
+    let denies = |(_, _, deny): &(bool, Vec<String>, Vec<String>)| any(deny, Reach::Anything);
+    let allows = |(_, allow, _): &(bool, Vec<String>, Vec<String>)| any(allow, Reach::OneAttribute);
+    if rules.iter().any(|rule| rule.0 && denies(rule)) {
+        "refused"
+    } else if rules.iter().any(denies) {
+        "warned"
+    } else if rules.iter().any(allows) {
+        "allowed"
+    } else if rules.iter().any(|rule| !rule.0) {
+        "warned"
+    } else {
+        "refused"
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+    #[test]
+    fn verdicts_are_what_the_table_says(
+        rules in prop::collection::vec(
+            (
+                any::<bool>(),
+                prop::collection::vec("[ab.*?]{1,4}", 0..4),
+                prop::collection::vec("[ab.*?]{1,4}", 1..3),
+            ),
+            0..4,
+        ),
+        package in "[ab]{1,3}(\\.[ab]{1,2})?",
+    ) {
+        let written: Vec<Value> = rules.iter().enumerate().map(|(index, (enforce, allow, deny))| {
+            let mode = if *enforce { "enforce" } else { "audit" };
+            json!({"name": format!("r{index}"), "mode": mode, "allow": allow, "deny": deny})
+        }).collect();
+        let policy = policy("deny", json!(written));
+        let verdict = judge(&policy, &package, &vec![]);
+        let of_package = |findings: &[Finding]| {
+            findings.iter().any(|finding| finding.package.as_deref() == Some(&package))
+        };
+        let seen = if of_package(&verdict.refusals) {
+            "refused"
+        } else if of_package(&verdict.warnings) {
+            "warned"
+        } else {
+            "allowed"
+        };
+        prop_assert_eq!(seen, oracle(&rules, &package));
+    }
+}

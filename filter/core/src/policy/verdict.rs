@@ -1,0 +1,129 @@
+//! What a policy says of a request, and how the caller is told.
+
+use serde_json::{Value, json};
+
+use super::rule::{Mode, Rule};
+use crate::distribution::{Error, ErrorKind};
+
+/// What stands against a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The package; none when the whole image is meant.
+    pub package: Option<String>,
+    /// The rule; none when no rule speaks for the package.
+    pub rule: Option<String>,
+    /// What is wrong, in words that follow the package.
+    pub reason: String,
+    /// What the rule's author has to say about it.
+    pub message: Option<String>,
+}
+
+impl Finding {
+    pub(super) fn new(package: &str, rule: Option<&Rule>, reason: &str) -> Self {
+        Self {
+            package: Some(package.to_owned()),
+            rule: rule.map(|rule| rule.name.clone()),
+            reason: rule.map_or_else(
+                || reason.to_owned(),
+                |rule| format!("{reason} {}", rule.name),
+            ),
+            message: rule.and_then(|rule| rule.message.clone()),
+        }
+    }
+
+    pub(super) fn limited(package: &str, rule: &Rule, limit: &str) -> Self {
+        Self {
+            reason: format!("the rule {} allows it {limit}", rule.name),
+            ..Self::new(package, Some(rule), "")
+        }
+    }
+
+    pub(super) fn facts(rule: &Rule) -> Self {
+        Self {
+            package: None,
+            ..Self::new("", Some(rule), "refused for what is in it by the rule")
+        }
+    }
+
+    fn words(&self) -> String {
+        let what = self.package.as_deref().unwrap_or("this image");
+        format!("{what} ({})", self.reason)
+    }
+
+    fn json(&self) -> Value {
+        json!({ "package": self.package, "rule": self.rule, "reason": self.reason })
+    }
+}
+
+/// The outcome for one request, by one revision of the policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    revision: String,
+    /// Why it is refused; empty when it is not.
+    pub refusals: Vec<Finding>,
+    /// What audited rules would have refused.
+    pub warnings: Vec<Finding>,
+}
+
+impl Verdict {
+    pub(super) fn new(revision: &str) -> Self {
+        Self {
+            revision: revision.to_owned(),
+            refusals: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+
+    pub(super) fn add(&mut self, mode: Mode, finding: Finding) {
+        match mode {
+            Mode::Enforce => self.refusals.push(finding),
+            Mode::Audit => self.warnings.push(finding),
+        }
+    }
+
+    /// Whether the caller may have the image.
+    pub fn allows(&self) -> bool {
+        self.refusals.is_empty()
+    }
+
+    /// The refusal for the caller, who quotes `decision`, the id in the audit log, when asking why.
+    pub fn error(&self, decision: &str) -> Option<Error> {
+        if self.allows() {
+            return None;
+        }
+        let mut message = format!("you may not have {}.", list(&self.refusals));
+        let mut said = Vec::new();
+        for advice in self
+            .refusals
+            .iter()
+            .filter_map(|one| one.message.as_deref())
+        {
+            if !said.contains(&advice) {
+                said.push(advice);
+                message.push(' ');
+                message.push_str(advice);
+            }
+        }
+        message.push_str(&format!(" (decision {decision})"));
+        let detail = json!({
+            "decision": decision,
+            "policy": self.revision,
+            "refused": self.refusals.iter().map(Finding::json).collect::<Vec<_>>(),
+        });
+        Some(Error::new(ErrorKind::Denied, message).with_detail(detail))
+    }
+
+    /// The text of a `Warning: 299` (distribution spec, "Warnings"), when there is one: what would
+    /// be refused if the audited rules were enforced.
+    pub fn warning(&self) -> Option<String> {
+        let listed = (!self.warnings.is_empty()).then(|| list(&self.warnings))?;
+        Some(format!(
+            "will be refused when the policy is enforced: {listed}"
+        ))
+    }
+}
+
+fn list(findings: &[Finding]) -> String {
+    let words: Vec<_> = findings.iter().map(Finding::words).collect();
+    words.join(", ")
+}

@@ -1,0 +1,136 @@
+//! The headers between the edge and the builder, beyond those of HTTP and the OCI spec.
+//!
+//! ```text
+//!   edge → builder    GET /v2/<canonical name>/manifests/<reference>
+//!                     Nixgate-Token: <secret>        else the builder answers 403
+//!                     Prefer: wait=20                RFC 7240: answer within 20 s, 202 if still building
+//!                     Prefer: return=minimal         a blob's location, not its bytes
+//!
+//!   builder → edge    Nixgate-Builder: <version>     on every answer; without it, it is Envoy's own
+//!                     Cache-Control: max-age=<s>     how long the edge may repeat the answer
+//!                     Nixgate-Building-For: <s>      with 202: how long the build has run
+//! ```
+
+use crate::Seconds;
+
+/// The edge's secret, sent with every request to the builder and stripped from what clients send.
+pub const TOKEN: &str = "nixgate-token";
+/// The builder's version, on every answer of a builder. Envoy's own answers (no connection,
+/// callout timed out) look like ordinary responses but for this.
+pub const BUILDER: &str = "nixgate-builder";
+/// With `202`: for how many seconds the build has run.
+pub const BUILDING_FOR: &str = "nixgate-building-for";
+/// Envoy's own header for the path before a rewrite; its access log prefers it to `:path`.
+pub const ORIGINAL_PATH: &str = "x-envoy-original-path";
+/// RFC 7240.
+pub const PREFER: &str = "prefer";
+/// What clients send and the builder must not see when a request continues to it: who they are,
+/// which is the edge's business, and what the builder would take for a wish of the edge.
+pub const CLIENT_ONLY: [&str; 5] = [
+    "authorization",
+    "cookie",
+    "proxy-authorization",
+    "x-forwarded-client-cert",
+    PREFER,
+];
+
+/// What a request prefers (RFC 7240). Unknown preferences are ignored, as the RFC demands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Preferences {
+    /// `wait=<seconds>`: answer within this time, with `202` when the work is not done by then.
+    pub wait: Option<Seconds>,
+    /// `return=minimal`: of a blob, say where it is rather than send it.
+    pub minimal: bool,
+}
+
+impl Preferences {
+    /// Reads the `Prefer` headers. Of a preference that is given twice, the first counts.
+    pub fn parse<'a>(headers: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut preferences = Self::default();
+        for item in headers.into_iter().flat_map(|header| header.split(',')) {
+            let (name, value) = item.split_once('=').unwrap_or((item, ""));
+            let value = value.trim().trim_matches('"');
+            match name.trim().to_ascii_lowercase().as_str() {
+                "wait" if preferences.wait.is_none() => preferences.wait = value.parse().ok(),
+                "return" => preferences.minimal |= value.eq_ignore_ascii_case("minimal"),
+                _ => {}
+            }
+        }
+        preferences
+    }
+
+    /// The header's value, empty when nothing is preferred.
+    pub fn header(self) -> String {
+        let wait = self.wait.map(|seconds| format!("wait={seconds}"));
+        let minimal = self.minimal.then(|| "return=minimal".to_owned());
+        wait.into_iter()
+            .chain(minimal)
+            .collect::<Vec<_>>()
+            .join(", ")
+    }
+}
+
+/// `max-age` of the `Cache-Control` headers, in seconds; none when the answer may not be kept
+/// (`no-store`) or nothing is said.
+pub fn max_age<'a>(headers: impl IntoIterator<Item = &'a str>) -> Option<Seconds> {
+    let mut age = None;
+    for directive in headers.into_iter().flat_map(|header| header.split(',')) {
+        let (name, value) = directive.split_once('=').unwrap_or((directive, ""));
+        match name.trim().to_ascii_lowercase().as_str() {
+            "no-store" => return None,
+            "max-age" => age = value.trim().parse().ok(),
+            _ => {}
+        }
+    }
+    age
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn preferences_survive_the_wire() {
+        for wait in [None, Some(0), Some(20)] {
+            for minimal in [false, true] {
+                let preferences = Preferences { wait, minimal };
+                assert_eq!(
+                    Preferences::parse([preferences.header().as_str()]),
+                    preferences
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_is_ignored() {
+        for (header, expected) in [
+            ("", Preferences::default()),
+            (
+                "respond-async, wait=\"7\"",
+                Preferences {
+                    wait: Some(7),
+                    minimal: false,
+                },
+            ),
+            ("wait=-1", Preferences::default()),
+            (
+                "WAIT = 3, wait=4, return=representation",
+                Preferences {
+                    wait: Some(3),
+                    minimal: false,
+                },
+            ),
+        ] {
+            assert_eq!(Preferences::parse([header]), expected, "{header}");
+        }
+    }
+
+    #[test]
+    fn no_store_beats_any_age() {
+        assert_eq!(max_age(["public, max-age=300"]), Some(300));
+        assert_eq!(max_age(["max-age=300", "no-store"]), None);
+        assert_eq!(max_age(["max-age=-1"]), None);
+        assert_eq!(max_age([]), None);
+    }
+}

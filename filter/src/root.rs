@@ -1,0 +1,315 @@
+//! The root context: one configuration of the filter in one VM, and everything that outlives a
+//! single request.
+//!
+//! A callout belongs to the context that sent it, and its answer is lost when that context has
+//! gone. Since several streams wait for one answer, and any of them may leave, the root sends all
+//! callouts. A stream can't make the root run, so it leaves its wish in the root's [`Inbox`] and
+//! wakes the root by a queue of the host's:
+//!
+//! ```text
+//!   stream: inbox ← Joined, wake(queue), pause
+//!                                │
+//!   root:   on_queue_ready ◄─────┘   inbox → flights → callout (root's own)
+//!           on_http_call_response    flights → effective context := stream → reply or continue
+//!           on_tick                  each second: flights that rest, copies, counters
+//! ```
+//!
+//! The name of the queue is random: Envoy has one set of queues for all workers, and a message
+//! wakes whoever registered the name last.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::time::Duration;
+
+use nixgate_core::cache::{Geometry, Hot, TICK};
+use nixgate_core::config::Config;
+use nixgate_core::exchange::{Command, Event, Flights, Reply, Response};
+use nixgate_core::wire;
+use proxy_wasm::traits::{Context, HttpContext, RootContext};
+use proxy_wasm::types::{ContextType, LogLevel};
+
+use crate::host::{self, Status};
+use crate::shared_cache::SharedCache;
+use crate::stream::{self, Stream};
+use crate::telemetry::Telemetry;
+
+/// A worker's own copies take up to this part of what the shared cache may take. They are what is
+/// asked for many times a second, which are few.
+const HOT_SHARE: u64 = 16;
+
+/// The host's number for a stream.
+pub(crate) type StreamId = u32;
+
+/// What streams have to tell their root. It is only ever borrowed for one push or one take, never
+/// across a host call.
+#[derive(Default)]
+pub(crate) struct Inbox(RefCell<Vec<Event<StreamId>>>);
+
+impl Inbox {
+    /// Leaves an event for the root's next run.
+    pub(crate) fn push(&self, event: Event<StreamId>) {
+        self.0.borrow_mut().push(event);
+    }
+
+    fn take(&self) -> Vec<Event<StreamId>> {
+        self.0.take()
+    }
+}
+
+/// A configuration in force.
+pub(crate) struct Edge {
+    pub(crate) config: Config,
+    pub(crate) cache: SharedCache,
+    pub(crate) telemetry: Telemetry,
+    /// This worker's copies of replies from the cache; borrowed as the [`Inbox`] is.
+    pub(crate) hot: RefCell<Hot<Reply>>,
+    /// The queue that wakes the root.
+    pub(crate) queue: u32,
+}
+
+/// The root context.
+pub(crate) struct Root {
+    id: u32,
+    /// None until the host has configured the filter.
+    edge: Option<Rc<Edge>>,
+    inbox: Rc<Inbox>,
+    flights: Flights<StreamId>,
+    /// When each callout that is under way was sent, since the epoch.
+    sent: BTreeMap<u32, Duration>,
+}
+
+impl Root {
+    pub(crate) fn new(id: u32) -> Self {
+        Self {
+            id,
+            edge: None,
+            inbox: Rc::default(),
+            flights: Flights::default(),
+            sent: BTreeMap::new(),
+        }
+    }
+
+    fn configure(&self, size: usize) -> Result<Edge, String> {
+        let json = host::plugin_configuration(size).map_err(|error| error.to_string())?;
+        let config = Config::parse(&json, |name| std::env::var(name).ok())
+            .map_err(|error| error.to_string())?;
+        let cache = SharedCache::create(Geometry::new(config.cache_max_bytes));
+        let queue = match &self.edge {
+            Some(edge) => Ok(edge.queue),
+            None => register_queue(),
+        };
+        let (cache, slots) = cache.map_err(|error| error.to_string())?;
+        let telemetry = Telemetry::default();
+        telemetry.slots_used(slots);
+        host::set_tick_period(TICK).map_err(|error| error.to_string())?;
+        let hot = usize::try_from(config.cache_max_bytes / HOT_SHARE).unwrap_or(usize::MAX);
+        Ok(Edge {
+            config,
+            hot: RefCell::new(Hot::new(hot)),
+            cache,
+            telemetry,
+            queue: queue.map_err(|error| error.to_string())?,
+        })
+    }
+
+    /// Tells the flights what the streams have left, in their order.
+    fn read_inbox(&mut self) {
+        for event in self.inbox.take() {
+            self.on(event);
+        }
+    }
+
+    fn on(&mut self, event: Event<StreamId>) {
+        let Some(edge) = self.edge.clone() else {
+            return;
+        };
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            for command in self.flights.on(&edge.config, event, host::now()) {
+                events.extend(self.carry_out(&edge, command));
+            }
+        }
+    }
+
+    fn log_response(&self, token: u32, response: &Response) {
+        let mut headers = response.headers.iter();
+        if headers.any(|(name, _)| name == wire::BUILDER) {
+            host::log(
+                LogLevel::Debug,
+                &format!("callout {token} brought status {}", response.status),
+            );
+        } else if let Some(edge) = &self.edge {
+            host::log(
+                LogLevel::Warn,
+                &format!(
+                    "no builder answers in the cluster {} (status {}): start one, or mend the \
+                     cluster's address",
+                    edge.config.cluster, response.status
+                ),
+            );
+        }
+    }
+
+    /// The response that is being handed over. It can be read in the callback that announces it
+    /// only, and before any change of the context. Without headers the connection broke, which is
+    /// what an empty response stands for.
+    fn read_response(headers: usize, body_size: usize) -> host::Result<Response> {
+        if headers == 0 {
+            return Ok(Response::default());
+        }
+        let headers = host::callout_headers()?.to_headers();
+        let status = headers
+            .iter()
+            .find(|(name, _)| name == ":status")
+            .and_then(|(_, value)| value.parse().ok());
+        Ok(Response {
+            status: status.unwrap_or(0),
+            headers,
+            body: host::callout_body(body_size)?,
+        })
+    }
+
+    /// Does what a command says. A callout has an outcome, which is an event again.
+    fn carry_out(&mut self, edge: &Edge, command: Command<StreamId>) -> Option<Event<StreamId>> {
+        match command {
+            Command::Reply(stream, reply) => {
+                on_behalf_of(stream, || stream::answer(&edge.telemetry, &reply));
+                None
+            }
+            Command::Forward(stream, forward) => {
+                on_behalf_of(stream, || {
+                    stream::forward(edge, &forward)?;
+                    host::continue_request()
+                });
+                None
+            }
+            Command::Store(key, entry) => {
+                let change = edge.cache.insert(&key, &entry, host::now());
+                edge.telemetry.slots_changed(change);
+                None
+            }
+            Command::Call(call) => Some(match host::dispatch(self.id, &call) {
+                Ok(token) => {
+                    self.sent.insert(token, host::since_epoch());
+                    Event::Dispatched {
+                        key: call.key,
+                        token,
+                    }
+                }
+                Err(error) => {
+                    host::log(
+                        LogLevel::Warn,
+                        &format!(
+                            "no callout to the cluster {}: {error}. Is the cluster \
+                             configured, and a builder in it healthy?",
+                            call.cluster
+                        ),
+                    );
+                    Event::NotDispatched { key: call.key }
+                }
+            }),
+        }
+    }
+}
+
+/// A queue that nobody else has.
+fn register_queue() -> host::Result<u32> {
+    let name = u128::from_ne_bytes(host::random()?);
+    host::register_queue(&format!("nixgate-{name:032x}"))
+}
+
+/// Runs host calls as if a stream's callback made them. A stream that has gone meanwhile needs
+/// none of them.
+fn on_behalf_of(stream: StreamId, calls: impl FnOnce() -> host::Result<()>) {
+    match host::set_effective_context(stream).and_then(|()| calls()) {
+        Ok(()) => {}
+        Err(error) if error.status == Status::BadArgument => host::log(
+            LogLevel::Debug,
+            &format!("stream {stream} left before its answer came"),
+        ),
+        Err(error) => host::log(
+            LogLevel::Error,
+            &format!("stream {stream} gets no answer: {error}"),
+        ),
+    }
+}
+
+impl RootContext for Root {
+    fn on_configure(&mut self, size: usize) -> bool {
+        match self.configure(size) {
+            Ok(edge) => {
+                let config = &edge.config;
+                host::log(
+                    LogLevel::Info,
+                    &format!(
+                        "images come from the cluster {}; up to {} MiB of answers are \
+                         cached",
+                        config.cluster,
+                        config.cache_max_bytes >> 20
+                    ),
+                );
+                self.edge = Some(Rc::new(edge));
+                true
+            }
+            Err(message) => {
+                host::log(LogLevel::Critical, &message);
+                false
+            }
+        }
+    }
+
+    fn on_queue_ready(&mut self, queue: u32) {
+        // The messages say nothing but that there is something in the inbox, and the first of
+        // several wakes reads all of it.
+        while host::dequeue(queue) == Ok(true) {}
+        self.read_inbox();
+    }
+
+    fn on_tick(&mut self) {
+        if let Some(edge) = &self.edge {
+            edge.hot.borrow_mut().tick();
+            edge.telemetry.tick();
+        }
+        self.read_inbox();
+        self.on(Event::Tick);
+    }
+
+    fn create_http_context(&self, id: u32) -> Option<Box<dyn HttpContext>> {
+        Some(Box::new(Stream::new(
+            id,
+            self.edge.clone(),
+            Rc::clone(&self.inbox),
+        )))
+    }
+
+    fn get_type(&self) -> Option<ContextType> {
+        Some(ContextType::HttpContext)
+    }
+}
+
+impl Context for Root {
+    fn on_http_call_response(&mut self, token: u32, headers: usize, body_size: usize, _: usize) {
+        let event = match Self::read_response(headers, body_size) {
+            Ok(response) => {
+                self.log_response(token, &response);
+                Event::Answered { token, response }
+            }
+            Err(error) => {
+                host::log(
+                    LogLevel::Error,
+                    &format!("the response to callout {token} can't be read: {error}"),
+                );
+                Event::NotRead { token }
+            }
+        };
+        if let (Some(sent), Some(edge)) = (self.sent.remove(&token), &self.edge) {
+            let took = host::since_epoch().saturating_sub(sent);
+            let milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+            edge.telemetry.callout(milliseconds);
+        }
+        // Who has left gets no answer, and who has just come takes part in this one.
+        self.read_inbox();
+        self.on(event);
+    }
+}

@@ -1,0 +1,178 @@
+//! One HTTP request: answered, let through, or paused until the root has an answer.
+
+use std::rc::Rc;
+
+use nixgate_core::cache::Question;
+use nixgate_core::distribution::{Error, ErrorKind};
+use nixgate_core::exchange::{Begin, Event, Exchange, Forward, Next, Reply, Request};
+use nixgate_core::wire;
+use proxy_wasm::traits::{Context, HttpContext};
+use proxy_wasm::types::{Action, LogLevel};
+
+use crate::header_map::HeaderMap;
+use crate::host;
+use crate::root::{Edge, Inbox, StreamId};
+use crate::telemetry::Telemetry;
+
+/// The context of one HTTP request.
+pub(crate) struct Stream {
+    id: StreamId,
+    /// The configuration in force when the request came; it stays the request's own.
+    edge: Option<Rc<Edge>>,
+    inbox: Rc<Inbox>,
+    /// Whether the root knows of this stream.
+    joined: bool,
+}
+
+impl Stream {
+    pub(crate) const fn new(id: StreamId, edge: Option<Rc<Edge>>, inbox: Rc<Inbox>) -> Self {
+        Self {
+            id,
+            edge,
+            inbox,
+            joined: false,
+        }
+    }
+
+    fn handle(&mut self) -> host::Result<Action> {
+        let Some(edge) = self.edge.clone() else {
+            let failure = internal_error("the registry's edge is not configured");
+            return reply(&Telemetry::default(), &failure);
+        };
+        let headers = host::request_headers()?;
+        let first = |name| headers.all(name).next().unwrap_or_default();
+        let (method, path) = (first(":method"), first(":path"));
+        let accept: Vec<_> = headers.all("accept").collect();
+        let if_none_match: Vec<_> = headers.all("if-none-match").collect();
+        let request = Request {
+            method: &method,
+            path: &path,
+            accept: accept.iter().map(AsRef::as_ref).collect(),
+            if_none_match: if_none_match.iter().map(AsRef::as_ref).collect(),
+        };
+        let question = Question::of(&request);
+        let copy = question
+            .as_ref()
+            .and_then(|question| edge.hot.borrow().get(question));
+        if let Some(known) = copy {
+            edge.telemetry.note_repeated(&known.record);
+            host::reply(&known)?;
+            return Ok(Action::Pause);
+        }
+        let now = host::now();
+        let mut exchange = match Exchange::begin(&edge.config, &request, now) {
+            Begin::NotOurs => return pass(&headers),
+            Begin::Reply(known) => return reply(&edge.telemetry, &known),
+            Begin::Ask(exchange) => exchange,
+        };
+        let known = edge.cache.get(exchange.key()).filter(|(entry, version)| {
+            let is_copied = |question| edge.hot.borrow().is_of(question, *version);
+            question.as_ref().is_some_and(is_copied) || entry.is_sound()
+        });
+        let (entry, version) = known.unzip();
+        let bytes = entry.as_ref().and_then(|entry| entry.copied_bytes(now));
+        match exchange.looked_up(entry, now) {
+            Next::Reply(known) => {
+                let known = Rc::new(known);
+                if let (Some(question), Some(version), Some(bytes)) = (question, version, bytes) {
+                    let mut hot = edge.hot.borrow_mut();
+                    hot.insert(question, Rc::clone(&known), version, bytes);
+                }
+                reply(&edge.telemetry, &known)
+            }
+            Next::Forward(to) => {
+                forward(&edge, &to)?;
+                Ok(Action::Continue)
+            }
+            Next::Join => {
+                host::wake(edge.queue)?;
+                self.joined = true;
+                self.inbox.push(Event::Joined {
+                    stream: self.id,
+                    exchange,
+                });
+                Ok(Action::Pause)
+            }
+        }
+    }
+}
+
+/// Answers the request, which goes no further.
+fn reply(telemetry: &Telemetry, reply: &Reply) -> host::Result<Action> {
+    answer(telemetry, reply)?;
+    Ok(Action::Pause)
+}
+
+/// Answers the stream of the effective context. What the client is told is wrong, the operator
+/// reads as well.
+pub(crate) fn answer(telemetry: &Telemetry, reply: &Reply) -> host::Result<()> {
+    if reply.status >= 400 {
+        let level = if reply.status >= 500 {
+            LogLevel::Warn
+        } else {
+            LogLevel::Info
+        };
+        let error = String::from_utf8_lossy(&reply.body);
+        host::log(level, &format!("answered {}: {error}", reply.status));
+    }
+    telemetry.note(&reply.record);
+    host::reply(reply)
+}
+
+/// Lets a request through that is not for the registry. The header is left alone where there is
+/// none, since Envoy looks the route up again after any change.
+fn pass(headers: &HeaderMap) -> host::Result<Action> {
+    if headers.all(wire::TOKEN).next().is_some() {
+        host::remove_request_header(wire::TOKEN)?;
+    }
+    Ok(Action::Continue)
+}
+
+/// Makes a client's request the edge's own: under the builder's name for what it asks, with the
+/// token, and without what is none of the builder's business.
+pub(crate) fn forward(edge: &Edge, forward: &Forward) -> host::Result<()> {
+    for name in wire::CLIENT_ONLY {
+        host::remove_request_header(name)?;
+    }
+    host::set_request_header(wire::ORIGINAL_PATH, &forward.original_path)?;
+    host::set_request_header(":path", &forward.path)?;
+    host::set_request_header(wire::TOKEN, &edge.config.token)?;
+    edge.telemetry.note(&forward.record);
+    Ok(())
+}
+
+fn internal_error(message: &str) -> Reply {
+    Reply::error(&Error::new(ErrorKind::Internal, message))
+}
+
+/// The request has ended, however it did: the SDK lets go of its context in `proxy_on_delete`. The
+/// ABI's earlier `proxy_on_done` is not exported, since it would be one more call for each request.
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if self.joined {
+            self.inbox.push(Event::Left { stream: self.id });
+        }
+    }
+}
+
+impl Context for Stream {}
+
+impl HttpContext for Stream {
+    fn on_http_request_headers(&mut self, _: usize, _: bool) -> Action {
+        match self.handle() {
+            Ok(action) => action,
+            Err(error) => {
+                host::log(LogLevel::Error, &format!("{error}"));
+                // Nothing may pass that was not looked at. When not even this answer can be
+                // given, the request stays paused until the route's idle timeout ends it.
+                let failure = internal_error("the registry's edge failed; its log says why");
+                let edge = self.edge.clone();
+                let telemetry = edge.as_ref().map(|edge| &edge.telemetry);
+                if let Err(error) = answer(telemetry.unwrap_or(&Telemetry::default()), &failure) {
+                    host::log(LogLevel::Error, &format!("{error}"));
+                }
+                Action::Pause
+            }
+        }
+    }
+}

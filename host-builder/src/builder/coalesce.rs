@@ -1,0 +1,285 @@
+//! One build per image, whoever asks and however often; it outlives every caller.
+//!
+//! A build is a task of its own. Callers watch it for as long as they care to wait, and leave
+//! without disturbing it. A failure of the packages is remembered for a short while, so that a
+//! client that insists does not rebuild a broken package in a loop. What failed for want of
+//! something else, such as storage for a moment, is tried again for the next who asks.
+//!
+//! The builds that run or wait for their turn are the queue, and it has a bound: one image more is
+//! refused at once, rather than kept waiting for hours. Whoever asks for an image of the queue
+//! joins its build as ever.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use nixgate_core::distribution::{Error, ErrorKind};
+use tokio::sync::watch;
+
+use super::{Builder, ImageRequest};
+
+/// For how long a failure is remembered.
+const FAILURE_TTL: Duration = Duration::from_secs(30);
+
+type Outcome = Result<(), Error>;
+/// When a build started, and where its outcome appears.
+type Watched = (Instant, watch::Receiver<Option<(Instant, Outcome)>>);
+
+/// How far a build is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Progress {
+    /// Published, or failed.
+    Done(Outcome),
+    /// Still running, for so long.
+    Running(Duration),
+}
+
+struct Build {
+    started: Instant,
+    outcome: watch::Receiver<Option<(Instant, Outcome)>>,
+}
+
+type Builds = Arc<Mutex<BTreeMap<String, Build>>>;
+
+/// See the module.
+pub struct Coalesce<B> {
+    builder: Arc<B>,
+    builds: Builds,
+    max_queue: usize,
+}
+
+impl<B: Builder> Coalesce<B> {
+    /// Shares the builds of `builder`, and lets it have at most `max_queue` to do.
+    pub fn new(builder: B, max_queue: usize) -> Self {
+        Self {
+            max_queue,
+            builder: Arc::new(builder),
+            builds: Builds::default(),
+        }
+    }
+
+    /// Joins the build of an image, or starts it, and waits for at most `wait`.
+    pub async fn build(&self, image: ImageRequest, wait: Duration) -> Progress {
+        let (started, mut outcome) = match self.join(image) {
+            Ok(build) => build,
+            Err(error) => return Progress::Done(Err(error)),
+        };
+        let done = outcome.wait_for(Option::is_some);
+        match tokio::time::timeout(wait, done).await {
+            Err(_) => Progress::Running(started.elapsed()),
+            Ok(Ok(outcome)) => match &*outcome {
+                Some((_, outcome)) => Progress::Done(outcome.clone()),
+                None => Progress::Running(started.elapsed()),
+            },
+            Ok(Err(_)) => Progress::Done(Err(Error::new(
+                ErrorKind::Internal,
+                "the build ended without a result; the builder's log says why",
+            ))),
+        }
+    }
+
+    fn join(&self, image: ImageRequest) -> Result<Watched, Error> {
+        let key = image.fingerprint();
+        let mut builds = lock(&self.builds);
+        builds.retain(|_, build| !is_forgotten(build));
+        if let Some(build) = builds.get(&key) {
+            return Ok((build.started, build.outcome.clone()));
+        }
+        let unfinished = |build: &&Build| build.outcome.borrow().is_none();
+        let queue = builds.values().filter(unfinished).count();
+        if queue >= self.max_queue {
+            let message = format!(
+                "the builder has {queue} images to build already and takes on no more: pull again \
+                 in a while, or ask the registry's administrator for more builders"
+            );
+            return Err(Error::new(ErrorKind::TooBusy, message));
+        }
+        let (sender, outcome) = watch::channel(None);
+        let started = Instant::now();
+        let build = Build {
+            started,
+            outcome: outcome.clone(),
+        };
+        builds.insert(key.clone(), build);
+        let (builder, builds) = (Arc::clone(&self.builder), Arc::clone(&self.builds));
+        tokio::spawn(async move {
+            let result = builder.build(&image).await;
+            // What succeeded, storage answers from now on.
+            let remembered = result.as_ref().is_err_and(|error| error.kind.lasts());
+            sender.send_replace(Some((Instant::now(), result)));
+            if !remembered {
+                lock(&builds).remove(&key);
+            }
+        });
+        Ok((started, outcome))
+    }
+}
+
+/// A failure whose time is up, or a build whose task is no more.
+fn is_forgotten(build: &Build) -> bool {
+    match &*build.outcome.borrow() {
+        Some((ended, _)) => ended.elapsed() > FAILURE_TTL,
+        None => build.outcome.has_changed().is_err(),
+    }
+}
+
+/// The map is whole between any two statements, so a panic elsewhere doesn't spoil it.
+fn lock(builds: &Mutex<BTreeMap<String, Build>>) -> MutexGuard<'_, BTreeMap<String, Build>> {
+    builds.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures::future::BoxFuture;
+    use nixgate_core::package_set::System;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::source::Pin;
+
+    /// Builds when it is let; packages called `broken` fail, `unready` finds no storage,
+    /// `panic` panics.
+    struct Gate {
+        open: Arc<Semaphore>,
+        builds: Arc<AtomicUsize>,
+    }
+
+    impl Builder for Gate {
+        fn build<'a>(&'a self, image: &'a ImageRequest) -> BoxFuture<'a, Outcome> {
+            Box::pin(async {
+                self.builds.fetch_add(1, Ordering::SeqCst);
+                self.open.acquire().await.unwrap().forget();
+                match image.packages[0].as_str() {
+                    "broken" => Err(Error::new(ErrorKind::BuildFailed, "broken")),
+                    "unready" => Err(Error::new(ErrorKind::BuilderUnready, "no storage")),
+                    "panic" => panic!("as the test wants"),
+                    _ => Ok(()),
+                }
+            })
+        }
+    }
+
+    fn image(package: &str) -> ImageRequest {
+        ImageRequest {
+            source: String::new(),
+            pin: Pin {
+                path: "/".into(),
+                revision: String::new(),
+            },
+            system: System::X86_64Linux,
+            packages: vec![package.to_owned()],
+            shell: false,
+            max_layers: 94,
+        }
+    }
+
+    const NO_TIME: Duration = Duration::ZERO;
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn coalesce() -> (Coalesce<Gate>, Arc<Semaphore>, Arc<AtomicUsize>) {
+        let (open, builds) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
+        let gate = Gate {
+            open: Arc::clone(&open),
+            builds: Arc::clone(&builds),
+        };
+        (Coalesce::new(gate, 2), open, builds)
+    }
+
+    #[tokio::test]
+    async fn a_build_outlives_its_first_caller_and_serves_the_others() {
+        let (coalesce, open, builds) = coalesce();
+        assert!(matches!(
+            coalesce.build(image("git"), NO_TIME).await,
+            Progress::Running(_)
+        ));
+        let second = coalesce.build(image("git"), LONG);
+        let third = coalesce.build(image("git"), LONG);
+        open.add_permits(1);
+        let (second, third) = tokio::join!(second, third);
+        assert_eq!(
+            (second, third),
+            (Progress::Done(Ok(())), Progress::Done(Ok(())))
+        );
+        assert_eq!(builds.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn one_image_too_many_is_refused_at_once_and_those_of_the_queue_are_joined() {
+        let (coalesce, open, builds) = coalesce();
+        let too_busy = |progress| match progress {
+            Progress::Done(Err(error)) => error.kind == ErrorKind::TooBusy,
+            _ => false,
+        };
+        for package in ["git", "broken"] {
+            let progress = coalesce.build(image(package), NO_TIME).await;
+            assert!(matches!(progress, Progress::Running(_)), "{package}");
+        }
+        assert!(too_busy(coalesce.build(image("htop"), LONG).await));
+        let joined = coalesce.build(image("git"), LONG);
+        open.add_permits(2);
+        assert_eq!(joined.await, Progress::Done(Ok(())));
+        let failed = coalesce.build(image("broken"), LONG).await;
+        assert!(matches!(failed, Progress::Done(Err(_))) && !too_busy(failed));
+
+        // Neither a failure that is remembered nor a refusal takes a place.
+        for package in ["htop", "nano"] {
+            let progress = coalesce.build(image(package), NO_TIME).await;
+            assert!(matches!(progress, Progress::Running(_)), "{package}");
+        }
+        assert!(too_busy(coalesce.build(image("curl"), LONG).await));
+        open.add_permits(2);
+        let built = coalesce.build(image("nano"), LONG).await;
+        assert_eq!(built, Progress::Done(Ok(())));
+        assert_eq!(builds.load(Ordering::SeqCst), 4);
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_remembered_and_other_images_are_not_touched() {
+        let (coalesce, open, builds) = coalesce();
+        open.add_permits(3);
+        for _ in 0..3 {
+            let progress = coalesce.build(image("broken"), LONG).await;
+            assert!(
+                matches!(progress, Progress::Done(Err(error)) if error.kind == ErrorKind::BuildFailed)
+            );
+        }
+        assert_eq!(builds.load(Ordering::SeqCst), 1);
+        assert_eq!(
+            coalesce.build(image("git"), LONG).await,
+            Progress::Done(Ok(()))
+        );
+        assert_eq!(builds.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn what_may_pass_at_any_moment_is_tried_again() {
+        let (coalesce, open, builds) = coalesce();
+        open.add_permits(2);
+        for _ in 0..2 {
+            let progress = coalesce.build(image("unready"), LONG).await;
+            assert!(
+                matches!(progress, Progress::Done(Err(error)) if error.kind == ErrorKind::BuilderUnready)
+            );
+            // The caller may be told before the task has tidied up.
+            while !lock(&coalesce.builds).is_empty() {
+                tokio::task::yield_now().await;
+            }
+        }
+        assert_eq!(builds.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn a_build_that_panics_is_an_error_and_not_for_ever() {
+        let (coalesce, open, builds) = coalesce();
+        open.add_permits(2);
+        for _ in 0..2 {
+            let progress = coalesce.build(image("panic"), LONG).await;
+            assert!(
+                matches!(progress, Progress::Done(Err(error)) if error.kind == ErrorKind::Internal)
+            );
+        }
+        assert_eq!(builds.load(Ordering::SeqCst), 2);
+    }
+}

@@ -1,0 +1,123 @@
+//! What is decided before and around Nix; building for real is for the end-to-end tests.
+
+use nixgate_core::distribution::ErrorKind;
+
+use super::*;
+use crate::nix::Resolution;
+use crate::nix::fake::FakeNix;
+use crate::source::Pin;
+
+fn image(packages: &[&str]) -> ImageRequest {
+    ImageRequest {
+        source: String::new(),
+        pin: Pin {
+            path: "/".into(),
+            revision: "r".to_owned(),
+        },
+        system: System::X86_64Linux,
+        packages: packages.iter().map(|&name| name.to_owned()).collect(),
+        shell: false,
+        max_layers: 94,
+    }
+}
+
+fn builder(nix: Arc<dyn Nix>, folder: &Path) -> NixBuilder {
+    let storage = Storage::filesystem(&folder.join("storage")).unwrap();
+    let state = StateDir::open(&folder.join("state")).unwrap();
+    NixBuilder::new(nix, storage, Metrics::new(), state, 1)
+}
+
+async fn build(nix: Arc<dyn Nix>, packages: &[&str]) -> Error {
+    let folder = tempfile::tempdir().unwrap();
+    let builder = builder(nix, folder.path());
+    Builder::build(&builder, &image(packages))
+        .await
+        .unwrap_err()
+}
+
+fn nix() -> FakeNix {
+    let git = Resolution::Derivation(Derivation::example("git"));
+    FakeNix {
+        packages: [("git".to_owned(), git)].into(),
+        ..FakeNix::default()
+    }
+}
+
+#[tokio::test]
+async fn derivations_that_the_garbage_collector_took_are_made_again_once() {
+    // Those of the fake are in no store.
+    let nix = Arc::new(nix());
+    *nix.failure.lock().unwrap() = Some(NixError::Missing { program: "nix" });
+    let shared: Arc<dyn Nix> = Arc::clone(&nix) as _;
+    build(shared, &["git"]).await;
+    let count =
+        |calls: &std::sync::atomic::AtomicUsize| calls.load(std::sync::atomic::Ordering::SeqCst);
+    assert_eq!((count(&nix.resolved), count(&nix.realised)), (2, 2));
+}
+
+#[tokio::test]
+async fn a_wrong_name_is_told_while_builds_are_under_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let nix = FakeNix {
+        realise_gate: Some(Semaphore::new(0)),
+        ..nix()
+    };
+    let builder = builder(Arc::new(nix), folder.path());
+    let git = image(&["git"]);
+    let mut build = Builder::build(&builder, &git);
+    assert!(futures::poll!(&mut build).is_pending());
+    assert_eq!(builder.builds.available_permits(), 0);
+    let error = Builder::build(&builder, &image(&["nope"])).await;
+    assert_eq!(error.unwrap_err().kind, ErrorKind::ManifestUnknown);
+}
+
+#[tokio::test]
+async fn a_damaged_record_is_replaced_and_another_layer_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let builder = builder(Arc::new(nix()), folder.path());
+    let record = |content: &[u8]| LayerRecord {
+        diff_id: Digest::of(content),
+        digest: Digest::of(content),
+        size: 1,
+    };
+    let (key, first) = (Key::build("k"), record(b"first"));
+    let json = |record: &LayerRecord| Bytes::from(serde_json::to_vec(record).unwrap());
+    builder.storage.put(&key, "{\"dige".into()).await.unwrap();
+    for packed in [&first, &record(b"second")] {
+        builder.keep(&key, packed, json(packed)).await.unwrap();
+        let kept = builder.storage.get(&key).await.unwrap();
+        assert_eq!(kept, Some(json(&first)));
+    }
+}
+
+#[test]
+fn one_program_is_started_and_several_leave_the_choice_to_the_caller() {
+    let package = |name: &str, program: Option<&str>| {
+        let mut derivation = Derivation::example(name);
+        derivation.main_program = program.map(str::to_owned);
+        derivation
+    };
+    let (cacert, git) = (package("cacert", None), package("git", Some("git")));
+    let htop = package("htop", Some("htop"));
+    let run = |shell, derivations: &[Derivation]| {
+        let image = ImageRequest {
+            shell,
+            ..image(&[])
+        };
+        command(&image, derivations)
+    };
+    assert_eq!(run(false, &[cacert.clone(), git.clone()]), ["git"]);
+    assert_eq!(run(false, &[git.clone(), htop]), [""; 0]);
+    assert_eq!(run(false, &[cacert]), [""; 0]);
+    assert_eq!(run(true, &[git]), ["bash"]);
+}
+
+#[test]
+fn a_package_under_two_names_is_taken_once() {
+    let (git, htop) = (Derivation::example("git"), Derivation::example("htop"));
+    let paths = outputs(&[htop.clone(), git.clone(), htop.clone()]);
+    assert_eq!(
+        paths,
+        [&htop, &git].map(|derivation| derivation.outputs[0].path.clone())
+    );
+}

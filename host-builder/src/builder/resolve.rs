@@ -1,0 +1,136 @@
+//! From an image's names to derivations, and from Nix's refusals to what a client is told.
+//!
+//! ```text
+//!   all names, one evaluation ──ok──► a resolution each; those that throw are asked why
+//!        │ fails: some error of Nix code can't be caught
+//!        ▼
+//!   no name at all ──fails──► the package set itself is broken
+//!        │ ok
+//!        ▼
+//!   halves, quarters … ──► the names that can't be evaluated
+//! ```
+
+use nixgate_core::distribution::{Error, ErrorKind};
+use serde_json::json;
+
+use super::{ImageRequest, failures};
+use crate::nix::{Derivation, Nix, NixError, Resolution, reason};
+
+/// Evaluations that are spent on finding broken packages. One among 100 takes 14.
+const MAX_EVALUATIONS: usize = 40;
+/// Refused packages whose reason is asked for: each takes an evaluation.
+const MAX_EXPLAINED: usize = 8;
+
+/// The derivations of an image's packages, in their order. All names that are wrong are reported at
+/// once.
+pub(super) async fn resolve(nix: &dyn Nix, image: &ImageRequest) -> Result<Vec<Derivation>, Error> {
+    let names = image.packages.iter().map(String::as_str);
+    let (found, broken) = match evaluate(nix, image, &image.packages).await {
+        Err(error @ NixError::Failed { .. }) => search(nix, image, error).await?,
+        other => (
+            names.zip(other.map_err(failures::evaluation)?).collect(),
+            Vec::new(),
+        ),
+    };
+    let (mut derivations, mut unknown, mut refused) = (Vec::new(), Vec::new(), Vec::new());
+    let mut explained = 0;
+    for (name, resolution) in found {
+        match resolution {
+            Resolution::Derivation(derivation) => derivations.push(derivation),
+            Resolution::Unknown => unknown.push(name),
+            Resolution::NotADerivation => refused.push(format!("{name} (not a package)")),
+            Resolution::Refused => {
+                explained += 1;
+                let reason = match explained <= MAX_EXPLAINED {
+                    true => nix.explain(&image.pin.path, image.system, name).await,
+                    false => Ok(None),
+                };
+                let reason = reason.map_err(failures::evaluation)?.unwrap_or_else(|| {
+                    let system = image.system.nix();
+                    format!("its evaluation fails: unfree, insecure, broken, or not for {system}")
+                });
+                refused.push(format!("{name} ({reason})"));
+            }
+        }
+    }
+    if !unknown.is_empty() {
+        let message = format!("the package set has no {}", unknown.join(", "));
+        let error = Error::new(ErrorKind::ManifestUnknown, message);
+        return Err(error.with_detail(json!({ "unknown": unknown })));
+    }
+    if !refused.is_empty() {
+        let message = format!("refused by the package set: {}", refused.join(", "));
+        return Err(Error::new(ErrorKind::Denied, message));
+    }
+    if !broken.is_empty() {
+        let message = format!(
+            "the package set is broken, tell its maintainers: Nix can't evaluate {}",
+            broken.join(", ")
+        );
+        return Err(Error::new(ErrorKind::BuildFailed, message));
+    }
+    Ok(derivations)
+}
+
+async fn evaluate(
+    nix: &dyn Nix,
+    image: &ImageRequest,
+    names: &[String],
+) -> Result<Vec<Resolution>, NixError> {
+    nix.resolve(&image.pin.path, image.system, names).await
+}
+
+/// What was found under names, and the names whose evaluation fails, with the reason.
+type Findings<'a> = (Vec<(&'a str, Resolution)>, Vec<String>);
+
+/// Finds the names that make an evaluation fail. `failure` is that of all names together. Whatever
+/// is not looked at for lack of evaluations is left out: the image fails by what was found.
+async fn search<'a>(
+    nix: &dyn Nix,
+    image: &'a ImageRequest,
+    failure: NixError,
+) -> Result<Findings<'a>, Error> {
+    if !image.pin.path.exists() {
+        let message = "the package set has gone from the builder's Nix store while an image was \
+                       to be built: pull again, then it is fetched anew";
+        return Err(Error::new(ErrorKind::BuilderUnready, message));
+    }
+    if let Err(error) = evaluate(nix, image, &[]).await {
+        let NixError::Failed { stderr, .. } = &error else {
+            return Err(failures::evaluation(error));
+        };
+        let reason = reason(stderr).unwrap_or_else(|| error.to_string());
+        let message = format!("Nix can't evaluate the package set, tell its maintainers: {reason}");
+        return Err(Error::new(ErrorKind::BuildFailed, message));
+    }
+    // To the bottom first: when there are evaluations for a part alone, that part has names.
+    let halves = |names: &'a [String]| {
+        let (left, right) = names.split_at(names.len() / 2);
+        [right, left]
+    };
+    let (mut found, mut broken) = (Vec::new(), Vec::new());
+    let mut pending = halves(&image.packages).to_vec();
+    for _ in 0..MAX_EVALUATIONS {
+        let Some(names) = pending.pop() else {
+            break;
+        };
+        match (evaluate(nix, image, names).await, names) {
+            (Ok(resolutions), _) => {
+                found.extend(names.iter().map(String::as_str).zip(resolutions));
+            }
+            (Err(NixError::Failed { stderr, .. }), [name]) => {
+                let reason = reason(&stderr).unwrap_or_else(|| "Nix says no reason".to_owned());
+                broken.push(format!("{name} ({reason})"));
+            }
+            (Err(NixError::Failed { .. }), _) => pending.extend(halves(names)),
+            (Err(error), _) => return Err(failures::evaluation(error)),
+        }
+    }
+    if broken.is_empty() {
+        return Err(failures::evaluation(failure));
+    }
+    Ok((found, broken))
+}
+
+#[cfg(test)]
+mod tests;

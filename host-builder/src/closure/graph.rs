@@ -1,0 +1,162 @@
+//! The graph of an image's store paths.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::StorePath;
+
+/// What Nix records of a valid store path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PathInfo {
+    /// SHA-256 of the path's contents in Nix's archive format, in hexadecimal digits. Unlike the
+    /// store path, which may be a promise about how a thing is built, it pins the bytes.
+    pub nar_hash: String,
+    /// Size of the path's own contents in that format, in bytes.
+    pub nar_size: u64,
+    /// The store paths that the contents mention.
+    pub references: BTreeSet<StorePath>,
+}
+
+/// The packages of an image and everything that they need at run time: each reference leads to a
+/// path that is here too, and nothing is here that no root needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Closure {
+    roots: BTreeSet<StorePath>,
+    paths: BTreeMap<StorePath, PathInfo>,
+}
+
+/// A store path is needed, but nothing is known of it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IncompleteClosure {
+    /// It was asked for.
+    #[error("nothing is known of {root}, which was asked for")]
+    Root {
+        /// The path that was asked for.
+        root: StorePath,
+    },
+    /// Another path references it.
+    #[error("nothing is known of {missing}, which {referrer} references")]
+    Reference {
+        /// The path that nothing is known of.
+        missing: StorePath,
+        /// The first path found that references it.
+        referrer: StorePath,
+    },
+}
+
+impl Closure {
+    /// The closure of `roots`, taken from `records`, which may hold more than that: records of
+    /// many packages, each learnt at another time, are simply put together.
+    ///
+    /// References of a path to itself, which Nix reports as well, are dropped: they say nothing
+    /// about what else an image needs.
+    ///
+    /// # Errors
+    ///
+    /// When a path that is needed is not among the records. Its contents would be missing from the
+    /// image, so no image must be made of it.
+    pub fn new(
+        roots: impl IntoIterator<Item = StorePath>,
+        mut records: BTreeMap<StorePath, PathInfo>,
+    ) -> Result<Closure, IncompleteClosure> {
+        let roots: BTreeSet<StorePath> = roots.into_iter().collect();
+        let mut paths = BTreeMap::new();
+
+        let mut pending: Vec<(StorePath, Option<StorePath>)> =
+            roots.iter().map(|root| (root.clone(), None)).collect();
+        while let Some((path, referrer)) = pending.pop() {
+            if paths.contains_key(&path) {
+                continue;
+            }
+            let Some(mut info) = records.remove(&path) else {
+                return Err(match referrer {
+                    None => IncompleteClosure::Root { root: path },
+                    Some(referrer) => IncompleteClosure::Reference {
+                        missing: path,
+                        referrer,
+                    },
+                });
+            };
+            info.references.remove(&path);
+            pending.extend(
+                info.references
+                    .iter()
+                    .map(|reference| (reference.clone(), Some(path.clone()))),
+            );
+            paths.insert(path, info);
+        }
+        Ok(Closure { roots, paths })
+    }
+
+    /// The packages that were asked for.
+    pub fn roots(&self) -> &BTreeSet<StorePath> {
+        &self.roots
+    }
+
+    /// All paths, roots included, and what is known of them.
+    pub fn paths(&self) -> &BTreeMap<StorePath, PathInfo> {
+        &self.paths
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(name: &str) -> StorePath {
+        format!("/nix/store/{}-{name}", "0".repeat(32))
+            .parse()
+            .unwrap()
+    }
+
+    fn records(edges: &[(&str, &[&str])]) -> BTreeMap<StorePath, PathInfo> {
+        let info = |references: &[&str]| PathInfo {
+            nar_hash: "sha256:00".to_owned(),
+            nar_size: 1,
+            references: references.iter().map(|name| path(name)).collect(),
+        };
+        edges
+            .iter()
+            .map(|(name, references)| (path(name), info(references)))
+            .collect()
+    }
+
+    fn names(closure: &Closure) -> Vec<&str> {
+        closure.paths().keys().map(StorePath::name).collect()
+    }
+
+    #[test]
+    fn only_what_a_root_needs_is_kept() {
+        let all = records(&[("git", &["libc"]), ("libc", &[]), ("vim", &["libc"])]);
+        let closure = Closure::new([path("git")], all).unwrap();
+        assert_eq!(names(&closure), ["git", "libc"]);
+        assert_eq!(closure.roots(), &BTreeSet::from([path("git")]));
+    }
+
+    #[test]
+    fn references_to_oneself_are_dropped_and_cycles_end() {
+        let all = records(&[("a", &["a", "b"]), ("b", &["a"])]);
+        let closure = Closure::new([path("a")], all).unwrap();
+        assert_eq!(
+            closure.paths()[&path("a")].references,
+            BTreeSet::from([path("b")])
+        );
+        assert_eq!(names(&closure), ["a", "b"]);
+    }
+
+    #[test]
+    fn an_unknown_path_is_named_together_with_who_needs_it() {
+        let error = Closure::new([path("git")], records(&[("git", &["libc"])])).unwrap_err();
+        assert_eq!(
+            error,
+            IncompleteClosure::Reference {
+                missing: path("libc"),
+                referrer: path("git")
+            }
+        );
+        let error = Closure::new([path("git")], BTreeMap::new()).unwrap_err();
+        assert_eq!(error, IncompleteClosure::Root { root: path("git") });
+    }
+}

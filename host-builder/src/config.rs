@@ -1,0 +1,335 @@
+//! Settings: what was written ([`ServeArgs`]) → what is meant ([`Settings`]).
+//!
+//! Every setting is a flag and a variable; Nixery's names work where the setting is Nixery's.
+
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::{Arg, Args, ValueEnum};
+use nixgate_core::package_set::System;
+
+use crate::nix::NixOptions;
+use crate::server::Access;
+use crate::source::Source;
+
+/// Kinds of storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Backend {
+    /// A folder; the builder serves the blobs.
+    Filesystem,
+    /// An S3 bucket; clients are redirected to presigned URLs.
+    S3,
+}
+
+/// `nixgate serve`, as it was written.
+#[derive(Args, Clone)]
+pub struct ServeArgs {
+    /// Address to listen on
+    #[arg(long, env = "NIXGATE_HOST", default_value = "127.0.0.1")]
+    pub host: IpAddr,
+    /// Port to listen on
+    #[arg(long, env = "PORT", default_value_t = 8081)]
+    pub port: u16,
+    /// Secret that the filter sends with every request; whoever lacks it is refused
+    #[arg(long, env = "NIXGATE_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// Answer everybody, without a token: nobody checks who may have what
+    #[arg(long, env = "NIXGATE_ALLOW_DIRECT")]
+    pub allow_direct: bool,
+    /// Folder for the builder's own files; what is lost with it can be made again
+    #[arg(long, env = "NIXGATE_STATE_DIR", default_value = ".nixgate/builder")]
+    pub state_dir: PathBuf,
+    /// Packages from a nixpkgs channel, branch or commit
+    #[arg(long, env = "NIXERY_CHANNEL", group = "source")]
+    pub channel: Option<String>,
+    /// Where channels are: <base>/<channel>.tar.gz
+    #[arg(
+        long,
+        env = "NIXGATE_CHANNEL_BASE",
+        default_value = "https://github.com/NixOS/nixpkgs/archive"
+    )]
+    pub channel_base: String,
+    /// Packages from a git repository with a Nix package set
+    #[arg(long, env = "NIXERY_PKGS_REPO", group = "source")]
+    pub pkgs_repo: Option<String>,
+    /// Packages from a folder with a Nix package set
+    #[arg(long, env = "NIXERY_PKGS_PATH", group = "source")]
+    pub pkgs_path: Option<PathBuf>,
+    /// Answer every tag as if it were `latest`
+    #[arg(long, env = "NIXGATE_ANY_TAG")]
+    pub any_tag: bool,
+    /// Seconds for which a tag means the same package set before it is looked up again
+    #[arg(long, env = "NIXGATE_PIN_SECONDS", default_value_t = 300)]
+    pub pin_seconds: u64,
+    /// Where images are stored
+    #[arg(
+        long,
+        env = "NIXERY_STORAGE_BACKEND",
+        value_enum,
+        default_value = "filesystem"
+    )]
+    pub storage_backend: Backend,
+    /// Folder of the filesystem storage; `storage` in the state folder when not given
+    #[arg(long, env = "STORAGE_PATH")]
+    pub storage_path: Option<PathBuf>,
+    /// Bucket of the S3 storage; credentials and endpoint come from the usual AWS_ variables
+    #[arg(long, env = "S3_BUCKET")]
+    pub s3_bucket: Option<String>,
+    /// Seconds that one derivation may take to build
+    #[arg(long, env = "NIX_TIMEOUT", default_value_t = 3600)]
+    pub nix_timeout: u64,
+    /// A setting of Nix, name=value; separated by `;` in the variable
+    #[arg(
+        long = "nix-option",
+        env = "NIXGATE_NIX_OPTIONS",
+        value_delimiter = ';'
+    )]
+    pub nix_options: Vec<String>,
+    /// Images that are built at once; as many as there are processors when not given
+    #[arg(long, env = "NIXGATE_MAX_BUILDS")]
+    pub max_builds: Option<usize>,
+    /// Images that are being built or wait for it, at most; who asks for one more is told to come
+    /// back later
+    #[arg(long, env = "NIXGATE_MAX_QUEUE", default_value_t = 64)]
+    pub max_queue: usize,
+    /// Layers that an image has at most
+    #[arg(long, env = "NIXGATE_MAX_LAYERS", default_value_t = 94)]
+    pub max_layers: usize,
+    /// Platform of images whose name says none, as Nix calls it; this machine's when not given
+    #[arg(long, env = "NIXGATE_SYSTEM")]
+    pub system: Option<String>,
+}
+
+/// Where images are stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StorageSettings {
+    /// In a folder.
+    Filesystem(PathBuf),
+    /// In an S3 bucket.
+    S3(String),
+}
+
+/// `nixgate serve`, as it is meant.
+#[derive(Clone)]
+pub struct Settings {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Who may ask.
+    pub access: Access,
+    /// The builder's own files.
+    pub state_dir: PathBuf,
+    /// Where packages come from.
+    pub source: Source,
+    /// Every tag means `latest`.
+    pub any_tag: bool,
+    /// For how long a tag means the same package set.
+    pub pin: Duration,
+    /// Where images are stored.
+    pub storage: StorageSettings,
+    /// Seconds for one derivation.
+    pub nix_timeout: u64,
+    /// Settings of Nix.
+    pub nix_options: NixOptions,
+    /// Images that are built at once.
+    pub max_builds: usize,
+    /// Images that are being built or wait for it, at most.
+    pub max_queue: usize,
+    /// Layers of an image, that of the symlinks included.
+    pub max_layers: usize,
+    /// The platform of images whose name says none.
+    pub system: System,
+}
+
+/// An argument that doesn't look at its variable when that is empty: in compose files and scripts,
+/// an empty variable is one that was not given.
+pub fn without_empty_variable(argument: Arg) -> Arg {
+    let empty = argument
+        .get_env()
+        .is_some_and(|name| std::env::var_os(name).is_some_and(|value| value.is_empty()));
+    if empty { argument.env(None) } else { argument }
+}
+
+impl ServeArgs {
+    /// Checks what was written.
+    ///
+    /// # Errors
+    /// A sentence that names the setting and the remedy.
+    pub fn validate(self) -> Result<Settings> {
+        if self.allow_direct && self.token.is_some() {
+            tracing::warn!(
+                "NIXGATE_ALLOW_DIRECT is set, so the builder answers everybody and NIXGATE_TOKEN \
+                 is of no use: leave one of them out"
+            );
+        }
+        let access = match (self.token, self.allow_direct) {
+            (_, true) => Access::Direct,
+            (Some(token), false) if !token.is_empty() => Access::Token(token),
+            _ => bail!(
+                "no token: set NIXGATE_TOKEN to the value that Envoy has, or pass --allow-direct \
+                 to answer everybody"
+            ),
+        };
+        let source = match (self.channel, self.pkgs_repo, self.pkgs_path) {
+            (Some(name), None, None) => Source::Channel {
+                name,
+                base: self.channel_base.trim_end_matches('/').to_owned(),
+            },
+            (None, Some(url), None) => Source::Git { url },
+            (None, None, Some(path)) => Source::Path {
+                path: path.canonicalize().with_context(|| {
+                    format!(
+                        "NIXERY_PKGS_PATH is {}, which can't be found",
+                        path.display()
+                    )
+                })?,
+            },
+            _ => bail!(
+                "no package source, or more than one: set one of NIXERY_CHANNEL, \
+                 NIXERY_PKGS_REPO and NIXERY_PKGS_PATH"
+            ),
+        };
+        let storage = match self.storage_backend {
+            Backend::Filesystem => StorageSettings::Filesystem(
+                self.storage_path
+                    .unwrap_or_else(|| self.state_dir.join("storage")),
+            ),
+            Backend::S3 => StorageSettings::S3(
+                self.s3_bucket
+                    .context("S3 storage needs a bucket: set S3_BUCKET")?,
+            ),
+        };
+        let nix_options = self
+            .nix_options
+            .iter()
+            .filter(|option| !option.trim().is_empty())
+            .map(|option| match option.split_once('=') {
+                Some((name, value)) => Ok((name.trim().to_owned(), value.trim().to_owned())),
+                None => bail!("the Nix option \"{option}\" is not of the form name=value"),
+            })
+            .collect::<Result<_>>()?;
+        // Docker stops at 127 layers; one is that of the symlinks.
+        ensure!(
+            (2..=127).contains(&self.max_layers),
+            "NIXGATE_MAX_LAYERS is {}: it must be from 2 to 127",
+            self.max_layers
+        );
+        // A pin that never holds would let nothing be cached.
+        ensure!(
+            (1..=86_400).contains(&self.pin_seconds),
+            "NIXGATE_PIN_SECONDS is {}: it must be from 1 to 86400",
+            self.pin_seconds
+        );
+        let max_builds = self.max_builds.unwrap_or_else(processors);
+        for (name, value) in [
+            ("NIXGATE_MAX_BUILDS", max_builds),
+            ("NIXGATE_MAX_QUEUE", self.max_queue),
+        ] {
+            ensure!(value > 0, "{name} is 0: no image could ever be built");
+        }
+        let system = self
+            .system
+            .unwrap_or_else(|| format!("{}-linux", std::env::consts::ARCH));
+        let system = System::from_nix(&system).with_context(|| {
+            format!(
+                "no images can be built for \"{system}\": set NIXGATE_SYSTEM to x86_64-linux or \
+                 aarch64-linux"
+            )
+        })?;
+        Ok(Settings {
+            listen: SocketAddr::new(self.host, self.port),
+            access,
+            state_dir: self.state_dir,
+            source,
+            any_tag: self.any_tag,
+            pin: Duration::from_secs(self.pin_seconds),
+            storage,
+            nix_timeout: self.nix_timeout,
+            nix_options: NixOptions(nix_options),
+            max_builds,
+            max_queue: self.max_queue,
+            max_layers: self.max_layers,
+            system,
+        })
+    }
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        serve: ServeArgs,
+    }
+
+    fn settings(line: &str) -> Result<Settings> {
+        let words = ["nixgate"].into_iter().chain(line.split_whitespace());
+        Cli::try_parse_from(words)?.serve.validate()
+    }
+
+    #[test]
+    fn errors_name_the_setting() {
+        for (line, part) in [
+            ("--pkgs-path /", "NIXGATE_TOKEN"),
+            ("--token t", "NIXERY_CHANNEL"),
+            ("--token t --channel c --pkgs-path /", "cannot be used"),
+            ("--token t --pkgs-path /nonexistent", "NIXERY_PKGS_PATH"),
+            ("--token t --pkgs-path / --storage-backend s3", "S3_BUCKET"),
+            ("--token t --pkgs-path / --nix-option sandbox", "name=value"),
+            (
+                "--token t --pkgs-path / --max-layers 1",
+                "NIXGATE_MAX_LAYERS",
+            ),
+            (
+                "--token t --pkgs-path / --pin-seconds 0",
+                "NIXGATE_PIN_SECONDS",
+            ),
+            (
+                "--token t --pkgs-path / --max-builds 0",
+                "NIXGATE_MAX_BUILDS",
+            ),
+            ("--token t --pkgs-path / --max-queue 0", "NIXGATE_MAX_QUEUE"),
+            (
+                "--token t --pkgs-path / --system m68k-linux",
+                "NIXGATE_SYSTEM",
+            ),
+        ] {
+            let error = format!("{:#}", settings(line).err().expect(line));
+            assert!(error.contains(part), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_reference_page_has_every_setting() {
+        use clap::CommandFactory;
+        let page = include_str!("../../docs/src/settings.md");
+        for argument in Cli::command().get_arguments() {
+            let Some(variable) = argument.get_env() else {
+                continue;
+            };
+            let flag = argument.get_long().unwrap_or_default();
+            let row = format!("| `{}` | `--{flag}` |", variable.to_string_lossy());
+            assert!(page.contains(&row), "docs/src/settings.md lacks {row}");
+        }
+    }
+
+    #[test]
+    fn the_least_that_is_needed() {
+        let settings = settings("--token t --pkgs-path /").unwrap();
+        assert_eq!(settings.listen.to_string(), "127.0.0.1:8081");
+        let folder = PathBuf::from(".nixgate/builder/storage");
+        assert_eq!(settings.storage, StorageSettings::Filesystem(folder));
+        assert_eq!((settings.max_layers, settings.max_queue), (94, 64));
+        assert_eq!(settings.max_builds, processors());
+    }
+}

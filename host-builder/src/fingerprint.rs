@@ -1,0 +1,71 @@
+//! Keys of what is stored: a SHA-256 over a canonical encoding.
+//!
+//! Each part is preceded by its length and each list by its count, so that no two questions share
+//! an encoding; the first part names the kind and its version.
+
+use sha2::{Digest as _, Sha256};
+
+/// A key in the making.
+pub struct Fingerprint(Sha256);
+
+impl Fingerprint {
+    /// Starts a key of this kind; the kind bears a version, which changes with the meaning.
+    pub fn new(kind: &str) -> Self {
+        Self(Sha256::new()).part(kind)
+    }
+
+    /// Adds a part.
+    #[must_use]
+    pub fn part(mut self, part: impl AsRef<[u8]>) -> Self {
+        let part = part.as_ref();
+        self.0.update((part.len() as u64).to_be_bytes());
+        self.0.update(part);
+        self
+    }
+
+    /// Adds a list.
+    #[must_use]
+    pub fn list<T: AsRef<[u8]>>(mut self, parts: impl ExactSizeIterator<Item = T>) -> Self {
+        self.0.update((parts.len() as u64).to_be_bytes());
+        parts.fold(self, Self::part)
+    }
+
+    /// The key, 64 hexadecimal digits.
+    pub fn hex(self) -> String {
+        nixgate_core::distribution::Digest::from_bytes(self.0.finalize().into()).hex()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn golden() {
+        let key = Fingerprint::new("kind-1")
+            .part("a")
+            .list(["b", "c"].iter())
+            .hex();
+        expect_test::expect!["c55de87eaf5c700c86bfc5f9a9714ef1d1be5035dc9b185b50b24b39aaded4ef"]
+            .assert_eq(&key);
+    }
+
+    #[test]
+    fn parts_are_kept_apart() {
+        let of = |parts: &[&str]| {
+            parts
+                .iter()
+                .fold(Fingerprint::new("k"), Fingerprint::part)
+                .hex()
+        };
+        assert_ne!(of(&["jq", "nano"]), of(&["jqnano"]));
+        assert_ne!(of(&["a", ""]), of(&["", "a"]));
+        let lists = |one: &[&str], two: &[&str]| {
+            Fingerprint::new("k")
+                .list(one.iter())
+                .list(two.iter())
+                .hex()
+        };
+        assert_ne!(lists(&["a"], &["b"]), lists(&["a", "b"], &[]));
+    }
+}

@@ -1,0 +1,147 @@
+//! nixgate's builder: makes images of package lists with Nix, and serves them to the edge.
+//!
+//! ```text
+//!   main ── config ── run
+//!                      │
+//!   server ────────────┤ HTTP: the registry API, for the filter alone
+//!   builder ───────────┤ one build per image: resolve, realise, group, pack, publish
+//!     ├─ source        │ where packages come from, pinned
+//!     ├─ nix           │ Nix as a few questions
+//!     ├─ closure       │ store paths and their graph            pure
+//!     ├─ layering      │ which paths share a layer              pure
+//!     ├─ layer         │ tar, gzip, the tree of symlinks        reads the Nix store
+//!     └─ image         │ config and manifests                   pure
+//!   publish, storage ──┤ what is kept, and in which order
+//!   state_dir ─────────┘ what is in the making
+//! ```
+
+pub mod builder;
+pub mod closure;
+pub mod config;
+pub mod fingerprint;
+pub mod image;
+pub mod layer;
+pub mod layering;
+pub mod nix;
+pub mod publish;
+pub mod server;
+pub mod source;
+pub mod state_dir;
+pub mod storage;
+pub mod telemetry;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use nixgate_core::distribution::Tag;
+use tokio::net::TcpListener;
+
+use builder::{Coalesce, NixBuilder};
+use config::{Settings, StorageSettings};
+use nix::{Nix, Processes};
+use server::{App, Links, Readiness};
+use source::{PinError, Source, Sources};
+use state_dir::StateDir;
+use storage::Storage;
+use telemetry::Metrics;
+
+/// How long what is done at the start may take before it is left to the requests.
+const AT_START: Duration = Duration::from_secs(3600);
+
+/// Serves until `stop` is done.
+///
+/// # Errors
+/// When the builder can't start; the error says what to do.
+pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<()> {
+    tokio::pin!(stop);
+    // To start may take minutes, when the package set has to be fetched.
+    let (app, listener) = tokio::select! {
+        started = start(settings) => started?,
+        () = &mut stop => return Ok(()),
+    };
+    app.serve(listener, stop).await;
+    Ok(())
+}
+
+async fn start(settings: Settings) -> Result<(Arc<App<NixBuilder>>, TcpListener)> {
+    let metrics = Metrics::new();
+    let state = StateDir::open(&settings.state_dir)?;
+    let storage = match &settings.storage {
+        StorageSettings::Filesystem(folder) => Storage::filesystem(folder)?,
+        StorageSettings::S3(bucket) => Storage::s3(bucket)?,
+    };
+    let nix: Arc<dyn Nix> = Arc::new(Processes::new(
+        settings.nix_options,
+        settings.nix_timeout,
+        state.resolver(),
+        metrics.clone(),
+    ));
+    let sources = Sources::new(
+        settings.source,
+        Arc::clone(&nix),
+        settings.any_tag,
+        settings.pin,
+        &settings.state_dir,
+    )?;
+    check_nix(&*nix, sources.source()).await?;
+    fetch_early(&sources);
+    let builder = NixBuilder::new(
+        Arc::clone(&nix),
+        storage.clone(),
+        metrics.clone(),
+        state,
+        settings.max_builds,
+    );
+    let listener = TcpListener::bind(settings.listen).await.with_context(|| {
+        format!(
+            "can't listen on {}: is another builder running? Choose another PORT",
+            settings.listen
+        )
+    })?;
+    tracing::info!(address = %listener.local_addr()?, version = server::VERSION, "the builder is ready");
+    let app = Arc::new(App {
+        access: settings.access,
+        system: settings.system,
+        max_layers: settings.max_layers,
+        sources,
+        storage,
+        builds: Coalesce::new(builder, settings.max_queue),
+        metrics,
+        nix,
+        links: Links::default(),
+        readiness: Readiness::default(),
+    });
+    Ok((app, listener))
+}
+
+/// Refuses a Nix that is too old for the package set, where that is in a folder. Other package sets
+/// would have to be fetched first; they are looked at when they are pinned. Published images are
+/// served without Nix.
+async fn check_nix(nix: &dyn Nix, source: &Source) -> Result<()> {
+    let found = match nix.version().await {
+        Ok(found) => found,
+        Err(error) => {
+            tracing::error!("only images that are stored already can be served: {error}");
+            return Ok(());
+        }
+    };
+    if let Source::Path { path } = source
+        && let Some(needed) = source::required_nix(path)
+    {
+        ensure!(found >= needed, PinError::NixTooOld { needed, found });
+    }
+    tracing::info!(nix = %found, "Nix is there");
+    Ok(())
+}
+
+/// Fetches a package set that is elsewhere before the first client asks for it; what goes wrong is
+/// in the log early, too.
+fn fetch_early(sources: &Sources) {
+    if matches!(sources.source(), Source::Path { .. }) {
+        return;
+    }
+    let sources = sources.clone();
+    // What goes wrong is logged where it happens.
+    tokio::spawn(async move { sources.pin(&Tag::latest(), AT_START).await.map(drop) });
+}

@@ -1,0 +1,136 @@
+//! A Nix for unit tests: packages exist when they were put in, and nothing is started.
+
+use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use futures::future::{BoxFuture, FutureExt, ready};
+use tokio::sync::Semaphore;
+
+use super::{Derivation, Fetched, Nix, NixError, Resolution, Version};
+use crate::closure::{Closure, StorePath};
+use nixgate_core::package_set::System;
+
+/// See the module.
+#[derive(Default)]
+pub struct FakeNix {
+    /// What each name resolves to; others are unknown.
+    pub packages: BTreeMap<String, Resolution>,
+    /// Names that make every evaluation fail that they are part of.
+    pub broken: Vec<String>,
+    /// Calls of [`Nix::resolve`].
+    pub resolved: AtomicUsize,
+    /// Calls of [`Nix::realise`].
+    pub realised: AtomicUsize,
+    /// What realising fails with.
+    pub failure: Mutex<Option<NixError>>,
+    /// Where everything is that was fetched.
+    pub store: PathBuf,
+    /// How often something was fetched.
+    pub fetched: AtomicUsize,
+    /// What a fetch waits for, if for anything.
+    pub gate: Mutex<Option<Arc<Semaphore>>>,
+    /// What realising waits for: it ends when the semaphore has a permit or is closed.
+    pub realise_gate: Option<Semaphore>,
+}
+
+impl FakeNix {
+    fn fetched(&self, revision: String) -> BoxFuture<'_, Result<Fetched, NixError>> {
+        self.fetched.fetch_add(1, Ordering::SeqCst);
+        let gate = self.gate.lock().unwrap().clone();
+        let fetched = Fetched {
+            path: self.store.clone(),
+            revision,
+        };
+        Box::pin(async {
+            if let Some(gate) = gate {
+                gate.acquire().await.unwrap().forget();
+            }
+            Ok(fetched)
+        })
+    }
+}
+
+impl Nix for FakeNix {
+    fn version(&self) -> BoxFuture<'_, Result<Version, NixError>> {
+        ready(Ok(Version { major: 2, minor: 8 })).boxed()
+    }
+
+    fn ask_store(&self) -> BoxFuture<'_, Result<(), NixError>> {
+        ready(Ok(())).boxed()
+    }
+
+    fn resolve<'a>(
+        &'a self,
+        _: &'a Path,
+        _: System,
+        names: &'a [String],
+    ) -> BoxFuture<'a, Result<Vec<Resolution>, NixError>> {
+        self.resolved.fetch_add(1, Ordering::SeqCst);
+        if let Some(name) = names.iter().find(|name| self.broken.contains(name)) {
+            let failed = NixError::Failed {
+                program: "nix-instantiate",
+                status: std::process::ExitStatus::from_raw(1 << 8),
+                stderr: format!("error: {name} is a mess\n"),
+            };
+            return ready(Err(failed)).boxed();
+        }
+        let found = |name| {
+            self.packages
+                .get(name)
+                .cloned()
+                .unwrap_or(Resolution::Unknown)
+        };
+        ready(Ok(names.iter().map(found).collect())).boxed()
+    }
+
+    fn explain<'a>(
+        &'a self,
+        _: &'a Path,
+        _: System,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<Option<String>, NixError>> {
+        ready(Ok(Some(format!("{name} has an unfree license")))).boxed()
+    }
+
+    fn realise<'a>(
+        &'a self,
+        _: &'a [Derivation],
+        _: &'a Path,
+    ) -> BoxFuture<'a, Result<(), NixError>> {
+        self.realised.fetch_add(1, Ordering::SeqCst);
+        Box::pin(async {
+            if let Some(gate) = &self.realise_gate {
+                drop(gate.acquire().await);
+            }
+            self.failure.lock().unwrap().clone().map_or(Ok(()), Err)
+        })
+    }
+
+    fn closure<'a>(&'a self, _: &'a [StorePath]) -> BoxFuture<'a, Result<Closure, NixError>> {
+        ready(Ok(Closure::new([], BTreeMap::new()).unwrap())).boxed()
+    }
+
+    fn add_folder<'a>(&'a self, _: &'a Path) -> BoxFuture<'a, Result<Fetched, NixError>> {
+        self.fetched("hash of the folder".to_owned())
+    }
+
+    fn keep<'a>(&'a self, _: &'a Path, _: &'a Path) -> BoxFuture<'a, Result<(), NixError>> {
+        ready(Ok(())).boxed()
+    }
+
+    fn fetch_tarball<'a>(&'a self, url: &'a str) -> BoxFuture<'a, Result<Fetched, NixError>> {
+        self.fetched(format!("hash of {url}"))
+    }
+
+    fn fetch_git<'a>(
+        &'a self,
+        _: &'a str,
+        _: &'a str,
+        commit: &'a str,
+    ) -> BoxFuture<'a, Result<Fetched, NixError>> {
+        self.fetched(commit.to_owned())
+    }
+}

@@ -1,0 +1,306 @@
+//! What Nix said: parsers of its output, old and new.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::hash::sha256_hex;
+use crate::closure::{Closure, PathInfo, STORE_DIR, StorePath};
+
+/// A version of Nix, as far as nixgate compares it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version {
+    /// 2
+    pub major: u32,
+    /// 18, say
+    pub minor: u32,
+}
+
+impl Version {
+    /// Parses the last word of `nix --version` (Nix, Lix and others put their names before it), or
+    /// a bare version such as that of nixpkgs' `lib/minver.nix`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut numbers = text
+            .split_whitespace()
+            .last()?
+            .split(|c: char| !c.is_ascii_digit());
+        Some(Self {
+            major: numbers.next()?.parse().ok()?,
+            minor: numbers.next()?.parse().ok()?,
+        })
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
+/// One output of a derivation.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Output {
+    /// `out`, `bin`, `doc` …
+    pub name: String,
+    /// Where it will be once it is realised.
+    pub path: StorePath,
+}
+
+/// A derivation that was found for a name, and the outputs that an image takes of it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Derivation {
+    /// The `.drv` file.
+    #[serde(rename = "drvPath")]
+    pub path: StorePath,
+    /// At least one.
+    pub outputs: Vec<Output>,
+    /// The package's name.
+    pub pname: String,
+    /// The package's version, empty when it has none.
+    #[serde(default)]
+    pub version: String,
+    /// The program that the package is for.
+    pub main_program: Option<String>,
+}
+
+/// What a package set has under a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resolution {
+    /// A derivation.
+    Derivation(Derivation),
+    /// Nothing.
+    Unknown,
+    /// Something that is no package.
+    NotADerivation,
+    /// Something whose evaluation fails: unfree, insecure, broken, or plainly wrong.
+    Refused,
+}
+
+/// Parses what `nix/resolve.nix` evaluates to.
+pub(super) fn resolutions(json: &[u8]) -> Result<Vec<Resolution>, serde_json::Error> {
+    #[derive(Deserialize)]
+    struct Output {
+        packages: Vec<Package>,
+    }
+    #[derive(Deserialize)]
+    #[serde(tag = "state", rename_all = "kebab-case")]
+    enum Package {
+        Derivation(Derivation),
+        Unknown,
+        NotADerivation,
+        Refused,
+    }
+    let output: Output = serde_json::from_slice(json)?;
+    let packages = output.packages.into_iter().map(|package| match package {
+        Package::Derivation(derivation) => Resolution::Derivation(derivation),
+        Package::Unknown => Resolution::Unknown,
+        Package::NotADerivation => Resolution::NotADerivation,
+        Package::Refused => Resolution::Refused,
+    });
+    Ok(packages.collect())
+}
+
+/// Nix's own words for why an evaluation failed: the first paragraph of its last error, since what
+/// comes before is the way there, and what comes after positions and advice for its command line.
+pub fn reason(stderr: &str) -> Option<String> {
+    const ERROR: &str = "error:";
+    let lines: Vec<_> = stderr.lines().map(str::trim).collect();
+    let start = lines.iter().rposition(|line| line.starts_with(ERROR))?;
+    let ends = |line: &str| line.is_empty() || line.starts_with("(use '--show-trace'");
+    let words = lines[start..].iter().take_while(|line| !ends(line));
+    let text = words.copied().collect::<Vec<_>>().join(" ");
+    let text = text.strip_prefix(ERROR)?.trim();
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+/// Parses `nix path-info --json --recursive`.
+///
+/// Old versions print an array of objects with a `path`; newer ones an object by path, whose
+/// value is null for a path that isn't valid; the newest put that object under `info`, with base
+/// names for paths and, in some formats, a structure for the hash.
+pub(super) fn closure(json: &[u8], roots: &[StorePath]) -> Result<Closure, String> {
+    let value: Value = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+    let records: Vec<(String, Value)> = match value {
+        Value::Array(records) => records
+            .into_iter()
+            .filter_map(|record| Some((record.get("path")?.as_str()?.to_owned(), record)))
+            .collect(),
+        Value::Object(mut fields) => match fields.remove("info") {
+            Some(Value::Object(info)) => info.into_iter().collect(),
+            _ => fields.into_iter().collect(),
+        },
+        _ => return Err("path-info printed neither an array nor an object".to_owned()),
+    };
+    let paths = records
+        .into_iter()
+        .map(|(path, record)| Ok((store_path(&path)?, path_info(&path, &record)?)))
+        .collect::<Result<BTreeMap<_, _>, String>>()?;
+    Closure::new(roots.iter().cloned(), paths).map_err(|error| error.to_string())
+}
+
+fn path_info(path: &str, record: &Value) -> Result<PathInfo, String> {
+    let missing = |field| format!("path-info says no {field} for {path}");
+    let hash = record.get("narHash").and_then(sha256_hex);
+    let size = record.get("narSize").and_then(Value::as_u64);
+    let references = record.get("references").and_then(Value::as_array);
+    let references = references
+        .ok_or_else(|| missing("references"))?
+        .iter()
+        .map(|reference| store_path(reference.as_str().unwrap_or_default()))
+        .collect::<Result<BTreeSet<_>, _>>()?;
+    Ok(PathInfo {
+        nar_hash: hash.ok_or_else(|| missing("narHash that is a SHA-256"))?,
+        nar_size: size.ok_or_else(|| missing("narSize"))?,
+        references,
+    })
+}
+
+fn store_path(text: &str) -> Result<StorePath, String> {
+    let parsed = if text.starts_with('/') {
+        text.parse()
+    } else {
+        format!("{STORE_DIR}/{text}").parse()
+    };
+    parsed.map_err(|error| format!("{error}"))
+}
+
+#[cfg(test)]
+impl Derivation {
+    /// A derivation called `name`, for tests.
+    pub fn example(name: &str) -> Self {
+        let path = |digit: &str, name: &str| format!("{STORE_DIR}/{}-{name}", digit.repeat(32));
+        Self {
+            path: path("0", &format!("{name}.drv")).parse().unwrap(),
+            outputs: vec![Output {
+                name: "out".to_owned(),
+                path: path("1", name).parse().unwrap(),
+            }],
+            pname: name.to_owned(),
+            version: "1".to_owned(),
+            main_program: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_of_every_kind_of_nix() {
+        for (text, expected) in [
+            ("nix (Nix) 2.8.0\n", Some((2, 8))),
+            ("nix (Nix) 2.24.9", Some((2, 24))),
+            ("nix (Nix) 2.31pre20250712_abc", Some((2, 31))),
+            ("nix (Lix, like Nix) 2.91.1", Some((2, 91))),
+            ("nix (Determinate Nix 3.6.2) 2.29.0", Some((2, 29))),
+            ("2.18", Some((2, 18))),
+            ("", None),
+            ("nix", None),
+        ] {
+            let expected = expected.map(|(major, minor)| Version { major, minor });
+            assert_eq!(Version::parse(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_reason_is_what_nix_says_itself() {
+        let unfree = "\
+warning: something
+error:
+       … while calling the 'throw' builtin
+         at /nix/store/x/default.nix:1:2:
+
+       error: Package ‘x’ has an unfree license,
+       refusing to evaluate.
+
+       a) To temporarily allow unfree packages, you can use an environment variable
+";
+        for (stderr, expected) in [
+            (
+                unfree,
+                Some("Package ‘x’ has an unfree license, refusing to evaluate."),
+            ),
+            (
+                "error: attribute 'a' missing\n\n       at x:1:21:\n",
+                Some("attribute 'a' missing"),
+            ),
+            ("error: one\n       two\n", Some("one two")),
+            (
+                "error: one\n(use '--show-trace' to show more)\n",
+                Some("one"),
+            ),
+            ("error:\n", None),
+            ("killed", None),
+        ] {
+            assert_eq!(reason(stderr).as_deref(), expected, "{stderr}");
+        }
+    }
+
+    const A: &str = "00000000000000000000000000000000-a";
+    const B: &str = "11111111111111111111111111111111-b";
+
+    #[test]
+    fn every_shape_of_path_info_is_the_same_closure() {
+        let (a, b) = (format!("/nix/store/{A}"), format!("/nix/store/{B}"));
+        let roots = [a.parse().unwrap()];
+        let x = "sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
+        let y = "sha256:0mdqa9w1p6cmli6976v4wi0sw9r4p5prkj7lzfd1877wk11c9c73";
+        let old = format!(
+            r#"[{{"path":"{a}","narHash":"{x}","narSize":7,"references":["{a}","{b}"]}},
+                {{"path":"{b}","narHash":"{y}","narSize":8,"references":[]}}]"#
+        );
+        let new = format!(
+            r#"{{"{a}":{{"narHash":"{x}","narSize":7,"references":["{a}","{b}"]}},
+                 "{b}":{{"narHash":"{y}","narSize":8,"references":[]}}}}"#
+        );
+        let newest = format!(
+            r#"{{"version":2,"storeDir":"/nix/store","info":{{
+                 "{A}":{{"narHash":"{x}","narSize":7,"references":["{A}","{B}"]}},
+                 "{B}":{{"narHash":"{y}","narSize":8,"references":[]}}}}}}"#
+        );
+        let first = closure(old.as_bytes(), &roots).unwrap();
+        assert_eq!(first.paths().len(), 2);
+        assert_eq!(
+            closure(new.as_bytes(), &roots).unwrap().paths(),
+            first.paths()
+        );
+        assert_eq!(
+            closure(newest.as_bytes(), &roots).unwrap().paths(),
+            first.paths()
+        );
+    }
+
+    #[test]
+    fn a_path_that_is_not_valid_is_an_error_that_names_it() {
+        let a = format!("/nix/store/{A}");
+        let json = format!(r#"{{"{a}":null}}"#);
+        let error = closure(json.as_bytes(), &[a.parse().unwrap()]).unwrap_err();
+        assert!(error.contains(&a), "{error}");
+    }
+
+    #[test]
+    fn each_state_of_a_name() {
+        let json = format!(
+            r#"{{"packages":[
+              {{"name":"git","state":"derivation","attribute":["git"],"drvPath":"/nix/store/{A}.drv",
+                "outputs":[{{"name":"out","path":"/nix/store/{B}"}}],"pname":"git","version":"2","mainProgram":null}},
+              {{"name":"x","state":"unknown"}},
+              {{"name":"lib","state":"not-a-derivation"}},
+              {{"name":"y","state":"refused"}}]}}"#
+        );
+        let found = resolutions(json.as_bytes()).unwrap();
+        assert!(matches!(&found[0], Resolution::Derivation(git) if git.pname == "git"));
+        assert_eq!(
+            found[1..],
+            [
+                Resolution::Unknown,
+                Resolution::NotADerivation,
+                Resolution::Refused
+            ]
+        );
+    }
+}

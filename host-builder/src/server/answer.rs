@@ -1,0 +1,124 @@
+//! Making responses.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::{Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
+use nixgate_core::distribution::{Error, ErrorKind};
+
+use crate::storage::StorageError;
+
+/// A response's body. Not `Sync`: a stream from storage isn't.
+pub(super) type Body = UnsyncBoxBody<Bytes, StorageError>;
+
+/// For how long a refusal may be repeated, in seconds: long enough to shield the builder from a
+/// client that insists, short enough that a mended package is soon there.
+const REFUSAL_AGE: u64 = 30;
+
+/// A body that is there as a whole.
+pub(super) fn whole(content: impl Into<Bytes>) -> Body {
+    Full::new(content.into())
+        .map_err(|never| match never {})
+        .boxed_unsync()
+}
+
+/// A response with headers whose values are known to be fit for it; one that isn't is a defect,
+/// and leaves the header out.
+pub(super) fn with_headers<const N: usize>(
+    status: StatusCode,
+    headers: [(HeaderName, String); N],
+    body: Body,
+) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    for (name, value) in headers {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    response
+}
+
+/// JSON.
+pub(super) fn json(status: u16, body: Vec<u8>) -> Response<Body> {
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    with_headers(
+        status,
+        [(CONTENT_TYPE, "application/json".to_owned())],
+        whole(body),
+    )
+}
+
+/// `Cache-Control` for an answer that holds for some time.
+pub(super) fn max_age(seconds: u64) -> (HeaderName, String) {
+    (CACHE_CONTROL, format!("max-age={seconds}"))
+}
+
+/// `Cache-Control` for what is named by its own digest.
+pub(super) fn immutable() -> (HeaderName, String) {
+    (CACHE_CONTROL, "max-age=31536000, immutable".to_owned())
+}
+
+/// An error, with how long it may be repeated.
+pub(super) fn error(error: &Error) -> Response<Body> {
+    let mut response = json(error.status(), for_clients(error).body());
+    let cache = match error.kind.lasts() {
+        true => format!("max-age={REFUSAL_AGE}"),
+        false => "no-store".to_owned(),
+    };
+    if let Ok(cache) = HeaderValue::try_from(cache) {
+        response.headers_mut().insert(CACHE_CONTROL, cache);
+    }
+    if error.kind.is_transient() {
+        response
+            .headers_mut()
+            .insert(RETRY_AFTER, HeaderValue::from_static("10"));
+    }
+    if error.status() == 405 {
+        response
+            .headers_mut()
+            .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    }
+    response
+}
+
+/// What a client is told. Messages about this machine hold paths, addresses, and what programs
+/// printed: they are for the log.
+fn for_clients(error: &Error) -> Cow<'_, Error> {
+    let message = match error.kind {
+        ErrorKind::BuilderUnready => {
+            "the builder is up, and something that it needs (Nix, storage or the package source) \
+             does not work: try again in a while; the registry's administrator finds the reason \
+             in the builder's log"
+        }
+        ErrorKind::Internal => {
+            "the builder failed in a way that it should not: the registry's administrator finds \
+             the reason in the builder's log"
+        }
+        _ => return Cow::Borrowed(error),
+    };
+    Cow::Owned(Error::new(error.kind, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_wrong_with_the_machine_is_not_told_to_clients() {
+        for kind in [ErrorKind::BuilderUnready, ErrorKind::Internal] {
+            let cause = Error::new(kind, "can't read /srv/secret at http://user:pw@host")
+                .with_detail("/srv/secret".into());
+            let body = error(&cause).into_body().collect().await.unwrap();
+            let text = String::from_utf8(body.to_bytes().to_vec()).unwrap();
+            assert!(!text.contains("secret") && !text.contains("pw"), "{text}");
+            assert!(text.contains("log"), "{text}");
+        }
+        let failed = Error::new(ErrorKind::BuildFailed, "the last lines of the build");
+        let body = error(&failed).into_body().collect().await.unwrap();
+        assert_eq!(body.to_bytes(), failed.body());
+    }
+}

@@ -1,0 +1,69 @@
+//! `/healthz`, `/readyz` and `/metrics`: for operators and orchestrators, without a token.
+
+use std::time::{Duration, Instant};
+
+use http::header::CONTENT_TYPE;
+use http::{Response, StatusCode};
+use nixgate_core::distribution::{Error, ErrorKind};
+use tokio::sync::Mutex;
+
+use super::App;
+use super::answer::{self, Body};
+use crate::builder::Builder;
+
+/// For how long an answer holds: anybody may ask, and each time takes a process and a write.
+const HOLDS: Duration = Duration::from_secs(5);
+/// For how long storage is waited for.
+const PROBE: Duration = Duration::from_secs(10);
+
+/// Whether the builder was ready when that was last asked, and when.
+#[derive(Default)]
+pub struct Readiness(Mutex<Option<(Instant, Result<(), Error>)>>);
+
+/// The process answers.
+pub(super) fn live() -> Response<Body> {
+    answer::json(200, br#"{"status":"live"}"#.to_vec())
+}
+
+impl<B: Builder> App<B> {
+    /// New images can be built: storage is writable and Nix's store answers.
+    pub(super) async fn ready(&self) -> Result<Response<Body>, Error> {
+        // Held while asking: whoever comes meanwhile gets the same answer.
+        let mut last = self.readiness.0.lock().await;
+        let result = match &*last {
+            Some((asked, result)) if asked.elapsed() < HOLDS => result.clone(),
+            _ => {
+                let result = self.ask_all().await;
+                *last = Some((Instant::now(), result.clone()));
+                result
+            }
+        };
+        result.map(|()| answer::json(200, br#"{"status":"ready"}"#.to_vec()))
+    }
+
+    async fn ask_all(&self) -> Result<(), Error> {
+        let unready = |reason: String| Error::new(ErrorKind::BuilderUnready, reason);
+        // A store that is away is tried again and again; nobody who asks for readiness waits so
+        // long.
+        tokio::time::timeout(PROBE, self.storage.probe())
+            .await
+            .map_err(|_| unready(format!("storage did not answer in {} s", PROBE.as_secs())))?
+            .map_err(|error| unready(error.to_string()))?;
+        let nix = self.nix.ask_store().await;
+        nix.map_err(|error| unready(error.to_string()))
+    }
+
+    pub(super) fn metrics_page(&self) -> Result<Response<Body>, Error> {
+        let text = self
+            .metrics
+            .text()
+            .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?;
+        let media_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+        let headers = [(CONTENT_TYPE, media_type.to_owned())];
+        Ok(answer::with_headers(
+            StatusCode::OK,
+            headers,
+            answer::whole(text),
+        ))
+    }
+}

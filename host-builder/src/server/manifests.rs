@@ -1,0 +1,173 @@
+//! `GET /v2/<name>/manifests/<reference>`
+
+use std::time::{Duration, Instant};
+
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName, LOCATION, RETRY_AFTER};
+use http::{HeaderMap, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use nixgate_core::distribution::{Digest, Error, ErrorKind, MediaType, Reference, Repository, Tag};
+use nixgate_core::wire::{self, Preferences};
+use serde::Deserialize;
+
+use super::App;
+use super::answer::{self, Body};
+use crate::builder::{Builder, Progress};
+use crate::source::Pinned;
+use crate::storage::{Key, StorageError};
+
+/// How long a caller is kept that doesn't say how long it wants to wait.
+const DEFAULT_WAIT: u64 = 20;
+/// Nobody is kept for longer, whatever they say.
+const MAX_WAIT: u64 = 60;
+
+const PREFER: HeaderName = HeaderName::from_static(wire::PREFER);
+const ORIGINAL_PATH: HeaderName = HeaderName::from_static(wire::ORIGINAL_PATH);
+const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+
+impl<B: Builder> App<B> {
+    pub(super) async fn manifest(
+        &self,
+        request: &Request<Incoming>,
+        repository: &Repository,
+        reference: &Reference,
+    ) -> Result<Response<Body>, Error> {
+        match reference {
+            Reference::Digest(digest) => self.by_digest(repository, digest).await,
+            Reference::Tag(tag) => self.by_tag(request, repository, tag).await,
+        }
+    }
+
+    async fn by_digest(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Response<Body>, Error> {
+        /// Both formats say in a field what they are.
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Typed {
+            media_type: String,
+        }
+        let (system, packages) = self.image_of(repository)?;
+        let packages: Vec<String> = packages.packages().map(str::to_owned).collect();
+        let link = Key::link(&self.link_folder(system, &packages), digest);
+        let manifest = self
+            .storage
+            .get(&link)
+            .await
+            .map_err(unready)?
+            .ok_or_else(|| {
+                Error::new(
+                    ErrorKind::ManifestUnknown,
+                    format!("no image of this name has the manifest {digest}; pull it by tag"),
+                )
+            })?;
+        let Typed { media_type } = serde_json::from_slice(&manifest).map_err(|error| {
+            Error::new(
+                ErrorKind::Internal,
+                format!("the stored manifest {digest} is damaged: {error}"),
+            )
+        })?;
+        Ok(found(&media_type, manifest, answer::immutable()))
+    }
+
+    async fn by_tag(
+        &self,
+        request: &Request<Incoming>,
+        repository: &Repository,
+        tag: &Tag,
+    ) -> Result<Response<Body>, Error> {
+        let (system, packages) = self.image_of(repository)?;
+        let (wait, started) = (wait_of(request), Instant::now());
+        let (pin, holds) = match self.sources.pin(tag, wait).await? {
+            Pinned::Pin(pin, holds) => (pin, holds),
+            Pinned::Preparing(elapsed) => return Ok(still_building(request, elapsed)),
+        };
+        let wait = wait.saturating_sub(started.elapsed());
+        let image = self.image(pin, system, &packages);
+        let media_type = MediaType::negotiate(texts(request.headers(), ACCEPT));
+        let key = image.manifest_key(media_type);
+        let manifest = match self.storage.get(&key).await.map_err(unready)? {
+            Some(manifest) => manifest,
+            None => match self.builds.build(image, wait).await {
+                Progress::Running(elapsed) => return Ok(still_building(request, elapsed)),
+                Progress::Done(Err(error)) => return Err(error),
+                Progress::Done(Ok(())) => self.published(&key).await?,
+            },
+        };
+        Ok(found(
+            media_type.as_str(),
+            manifest,
+            answer::max_age(holds.as_secs()),
+        ))
+    }
+
+    async fn published(&self, key: &Key) -> Result<bytes::Bytes, Error> {
+        self.storage
+            .get(key)
+            .await
+            .map_err(unready)?
+            .ok_or_else(|| {
+                Error::new(
+                    ErrorKind::Internal,
+                    "the image was built and published, and is not in storage: is something else \
+                 deleting there?",
+                )
+            })
+    }
+}
+
+fn texts(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
+    headers
+        .get_all(name)
+        .into_iter()
+        .filter_map(|value| value.to_str().ok())
+}
+
+fn found(media_type: &str, manifest: bytes::Bytes, cache: (HeaderName, String)) -> Response<Body> {
+    let digest = Digest::of(&manifest).to_string();
+    let headers = [
+        (CONTENT_TYPE, media_type.to_owned()),
+        (ETAG, format!("\"{digest}\"")),
+        (DOCKER_CONTENT_DIGEST, digest),
+        cache,
+    ];
+    answer::with_headers(StatusCode::OK, headers, answer::whole(manifest))
+}
+
+/// What the edge prefers, by its `Prefer` headers.
+pub(super) fn preferences(request: &Request<Incoming>) -> Preferences {
+    Preferences::parse(texts(request.headers(), PREFER))
+}
+
+/// For how long a caller is kept whose image is not there yet.
+pub(super) fn wait_of(request: &Request<Incoming>) -> Duration {
+    let wait = preferences(request).wait.unwrap_or(DEFAULT_WAIT);
+    Duration::from_secs(wait.min(MAX_WAIT))
+}
+
+/// The answer when that time is over. Whoever says how long to wait is the edge and knows what 202
+/// means. Anybody else is a client, whose request the edge let through, and is sent round again, by
+/// the path that it used.
+pub(super) fn still_building(request: &Request<Incoming>, elapsed: Duration) -> Response<Body> {
+    if preferences(request).wait.is_none() {
+        let path = texts(request.headers(), ORIGINAL_PATH).next();
+        let path = path.filter(|path| path.starts_with("/v2/"));
+        let path = path.map_or_else(|| request.uri().to_string(), str::to_owned);
+        let headers = [(LOCATION, path), (CACHE_CONTROL, "no-store".to_owned())];
+        return answer::with_headers(StatusCode::TEMPORARY_REDIRECT, headers, answer::whole(""));
+    }
+    let headers = [
+        (
+            HeaderName::from_static(wire::BUILDING_FOR),
+            elapsed.as_secs().to_string(),
+        ),
+        (RETRY_AFTER, "1".to_owned()),
+        (CACHE_CONTROL, "no-store".to_owned()),
+    ];
+    answer::with_headers(StatusCode::ACCEPTED, headers, answer::whole(""))
+}
+
+pub(super) fn unready(error: StorageError) -> Error {
+    Error::new(ErrorKind::BuilderUnready, error.to_string())
+}

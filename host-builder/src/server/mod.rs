@@ -1,0 +1,242 @@
+//! The builder's HTTP server: the registry API for the edge, and three pages for operators.
+//!
+//! ```text
+//!   GET /healthz /readyz /metrics            open to all
+//!   GET /v2/…                                only with the edge's token
+//!       ├─ manifests   manifests.rs   stored → 200; else build: 200, 202 or an error
+//!       ├─ blobs       blobs.rs       307 to storage, or the bytes
+//!       │              lost_blobs.rs  packed again when storage has lost them
+//!       ├─ tags        tags.rs
+//!       └─ referrers   referrers.rs
+//! ```
+
+mod answer;
+mod blobs;
+mod health;
+mod links;
+mod lost_blobs;
+mod manifests;
+mod range;
+mod referrers;
+mod tags;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue, Method, Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use nixgate_core::distribution::{Digest, Error, ErrorKind, Repository, Route};
+use nixgate_core::package_set::System;
+use nixgate_core::{PackageSet, wire};
+use tokio::net::TcpListener;
+
+use crate::builder::{Builder, Coalesce, ImageRequest, link_folder};
+use crate::source::{Pin, Sources};
+use crate::storage::Storage;
+use crate::telemetry::{Metrics, RequestLabels};
+
+use answer::Body;
+
+/// For how long open requests may go on after the builder was told to stop.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// For how long a connection is kept on which no request, or half a request's head, arrives.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The builder's version, which it puts on every answer.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Who may ask.
+#[derive(Clone)]
+pub enum Access {
+    /// Whoever has the token.
+    Token(String),
+    /// Everybody.
+    Direct,
+}
+
+/// Everything that requests are answered with.
+pub struct App<B> {
+    /// Who may ask.
+    pub access: Access,
+    /// The platform of images whose name says none.
+    pub system: System,
+    /// At most so many layers for an image.
+    pub max_layers: usize,
+    /// Where packages come from.
+    pub sources: Sources,
+    /// Where images are.
+    pub storage: Storage,
+    /// How images are made.
+    pub builds: Coalesce<B>,
+    /// The counters.
+    pub metrics: Metrics,
+    /// Nix, as readiness sees it.
+    pub nix: Arc<dyn crate::nix::Nix>,
+    /// Which blobs images have.
+    pub links: Links,
+    /// Whether new images can be built.
+    pub readiness: Readiness,
+}
+
+pub use health::Readiness;
+pub use links::Links;
+
+/// What is wrong with this machine is an error, what asks for an administrator a warning. A failed
+/// build is neither: its own log line has been written, once, and this one says who was told.
+fn log(path: &str, error: &Error) {
+    let kind = error.kind;
+    match kind {
+        ErrorKind::BuilderUnready | ErrorKind::BuilderUnreachable | ErrorKind::Internal => {
+            tracing::error!(path, ?kind, "{error}");
+        }
+        ErrorKind::Denied => tracing::warn!(path, ?kind, "{error}"),
+        _ => tracing::info!(path, ?kind, "{error}"),
+    }
+}
+
+impl<B: Builder> App<B> {
+    /// Answers connections until `stop` is done, then lets open requests end.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, stop: impl Future<Output = ()>) {
+        let graceful = GracefulShutdown::new();
+        let mut server = http1::Builder::new();
+        // Closes connections on which no request begins for so long, idle ones too. Envoy has to
+        // close them earlier: the shipped configurations say after 20 s.
+        server.timer(TokioTimer::new());
+        server.header_read_timeout(HEADER_TIMEOUT);
+        tokio::pin!(stop);
+        loop {
+            let stream = tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _)) => stream,
+                    Err(error) => {
+                        tracing::warn!("can't accept a connection: {error}");
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                        continue;
+                    }
+                },
+                () = &mut stop => break,
+            };
+            let app = Arc::clone(&self);
+            let service = hyper::service::service_fn(move |request| {
+                let app = Arc::clone(&app);
+                async move { Ok::<_, Infallible>(app.respond(request).await) }
+            });
+            let connection = graceful.watch(server.serve_connection(TokioIo::new(stream), service));
+            tokio::spawn(async move {
+                if let Err(error) = connection.await {
+                    tracing::debug!("a connection ended early: {error}");
+                }
+            });
+        }
+        drop(listener);
+        let _ = tokio::time::timeout(GRACE, graceful.shutdown()).await;
+    }
+
+    async fn respond(&self, request: Request<Incoming>) -> Response<Body> {
+        let (route, result) = self.route(&request).await;
+        let mut response = result.unwrap_or_else(|error| {
+            log(request.uri().path(), &error);
+            answer::error(&error)
+        });
+        let version = HeaderValue::from_static(VERSION);
+        response.headers_mut().insert(wire::BUILDER, version);
+        let status = response.status().as_u16();
+        self.metrics
+            .requests
+            .get_or_create(&RequestLabels { route, status })
+            .inc();
+        response
+    }
+
+    async fn route(
+        &self,
+        request: &Request<Incoming>,
+    ) -> (&'static str, Result<Response<Body>, Error>) {
+        match request.uri().path() {
+            "/healthz" => return ("other", Ok(health::live())),
+            "/readyz" => return ("other", self.ready().await),
+            "/metrics" => return ("other", self.metrics_page()),
+            _ => {}
+        }
+        if let Err(error) = self.admit(request.headers()) {
+            return ("other", Err(error));
+        }
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            let message = format!("{} is not supported", request.method());
+            return (
+                "other",
+                Err(Error::new(ErrorKind::MethodUnsupported, message)),
+            );
+        }
+        let route = match Route::parse(request.uri().path()) {
+            Ok(route) => route,
+            Err(error) => return ("other", Err(error)),
+        };
+        match route {
+            Route::Base => ("base", Ok(answer::json(200, b"{}".to_vec()))),
+            Route::Manifest {
+                repository,
+                reference,
+            } => (
+                "manifest",
+                self.manifest(request, &repository, &reference).await,
+            ),
+            Route::Blob { repository, digest } => {
+                ("blob", self.blob(request, &repository, &digest).await)
+            }
+            Route::Tags { repository } => ("tags", self.tags(&repository)),
+            Route::Referrers { repository, .. } => ("referrers", self.referrers(&repository)),
+            Route::Elsewhere => {
+                let message = "nothing is here; images are under /v2/";
+                ("other", Err(Error::new(ErrorKind::RouteUnknown, message)))
+            }
+        }
+    }
+
+    /// The door: the edge has checked who may have which packages, this checks that it was the edge.
+    fn admit(&self, headers: &HeaderMap) -> Result<(), Error> {
+        let Access::Token(token) = &self.access else {
+            return Ok(());
+        };
+        let given = headers
+            .get(wire::TOKEN)
+            .map_or(&b""[..], HeaderValue::as_bytes);
+        // Digests are compared, so that the time that it takes says nothing about the token.
+        if Digest::of(given) == Digest::of(token.as_bytes()) {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Denied,
+            "this builder answers the nixgate filter alone, by its token. Pull through Envoy; \
+             administrators: give filter and builder the same NIXGATE_TOKEN",
+        ))
+    }
+
+    /// The platform and the packages that a repository name means.
+    fn image_of(&self, repository: &Repository) -> Result<(System, PackageSet), Error> {
+        let packages = PackageSet::of(repository)?;
+        Ok((packages.system().unwrap_or(self.system), packages))
+    }
+
+    /// Where the manifests are linked of all images of these packages.
+    fn link_folder(&self, system: System, packages: &[String]) -> String {
+        link_folder(&self.sources.source().identity(), system, packages)
+    }
+
+    /// The image of these packages out of that package set.
+    fn image(&self, pin: Pin, system: System, packages: &PackageSet) -> ImageRequest {
+        ImageRequest {
+            source: self.sources.source().identity(),
+            pin,
+            system,
+            packages: packages.packages().map(str::to_owned).collect(),
+            shell: packages.has_shell(),
+            max_layers: self.max_layers,
+        }
+    }
+}

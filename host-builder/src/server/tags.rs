@@ -1,0 +1,24 @@
+//! `GET /v2/<name>/tags/list`
+
+use http::Response;
+use nixgate_core::distribution::{Error, Repository};
+use serde_json::json;
+
+use super::App;
+use super::answer::{self, Body};
+use crate::builder::Builder;
+
+impl<B: Builder> App<B> {
+    /// The tags that can be asked for. Whether the packages exist is another question, which
+    /// takes an evaluation, and which the manifest answers.
+    pub(super) fn tags(&self, repository: &Repository) -> Result<Response<Body>, Error> {
+        self.image_of(repository)?;
+        let body = json!({ "name": repository.as_str(), "tags": self.sources.source().tags() });
+        let mut response = answer::json(200, body.to_string().into_bytes());
+        let (name, value) = answer::max_age(300);
+        if let Ok(value) = value.try_into() {
+            response.headers_mut().insert(name, value);
+        }
+        Ok(response)
+    }
+}

@@ -1,0 +1,264 @@
+//! Package sources, and pinning: from a tag to the exact package set that it means now.
+//!
+//! ```text
+//!   tag ──► Source ──► Pin { where to import from, what names its content }
+//!            channel   archive of the channel, unpacked into the Nix store; its hash
+//!            git       branch or tag → commit, fetched into the Nix store; the commit
+//!            path      a folder, copied into the Nix store; the hash in its store path
+//! ```
+//!
+//! A pin is kept for a while (a setting): until then, a tag means the same package set, no network
+//! is asked, and the edge may repeat what it was told. Then a task of its own finds out what the tag
+//! means now ([`attempts`]); no client's patience limits it, and none has to wait for it who has an
+//! earlier pin. What Nix is to import is in its store, where nobody changes it, and a link in the
+//! state folder keeps the garbage collector from it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::future::FutureExt;
+use nixgate_core::distribution::{Error, ErrorKind, Tag};
+
+use crate::fingerprint::Fingerprint;
+use crate::nix::{Nix, NixError, Version};
+
+use attempts::{Attempts, Known};
+use finder::Finder;
+
+mod attempts;
+mod finder;
+mod git;
+mod roots;
+
+/// How long a pin is used beyond its time while the source can't be reached.
+const PIN_STALE: Duration = Duration::from_secs(24 * 3600);
+
+/// Where packages come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A nixpkgs channel, branch or commit, as an archive.
+    Channel {
+        /// Such as `nixos-unstable`.
+        name: String,
+        /// `<base>/<name>.tar.gz` is the archive.
+        base: String,
+    },
+    /// A git repository with a Nix package set at its root.
+    Git {
+        /// What `git ls-remote` takes.
+        url: String,
+    },
+    /// A folder with a Nix package set.
+    Path {
+        /// An absolute path.
+        path: PathBuf,
+    },
+}
+
+/// A package set that can't change any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pin {
+    /// What Nix imports.
+    pub path: PathBuf,
+    /// What names its content, for people and for keys.
+    pub revision: String,
+}
+
+impl Source {
+    /// What names the source, and not what it holds at a time: an image that was made of it stays
+    /// an image of this source when the source moves on. So it is without a channel's name, which
+    /// may be a commit, and without a folder's path, which may be in the store.
+    pub fn identity(&self) -> String {
+        let source = Fingerprint::new("source-1");
+        match self {
+            Self::Channel { base, .. } => source.part("channel").part(base),
+            Self::Git { url } => source.part("git").part(url),
+            Self::Path { .. } => source.part("path"),
+        }
+        .hex()
+    }
+
+    /// Tags that can be asked for without knowing more than the settings.
+    pub fn tags(&self) -> Vec<String> {
+        let latest = "latest".to_owned();
+        match self {
+            Self::Channel { name, .. } => vec![latest, name.clone()],
+            Self::Git { .. } | Self::Path { .. } => vec![latest],
+        }
+    }
+}
+
+/// What a tag means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pinned {
+    /// This package set, for at least so long.
+    Pin(Pin, Duration),
+    /// It is being found out, for so long already: the package set is being fetched.
+    Preparing(Duration),
+}
+
+/// A source with its pins. Cloning shares them.
+#[derive(Clone)]
+pub struct Sources {
+    finder: Arc<Finder>,
+    any_tag: bool,
+    pins: Attempts<Pin>,
+}
+
+/// Why a tag could not be pinned.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum PinError {
+    /// The source has no such tag.
+    #[error("{0}")]
+    TagUnknown(String),
+    /// Nix or git failed.
+    #[error(transparent)]
+    Process(#[from] NixError),
+    /// The folder can't be read.
+    #[error("the package set {path} can't be read: {reason}. Check NIXERY_PKGS_PATH")]
+    Folder {
+        /// Which one.
+        path: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
+    /// The package set asks for another Nix.
+    #[error(
+        "this package set needs Nix {needed} or newer, and the Nix on PATH is {found}: install a \
+         newer Nix, or use an older package set"
+    )]
+    NixTooOld {
+        /// The oldest that it works with.
+        needed: Version,
+        /// The one that there is.
+        found: Version,
+    },
+    /// The package set is not there yet.
+    #[error("it is being fetched, and not there yet: try again in a while")]
+    Preparing,
+    /// A defect ended the attempt.
+    #[error("the attempt ended without a result; the builder's log says why")]
+    Interrupted,
+}
+
+impl From<PinError> for Error {
+    fn from(error: PinError) -> Self {
+        let kind = match error {
+            PinError::TagUnknown(message) => return Self::new(ErrorKind::ManifestUnknown, message),
+            PinError::Process(_)
+            | PinError::Folder { .. }
+            | PinError::NixTooOld { .. }
+            | PinError::Preparing => ErrorKind::BuilderUnready,
+            PinError::Interrupted => ErrorKind::Internal,
+        };
+        Self::new(
+            kind,
+            format!("the package source can't be used now: {error}"),
+        )
+    }
+}
+
+impl Sources {
+    /// Prepares a source. With `any_tag`, every tag means the same as `latest` (Nixery's habit).
+    /// A tag is looked up again when its pin has held for the time `hold`. Links that keep package
+    /// sets from the garbage collector are made in `state_dir`.
+    ///
+    /// # Errors
+    /// When the folder can't be written.
+    pub fn new(
+        source: Source,
+        nix: Arc<dyn Nix>,
+        any_tag: bool,
+        hold: Duration,
+        state_dir: &Path,
+    ) -> std::io::Result<Self> {
+        Ok(Self {
+            finder: Arc::new(Finder::new(source, nix, hold, state_dir)?),
+            any_tag,
+            pins: Attempts::new(hold, PIN_STALE),
+        })
+    }
+
+    /// The source itself.
+    pub fn source(&self) -> &Source {
+        self.finder.source()
+    }
+
+    /// The package set that a tag means. Who has asked for the tag before is answered at once or
+    /// nearly so; otherwise the package set may have to be fetched, and this waits for at most
+    /// `wait`, while the fetch goes on.
+    ///
+    /// # Errors
+    /// [`PinError`]; the tag of a client may be unknown.
+    pub async fn pin(&self, tag: &Tag, wait: Duration) -> Result<Pinned, PinError> {
+        let wanted = self.wanted(tag)?;
+        let started = Instant::now();
+        match self.pins.last(&wanted) {
+            Some(pin) if !pin.path.exists() => {
+                let path = pin.path.display();
+                tracing::warn!(%path, "the package set has gone from the Nix store: getting it again");
+                self.pins.forget(&wanted);
+            }
+            // An unknown tag is told from the list of them all, and leaves nothing behind.
+            None if matches!(self.source(), Source::Git { .. }) => {
+                match self.finder.refs(wait).await? {
+                    Known::Value(refs, _) => drop(refs.find(&wanted)?),
+                    Known::Preparing(since) => return Ok(Pinned::Preparing(since)),
+                }
+            }
+            _ => {}
+        }
+        let rest = wait.saturating_sub(started.elapsed());
+        let known = self.pins.get(&wanted, rest, || {
+            let (finder, wanted) = (Arc::clone(&self.finder), wanted.clone());
+            async move { finder.find(&wanted).await }.boxed()
+        });
+        Ok(match known.await? {
+            Known::Value(pin, holds) => Pinned::Pin(pin, holds),
+            Known::Preparing(since) => Pinned::Preparing(since),
+        })
+    }
+
+    /// The package sets that tags mean now: that of `latest`, and those of other tags that were
+    /// asked for lately. When that of `latest` is being fetched, this waits for at most `wait`.
+    ///
+    /// # Errors
+    /// [`PinError`], when `latest` can't be pinned, or not yet.
+    pub async fn current(&self, wait: Duration) -> Result<Vec<Pin>, PinError> {
+        let Pinned::Pin(latest, _) = self.pin(&Tag::latest(), wait).await? else {
+            return Err(PinError::Preparing);
+        };
+        let mut current = vec![latest];
+        for pin in self.pins.fresh() {
+            if !current.contains(&pin) {
+                current.push(pin);
+            }
+        }
+        Ok(current)
+    }
+
+    /// The tag under which the pin is kept: one for all names of the same thing.
+    fn wanted(&self, tag: &Tag) -> Result<String, PinError> {
+        let latest = Tag::latest().to_string();
+        match self.source() {
+            _ if self.any_tag => Ok(latest),
+            Source::Git { .. } => Ok(tag.to_string()),
+            source if source.tags().iter().any(|known| known == tag.as_str()) => Ok(latest),
+            source => Err(PinError::TagUnknown(format!(
+                "the tag \"{tag}\" is unknown here; known are: {}",
+                source.tags().join(", ")
+            ))),
+        }
+    }
+}
+
+/// The Nix that a package set says it needs: nixpkgs does, in `lib/minver.nix`.
+pub fn required_nix(package_set: &Path) -> Option<Version> {
+    let text = std::fs::read_to_string(package_set.join("lib/minver.nix")).ok()?;
+    let (_, quoted) = text.trim_end().strip_suffix('"')?.rsplit_once('"')?;
+    Version::parse(quoted)
+}
+
+#[cfg(test)]
+mod tests;

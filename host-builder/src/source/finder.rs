@@ -1,0 +1,142 @@
+//! Finding out what a tag means now: the slow part of pinning, which runs in tasks of its own.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::FutureExt;
+use tokio::sync::Semaphore;
+
+use super::attempts::{Attempts, Known};
+use super::git::{self, Refs};
+use super::roots::Roots;
+use super::{PIN_STALE, Pin, PinError, Source, required_nix};
+use crate::closure::STORE_DIR;
+use crate::nix::{Fetched, Nix};
+
+/// How long the list of a repository's branches and tags holds: so long an unknown tag stays
+/// unknown without asking the repository again.
+const REFS_TTL: Duration = Duration::from_secs(30);
+/// Package sets that are fetched at once: each may be a whole nixpkgs.
+const FETCHES_AT_ONCE: usize = 2;
+
+/// A source, and what finding out takes.
+pub(super) struct Finder {
+    source: Source,
+    nix: Arc<dyn Nix>,
+    refs: Attempts<Arc<Refs>>,
+    roots: Roots,
+    turns: Semaphore,
+}
+
+impl Finder {
+    pub(super) fn new(
+        source: Source,
+        nix: Arc<dyn Nix>,
+        hold: Duration,
+        state_dir: &Path,
+    ) -> std::io::Result<Self> {
+        Ok(Self {
+            source,
+            nix,
+            // An old list can't say that a tag is unknown.
+            refs: Attempts::new(REFS_TTL, Duration::ZERO),
+            roots: Roots::new(state_dir, hold + PIN_STALE)?,
+            turns: Semaphore::new(FETCHES_AT_ONCE),
+        })
+    }
+
+    pub(super) const fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// The branches and tags of a git repository, for which this waits at most `wait`; of another
+    /// source there are none.
+    pub(super) async fn refs(&self, wait: Duration) -> Result<Known<Arc<Refs>>, PinError> {
+        let url = match &self.source {
+            Source::Git { url } => url.clone(),
+            Source::Channel { .. } | Source::Path { .. } => {
+                return Ok(Known::Value(Arc::default(), REFS_TTL));
+            }
+        };
+        let list = || {
+            let listed = async move { git::refs(&url).await.map(Arc::new) };
+            listed
+                .inspect(|listed| log_failure("its branches and tags can't be listed", listed))
+                .boxed()
+        };
+        self.refs.get("", wait, list).await
+    }
+
+    /// The package set that `wanted` means now, in the Nix store and kept there.
+    pub(super) async fn find(&self, wanted: &str) -> Result<Pin, PinError> {
+        let found = self.fetch_and_keep(wanted).await;
+        match &found {
+            Ok(pin) => tracing::info!(
+                tag = wanted,
+                revision = pin.revision,
+                "pinned the package set"
+            ),
+            Err(_) => log_failure(&format!("\"{wanted}\" can't be pinned"), &found),
+        }
+        found
+    }
+
+    async fn fetch_and_keep(&self, wanted: &str) -> Result<Pin, PinError> {
+        let _turn = self
+            .turns
+            .acquire()
+            .await
+            .map_err(|_| PinError::Interrupted)?;
+        let Fetched { path, revision } = self.fetch(wanted).await?;
+        let root = self.roots.link(wanted);
+        self.nix.keep(&path, &root).await?;
+        self.roots.prune();
+        if let Some(needed) = required_nix(&path) {
+            let found = self.nix.version().await?;
+            if found < needed {
+                return Err(PinError::NixTooOld { needed, found });
+            }
+        }
+        Ok(Pin { path, revision })
+    }
+
+    async fn fetch(&self, wanted: &str) -> Result<Fetched, PinError> {
+        match &self.source {
+            Source::Channel { name, base } => {
+                let url = format!("{base}/{name}.tar.gz");
+                Ok(self.nix.fetch_tarball(&url).await?)
+            }
+            Source::Git { url } => {
+                let Known::Value(refs, _) = self.refs(git::LIMIT).await? else {
+                    return Err(PinError::Interrupted);
+                };
+                let commit = refs.find(wanted)?;
+                Ok(self
+                    .nix
+                    .fetch_git(url, &commit.reference, &commit.id)
+                    .await?)
+            }
+            // The store is immutable already, and the name says it all.
+            Source::Path { path } if path.starts_with(STORE_DIR) => Ok(Fetched {
+                path: path.clone(),
+                revision: path.display().to_string(),
+            }),
+            Source::Path { path } => {
+                if let Err(error) = tokio::fs::read_dir(path).await {
+                    return Err(PinError::Folder {
+                        path: path.clone(),
+                        reason: error.to_string(),
+                    });
+                }
+                Ok(self.nix.add_folder(path).await?)
+            }
+        }
+    }
+}
+
+fn log_failure<T>(what: &str, result: &Result<T, PinError>) {
+    if let Err(error) = result {
+        tracing::warn!("package source: {what}: {error}");
+    }
+}

@@ -1,0 +1,69 @@
+//! Links that keep pinned package sets from Nix's garbage collector.
+//!
+//! One link a tag, renewed whenever the tag is pinned, and removed when that was too long ago for
+//! the pin to be of use. They stay when the builder ends: the next one need not fetch again.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::fingerprint::Fingerprint;
+
+/// A folder of links.
+pub(super) struct Roots {
+    folder: PathBuf,
+    /// How long a link stays that isn't renewed.
+    keep: Duration,
+}
+
+impl Roots {
+    pub(super) fn new(state_dir: &Path, keep: Duration) -> std::io::Result<Self> {
+        let folder = state_dir.join("sources");
+        std::fs::create_dir_all(&folder)?;
+        // Nix links to roots by their absolute paths.
+        let folder = folder.canonicalize()?;
+        Ok(Self { folder, keep })
+    }
+
+    /// Where the link of a tag is. Not by its name, which may be too long for a file.
+    pub(super) fn link(&self, tag: &str) -> PathBuf {
+        self.folder
+            .join(Fingerprint::new("source-1").part(tag).hex())
+    }
+
+    /// Removes what is too old. What can't be removed costs disk alone.
+    pub(super) fn prune(&self) {
+        for entry in std::fs::read_dir(&self.folder)
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            // Of the link, not of what it points to, which is from 1970.
+            let made = entry.metadata().and_then(|metadata| metadata.modified());
+            let age = made.ok().and_then(|made| made.elapsed().ok());
+            if age.is_some_and(|age| age > self.keep)
+                && let Err(error) = std::fs::remove_file(entry.path())
+            {
+                tracing::warn!("can't remove {}: {error}", entry.path().display());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_that_were_not_renewed_are_removed() {
+        let state = tempfile::tempdir().unwrap();
+        for (keep, stays) in [(Duration::from_secs(3600), true), (Duration::ZERO, false)] {
+            let roots = Roots::new(state.path(), keep).unwrap();
+            let link = roots.link("latest");
+            if !link.is_symlink() {
+                std::os::unix::fs::symlink("/nonexistent", &link).unwrap();
+            }
+            roots.prune();
+            assert_eq!(link.is_symlink(), stays, "{keep:?}");
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Pins, without Nix: what it fetches is a folder of the test's. Git is real.
+
+use std::process::Command;
+use std::sync::atomic::Ordering;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::nix::fake::FakeNix;
+
+const LONG: Duration = Duration::from_secs(60);
+
+/// Sources over a fake Nix, and where they write.
+struct Fixture {
+    sources: Sources,
+    nix: Arc<FakeNix>,
+    _folder: TempDir,
+}
+
+impl Fixture {
+    fn new(source: Source, any_tag: bool) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let nix = Arc::new(FakeNix {
+            store: folder.path().join("store"),
+            ..FakeNix::default()
+        });
+        std::fs::create_dir(&nix.store).unwrap();
+        let shared: Arc<dyn Nix> = Arc::clone(&nix) as _;
+        let sources = Sources::new(source, shared, any_tag, LONG, folder.path()).unwrap();
+        Self {
+            sources,
+            nix,
+            _folder: folder,
+        }
+    }
+
+    async fn pin(&self, tag: &str) -> Result<Pin, PinError> {
+        match self.sources.pin(&Tag::parse(tag).unwrap(), LONG).await? {
+            Pinned::Pin(pin, _) => Ok(pin),
+            Pinned::Preparing(since) => panic!("not pinned after {since:?}"),
+        }
+    }
+
+    fn fetched(&self) -> usize {
+        self.nix.fetched.load(Ordering::SeqCst)
+    }
+}
+
+fn channel() -> Source {
+    Source::Channel {
+        name: "nixos-unstable".to_owned(),
+        base: "https://mirror.example".to_owned(),
+    }
+}
+
+#[tokio::test]
+async fn unknown_tags_say_which_are_known() {
+    let path = tempfile::tempdir().unwrap();
+    let source = Source::Path {
+        path: path.path().to_owned(),
+    };
+    let error = Fixture::new(source.clone(), false)
+        .pin("v1")
+        .await
+        .unwrap_err();
+    assert!(matches!(&error, PinError::TagUnknown(text) if text.contains("known are: latest")));
+    assert!(Fixture::new(source, true).pin("v1").await.is_ok());
+}
+
+#[tokio::test]
+async fn a_missing_folder_names_the_setting() {
+    let source = Source::Path {
+        path: "/nonexistent".into(),
+    };
+    let error = Fixture::new(source, false).pin("latest").await.unwrap_err();
+    assert!(error.to_string().contains("NIXERY_PKGS_PATH"), "{error}");
+}
+
+#[tokio::test]
+async fn a_channel_is_named_by_the_hash_of_its_archive_and_fetched_once() {
+    let channel = Fixture::new(channel(), false);
+    let latest = channel.pin("latest").await.unwrap();
+    assert_eq!(channel.pin("nixos-unstable").await.unwrap(), latest);
+    assert_eq!(
+        latest.revision,
+        "hash of https://mirror.example/nixos-unstable.tar.gz"
+    );
+    assert_eq!(channel.fetched(), 1);
+}
+
+#[tokio::test]
+async fn what_has_gone_from_the_store_is_fetched_again() {
+    let channel = Fixture::new(channel(), false);
+    channel.pin("latest").await.unwrap();
+    std::fs::remove_dir(&channel.nix.store).unwrap();
+    channel.pin("latest").await.unwrap();
+    assert_eq!(channel.fetched(), 2);
+}
+
+#[tokio::test]
+async fn a_package_set_that_needs_another_nix_says_so() {
+    let channel = Fixture::new(channel(), false);
+    let lib = channel.nix.store.join("lib");
+    std::fs::create_dir(&lib).unwrap();
+    std::fs::write(lib.join("minver.nix"), "\"2.18\"\n").unwrap();
+    let error = channel.pin("latest").await.unwrap_err().to_string();
+    assert!(error.contains("2.18") && error.contains("2.8"), "{error}");
+    std::fs::write(lib.join("minver.nix"), "\"2.8\"\n").unwrap();
+    let other = Fixture::new(self::channel(), false);
+    assert!(other.pin("latest").await.is_ok());
+}
+
+#[tokio::test]
+async fn branches_and_tags_of_a_repository_are_found_and_others_cost_nothing() {
+    let repository = tempfile::tempdir().unwrap();
+    let git = |arguments: &[&str]| {
+        let mut git = Command::new("git");
+        git.arg("-C").arg(repository.path());
+        git.args(["-c", "user.name=n", "-c", "user.email=e"]);
+        let output = git.args(arguments).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    git(&["init", "--quiet", "--initial-branch=main"]);
+    git(&["commit", "--quiet", "--allow-empty", "--message=one"]);
+    let first = git(&["rev-parse", "HEAD"]);
+    git(&["tag", "--annotate", "--message=v1", "v1"]);
+    git(&["commit", "--quiet", "--allow-empty", "--message=two"]);
+    git(&["update-ref", "refs/pull/1/head", "HEAD"]);
+    let second = git(&["rev-parse", "HEAD"]);
+    let url = format!("file://{}", repository.path().display());
+
+    let fixture = Fixture::new(Source::Git { url }, false);
+    for (tag, commit) in [("latest", &second), ("main", &second), ("v1", &first)] {
+        assert_eq!(&fixture.pin(tag).await.unwrap().revision, commit, "{tag}");
+    }
+    assert_eq!(fixture.fetched(), 3);
+    // Without the repository no tag can be looked up that the list doesn't have.
+    std::fs::remove_dir_all(repository.path()).unwrap();
+    for number in 0..100 {
+        let unknown = fixture.pin(&format!("unknown-{number}")).await;
+        assert!(
+            matches!(unknown, Err(PinError::TagUnknown(_))),
+            "{unknown:?}"
+        );
+    }
+    assert_eq!(fixture.pin("v1").await.unwrap().revision, first);
+    assert_eq!(fixture.fetched(), 3);
+}
+
+#[tokio::test]
+async fn a_client_in_a_hurry_is_told_that_the_package_set_is_being_prepared() {
+    let fixture = Fixture::new(channel(), false);
+    let open = Arc::new(tokio::sync::Semaphore::new(0));
+    *fixture.nix.gate.lock().unwrap() = Some(Arc::clone(&open));
+    let latest = Tag::latest();
+    let pinned = fixture.sources.pin(&latest, Duration::ZERO).await.unwrap();
+    assert!(matches!(pinned, Pinned::Preparing(_)), "{pinned:?}");
+    let current = fixture.sources.current(Duration::ZERO).await;
+    assert!(matches!(current, Err(PinError::Preparing)), "{current:?}");
+    open.add_permits(1);
+    let pin = fixture.pin("latest").await.unwrap();
+    assert_eq!(fixture.sources.current(LONG).await.unwrap(), [pin]);
+    assert_eq!(fixture.fetched(), 1);
+}
+
+#[test]
+fn nixpkgs_says_which_nix_it_needs() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(required_nix(folder.path()), None);
+    std::fs::create_dir(folder.path().join("lib")).unwrap();
+    let text = "# The minimum version that is \"supported\".\n\"2.18\"\n";
+    std::fs::write(folder.path().join("lib/minver.nix"), text).unwrap();
+    assert_eq!(
+        required_nix(folder.path()),
+        Some(Version {
+            major: 2,
+            minor: 18
+        })
+    );
+}

@@ -1,0 +1,129 @@
+//! The folder of the builder's own files, which is one builder's alone.
+//!
+//! ```text
+//!   lock          held for as long as the builder lives
+//!   resolve.nix   the names-to-derivations expression
+//!   staging/      layers in the making                                   emptied at start
+//!   roots/        links that keep store paths from the garbage collector  emptied at start
+//! ```
+//!
+//! A second builder would remove what the first has in the making, so nothing is touched before
+//! the lock is held. The kernel lets go of it when the builder ends, however it does.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+/// The names-to-derivations expression. It travels inside the binary, so that the builder is one
+/// file to install.
+const RESOLVER: &str = include_str!("../../nix/resolve.nix");
+
+/// The folder, locked until this is dropped.
+#[derive(Debug)]
+pub struct StateDir {
+    /// Absolute: Nix links to roots by their absolute paths.
+    path: PathBuf,
+    _lock: File,
+}
+
+impl StateDir {
+    /// Locks a folder, which is created when it isn't there, and prepares what is in it.
+    ///
+    /// # Errors
+    /// When another builder has it, or it can't be written.
+    pub fn open(path: &Path) -> Result<Self> {
+        let unusable = || {
+            format!(
+                "the state folder {} can't be used: check NIXGATE_STATE_DIR, and that the folder \
+                 is writable for the builder",
+                path.display()
+            )
+        };
+        let (path, lock) = create(path).with_context(unusable)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => bail!(
+                "another builder is using the state folder {}: end it, or give this one another \
+                 NIXGATE_STATE_DIR",
+                path.display()
+            ),
+            Err(TryLockError::Error(error)) => return Err(error).with_context(unusable),
+        }
+        let state = Self { path, _lock: lock };
+        state.prepare().with_context(unusable)?;
+        Ok(state)
+    }
+
+    /// The names-to-derivations expression.
+    pub fn resolver(&self) -> PathBuf {
+        self.path.join("resolve.nix")
+    }
+
+    /// Layers in the making.
+    pub fn staging(&self) -> PathBuf {
+        self.path.join("staging")
+    }
+
+    /// Links that keep store paths from the garbage collector while they are packed.
+    pub fn roots(&self) -> PathBuf {
+        self.path.join("roots")
+    }
+
+    fn prepare(&self) -> io::Result<()> {
+        for folder in [self.staging(), self.roots()] {
+            // Whatever a builder that was killed has left behind is of no use to anyone.
+            match fs::remove_dir_all(&folder) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => fs::create_dir_all(&folder)?,
+            }
+        }
+        // By renaming: a Nix that outlived its builder may be reading it.
+        let new = self.staging().join("resolve.nix");
+        fs::write(&new, RESOLVER)?;
+        fs::rename(new, self.resolver())
+    }
+}
+
+fn create(path: &Path) -> io::Result<(PathBuf, File)> {
+    fs::create_dir_all(path)?;
+    let path = path.canonicalize()?;
+    let lock = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path.join("lock"))?;
+    Ok((path, lock))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_builder_touches_nothing_and_says_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state");
+        let first = StateDir::open(&path).unwrap();
+        let layer = first.staging().join("layer");
+        fs::write(&layer, "half").unwrap();
+
+        let error = StateDir::open(&path).unwrap_err().to_string();
+        assert!(error.contains(&path.display().to_string()), "{error}");
+        assert!(error.contains("NIXGATE_STATE_DIR"), "{error}");
+        assert!(layer.exists());
+
+        drop(first);
+        let second = StateDir::open(&path).unwrap();
+        assert!(!layer.exists() && second.roots().exists());
+        assert_eq!(fs::read_to_string(second.resolver()).unwrap(), RESOLVER);
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_made_names_the_setting() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let error = StateDir::open(&file.path().join("state")).unwrap_err();
+        assert!(error.to_string().contains("NIXGATE_STATE_DIR"), "{error:#}");
+    }
+}

@@ -1,0 +1,116 @@
+//! What every storage must do. The filesystem is tested here; S3 by the end-to-end tests.
+
+use super::*;
+
+async fn holds(storage: &Storage) {
+    let key = Key::build("k");
+    assert_eq!(storage.get(&key).await.unwrap(), None);
+    assert_eq!(storage.size(&key).await.unwrap(), None);
+    assert!(storage.put_if_absent(&key, "first".into()).await.unwrap());
+    assert!(!storage.put_if_absent(&key, "second".into()).await.unwrap());
+    assert_eq!(storage.get(&key).await.unwrap(), Some("first".into()));
+    storage.put(&key, "third".into()).await.unwrap();
+    assert_eq!(storage.get(&key).await.unwrap(), Some("third".into()));
+
+    let content: Vec<u8> = (0..3_000_000_u32).map(|n| (n % 251) as u8).collect();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), &content).unwrap();
+    let blob = Key::blob(&Digest::of(&content));
+    storage
+        .upload(&Digest::of(&content), file.path())
+        .await
+        .unwrap();
+    assert_eq!(storage.size(&blob).await.unwrap(), Some(3_000_000));
+    let part = storage.read(&blob, 10, 1_500_000).await.unwrap();
+    let part: Vec<Bytes> = part.try_collect().await.unwrap();
+    assert_eq!(part.concat(), content[10..1_500_000]);
+
+    let manifests = [Digest::of(b"1"), Digest::of(b"2")];
+    for manifest in &manifests {
+        storage
+            .put(&Key::link("image", manifest), manifest.hex().into())
+            .await
+            .unwrap();
+    }
+    storage
+        .put(&Key::link("image2", &manifests[0]), "other".into())
+        .await
+        .unwrap();
+    let mut linked = storage.links("image").await.unwrap();
+    linked.sort_by_key(|key| key.0.to_string());
+    let mut expected = manifests.map(|digest| Key::link("image", &digest));
+    expected.sort_by_key(|key| key.0.to_string());
+    assert_eq!(linked, expected);
+    assert_eq!(storage.links("image3").await.unwrap(), []);
+    storage.probe().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_filesystem_keeps_the_contract() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = Storage::filesystem(&folder.path().join("made/on/demand")).unwrap();
+    holds(&storage).await;
+    let key = Key::build("k");
+    assert_eq!(
+        storage.locate(&key, Method::GET).await.unwrap(),
+        Location::Here
+    );
+}
+
+#[tokio::test]
+async fn a_damaged_blob_is_replaced_whatever_its_size() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = Storage::filesystem(folder.path()).unwrap();
+    let digest = Digest::of(b"whole");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "whole").unwrap();
+    for damaged in ["who", "WHOLE"] {
+        let blob = Key::blob(&digest);
+        storage.put(&blob, damaged.into()).await.unwrap();
+        storage.upload(&digest, file.path()).await.unwrap();
+        assert_eq!(storage.get(&blob).await.unwrap(), Some("whole".into()));
+    }
+}
+
+#[test]
+fn what_a_killed_builder_left_half_written_is_removed_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let layers = folder.path().join("layers");
+    std::fs::create_dir(&layers).unwrap();
+    let now = std::time::SystemTime::now();
+    let day = Duration::from_secs(24 * 3600);
+    for (name, written) in [("a#1", now - day), ("b#12", now), ("c", now - day)] {
+        let file = std::fs::File::create(layers.join(name)).unwrap();
+        file.set_modified(written).unwrap();
+    }
+    Storage::filesystem(folder.path()).unwrap();
+    let left = ["a#1", "b#12", "c"].map(|name| layers.join(name).exists());
+    assert_eq!(left, [false, true, true]);
+}
+
+#[tokio::test]
+async fn a_url_of_temporary_credentials_is_handed_out_for_a_shorter_time() {
+    for (token, seconds) in [(None, 2700), (Some("session"), 120)] {
+        let mut s3 = object_store::aws::AmazonS3Builder::new()
+            .with_bucket_name("images")
+            .with_region("us-east-1")
+            .with_access_key_id("key")
+            .with_secret_access_key("secret");
+        if let Some(token) = token {
+            s3 = s3.with_token(token);
+        }
+        let storage = Storage::of_s3(s3.build().unwrap());
+        let key = Key::blob(&Digest::of(b"blob"));
+        match storage.locate(&key, Method::GET).await.unwrap() {
+            Location::Redirect { url, max_age } => {
+                assert_eq!(
+                    url.contains("X-Amz-Security-Token="),
+                    token.is_some(),
+                    "{url}"
+                );
+                assert_eq!(max_age.as_secs(), seconds);
+            }
+            Location::Here => panic!("S3 signs URLs"),
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! Where images are kept: any object store, behind four kinds of keys.
+//!
+//! ```text
+//!   layers/<sha256>             a blob: a layer or an image config. Whole or not there at all
+//!   builds/<key>                of a set of store paths: the blob that they were packed into
+//!   manifests/<key>             of an image and a media type: its manifest
+//!   links/<image>/<sha256>      a manifest under the name of its image: a digest opens nothing
+//!                               under any other name
+//! ```
+//!
+//! Blobs are written before the manifests that name them (`publish`), so whoever finds a manifest
+//! finds all of it. The store does the rest: a write is atomic and durable, on a filesystem by
+//! syncing and renaming and on S3 by its nature.
+
+#[cfg(test)]
+mod contract;
+mod open;
+mod pieces;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream::{BoxStream, StreamExt, TryStreamExt};
+use http::Method;
+use object_store::aws::AmazonS3;
+use object_store::buffered::BufWriter;
+use object_store::path::Path as ObjectPath;
+use object_store::signer::Signer;
+use object_store::{GetOptions, GetRange, GetResultPayload, ObjectStore, ObjectStoreExt, PutMode};
+use tokio::io::AsyncReadExt;
+
+use nixgate_core::distribution::Digest;
+
+/// For how long a presigned URL is good.
+const SIGNED_FOR: Duration = Duration::from_secs(3600);
+/// The last part of that, in which it is no longer handed out: a pull may take its time between
+/// two layers.
+const SIGNED_MARGIN: Duration = Duration::from_secs(900);
+/// For how long a URL is handed out that was signed with temporary credentials: it dies with them,
+/// which may be five minutes later, since the client of the store renews them no earlier.
+const SIGNED_FOR_SESSION: Duration = Duration::from_secs(120);
+/// Parts of one upload that are on their way at once, of 10 MiB each.
+const PARTS_AT_ONCE: usize = 2;
+
+/// A key in the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key(ObjectPath);
+
+impl Key {
+    /// A blob.
+    pub fn blob(digest: &Digest) -> Self {
+        Self(ObjectPath::from(format!("layers/{}", digest.hex())))
+    }
+
+    /// The blob of a set of store paths.
+    pub fn build(fingerprint: &str) -> Self {
+        Self(ObjectPath::from(format!("builds/{fingerprint}")))
+    }
+
+    /// The manifest of an image.
+    pub fn manifest(fingerprint: &str) -> Self {
+        Self(ObjectPath::from(format!("manifests/{fingerprint}")))
+    }
+
+    /// A manifest under its image's name.
+    pub fn link(image: &str, manifest: &Digest) -> Self {
+        Self(ObjectPath::from(format!(
+            "links/{image}/{}",
+            manifest.hex()
+        )))
+    }
+}
+
+/// Storage that doesn't do what it is for.
+#[derive(Debug, thiserror::Error)]
+#[error("storage: {0}. Check that it is reachable and writable for the builder")]
+pub struct StorageError(String);
+
+impl From<object_store::Error> for StorageError {
+    fn from(error: object_store::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl From<std::io::Error> for StorageError {
+    fn from(error: std::io::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// Where a client gets a blob.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Location {
+    /// From the store itself.
+    Redirect {
+        /// A presigned URL, for one method.
+        url: String,
+        /// For how long it may be handed out.
+        max_age: Duration,
+    },
+    /// From the builder.
+    Here,
+}
+
+/// The images' storage.
+#[derive(Clone)]
+pub struct Storage {
+    store: Arc<dyn ObjectStore>,
+    /// The same store, where clients can be sent there.
+    signer: Option<Arc<AmazonS3>>,
+}
+
+impl Storage {
+    /// The content of a key, if there is any.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub async fn get(&self, key: &Key) -> Result<Option<Bytes>, StorageError> {
+        match self.store.get(&key.0).await {
+            Ok(result) => Ok(Some(result.bytes().await?)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The size of a key's content in bytes, if there is any.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub async fn size(&self, key: &Key) -> Result<Option<u64>, StorageError> {
+        match self.store.head(&key.0).await {
+            Ok(meta) => Ok(Some(meta.size)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Writes a key, replacing what was there.
+    ///
+    /// # Errors
+    /// When the store can't be written.
+    pub async fn put(&self, key: &Key, content: Bytes) -> Result<(), StorageError> {
+        self.store.put(&key.0, content.into()).await?;
+        Ok(())
+    }
+
+    /// Writes a key unless it is there: the first writer wins. Says whether this was the first.
+    ///
+    /// # Errors
+    /// When the store can't be written.
+    pub async fn put_if_absent(&self, key: &Key, content: Bytes) -> Result<bool, StorageError> {
+        match self
+            .store
+            .put_opts(&key.0, content.into(), PutMode::Create.into())
+            .await
+        {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Uploads a blob in pieces. A bucket's object of the same size is left as it is: it was
+    /// written whole or not at all, and checked by its checksum when it was. On a filesystem the
+    /// blob is replaced, since a disk may have lost what it said it had written, and to read a
+    /// file takes about as long as to write it.
+    ///
+    /// # Errors
+    /// When the file can't be read or the store can't be written.
+    pub async fn upload(&self, blob: &Digest, file: &Path) -> Result<(), StorageError> {
+        let key = Key::blob(blob);
+        let mut file = tokio::fs::File::open(file).await?;
+        let size = file.metadata().await?.len();
+        if self.signer.is_some() && self.size(&key).await? == Some(size) {
+            return Ok(());
+        }
+        let mut writer =
+            BufWriter::new(Arc::clone(&self.store), key.0).with_max_concurrency(PARTS_AT_ONCE);
+        if let Err(error) = copy(&mut file, &mut writer).await {
+            // What can't be tidied up costs space alone; the reason is what counts.
+            if let Err(abort) = writer.abort().await {
+                tracing::warn!("an upload was left unfinished in storage: {abort}");
+            }
+            return Err(error);
+        }
+        tokio::io::AsyncWriteExt::shutdown(&mut writer).await?;
+        Ok(())
+    }
+
+    /// The keys of the manifests under an image's name.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub async fn links(&self, image: &str) -> Result<Vec<Key>, StorageError> {
+        let prefix = ObjectPath::from(format!("links/{image}"));
+        let listed = self.store.list(Some(&prefix));
+        Ok(listed
+            .map_ok(|meta| Key(meta.location))
+            .try_collect()
+            .await?)
+    }
+
+    /// Where clients get a key's content by this method.
+    ///
+    /// # Errors
+    /// When no URL can be signed.
+    pub async fn locate(&self, key: &Key, method: Method) -> Result<Location, StorageError> {
+        let Some(signer) = &self.signer else {
+            return Ok(Location::Here);
+        };
+        let url = signer.signed_url(method, &key.0, SIGNED_FOR).await?;
+        let temporary = signer.credentials().get_credential().await?.token.is_some();
+        Ok(Location::Redirect {
+            url: url.into(),
+            max_age: match temporary {
+                true => SIGNED_FOR_SESSION,
+                false => SIGNED_FOR - SIGNED_MARGIN,
+            },
+        })
+    }
+
+    /// Reads a part of a key's content, from byte `start` up to but not including `end`.
+    ///
+    /// # Errors
+    /// When the store can't be read; also in the midst of the stream.
+    pub async fn read(
+        &self,
+        key: &Key,
+        start: u64,
+        end: u64,
+    ) -> Result<BoxStream<'static, Result<Bytes, StorageError>>, StorageError> {
+        let options = GetOptions {
+            range: Some(GetRange::Bounded(start..end)),
+            ..GetOptions::default()
+        };
+        let result = self.store.get_opts(&key.0, options).await?;
+        Ok(match result.payload {
+            GetResultPayload::File(file, _) => pieces::of(file, start, end).boxed(),
+            GetResultPayload::Stream(stream) => stream.map_err(StorageError::from).boxed(),
+        })
+    }
+
+    /// Tries that the store can be written and read.
+    ///
+    /// # Errors
+    /// When it can't.
+    pub async fn probe(&self) -> Result<(), StorageError> {
+        let key = Key(ObjectPath::from("staging/probe"));
+        self.put(&key, Bytes::from_static(b"nixgate")).await?;
+        match self.size(&key).await? {
+            Some(_) => Ok(()),
+            None => Err(StorageError(
+                "what was written can't be found again".to_owned(),
+            )),
+        }
+    }
+}
+
+async fn copy(file: &mut tokio::fs::File, to: &mut BufWriter) -> Result<(), StorageError> {
+    const PIECE: u64 = 1 << 20;
+    loop {
+        let mut piece = Vec::new();
+        if file.take(PIECE).read_to_end(&mut piece).await? == 0 {
+            return Ok(());
+        }
+        to.put(piece.into()).await?;
+    }
+}

@@ -1,0 +1,78 @@
+//! Opening each kind of storage.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::local::LocalFileSystem;
+
+use super::{Storage, StorageError};
+
+/// A file in the making that nobody has written to for so long belongs to a builder that was
+/// killed. Another one that lives may be writing to the same folder.
+const ABANDONED: Duration = Duration::from_secs(3600);
+
+impl Storage {
+    /// A folder, which is created when it isn't there. What killed builders left half written is
+    /// removed.
+    ///
+    /// # Errors
+    /// When it can't be used.
+    pub fn filesystem(folder: &Path) -> Result<Self, StorageError> {
+        let unusable = |error: io::Error| StorageError(format!("{}: {error}", folder.display()));
+        std::fs::create_dir_all(folder).map_err(unusable)?;
+        remove_abandoned(folder).map_err(unusable)?;
+        // Without syncing, a power cut could leave a manifest and lose its layers.
+        let store = LocalFileSystem::new_with_prefix(folder)?.with_fsync(true);
+        Ok(Self {
+            store: Arc::new(store),
+            signer: None,
+        })
+    }
+
+    /// An S3 bucket. Credentials, region and endpoint come from the usual variables
+    /// (`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_REGION`, `AWS_ENDPOINT_URL`) or the
+    /// machine's role. Clients are redirected to presigned URLs.
+    ///
+    /// # Errors
+    /// When the settings don't make a client.
+    pub fn s3(bucket: &str) -> Result<Self, StorageError> {
+        let store = AmazonS3Builder::from_env()
+            .with_bucket_name(bucket)
+            .build()?;
+        Ok(Self::of_s3(store))
+    }
+
+    pub(super) fn of_s3(store: AmazonS3) -> Self {
+        let store = Arc::new(store);
+        Self {
+            store: Arc::clone(&store) as _,
+            signer: Some(store),
+        }
+    }
+}
+
+/// Removes old files in the making, which the store calls `<name>#<number>`. Links are left out:
+/// theirs are small, and there are many folders of them.
+fn remove_abandoned(storage: &Path) -> io::Result<()> {
+    for folder in ["layers", "builds", "manifests"] {
+        let entries = match std::fs::read_dir(storage.join(folder)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            if !entry.file_name().as_encoded_bytes().contains(&b'#') {
+                continue;
+            }
+            let age = entry.metadata()?.modified()?.elapsed();
+            if age.is_ok_and(|age| age > ABANDONED) {
+                tracing::info!(path = %entry.path().display(), "removing half an upload");
+                std::fs::remove_file(entry.path())?;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,96 @@
+//! What the builder tells its operators: log lines and Prometheus metrics.
+
+use std::fmt;
+use std::io::IsTerminal;
+use std::sync::Arc;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+use tracing_subscriber::EnvFilter;
+
+/// Starts logging to stderr. `RUST_LOG` chooses the level, `info` by default.
+pub fn start_logging() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+}
+
+/// Labels of [`Metrics::requests`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RequestLabels {
+    /// `manifest`, `blob`, `tags`, `base` or `other`.
+    pub route: &'static str,
+    /// HTTP status.
+    pub status: u16,
+}
+
+/// Labels of [`Metrics::layers`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct LayerLabels {
+    /// `packed`, or `reused` when an earlier image had the same layer.
+    pub outcome: &'static str,
+}
+
+/// The builder's counters. Cloning shares them.
+#[derive(Clone)]
+pub struct Metrics {
+    /// Processes of Nix that were started, other than [`Metrics::store_checks`].
+    pub nix_processes: Counter,
+    /// Processes of Nix that were started to find out whether the builder is ready.
+    pub store_checks: Counter,
+    /// Requests that were answered.
+    pub requests: Family<RequestLabels, Counter>,
+    /// Layers that images were made of.
+    pub layers: Family<LayerLabels, Counter>,
+    registry: Arc<Registry>,
+}
+
+impl Metrics {
+    /// Fresh counters.
+    #[expect(
+        clippy::new_without_default,
+        reason = "counters are made once, on purpose"
+    )]
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("nixgate");
+        let nix_processes = Counter::default();
+        let store_checks = Counter::default();
+        let requests = Family::default();
+        let layers = Family::default();
+        registry.register(
+            "nix_processes",
+            "Processes of Nix started, other than for readiness",
+            nix_processes.clone(),
+        );
+        registry.register(
+            "store_checks",
+            "Processes of Nix started for readiness",
+            store_checks.clone(),
+        );
+        registry.register("requests", "Requests answered", requests.clone());
+        registry.register("layers", "Layers of the images built", layers.clone());
+        Self {
+            nix_processes,
+            store_checks,
+            requests,
+            layers,
+            registry: Arc::new(registry),
+        }
+    }
+
+    /// The counters in the text format of Prometheus.
+    ///
+    /// # Errors
+    /// Never in practice: writing to a string does not fail.
+    pub fn text(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}

@@ -1,0 +1,82 @@
+# Checks resolve.nix against ./package-set.nix and throws at what differs:
+#   nix-instantiate --eval --strict --read-write-mode nix/tests/resolve.nix
+let
+  resolve =
+    source: names:
+    (import ../resolve.nix {
+      inherit source;
+      system = "x86_64-linux";
+      names = builtins.toJSON names;
+    }).packages;
+
+  set = import ./package-set.nix { system = "x86_64-linux"; };
+  found = drv: attribute: name: version: {
+    state = "derivation";
+    inherit attribute version;
+    inherit (drv) drvPath;
+    pname = name;
+    outputs = [ { name = "out"; path = drv.outPath; } ];
+    mainProgram = null;
+  };
+  state = state: { inherit state; };
+  onlyDefaults = builtins.toFile "set.nix" "{ config, overlays, ... }: { inherit config overlays; }";
+  anyArguments = builtins.toFile "set.nix" "arguments: { \${arguments.system} = 1; }";
+  plainSet = builtins.toFile "set.nix" "{ here = 1; }";
+
+  cases = {
+    plain = found set.plain [ "plain" ] "plain" "2.39.5";
+    described = found set.described [ "described" ] "described-elsewhere" "7" // {
+      mainProgram = "program";
+    };
+    outputs = found set.outputs [ "outputs" ] "specimen" "1.0" // {
+      outputs = [
+        { name = "bin"; path = set.outputs.bin.outPath; }
+        { name = "doc"; path = set.outputs.doc.outPath; }
+      ];
+    };
+    # An output named in the path comes alone, and through the derivation.
+    "outputs.doc" = found set.outputs [ "outputs" "doc" ] "specimen" "1.0" // {
+      outputs = [ { name = "doc"; path = set.outputs.doc.outPath; } ];
+    };
+    # Exact spelling wins; otherwise the first in attrNames order.
+    Mixed = found set.Mixed [ "Mixed" ] "mixed" "1";
+    mixed = found set.MIXED [ "MIXED" ] "upper" "1";
+    "nested.inner.deep" = found set.nested.Inner.deep [ "nested" "Inner" "deep" ] "deep" "3";
+    "7zz" = found set._7zz [ "_7zz" ] "7zz" "9";
+    "2upper" = found set._2Upper [ "_2Upper" ] "2upper" "9";
+
+    nope = state "unknown";
+    "nested.nope" = state "unknown";
+    "text.inside" = state "unknown";
+    "7nope" = state "unknown";
+    "" = state "unknown";
+    set = state "not-a-derivation";
+    "set.of" = state "not-a-derivation";
+    text = state "not-a-derivation";
+    removed = state "refused";
+    "throwingset.inside" = state "refused";
+    broken = state "refused";
+    unfree = state "refused";
+    badoutput = state "refused";
+  };
+  names = builtins.attrNames cases;
+  expected = map (name: cases.${name} // { inherit name; }) names;
+  actual = resolve ./package-set.nix names;
+  # Compares drvPaths as text: == on derivations looks at nothing else.
+  differences = builtins.filter (pair: builtins.toJSON pair.actual != builtins.toJSON pair.expected) (
+    builtins.genList (index: {
+      actual = builtins.elemAt actual index;
+      expected = builtins.elemAt expected index;
+    }) (builtins.length names)
+  );
+
+  states = source: names: map (package: package.state) (resolve source names);
+in
+assert builtins.length actual == builtins.length names;
+assert states onlyDefaults [ "config" "overlays" "system" ] == [ "not-a-derivation" "not-a-derivation" "unknown" ];
+assert states anyArguments [ "x86_64-linux" ] == [ "not-a-derivation" ];
+assert states plainSet [ "here" "there" ] == [ "not-a-derivation" "unknown" ];
+if differences == [ ] then
+  "resolve.nix: ${toString (builtins.length names)} names as expected"
+else
+  throw (builtins.toJSON differences)

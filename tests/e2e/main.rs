@@ -1,0 +1,38 @@
+//! The whole way on real parts: clients → Envoy with the filter → builder → Nix → storage.
+//!
+//! `make test` installs what these need. Tests that count what the builder does, or break
+//! something, start a stack of their own; the rest share one. The Nix store is the machine's, so
+//! what one run built is there for the next.
+
+mod beside_registry;
+mod caching;
+mod coalescing;
+mod configuration;
+mod documentation;
+mod faults;
+mod inside;
+mod long_builds;
+mod lost_blobs;
+mod make_run;
+mod memory;
+mod protocol;
+mod pulls;
+mod queue;
+mod redirects;
+mod refusals;
+mod registry;
+mod slow_reader;
+mod sources;
+mod stopping;
+mod telemetry;
+mod vm_death;
+
+use std::sync::OnceLock;
+
+use nixgate_tests::live::stack::Stack;
+
+/// The stack that tests share which only ask.
+fn shared() -> &'static Stack {
+    static SHARED: OnceLock<Stack> = OnceLock::new();
+    SHARED.get_or_init(|| Stack::start().expect("the stack that tests share starts"))
+}

@@ -1,0 +1,222 @@
+//! `make run`: what it says, and that it leaves nothing behind, however it ends.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+
+use anyhow::{Context, Result, bail};
+use nixgate_tests::live::clients::skopeo;
+use nixgate_tests::live::gated_set::GatedSet;
+use nixgate_tests::live::process::{Process, run};
+use nixgate_tests::live::{http, install, poll, ports, scratch};
+use tempfile::TempDir;
+
+/// A `make run` with a state folder of its own.
+struct MakeRun {
+    process: Process,
+    port: u16,
+    state: TempDir,
+}
+
+impl MakeRun {
+    fn start(configure: impl FnOnce(&mut Command, &Path) -> Result<()>) -> Result<Self> {
+        let state = scratch::folder("make-run-")?;
+        let port = ports::free()?;
+        let mut command = Command::new("make");
+        command
+            .arg("run")
+            .current_dir(install::root())
+            .env("PORT", port.to_string())
+            .env("BUILDER_PORT", ports::free()?.to_string())
+            .env("ADMIN_PORT", ports::free()?.to_string())
+            .env("STATE_DIR", state.path())
+            // Installed once, by the `make test` that runs this, whose own settings are not to
+            // reach the `make` that is tested.
+            .env("TOOLS_DIR", install::tools_dir().canonicalize()?)
+            .env_remove("MAKEFLAGS")
+            .env_remove("MAKELEVEL");
+        configure(&mut command, state.path())?;
+        let process = Process::start(&command, &state.path().join("make.log"))?;
+        Ok(Self {
+            process,
+            port,
+            state,
+        })
+    }
+
+    /// The line that says that all is ready.
+    fn ready(&mut self) -> Result<String> {
+        poll::until("make run is ready", || {
+            if let Ok(Some(status)) = self.process.ended() {
+                return Some(Err(anyhow::anyhow!(
+                    "make run: {status}\n{}",
+                    self.process.log()
+                )));
+            }
+            let log = self.process.log();
+            let line = log.lines().find(|line| line.starts_with("nixgate: ready"));
+            line.map(|line| Ok(line.to_owned()))
+        })?
+    }
+
+    fn end(&mut self) -> Result<ExitStatus> {
+        poll::until("make run ends", || self.process.ended().transpose())?
+    }
+
+    /// Waits until no process is left that has this state folder in its environment or arguments,
+    /// as all have that come from this `make`, Nix and its builders included.
+    fn nothing_is_left(&self) -> Result<()> {
+        poll::until("no process is left", || {
+            self.processes("").is_empty().then_some(())
+        })
+    }
+
+    /// Kills the one process whose program's name begins with `name`.
+    fn kill(&self, name: &str) -> Result<()> {
+        let [process] = &self.processes(name)[..] else {
+            bail!("there is not one process called {name}");
+        };
+        let id = process.file_name().context("a process id")?;
+        run(Command::new("sh")
+            .args(["-c", "kill -s KILL \"$0\""])
+            .arg(id))?;
+        Ok(())
+    }
+
+    /// Those processes, in `/proc`, whose program's name begins with `name`.
+    fn processes(&self, name: &str) -> Vec<PathBuf> {
+        let marker = self.state.path().to_string_lossy().into_owned();
+        let holds = |file: PathBuf| {
+            let content = fs::read(file).unwrap_or_default();
+            String::from_utf8_lossy(&content).contains(&marker)
+        };
+        let named = |process: &Path| {
+            let comm = fs::read_to_string(process.join("comm")).unwrap_or_default();
+            comm.starts_with(name)
+        };
+        fs::read_dir("/proc")
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|process| {
+                named(process)
+                    && ["environ", "cmdline"]
+                        .iter()
+                        .any(|file| holds(process.join(file)))
+            })
+            .collect()
+    }
+}
+
+/// Serves the embedded set, as a new user does, less the time to ask apt for its index.
+fn embedded(_: &mut Command, state: &Path) -> Result<()> {
+    run(Command::new("cp")
+        .arg("--archive")
+        .arg(install::debian_set()?)
+        .arg(state))?;
+    Ok(())
+}
+
+/// Starts `make run` and has it build an image that waits, then tells it to end.
+fn end_amid_a_build(end: impl FnOnce(&MakeRun) -> Result<()>) -> Result<(MakeRun, ExitStatus)> {
+    let mut set = None;
+    let mut make = MakeRun::start(|command, state| {
+        let written = set.insert(GatedSet::write(state)?);
+        command
+            .env("NIXERY_PKGS_PATH", written.folder())
+            .env("NIXGATE_NIX_OPTIONS", GatedSet::nix_options()?);
+        Ok(())
+    })?;
+    make.ready()?;
+    let _caller = http::ask(make.port, "/v2/gated/manifests/latest")?;
+    set.context("the set was written")?.wait_for_start()?;
+    end(&make)?;
+    let status = make.end()?;
+    make.nothing_is_left()?;
+    Ok((make, status))
+}
+
+#[test]
+fn the_ready_line_says_what_to_paste_and_what_is_served() -> Result<()> {
+    let mut make = MakeRun::start(embedded)?;
+    let line = make.ready()?;
+    let image = format!("127.0.0.1:{}/shell/git", make.port);
+    assert!(line.contains(&format!("docker pull {image}")), "{line}");
+    assert!(
+        line.contains("demo") && line.contains("NIXERY_CHANNEL="),
+        "{line}"
+    );
+    skopeo::inspect(&image)?;
+
+    let token = fs::metadata(make.state.path().join("token"))?;
+    assert_eq!(
+        std::os::unix::fs::PermissionsExt::mode(&token.permissions()) & 0o777,
+        0o600
+    );
+    Ok(())
+}
+
+#[test]
+fn ctrl_c_leaves_nothing_behind() -> Result<()> {
+    end_amid_a_build(|make| make.process.signal_group("INT"))?;
+    Ok(())
+}
+
+#[test]
+fn sigterm_to_make_leaves_nothing_behind() -> Result<()> {
+    end_amid_a_build(|make| make.process.signal("TERM"))?;
+    Ok(())
+}
+
+#[test]
+fn killing_make_leaves_nothing_behind() -> Result<()> {
+    let (_, status) = end_amid_a_build(|make| make.process.signal("KILL"))?;
+    assert_eq!(status.signal(), Some(9));
+    Ok(())
+}
+
+#[test]
+fn killing_the_builder_leaves_no_nix_behind() -> Result<()> {
+    let (_, status) = end_amid_a_build(|make| {
+        assert!(!make.processes("nix-store").is_empty(), "Nix builds");
+        make.kill("nixgate")
+    })?;
+    assert!(!status.success());
+    Ok(())
+}
+
+#[test]
+fn when_one_half_ends_the_other_is_ended_and_make_fails() -> Result<()> {
+    for half in ["nixgate", "envoy"] {
+        let mut make = MakeRun::start(embedded)?;
+        make.ready()?;
+        make.kill(half)?;
+        assert!(!make.end()?.success());
+        make.nothing_is_left()?;
+        assert!(
+            make.process.log().contains("what to do"),
+            "{}",
+            make.process.log()
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn a_taken_port_is_named_with_its_variable() -> Result<()> {
+    for variable in ["PORT", "BUILDER_PORT", "ADMIN_PORT"] {
+        let taken = TcpListener::bind("127.0.0.1:0")?;
+        let port = taken.local_addr()?.port().to_string();
+        let mut make = MakeRun::start(|command, _| {
+            command.env(variable, &port);
+            Ok(())
+        })?;
+        assert!(!make.end()?.success());
+        let log = make.process.log();
+        assert!(log.contains(&port) && log.contains(variable), "{log}");
+    }
+    Ok(())
+}

@@ -1,0 +1,205 @@
+//! Hits: what was answered once is answered again without the builder, by every worker.
+
+use nixgate_tests::wasm_host::{Host, Root};
+
+use crate::support::*;
+
+#[test]
+fn a_hit_asks_nobody() {
+    let (mut host, root) = edge();
+    let first = host.get(root, GIT);
+    let callout = host.callout();
+    host.respond(&callout, manifest(b"{}"));
+    let second = host.get(root, "/v2/cacert/git/manifests/latest?ns=x");
+    assert!(host.callouts().is_empty());
+    assert_eq!(host.reply(second), host.reply(first));
+}
+
+/// A callout is answered with a manifest, and the manifest asked for once more.
+fn warm() -> (Host, Root) {
+    let (mut host, root) = edge();
+    host.get(root, GIT);
+    let callout = host.callout();
+    host.respond(&callout, manifest(b"{}"));
+    host.get(root, GIT);
+    (host, root)
+}
+
+#[test]
+fn what_is_asked_often_costs_four_calls_of_the_host() {
+    let (mut host, root) = warm();
+    host.host_calls(root);
+    host.get(root, GIT);
+    assert_eq!(
+        host.host_calls(root),
+        [
+            "proxy_get_header_map_pairs",
+            "proxy_set_property",
+            "proxy_set_property",
+            "proxy_send_local_response"
+        ]
+    );
+}
+
+#[test]
+fn a_workers_copy_follows_the_shared_cache_within_a_second() {
+    let (mut host, root) = edge();
+    let other = host.start(CONFIGURATION).unwrap();
+    host.get(root, GIT);
+    host.get(other, GIT);
+    let [first, second] = <[_; 2]>::try_from(host.callouts()).unwrap();
+    host.respond(&first, manifest(b"{}"));
+    let body = |host: &mut Host| {
+        let stream = host.get(root, GIT);
+        host.reply(stream).body
+    };
+    assert_eq!(body(&mut host), b"{}");
+    // The other worker heard of a newer one.
+    host.respond(&second, manifest(b"{ }"));
+    host.advance(1);
+    assert_eq!(body(&mut host), b"{ }");
+}
+
+#[test]
+fn what_others_wrote_into_the_shared_cache_is_not_served() {
+    let (mut host, root) = warm();
+    host.spoil_shared_data(b"{}", b"[]");
+    let copied = host.get(root, GIT);
+    assert_eq!(
+        host.reply(copied).body,
+        b"{}",
+        "the copy is the worker's own"
+    );
+    host.advance(1);
+    let spoiled = host.get(root, GIT);
+    assert!(is_paused(&mut host, spoiled), "the builder is asked again");
+}
+
+#[test]
+fn head_is_answered_by_what_get_brought() {
+    let (mut host, root) = edge();
+    host.get(root, GIT);
+    let callout = host.callout();
+    host.respond(&callout, manifest(b"{}"));
+    let headers = [
+        (":method", "HEAD"),
+        (":path", GIT),
+        (":authority", "registry"),
+    ];
+    let head = host.request(root, &headers);
+    // Envoy takes the length from the body, and then leaves the body away.
+    assert_eq!(host.reply(head).body, b"{}");
+}
+
+#[test]
+fn all_workers_share_what_one_has_learned() {
+    let (mut host, root) = edge();
+    let other = host.start(CONFIGURATION).unwrap();
+    let stream = host.get(root, GIT);
+    let callout = host.callout();
+    host.respond(&callout, manifest(b"{}"));
+    let hit = host.get(other, GIT);
+    assert_eq!(host.reply(hit), host.reply(stream));
+    assert!(host.callouts().is_empty());
+}
+
+#[test]
+fn each_worker_is_woken_for_its_own_streams() {
+    let (mut host, root) = edge();
+    let other = host.start(CONFIGURATION).unwrap();
+    let streams = [host.get(root, GIT), host.get(other, GIT)];
+    let callouts = host.callouts();
+    assert_eq!(callouts.len(), 2, "workers don't wait for each other");
+    for callout in &callouts {
+        host.respond(callout, manifest(b"{}"));
+    }
+    assert_eq!(statuses(&mut host, &streams), [200, 200]);
+}
+
+#[test]
+fn an_answer_is_repeated_until_it_expires() {
+    let (mut host, root) = edge();
+    host.get(root, GIT);
+    let callout = host.callout();
+    host.respond(&callout, manifest(b"{}"));
+    host.advance(299);
+    let fresh = host.get(root, GIT);
+    assert_eq!(host.reply(fresh).status, 200);
+    host.advance(1);
+    let expired = host.get(root, GIT);
+    assert!(is_paused(&mut host, expired));
+}
+
+#[test]
+fn an_expired_manifest_is_better_than_no_builder() {
+    let (mut host, root) = edge();
+    host.get(root, GIT);
+    let callout = host.callout();
+    host.respond(&callout, manifest(b"old"));
+    host.advance(300);
+    let stream = host.get(root, GIT);
+    let callout = host.callout();
+    host.respond(&callout, envoys_own(503));
+    let reply = host.reply(stream);
+    assert_eq!(
+        (reply.status, reply.body.as_slice()),
+        (200, b"old".as_slice())
+    );
+    let next = host.get(root, GIT);
+    assert!(is_paused(&mut host, next), "the builder is asked again");
+}
+
+#[test]
+fn a_refusal_is_repeated_only_as_long_as_the_builder_says() {
+    let (mut host, root) = edge();
+    let stream = host.get(root, GIT);
+    let callout = host.callout();
+    let body = br#"{"errors":[{"code":"MANIFEST_UNKNOWN"}]}"#;
+    host.respond(
+        &callout,
+        builder(404, &[("cache-control", "max-age=30")], body),
+    );
+    let again = host.get(root, GIT);
+    assert_eq!(host.reply(again), host.reply(stream));
+    host.advance(30);
+    let later = host.get(root, GIT);
+    assert!(is_paused(&mut host, later));
+}
+
+#[test]
+fn a_manifest_that_is_not_what_it_says_is_neither_served_nor_kept() {
+    let (mut host, root) = edge();
+    let stream = host.get(root, GIT);
+    let callout = host.callout();
+    let mut forged = manifest(b"{}");
+    forged.body = b"{ }".to_vec();
+    host.respond(&callout, forged);
+    assert_eq!(host.reply(stream).status, 503);
+    let again = host.get(root, GIT);
+    assert!(is_paused(&mut host, again));
+}
+
+#[test]
+fn the_cache_keeps_its_bound_and_what_is_newest() {
+    const MAX_BYTES: usize = 1 << 20;
+    let mut host = Host::new(&[("TOKEN", TOKEN)]);
+    let configuration = format!(
+        r#"{{"builder": {{"cluster": "b", "token_env": "TOKEN"}}, "cache": {{"max_bytes": {MAX_BYTES}}}}}"#
+    );
+    let root = host.start(&configuration).unwrap();
+    let body = vec![b'x'; 60_000];
+    for number in 0..60 {
+        let path = format!("/v2/p{number}/manifests/latest");
+        host.get(root, &path);
+        let callout = host.callout();
+        host.respond(&callout, manifest(&body));
+        let hit = host.get(root, &path);
+        assert_eq!(host.reply(hit).body, body, "{path}");
+    }
+    // Directories come on top, and are small.
+    assert!(
+        host.shared_bytes() < MAX_BYTES + (8 << 10),
+        "{}",
+        host.shared_bytes()
+    );
+}

@@ -1,0 +1,5 @@
+//! What the tests of nixgate's parts stand on.
+
+#[cfg(feature = "e2e")]
+pub mod live;
+pub mod wasm_host;

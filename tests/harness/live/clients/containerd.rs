@@ -1,0 +1,98 @@
+//! containerd and its `ctr`: what Docker and Kubernetes pull and run images with.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Result, anyhow};
+use tempfile::TempDir;
+
+use crate::live::process::{self, Process};
+use crate::live::{poll, scratch};
+
+/// A containerd with no image yet.
+#[derive(Debug)]
+pub struct Containerd {
+    _daemon: Process,
+    folder: TempDir,
+    run: TempDir,
+}
+
+impl Containerd {
+    /// Starts a containerd with folders and a socket of its own.
+    ///
+    /// # Errors
+    /// When it ends instead, with its log.
+    pub fn start() -> Result<Self> {
+        let folder = scratch::folder("containerd-")?;
+        let run = scratch::run_folder()?;
+        let path = |name: &str| folder.path().join(name);
+        let socket = socket(&run);
+        let config = path("config.toml");
+        fs::write(
+            &config,
+            format!(
+                "version = 2\nroot = {:?}\nstate = {:?}\n\
+                 disabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n\
+                 [grpc]\naddress = {:?}\n",
+                path("root"),
+                run.path().join("state"),
+                socket
+            ),
+        )?;
+        let mut command = Command::new("containerd");
+        command.arg("--config").arg(&config);
+        let mut daemon = Process::start(&command, &path("log"))?;
+        poll::until("containerd answers", || {
+            if let Ok(Some(status)) = daemon.ended() {
+                return Some(Err(anyhow!("containerd: {status}\n{}", daemon.log())));
+            }
+            let mut version = Command::new("ctr");
+            version.arg("--address").arg(&socket).arg("version");
+            process::run(&mut version).ok().map(|_| Ok(()))
+        })??;
+        Ok(Self {
+            _daemon: daemon,
+            folder,
+            run,
+        })
+    }
+
+    fn ctr(&self) -> Command {
+        let mut command = Command::new("ctr");
+        command.arg("--address").arg(socket(&self.run));
+        command
+    }
+
+    /// Pulls an image; its reference needs a tag.
+    ///
+    /// # Errors
+    /// When ctr fails.
+    pub fn pull(&self, image: &str) -> Result<()> {
+        process::run(self.ctr().args(["images", "pull", "--plain-http", image]))?;
+        Ok(())
+    }
+
+    /// Runs a command in a container of an image that was pulled.
+    ///
+    /// # Errors
+    /// When the command or ctr fails, with what was printed.
+    pub fn run(&self, image: &str, command: &[&str]) -> Result<String> {
+        process::run(
+            self.ctr()
+                .args(["run", "--rm", image, "test"])
+                .args(command),
+        )
+    }
+}
+
+fn socket(run: &TempDir) -> PathBuf {
+    run.path().join("socket")
+}
+
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        scratch::unmount(self.folder.path());
+        scratch::unmount(self.run.path());
+    }
+}

@@ -1,0 +1,78 @@
+//! dockerd, for `docker` on the command line.
+
+use std::process::Command;
+
+use anyhow::{Result, anyhow};
+use tempfile::TempDir;
+
+use crate::live::process::{self, Process};
+use crate::live::{poll, scratch};
+
+/// A dockerd with no image yet.
+#[derive(Debug)]
+pub struct Docker {
+    daemon: Process,
+    folder: TempDir,
+    run: TempDir,
+}
+
+impl Docker {
+    /// Starts a dockerd with folders and a socket of its own, and without networks: it pulls and
+    /// runs, and touches nothing of the machine's.
+    ///
+    /// # Errors
+    /// When it ends instead, with its log.
+    pub fn start() -> Result<Self> {
+        let folder = scratch::folder("docker-")?;
+        let run = scratch::run_folder()?;
+        let mut command = Command::new("dockerd");
+        command.arg("--data-root").arg(folder.path().join("data"));
+        command.arg("--exec-root").arg(run.path().join("exec"));
+        command.arg("--pidfile").arg(run.path().join("pid"));
+        command
+            .args(["--host", &host(&run)])
+            .args(["--storage-driver=overlay2", "--bridge=none"])
+            .args(["--iptables=false", "--ip6tables=false"])
+            .args(["--ip-forward=false"])
+            .args(["--exec-opt", "native.cgroupdriver=cgroupfs"]);
+        let daemon = Process::start(&command, &folder.path().join("log"))?;
+        let mut docker = Self {
+            daemon,
+            folder,
+            run,
+        };
+        poll::until("dockerd answers", || match docker.daemon.ended() {
+            Ok(Some(status)) => Some(Err(anyhow!("dockerd: {status}\n{}", docker.daemon.log()))),
+            _ => docker.command(&["version"]).ok().map(|_| Ok(())),
+        })??;
+        Ok(docker)
+    }
+
+    /// The value of `DOCKER_HOST` for this daemon.
+    pub fn host(&self) -> String {
+        host(&self.run)
+    }
+
+    /// Runs `docker` with these arguments and returns what it printed.
+    ///
+    /// # Errors
+    /// When docker fails.
+    pub fn command(&self, arguments: &[&str]) -> Result<String> {
+        process::run(
+            Command::new("docker")
+                .env("DOCKER_HOST", self.host())
+                .args(arguments),
+        )
+    }
+}
+
+fn host(run: &TempDir) -> String {
+    format!("unix://{}", run.path().join("socket").display())
+}
+
+impl Drop for Docker {
+    fn drop(&mut self) {
+        scratch::unmount(self.folder.path());
+        scratch::unmount(self.run.path());
+    }
+}

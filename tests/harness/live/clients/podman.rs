@@ -1,0 +1,87 @@
+//! podman: pulls images and runs them.
+
+use std::process::Command;
+
+use anyhow::Result;
+use tempfile::TempDir;
+
+use crate::live::process::run;
+use crate::live::scratch;
+
+/// A podman with no image yet.
+#[derive(Debug)]
+pub struct Podman {
+    folder: TempDir,
+    run: TempDir,
+}
+
+impl Podman {
+    /// A podman with storage of its own.
+    ///
+    /// # Errors
+    /// When its folder can't be made.
+    pub fn new() -> Result<Self> {
+        Ok(Self {
+            folder: scratch::folder("podman-")?,
+            run: scratch::run_folder()?,
+        })
+    }
+
+    fn command(&self) -> Command {
+        let run = |name: &str| self.run.path().join(name);
+        let mut command = Command::new("podman");
+        command.arg("--root").arg(self.folder.path().join("root"));
+        command.arg("--runroot").arg(run("root"));
+        command.arg("--tmpdir").arg(run("tmp"));
+        // None of these asks for systemd, which containers and CI machines lack.
+        command.args(["--storage-driver", "overlay", "--runtime", "runc"]);
+        command.args(["--cgroup-manager", "cgroupfs", "--events-backend", "file"]);
+        command
+    }
+
+    /// Pulls an image.
+    ///
+    /// # Errors
+    /// When podman fails.
+    pub fn pull(&self, image: &str) -> Result<()> {
+        run(self
+            .command()
+            .args(["pull", "--quiet", "--tls-verify=false", image]))?;
+        Ok(())
+    }
+
+    /// Runs a command in a container of an image that was pulled.
+    ///
+    /// # Errors
+    /// When the command or podman fails, with what was printed.
+    pub fn run(&self, image: &str, command: &[&str]) -> Result<String> {
+        self.run_with(&["--network=none"], image, command)
+    }
+
+    /// As [`Podman::run`], with options of `podman run`.
+    ///
+    /// # Errors
+    /// When the command or podman fails, with what was printed.
+    pub fn run_with(&self, options: &[&str], image: &str, command: &[&str]) -> Result<String> {
+        run(self
+            .command()
+            .args(["run", "--rm", "--pull=never"])
+            // podman raises these limits to its own, which not every root may do.
+            .args([
+                "--ulimit",
+                "nofile=1024:1024",
+                "--ulimit",
+                "nproc=1024:1024",
+            ])
+            .args(options)
+            .arg(image)
+            .args(command))
+    }
+}
+
+impl Drop for Podman {
+    fn drop(&mut self) {
+        scratch::unmount(self.folder.path());
+        scratch::unmount(self.run.path());
+    }
+}

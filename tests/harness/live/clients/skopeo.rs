@@ -1,0 +1,44 @@
+//! skopeo: copies images between places.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Result;
+use serde_json::Value;
+
+use crate::live::process::run;
+
+/// Copies an image into `folder`, verifying every digest on the way.
+///
+/// # Errors
+/// When skopeo fails.
+pub fn copy(image: &str, folder: &Path) -> Result<()> {
+    run(Command::new("skopeo")
+        .args(["copy", "--quiet", "--src-tls-verify=false"])
+        .arg(format!("docker://{image}"))
+        .arg(format!("dir:{}", folder.display())))?;
+    Ok(())
+}
+
+/// Pushes the image that [`copy`] brought into `folder`.
+///
+/// # Errors
+/// When skopeo fails.
+pub fn push(folder: &Path, image: &str) -> Result<()> {
+    run(Command::new("skopeo")
+        .args(["copy", "--quiet", "--dest-tls-verify=false"])
+        .arg(format!("dir:{}", folder.display()))
+        .arg(format!("docker://{image}")))?;
+    Ok(())
+}
+
+/// What skopeo says of an image.
+///
+/// # Errors
+/// When skopeo fails.
+pub fn inspect(image: &str) -> Result<Value> {
+    let printed = run(Command::new("skopeo")
+        .args(["inspect", "--tls-verify=false"])
+        .arg(format!("docker://{image}")))?;
+    Ok(serde_json::from_str(&printed)?)
+}

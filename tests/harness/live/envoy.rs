@@ -1,0 +1,243 @@
+//! An Envoy with the filter, configured by the files below `envoy/`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, anyhow, ensure};
+
+use crate::live::builder::TOKEN;
+use crate::live::http::get;
+use crate::live::process::Process;
+use crate::live::{install, poll, ports};
+
+/// Where a shipped configuration says that the filter's module is.
+const MODULE: &str = "target/wasm32-wasip1/wasm/nixgate_filter.wasm";
+
+/// Which Envoy to start, and how.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The release.
+    pub version: &'static str,
+    /// Worker threads. Each has a VM of its own, with its own flights; the cache is shared.
+    pub workers: u16,
+    /// The port of another registry, which has the names that are not below `nix/`.
+    pub beside: Option<u16>,
+    /// The filter, when it is not the one that is shipped.
+    pub filter: Option<PathBuf>,
+    /// What the shipped configuration says once, and what this Envoy's says instead.
+    pub changes: Vec<(&'static str, String)>,
+}
+
+impl Settings {
+    /// Has the configuration say something else.
+    #[must_use]
+    pub fn with(mut self, shipped: &'static str, ours: impl Into<String>) -> Self {
+        self.changes.push((shipped, ours.into()));
+        self
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            version: install::ENVOY_VERSIONS[0],
+            workers: 2,
+            beside: None,
+            filter: None,
+            changes: Vec::new(),
+        }
+    }
+}
+
+/// An Envoy that listens.
+#[derive(Debug)]
+pub struct Envoy {
+    process: Process,
+    port: u16,
+    admin_port: u16,
+    filter_config: PathBuf,
+}
+
+impl Envoy {
+    /// Starts an Envoy in front of a builder's port. Its files are in the folder `state`.
+    ///
+    /// # Errors
+    /// When it ends instead, with its log.
+    pub fn start(settings: Settings, builder_port: u16, state: &Path) -> Result<Self> {
+        let (port, admin_port) = (ports::free()?, ports::free()?);
+        let (config, filter_config) = (state.join("envoy.yaml"), state.join("filter.yaml"));
+        let mut ports = vec![(8080, port), (8081, builder_port), (9901, admin_port)];
+        let module = settings.filter.map_or_else(install::filter, Ok)?;
+        let (mut rendered, mut filter) = match settings.beside {
+            None => {
+                let file = ("envoy/standalone/filter.yaml", filter_config.as_path());
+                (
+                    render("envoy/standalone/envoy.yaml", &ports, file)?,
+                    render(file.0, &[], (MODULE, &module))?,
+                )
+            }
+            Some(other) => {
+                ports.push((5000, other));
+                let file = "envoy/beside-registry/envoy.yaml";
+                (render(file, &ports, (MODULE, &module))?, String::new())
+            }
+        };
+        for (shipped, ours) in settings.changes {
+            let file = if filter.contains(shipped) {
+                &mut filter
+            } else {
+                &mut rendered
+            };
+            *file = replace(file, shipped, &ours)?;
+        }
+        fs::write(&filter_config, filter)?;
+        fs::write(&config, rendered)?;
+        let mut command = Command::new(install::envoy(settings.version)?);
+        command
+            .args(["--disable-hot-restart", "--log-level", "info"])
+            // Tests wait for lines of the access log, which is written each 10 s otherwise.
+            .args(["--file-flush-interval-msec", "50"])
+            .args(["--concurrency", &settings.workers.to_string(), "-c"])
+            .arg(&config)
+            .env("NIXGATE_TOKEN", TOKEN)
+            .current_dir(install::root());
+        let mut process = Process::start(&command, &state.join("envoy.log"))?;
+        poll::until("Envoy is ready", || {
+            if let Ok(Some(status)) = process.ended() {
+                return Some(Err(anyhow!("Envoy: {status}\n{}", process.log())));
+            }
+            let answer = get(admin_port, "/ready").ok()?;
+            answer.status.is_success().then_some(Ok(()))
+        })??;
+        Ok(Self {
+            process,
+            port,
+            admin_port,
+            filter_config,
+        })
+    }
+
+    /// Its port on loopback.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// What it logged so far, requests included.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// Delivers another configuration of the filter: the shipped one with one text for another.
+    /// Says whether Envoy took it.
+    ///
+    /// # Errors
+    /// When the shipped one does not have the text, or Envoy doesn't say anything.
+    pub fn deliver(&self, shipped: &str, ours: &str) -> Result<bool> {
+        let config = replace(&shipped_filter_config()?, shipped, ours)?;
+        let before = self.deliveries()?;
+        let new = self.filter_config.with_extension("new");
+        fs::write(&new, config)?;
+        fs::rename(&new, &self.filter_config)?;
+        poll::until("Envoy has read the filter's configuration", || {
+            let [taken, refused] = self.deliveries().ok()?;
+            (before != [taken, refused]).then_some(taken > before[0])
+        })
+    }
+
+    /// How many configurations of the filter it has taken, and how many refused.
+    fn deliveries(&self) -> Result<[u64; 2]> {
+        let count = |name| self.stat(&format!("http_filter.nixgate.{name}"));
+        Ok([count("update_success")?, count("update_rejected")?])
+    }
+
+    /// The number of the one statistic whose name ends so.
+    ///
+    /// # Errors
+    /// When there is no such statistic, or Envoy does not answer.
+    pub fn stat(&self, name: &str) -> Result<u64> {
+        let stats = get(self.admin_port, "/stats")?.text();
+        let mut found = stats.lines().filter_map(|line| line.rsplit_once(": "));
+        let (_, value) = found
+            .find(|(stat, _)| stat.ends_with(name))
+            .with_context(|| format!("no statistic {name} in\n{stats}"))?;
+        value.parse().with_context(|| format!("{name} is {value}"))
+    }
+
+    /// Its statistics as Prometheus reads them.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn prometheus(&self) -> Result<String> {
+        Ok(get(self.admin_port, "/stats/prometheus")?.text())
+    }
+
+    /// How much memory it has now, in bytes.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn resident_bytes(&self) -> Result<u64> {
+        self.process.resident_bytes()
+    }
+
+    /// Waits until it holds that many requests of clients.
+    ///
+    /// # Errors
+    /// When it never does.
+    pub fn wait_until_it_holds(&self, requests: u64) -> Result<()> {
+        poll::until(&format!("Envoy holds {requests} requests"), || {
+            (self.active_requests().ok()? == requests).then_some(())
+        })
+    }
+
+    /// How many requests of clients it holds now.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    fn active_requests(&self) -> Result<u64> {
+        let stats = get(self.admin_port, "/stats?filter=downstream_rq_active")?.text();
+        // One line for the listener's requests, one for the admin's own, which this is.
+        let line = stats
+            .lines()
+            .find(|line| line.starts_with("http.") && !line.starts_with("http.admin."))
+            .with_context(|| format!("no count of requests in {stats:?}"))?;
+        let count = line.rsplit(' ').next().unwrap_or_default();
+        count
+            .parse()
+            .with_context(|| format!("not a count: {line}"))
+    }
+}
+
+/// A shipped configuration with other ports, and one path instead of another.
+fn render(file: &str, ports: &[(u16, u16)], path: (&str, &Path)) -> Result<String> {
+    let mut config = fs::read_to_string(install::root().join(file))?;
+    let port = |number| format!("port_value: {number}");
+    let ports = ports
+        .iter()
+        .map(|&(shipped, ours)| (port(shipped), port(ours)));
+    let path = (path.0.to_owned(), path.1.display().to_string());
+    // Marked first: a port that the system chose may be one that is still to be replaced.
+    let replacements: Vec<_> = ports.chain([path]).enumerate().collect();
+    for (index, (shipped, _)) in &replacements {
+        config = replace(&config, shipped, &format!("@{index}@"))
+            .with_context(|| format!("in {file}"))?;
+    }
+    for (index, (_, ours)) in &replacements {
+        config = config.replace(&format!("@{index}@"), ours);
+    }
+    Ok(config)
+}
+
+/// The shipped configuration of the filter that is delivered to a standalone Envoy.
+fn shipped_filter_config() -> Result<String> {
+    let module = install::filter()?;
+    render("envoy/standalone/filter.yaml", &[], (MODULE, &module))
+}
+
+fn replace(config: &str, shipped: &str, ours: &str) -> Result<String> {
+    ensure!(
+        config.matches(shipped).count() == 1,
+        "the configuration is to say \"{shipped}\" once: the run script relies on it too"
+    );
+    Ok(config.replace(shipped, ours))
+}

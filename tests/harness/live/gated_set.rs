@@ -1,0 +1,123 @@
+//! A package set whose builds wait for the test: what happens while an image is built can be
+//! tested without guessing how long that takes.
+//!
+//! | package | its build |
+//! | --- | --- |
+//! | `gated` | says that it started, then waits until the test opens the gate |
+//! | `broken` | prints a line and fails |
+//! | `large` | writes 44 MiB that can't be compressed |
+//! | `cacert`, `iana-etc` | are in every image, and empty here |
+//!
+//! The derivations name the set's own folder, so that no earlier test has built them already.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use crate::live::{builder, install, poll};
+
+/// What the failing build prints.
+pub const BROKEN_LOG: &str = "this build fails on purpose";
+
+/// The set, in a folder of the test's.
+#[derive(Debug)]
+pub struct GatedSet {
+    folder: PathBuf,
+}
+
+impl GatedSet {
+    /// Writes the set into `folder`, which is to exist.
+    ///
+    /// # Errors
+    /// When it can't.
+    pub fn write(folder: &Path) -> Result<Self> {
+        let set = Self {
+            folder: folder.join("gated-set"),
+        };
+        fs::create_dir(&set.folder)?;
+        let gate = folder.display();
+        fs::write(
+            set.folder.join("default.nix"),
+            format!(
+                r#"{{ system ? builtins.currentSystem }}:
+let
+  package = name: script: derivation {{
+    name = "${{name}}-1";
+    pname = name;
+    version = "1";
+    system = builtins.currentSystem;
+    builder = "/bin/sh";
+    PATH = "/usr/bin:/bin";
+    gate = "{gate}";
+    args = [ "-c" script ];
+  }};
+in
+{{
+  gated = package "gated" ''
+    : > "$gate/started"
+    until test -e "$gate/open"; do sleep 0.02; done
+    mkdir -p $out/bin
+    echo gated > $out/bin/gated
+  '';
+  broken = package "broken" "echo {BROKEN_LOG} >&2; exit 1";
+  large = package "large" "mkdir $out; head -c 46137344 /dev/urandom > $out/noise";
+  cacert = package "cacert" "mkdir -p $out/etc";
+  iana-etc = package "iana-etc" "mkdir -p $out/etc";
+}}
+"#
+            ),
+        )?;
+        Ok(set)
+    }
+
+    /// The folder with the set's `default.nix`.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// A builder's settings that serve this set from `state`.
+    ///
+    /// # Errors
+    /// When Nix's options for this machine can't be found out.
+    pub fn settings(&self, state: &Path) -> Result<builder::Settings> {
+        let settings = builder::Settings {
+            package_set: self.folder.clone(),
+            state: state.to_path_buf(),
+            environment: Vec::new(),
+        };
+        Ok(settings.with("NIXGATE_NIX_OPTIONS", Self::nix_options()?))
+    }
+
+    /// Nix's options for this set: the builds see the gate, which a sandbox would hide.
+    ///
+    /// # Errors
+    /// When Nix's options for this machine can't be found out.
+    pub fn nix_options() -> Result<OsString> {
+        Ok(install::nix_options()?
+            .replace("sandbox=true", "sandbox=false")
+            .into())
+    }
+
+    /// Waits until the build of `gated` runs.
+    ///
+    /// # Errors
+    /// When it doesn't.
+    pub fn wait_for_start(&self) -> Result<()> {
+        let started = self.gate("started");
+        poll::until("the gated build runs", || started.exists().then_some(()))
+    }
+
+    /// Lets the build of `gated` end.
+    ///
+    /// # Errors
+    /// When the file can't be written.
+    pub fn open(&self) -> Result<()> {
+        Ok(fs::write(self.gate("open"), "")?)
+    }
+
+    fn gate(&self, name: &str) -> PathBuf {
+        self.folder.with_file_name(name)
+    }
+}

@@ -1,0 +1,25 @@
+//! Real programs on loopback, for the end-to-end tests.
+//!
+//! ```text
+//!   clients ──────────► stack ── envoy ──► builder ──► Nix, files or s3
+//!                         │            └─► stub_builder, for its bad days
+//!   skopeo, podman,       │
+//!   containerd, http      │      └──► docker_registry (another registry, for what is not ours)
+//!                         └── process, ports, scratch, install, poll
+//! ```
+
+pub mod builder;
+pub mod clients;
+pub mod docker_registry;
+pub mod envoy;
+pub mod gated_set;
+pub mod http;
+pub mod install;
+pub mod limited_filter;
+pub mod poll;
+pub mod ports;
+pub mod process;
+pub mod s3;
+pub mod scratch;
+pub mod stack;
+pub mod stub_builder;

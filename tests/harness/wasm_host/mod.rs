@@ -1,0 +1,371 @@
+//! A proxy-wasm host on wasmtime, in which the filter runs as it does in Envoy.
+//!
+//! ```text
+//!   Host ── World: shared data, queues, clock          (what all Envoy workers share)
+//!     ├── vm 0 ── root contexts ── streams             (a worker: one VM, one thread)
+//!     └── vm 1 ── …
+//! ```
+//!
+//! It does what Envoy was seen to do where the filter could come to rely on the opposite:
+//!
+//! - A local reply is sent, and its stream ended, after the callback that asked for it.
+//! - A message in a queue wakes the root that registered the queue, in a callback of its own.
+//! - A context that has gone can't become the effective one (`BadArgument`).
+//! - The answer to a callout is lost when the context that sent it has gone.
+//! - The first insertion of a key into shared data succeeds whatever it compares by.
+//! - An empty buffer is a null pointer.
+//! - A callback that the module does not export is not called, and the same as one that does
+//!   nothing.
+//! - A root's timer, when it has one, runs as time goes by.
+//!
+//! Tests speak of requests, callouts and answers, so that the filter can be rebuilt inside; of
+//! single calls only where their number is the point, since each costs Envoy a microsecond. A trap in the VM fails the test with its backtrace.
+
+mod abi;
+mod header_map;
+mod module;
+mod state;
+mod wasi;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use wasmtime::{Instance, Linker, Store, WasmParams, WasmResults};
+
+pub use module::{bytes as module_bytes, exports as module_exports, imports as module_imports};
+pub use state::{Callout, Headers, LogLine, Outcome, Reply, Response};
+
+use state::{State, World};
+
+/// A root context: one configuration of the filter in one VM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Root {
+    vm: usize,
+    context: u32,
+}
+
+/// One HTTP request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stream {
+    vm: usize,
+    context: u32,
+}
+
+/// The second at which the clock of every new [`Host`] stands.
+pub const START: u64 = 1_700_000_000;
+
+struct Vm {
+    store: Store<State>,
+    instance: Instance,
+    next_context: u32,
+}
+
+/// A host with any number of VMs.
+pub struct Host {
+    world: Rc<RefCell<World>>,
+    environment: Vec<(String, String)>,
+    vms: Vec<Vm>,
+}
+
+impl Host {
+    /// A host whose VMs see these environment variables.
+    pub fn new(environment: &[(&str, &str)]) -> Self {
+        let environment = environment.iter();
+        Self {
+            world: Rc::new(RefCell::new(World::new(START))),
+            environment: environment
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
+            vms: Vec::new(),
+        }
+    }
+
+    /// Starts another VM, as for one more worker, and configures a root context in it.
+    ///
+    /// # Errors
+    /// What the filter logged when it refused the configuration.
+    pub fn start(&mut self, configuration: &str) -> Result<Root, Vec<LogLine>> {
+        let (engine, module) = module::compiled();
+        let state = State::new(Rc::clone(&self.world), self.vms.len(), &self.environment);
+        let mut store = Store::new(engine, state);
+        let mut linker = Linker::new(engine);
+        abi::define(&mut linker).expect("the functions of the ABI have distinct names");
+        wasi::define(&mut linker).expect("the functions of WASI have distinct names");
+        linker
+            .define_unknown_imports_as_traps(module)
+            .expect("imports are functions");
+        let instance = linker
+            .instantiate(&mut store, module)
+            .expect("the module can be instantiated");
+        self.vms.push(Vm {
+            store,
+            instance,
+            next_context: 1,
+        });
+        let vm = self.vms.len() - 1;
+        let () = self.call(vm, 0, "_initialize", ());
+        self.reconfigure(vm, configuration)
+    }
+
+    /// Gives the VM of a root a further root context, as Envoy does when a listener is updated.
+    /// The older one stays.
+    ///
+    /// # Errors
+    /// What the filter logged when it refused the configuration.
+    pub fn update(&mut self, root: Root, configuration: &str) -> Result<Root, Vec<LogLine>> {
+        self.reconfigure(root.vm, configuration)
+    }
+
+    fn reconfigure(&mut self, vm: usize, configuration: &str) -> Result<Root, Vec<LogLine>> {
+        let context = self.new_context(vm, 0);
+        let size = u32::try_from(configuration.len()).expect("a short configuration");
+        self.state(vm).configuration = configuration.as_bytes().to_vec();
+        let started: u32 = self.call(vm, context, "proxy_on_vm_start", (context, 0_u32));
+        assert_eq!(started, 1, "the VM starts whatever its configuration");
+        let configured: u32 = self.call(vm, context, "proxy_on_configure", (context, size));
+        match configured {
+            0 => Err(self.state(vm).log.clone()),
+            _ => Ok(Root { vm, context }),
+        }
+    }
+
+    fn new_context(&mut self, vm: usize, parent: u32) -> u32 {
+        let context = self.vms[vm].next_context;
+        self.vms[vm].next_context += 1;
+        self.state(vm).contexts.insert(context);
+        self.call_back(vm, context, "proxy_on_context_create", (context, parent));
+        context
+    }
+
+    /// Sends a request with these headers, pseudo-headers included.
+    pub fn request(&mut self, root: Root, headers: &[(&str, &str)]) -> Stream {
+        let headers = headers.iter();
+        let headers = headers
+            .map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec()))
+            .collect();
+        self.request_bytes(root, headers)
+    }
+
+    /// Sends a request with headers whose values may be any bytes.
+    pub fn request_bytes(&mut self, root: Root, headers: Headers) -> Stream {
+        let vm = root.vm;
+        let context = self.new_context(vm, root.context);
+        let count = u32::try_from(headers.len()).expect("a few headers");
+        self.state(vm).begin_stream(context, headers);
+        let parameters = (context, count, 1_u32);
+        let action: u32 = self.call(vm, context, "proxy_on_request_headers", parameters);
+        self.state(vm).after_headers(context, action);
+        self.settle();
+        Stream { vm, context }
+    }
+
+    /// Sends a `GET`.
+    pub fn get(&mut self, root: Root, path: &str) -> Stream {
+        self.request(
+            root,
+            &[
+                (":method", "GET"),
+                (":path", path),
+                (":authority", "registry"),
+            ],
+        )
+    }
+
+    /// What has become of a request.
+    pub fn outcome(&mut self, stream: Stream) -> Outcome {
+        self.state(stream.vm).outcome(stream.context)
+    }
+
+    /// The reply that a request got.
+    ///
+    /// # Panics
+    /// When it has none.
+    pub fn reply(&mut self, stream: Stream) -> Reply {
+        match self.outcome(stream) {
+            Outcome::Replied(reply) => reply,
+            other => panic!("no reply, but {other:?}"),
+        }
+    }
+
+    /// Ends a request, as when the client closes its connection.
+    pub fn leave(&mut self, stream: Stream) {
+        self.end(stream.vm, stream.context);
+        self.settle();
+    }
+
+    /// The callouts that were sent since the last time, of all VMs.
+    pub fn callouts(&mut self) -> Vec<Callout> {
+        let vms = self.vms.iter_mut();
+        vms.flat_map(|vm| std::mem::take(&mut vm.store.data_mut().sent))
+            .collect()
+    }
+
+    /// The one callout that was sent since the last time.
+    ///
+    /// # Panics
+    /// When there was none or more than one.
+    pub fn callout(&mut self) -> Callout {
+        let [callout] = <[Callout; 1]>::try_from(self.callouts()).expect("one callout");
+        callout
+    }
+
+    /// Lets the response to a callout arrive.
+    pub fn respond(&mut self, callout: &Callout, response: Response) {
+        let (vm, token) = (callout.vm, callout.token);
+        assert!(self.state(vm).open.remove(&token), "it was answered before");
+        let context = callout.context;
+        if !self.state(vm).contexts.contains(&context) {
+            return;
+        }
+        let size = |length: usize| u32::try_from(length).expect("a small response");
+        let parameters = (
+            context,
+            token,
+            size(response.headers.len()),
+            size(response.body.len()),
+            0_u32,
+        );
+        self.state(vm).response = Some(response);
+        let () = self.call(vm, context, "proxy_on_http_call_response", parameters);
+        self.state(vm).response = None;
+        self.settle();
+    }
+
+    /// Makes the host refuse callouts from now on: with `BadArgument` when `unknown_cluster`, else
+    /// with `InternalFailure`, as for a cluster without a healthy host.
+    pub fn refuse_callouts(&mut self, root: Root, unknown_cluster: bool) {
+        let status = if unknown_cluster {
+            abi::BAD_ARGUMENT
+        } else {
+            abi::INTERNAL_FAILURE
+        };
+        self.state(root.vm).refuse_callouts = Some(status);
+    }
+
+    /// Makes the host refuse messages to queues from now on.
+    pub fn refuse_messages(&mut self, root: Root) {
+        self.state(root.vm).refuse_messages = true;
+    }
+
+    /// Makes the host fail from now on to hand over the bodies of responses to callouts.
+    pub fn withhold_bodies(&mut self, root: Root) {
+        self.state(root.vm).withhold_bodies = true;
+    }
+
+    /// Moves the clock on, and calls the roots that want to be called each second.
+    pub fn advance(&mut self, seconds: u64) {
+        for _ in 0..seconds {
+            self.world.borrow_mut().now += 1;
+            for vm in 0..self.vms.len() {
+                for root in self.state(vm).ticking.clone() {
+                    let () = self.call(vm, root, "proxy_on_tick", root);
+                    self.settle();
+                }
+            }
+        }
+    }
+
+    /// The host calls that a VM made since the last time, by name.
+    pub fn host_calls(&mut self, root: Root) -> Vec<&'static str> {
+        std::mem::take(&mut self.state(root.vm).host_calls)
+    }
+
+    /// Spoils what shared data holds, as something else with the same `vm_id` could: each
+    /// occurrence of `from` becomes `to`, of the same length.
+    pub fn spoil_shared_data(&mut self, from: &[u8], to: &[u8]) {
+        self.world.borrow_mut().spoil(from, to);
+    }
+
+    /// How many bytes shared data holds, keys not counted.
+    pub fn shared_bytes(&self) -> usize {
+        self.world.borrow().shared_bytes()
+    }
+
+    /// What was added to a metric of a VM, in order; nothing when it was never defined.
+    pub fn metric(&mut self, root: Root, name: &str) -> Vec<u64> {
+        self.state(root.vm).metric(name)
+    }
+
+    /// A fact that the filter noted on a request.
+    pub fn property(&mut self, stream: Stream, path: &str) -> Option<String> {
+        self.state(stream.vm).property(stream.context, path)
+    }
+
+    /// Everything that a VM has logged.
+    pub fn log(&mut self, root: Root) -> Vec<LogLine> {
+        self.state(root.vm).log.clone()
+    }
+
+    /// Does what Envoy does between callbacks, until there is nothing left to do.
+    fn settle(&mut self) {
+        loop {
+            let replied: Vec<(usize, u32)> = (0..self.vms.len())
+                .flat_map(|vm| self.state(vm).replied().into_iter().map(move |id| (vm, id)))
+                .collect();
+            let message = self.world.borrow_mut().wakes.pop_front();
+            if replied.is_empty() && message.is_none() {
+                return;
+            }
+            for (vm, context) in replied {
+                self.end(vm, context);
+            }
+            if let Some((vm, root, queue)) = message
+                && self.state(vm).contexts.contains(&root)
+            {
+                let () = self.call(vm, root, "proxy_on_queue_ready", (root, queue));
+            }
+        }
+    }
+
+    fn end(&mut self, vm: usize, context: u32) {
+        if !self.state(vm).contexts.contains(&context) {
+            return;
+        }
+        let done: Option<u32> = self.call_if_exported(vm, context, "proxy_on_done", context);
+        assert_ne!(done, Some(0), "nothing keeps a stream from ending");
+        self.call_back(vm, context, "proxy_on_log", context);
+        self.call_back(vm, context, "proxy_on_delete", context);
+        self.state(vm).contexts.remove(&context);
+    }
+
+    fn state(&mut self, vm: usize) -> &mut State {
+        self.vms[vm].store.data_mut()
+    }
+
+    fn call_back<P: WasmParams>(&mut self, vm: usize, context: u32, name: &str, parameters: P) {
+        let _: Option<()> = self.call_if_exported(vm, context, name, parameters);
+    }
+
+    fn call_if_exported<P: WasmParams, R: WasmResults>(
+        &mut self,
+        vm: usize,
+        context: u32,
+        name: &str,
+        parameters: P,
+    ) -> Option<R> {
+        let Vm {
+            store, instance, ..
+        } = &mut self.vms[vm];
+        instance.get_func(store, name)?;
+        Some(self.call(vm, context, name, parameters))
+    }
+
+    fn call<P: WasmParams, R: WasmResults>(
+        &mut self,
+        vm: usize,
+        context: u32,
+        name: &str,
+        parameters: P,
+    ) -> R {
+        let Vm {
+            store, instance, ..
+        } = &mut self.vms[vm];
+        store.data_mut().effective = context;
+        let function = instance
+            .get_typed_func::<P, R>(&mut *store, name)
+            .unwrap_or_else(|error| panic!("{name}: {error:?}"));
+        function
+            .call(&mut *store, parameters)
+            .unwrap_or_else(|error| panic!("{name}: {error:?}\nlog: {:#?}", store.data().log))
+    }
+}
