@@ -48,17 +48,11 @@ impl MakeRun {
 
     /// The line that says that all is ready.
     fn ready(&mut self) -> Result<String> {
-        poll::until("make run is ready", || {
-            if let Ok(Some(status)) = self.process.ended() {
-                return Some(Err(anyhow::anyhow!(
-                    "make run: {status}\n{}",
-                    self.process.log()
-                )));
-            }
-            let log = self.process.log();
+        self.process.until("make run is ready", |process| {
+            let log = process.log();
             let line = log.lines().find(|line| line.starts_with("nixgate: ready"));
-            line.map(|line| Ok(line.to_owned()))
-        })?
+            line.map(str::to_owned)
+        })
     }
 
     fn end(&mut self) -> Result<ExitStatus> {

@@ -4,12 +4,12 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use http::Method;
 
 use crate::live::http::{Response, request};
 use crate::live::process::Process;
-use crate::live::{install, poll, ports};
+use crate::live::{install, ports};
 
 /// The secret that tests give to Envoy and builder.
 pub const TOKEN: &str = "the-token-of-the-tests";
@@ -80,13 +80,10 @@ impl Builder {
             );
         let log = settings.state.join("builder.log");
         let mut process = Process::start(&command, &log)?;
-        poll::until("the builder answers", || {
-            if let Ok(Some(status)) = process.ended() {
-                return Some(Err(anyhow!("the builder: {status}\n{}", process.log())));
-            }
+        process.until("the builder answers", |_| {
             let answer = request(Method::GET, port, "/healthz", &[]).ok()?;
-            answer.status.is_success().then_some(Ok(()))
-        })??;
+            answer.status.is_success().then_some(())
+        })?;
         Ok(Self { process, port })
     }
 

@@ -4,11 +4,11 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 
 use crate::live::http::get;
+use crate::live::ports;
 use crate::live::process::Process;
-use crate::live::{poll, ports};
 
 /// A registry that answers.
 #[derive(Debug)]
@@ -39,13 +39,10 @@ impl DockerRegistry {
         let mut command = Command::new("docker-registry");
         command.arg("serve").arg(&config);
         let mut process = Process::start(&command, &folder.join("registry.log"))?;
-        poll::until("the other registry answers", || {
-            if let Ok(Some(status)) = process.ended() {
-                return Some(Err(anyhow!("docker-registry: {status}\n{}", process.log())));
-            }
+        process.until("docker-registry answers", |_| {
             let answer = get(port, "/v2/").ok()?;
-            answer.status.is_success().then_some(Ok(()))
-        })??;
+            answer.status.is_success().then_some(())
+        })?;
         Ok(Self {
             _process: process,
             port,

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::live::builder::TOKEN;
 use crate::live::http::get;
@@ -103,13 +103,10 @@ impl Envoy {
             .env("NIXGATE_TOKEN", TOKEN)
             .current_dir(install::root());
         let mut process = Process::start(&command, &state.join("envoy.log"))?;
-        poll::until("Envoy is ready", || {
-            if let Ok(Some(status)) = process.ended() {
-                return Some(Err(anyhow!("Envoy: {status}\n{}", process.log())));
-            }
+        process.until("Envoy is ready", |_| {
             let answer = get(admin_port, "/ready").ok()?;
-            answer.status.is_success().then_some(Ok(()))
-        })??;
+            answer.status.is_success().then_some(())
+        })?;
         Ok(Self {
             process,
             port,

@@ -13,10 +13,14 @@ use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
+
+use crate::live::poll;
 
 /// How long a program has to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(10);
+/// How much of a log a message has.
+const LAST_LINES: usize = 30;
 
 /// A program in the background.
 #[derive(Debug)]
@@ -69,6 +73,33 @@ impl Process {
     pub fn log(&self) -> String {
         let bytes = fs::read(&self.log).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Waits until `condition` gives a value, such as the first answer of a server.
+    ///
+    /// # Errors
+    /// When the program ends instead, with the last lines of its log, or the condition is not
+    /// met for three minutes, naming `what` was waited for.
+    pub fn until<T>(
+        &mut self,
+        what: &str,
+        mut condition: impl FnMut(&Self) -> Option<T>,
+    ) -> Result<T> {
+        poll::until(what, || {
+            if let Some(value) = condition(self) {
+                return Some(Ok(value));
+            }
+            let status = self.ended().ok().flatten()?;
+            let log = self.log();
+            // The reason stands at the end. The whole of it can be long: Envoy starts with the
+            // names of all that it was built with.
+            let from = log.lines().count().saturating_sub(LAST_LINES);
+            let last: Vec<_> = log.lines().skip(from).collect();
+            Some(Err(anyhow!(
+                "it ended with {status} before {what}:\n{}",
+                last.join("\n")
+            )))
+        })?
     }
 
     /// Its exit status, when it has ended.

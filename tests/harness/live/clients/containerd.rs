@@ -4,11 +4,11 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use tempfile::TempDir;
 
 use crate::live::process::{self, Process};
-use crate::live::{poll, scratch};
+use crate::live::scratch;
 
 /// A containerd with no image yet.
 #[derive(Debug)]
@@ -43,14 +43,11 @@ impl Containerd {
         let mut command = Command::new("containerd");
         command.arg("--config").arg(&config);
         let mut daemon = Process::start(&command, &path("log"))?;
-        poll::until("containerd answers", || {
-            if let Ok(Some(status)) = daemon.ended() {
-                return Some(Err(anyhow!("containerd: {status}\n{}", daemon.log())));
-            }
+        daemon.until("containerd answers", |_| {
             let mut version = Command::new("ctr");
             version.arg("--address").arg(&socket).arg("version");
-            process::run(&mut version).ok().map(|_| Ok(()))
-        })??;
+            process::run(&mut version).ok()
+        })?;
         Ok(Self {
             _daemon: daemon,
             folder,

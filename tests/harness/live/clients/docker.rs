@@ -2,16 +2,16 @@
 
 use std::process::Command;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use tempfile::TempDir;
 
 use crate::live::process::{self, Process};
-use crate::live::{poll, scratch};
+use crate::live::scratch;
 
 /// A dockerd with no image yet.
 #[derive(Debug)]
 pub struct Docker {
-    daemon: Process,
+    _daemon: Process,
     folder: TempDir,
     run: TempDir,
 }
@@ -35,17 +35,14 @@ impl Docker {
             .args(["--iptables=false", "--ip6tables=false"])
             .args(["--ip-forward=false"])
             .args(["--exec-opt", "native.cgroupdriver=cgroupfs"]);
-        let daemon = Process::start(&command, &folder.path().join("log"))?;
-        let mut docker = Self {
-            daemon,
+        let mut daemon = Process::start(&command, &folder.path().join("log"))?;
+        let host = host(&run);
+        daemon.until("dockerd answers", |_| docker(&host, &["version"]).ok())?;
+        Ok(Self {
+            _daemon: daemon,
             folder,
             run,
-        };
-        poll::until("dockerd answers", || match docker.daemon.ended() {
-            Ok(Some(status)) => Some(Err(anyhow!("dockerd: {status}\n{}", docker.daemon.log()))),
-            _ => docker.command(&["version"]).ok().map(|_| Ok(())),
-        })??;
-        Ok(docker)
+        })
     }
 
     /// The value of `DOCKER_HOST` for this daemon.
@@ -58,12 +55,16 @@ impl Docker {
     /// # Errors
     /// When docker fails.
     pub fn command(&self, arguments: &[&str]) -> Result<String> {
-        process::run(
-            Command::new("docker")
-                .env("DOCKER_HOST", self.host())
-                .args(arguments),
-        )
+        docker(&self.host(), arguments)
     }
+}
+
+fn docker(host: &str, arguments: &[&str]) -> Result<String> {
+    process::run(
+        Command::new("docker")
+            .env("DOCKER_HOST", host)
+            .args(arguments),
+    )
 }
 
 fn host(run: &TempDir) -> String {
