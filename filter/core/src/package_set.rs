@@ -23,14 +23,18 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::distribution::{Error, ErrorKind, MAX_NAME_LENGTH, Repository};
 
 /// A platform that images are built for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum System {
     /// `x86_64-linux`, the meta-package `amd64`
+    #[serde(rename = "x86_64-linux")]
     X86_64Linux,
     /// `aarch64-linux`, the meta-package `arm64`
+    #[serde(rename = "aarch64-linux")]
     Aarch64Linux,
 }
 
@@ -89,6 +93,14 @@ pub fn members(name: &str) -> Option<Vec<&'static str>> {
 /// Whether `package` is in every image, whoever asks for what.
 pub fn is_in_every_image(package: &str) -> bool {
     BASE.contains(&package)
+}
+
+/// How many different packages a name has as it was written: a meta-package counts as one, and a
+/// platform is no package.
+pub fn written(repository: &Repository) -> usize {
+    let components: BTreeSet<&str> = repository.components().collect();
+    let is_package = |name: &&&str| System::from_architecture(name).is_none();
+    components.iter().filter(is_package).count()
 }
 
 /// What an image is made of: attribute paths, and the platform when the name says which.

@@ -5,11 +5,17 @@
 //!                     Nixgate-Token: <secret>        else the builder answers 403
 //!                     Prefer: wait=20                RFC 7240: answer within 20 s, 202 if still building
 //!                     Prefer: return=minimal         a blob's location, not its bytes
+//!                     Nixgate-Rules: {"name":{…}}    the policy's rules with facts ([`FactRules`])
 //!
 //!   builder → edge    Nixgate-Builder: <version>     on every answer; without it, it is Envoy's own
 //!                     Cache-Control: max-age=<s>     how long the edge may repeat the answer
 //!                     Nixgate-Building-For: <s>      with 202: how long the build has run
+//!                     Nixgate-Facts: [{…}]           with a manifest or a blob: the images of the
+//!                                                    name that have it ([`ImageFacts`])
 //! ```
+//!
+//! [`FactRules`]: crate::policy::FactRules
+//! [`ImageFacts`]: crate::policy::ImageFacts
 
 use crate::Seconds;
 
@@ -20,6 +26,10 @@ pub const TOKEN: &str = "nixgate-token";
 pub const BUILDER: &str = "nixgate-builder";
 /// With `202`: for how many seconds the build has run.
 pub const BUILDING_FOR: &str = "nixgate-building-for";
+/// The fact parts of the policy's rules, which the builder judges.
+pub const RULES: &str = "nixgate-rules";
+/// What the builder says of the images that an answer belongs to.
+pub const FACTS: &str = "nixgate-facts";
 /// Envoy's own header for the path before a rewrite; its access log prefers it to `:path`.
 pub const ORIGINAL_PATH: &str = "x-envoy-original-path";
 /// RFC 7240.

@@ -3,9 +3,9 @@
 //! ```text
 //!   JSON ──► raw ──► Policy { rules, allow: GlobSet, deny: GlobSet, attributes }
 //!                                        │
-//!   Request (packages, tag, system) ─────┤
+//!   Request (packages, tag) ─────────────┤
 //!   Identity (what Envoy knows) ─────────┼──► Policy::judge ──► Verdict: allowed, warned, refused
-//!   Facts (what the builder found) ──────┘
+//!   ImageFacts (what the builder found) ─┘
 //! ```
 //!
 //! **All rules whose subject is the caller apply, in no order.** A person belongs to several
@@ -24,8 +24,10 @@
 //! The packages are those of the canonical name: meta-packages written out, so that none hides
 //! another. `cacert` and `iana-etc`, which every image has, need no rule that allows them.
 //!
-//! Neither the edge nor the builder asks for a verdict yet: no configuration takes a policy.
+//! A package that is really called otherwise (an alias, `pname`) is denied under both names, and
+//! allowed under the one that the caller wrote.
 
+mod facts;
 mod glob;
 mod glob_set;
 mod raw;
@@ -39,9 +41,10 @@ use crate::PackageSet;
 use crate::distribution::Tag;
 use crate::package_set::{self, System};
 
+pub use facts::{Contents, FactRules, ImageFacts};
 pub use glob::{Glob, GlobError, Reach};
 pub use raw::PolicyError;
-pub use rule::{Facts, Mode};
+pub use rule::Mode;
 pub use subject::{Attribute, ClaimKind, Identity, Known};
 pub use verdict::{Finding, Verdict};
 
@@ -68,6 +71,7 @@ pub struct Policy {
     allow: GlobSet,
     deny: GlobSet,
     attributes: Vec<Attribute>,
+    fact_rules: FactRules,
 }
 
 /// What a caller wants.
@@ -77,10 +81,8 @@ pub struct Request<'a> {
     pub packages: &'a PackageSet,
     /// How many different packages the caller wrote, a meta-package counting as one.
     pub written: usize,
-    /// The tags under which the image is asked for: one, or, by digest, those that lead to it.
-    pub tags: &'a [Tag],
-    /// The platform; none while the builder has not said which one a name without platform means.
-    pub system: Option<System>,
+    /// The tag under which the image is asked for; none by digest, and for a list of tags.
+    pub tag: Option<&'a Tag>,
 }
 
 impl Policy {
@@ -93,7 +95,7 @@ impl Policy {
         raw.compile()
     }
 
-    const fn new(revision: String, default: Default, hide: bool) -> Self {
+    fn new(revision: String, default: Default, hide: bool) -> Self {
         Self {
             revision,
             default,
@@ -102,6 +104,7 @@ impl Policy {
             allow: GlobSet::new(),
             deny: GlobSet::new(),
             attributes: Vec::new(),
+            fact_rules: FactRules::default(),
         }
     }
 
@@ -131,50 +134,57 @@ impl Policy {
         &self.attributes
     }
 
-    /// Judges a request. `matched` are the names of the rules whose facts the builder found true;
-    /// they are not known before the builder was asked.
-    pub fn judge(
+    /// What the builder has to judge.
+    pub const fn fact_rules(&self) -> &FactRules {
+        &self.fact_rules
+    }
+
+    /// Judges a request by what its name says, before the builder was asked. What this refuses, no
+    /// facts can allow.
+    pub fn judge_name(&self, request: &Request<'_>, identity: &Identity) -> Verdict {
+        self.judge(request, identity, None)
+    }
+
+    /// Judges a request by the facts of the images that an answer belongs to. It is enough that
+    /// the caller may have one of them: a blob that two images share is no secret of either.
+    pub fn judge_images(
         &self,
         request: &Request<'_>,
         identity: &Identity,
-        matched: &BTreeSet<String>,
+        images: &[ImageFacts],
     ) -> Verdict {
-        let applies: Vec<bool> = self
-            .rules
+        let verdicts = images
             .iter()
-            .map(|rule| rule.applies_to(identity))
-            .collect();
+            .map(|image| self.judge(request, identity, Some(image)));
+        let best = verdicts.min_by_key(|verdict| (verdict.refusals.len(), verdict.warnings.len()));
+        // Without any facts, there is nothing that could be allowed by them.
+        best.unwrap_or_else(|| Verdict::without_facts(&self.revision))
+    }
+
+    fn judge(
+        &self,
+        request: &Request<'_>,
+        identity: &Identity,
+        image: Option<&ImageFacts>,
+    ) -> Verdict {
         let applying = |index: usize| {
             let rule = self.rules.get(index)?;
-            applies.get(index).copied().unwrap_or(false).then_some(rule)
+            rule.applies_to(identity).then_some(rule)
         };
-        let auditor = (0..self.rules.len())
-            .filter_map(applying)
-            .find(|rule| rule.mode == Mode::Audit);
+        let tag = request.tag.map(|tag| BTreeSet::from([tag.clone()]));
         let asked = Asked {
-            tags: request.tags,
-            system: request.system,
+            tags: tag.as_ref().or_else(|| image.map(|image| &image.tags)),
+            system: request
+                .packages
+                .system()
+                .or_else(|| image.map(|image| image.system)),
             written: request.written,
         };
         let mut verdict = Verdict::new(&self.revision);
         for package in request.packages.packages() {
-            let mut denied: Option<&Rule> = None;
-            self.deny.each_match(package, |index| {
-                if let Some(rule) = applying(index) {
-                    // An enforced rule counts before an audited one, then the first written.
-                    let better = denied.is_none_or(|other| {
-                        other.mode == Mode::Audit && rule.mode == Mode::Enforce
-                    });
-                    if better {
-                        denied = Some(rule);
-                    }
-                }
-            });
-            if let Some(rule) = denied {
-                verdict.add(
-                    rule.mode,
-                    Finding::new(package, Some(rule), "denied by the rule"),
-                );
+            let alias = image.and_then(|image| image.names.get(package));
+            if let Some((rule, name)) = self.denied(package, alias, applying) {
+                verdict.add(rule.mode, Finding::denied(package, name, rule));
                 continue;
             }
             if self.default == Default::Allow || package_set::is_in_every_image(package) {
@@ -182,7 +192,10 @@ impl Policy {
             }
             let (mut granted, mut limited) = (false, None);
             self.allow.each_match(package, |index| {
-                if let Some(rule) = applying(index).filter(|_| !granted) {
+                if granted {
+                    return;
+                }
+                if let Some(rule) = applying(index) {
                     match rule.limits.broken_by(asked) {
                         None => granted = true,
                         Some(limit) => limited = limited.take().or(Some((rule, limit))),
@@ -192,6 +205,10 @@ impl Policy {
             if granted {
                 continue;
             }
+            let auditor = self
+                .rules
+                .iter()
+                .find(|rule| rule.mode == Mode::Audit && rule.applies_to(identity));
             let mode = auditor.map_or(Mode::Enforce, |_| Mode::Audit);
             let finding = match (limited, auditor) {
                 (Some((rule, limit)), _) => Finding::limited(package, rule, &limit),
@@ -200,12 +217,38 @@ impl Policy {
             };
             verdict.add(mode, finding);
         }
-        for rule in (0..self.rules.len()).filter_map(applying) {
-            if rule.facts.is_some() && matched.contains(&rule.name) {
+        for name in image.into_iter().flat_map(|image| &image.matched) {
+            let rule = self.rules.iter().find(|rule| rule.name == *name);
+            if let Some(rule) = rule.filter(|rule| rule.has_facts && rule.applies_to(identity)) {
                 verdict.add(rule.mode, Finding::facts(rule));
             }
         }
         verdict
+    }
+
+    /// The rule that denies a package, and under which of its names. An enforced rule counts before
+    /// an audited one, then the first that is written.
+    fn denied<'a>(
+        &'a self,
+        package: &'a str,
+        alias: Option<&'a String>,
+        applying: impl Fn(usize) -> Option<&'a Rule>,
+    ) -> Option<(&'a Rule, &'a str)> {
+        let mut denied: Option<(bool, usize, &Rule, &str)> = None;
+        for name in [Some(package), alias.map(String::as_str)]
+            .into_iter()
+            .flatten()
+        {
+            self.deny.each_match(name, |index| {
+                if let Some(rule) = applying(index) {
+                    let found = (rule.mode == Mode::Audit, index, rule, name);
+                    if denied.is_none_or(|first| (found.0, found.1) < (first.0, first.1)) {
+                        denied = Some(found);
+                    }
+                }
+            });
+        }
+        denied.map(|(_, _, rule, name)| (rule, name))
     }
 }
 

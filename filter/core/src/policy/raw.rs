@@ -3,13 +3,14 @@
 //! What can't be meant is refused with the rule and the key at fault: a policy that is read in
 //! another way than its author thought is worse than none.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::Deserialize;
 
+use super::facts::{FactRules, RawFacts};
 use super::glob::{Glob, Reach};
-use super::rule::{Facts, Limits, Mode, Rule};
+use super::rule::{Limits, Mode, Rule};
 use super::subject::{AddressRange, Attribute, ClaimKind, Subject};
 use super::{Default, Policy};
 use crate::distribution::Tag;
@@ -106,20 +107,9 @@ struct RawRanges {
     ranges: Vec<String>,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawFacts {
-    #[serde(default)]
-    licences: Vec<String>,
-    #[serde(default)]
-    insecure: bool,
-    #[serde(default)]
-    closure: Vec<String>,
-}
-
 /// Why a policy can't be used, in words for its author.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PolicyError(String);
+pub struct PolicyError(pub(super) String);
 
 impl fmt::Display for PolicyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -169,6 +159,7 @@ impl RawPolicy {
             hide,
         );
         let mut names = BTreeSet::new();
+        let mut fact_rules = BTreeMap::new();
         for raw in rules {
             if !is_word(&raw.name) {
                 return error(format!(
@@ -194,6 +185,9 @@ impl RawPolicy {
                 .subject
                 .map(|subject| subject.compile(&mut policy.attributes, &at("subject")))
                 .transpose()?;
+            if let Some(facts) = raw.facts {
+                fact_rules.insert(raw.name.clone(), facts);
+            }
             let rule = Rule {
                 subject,
                 mode: match raw.mode {
@@ -205,15 +199,13 @@ impl RawPolicy {
                     systems: systems(raw.systems, &at("systems"))?,
                     max_packages: raw.max_packages,
                 },
-                facts: raw
-                    .facts
-                    .map(|facts| facts.compile(&at("facts")))
-                    .transpose()?,
+                has_facts: fact_rules.contains_key(&raw.name),
                 message: raw.message.clone(),
                 name: raw.name.clone(),
             };
             policy.add(rule, allow, deny);
         }
+        policy.fact_rules = FactRules::compile(fact_rules)?;
         Ok(policy)
     }
 }
@@ -278,31 +270,6 @@ fn systems(names: Option<Vec<String>>, at: &str) -> Result<Option<BTreeSet<Syste
         })
         .collect();
     systems.map(Some)
-}
-
-impl RawFacts {
-    fn compile(self, at: &str) -> Result<Facts, PolicyError> {
-        let Self {
-            licences,
-            insecure,
-            closure,
-        } = self;
-        if licences.is_empty() && closure.is_empty() && !insecure {
-            return error(format!("{at}: none is asked for"));
-        }
-        let globs = |texts: &[String], key: &str| -> Result<Vec<Glob>, PolicyError> {
-            let mut globs = Vec::new();
-            for text in texts {
-                globs.extend(glob(text, Reach::Anything, &format!("{at}.{key}"))?);
-            }
-            Ok(globs)
-        };
-        Ok(Facts {
-            licences: globs(&licences, "licences")?,
-            insecure,
-            closure: globs(&closure, "closure")?,
-        })
-    }
 }
 
 impl RawSubject {

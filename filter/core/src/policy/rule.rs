@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use super::glob::Glob;
 use super::subject::{Identity, Subject};
 use crate::distribution::Tag;
 use crate::package_set::System;
@@ -24,7 +23,8 @@ pub(super) struct Rule {
     pub(super) subject: Option<Subject>,
     pub(super) mode: Mode,
     pub(super) limits: Limits,
-    pub(super) facts: Option<Facts>,
+    /// Whether it has a part that the builder judges.
+    pub(super) has_facts: bool,
     pub(super) message: Option<String>,
 }
 
@@ -49,7 +49,8 @@ pub(super) struct Limits {
 /// What a request asks for, as far as limits go.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asked<'a> {
-    pub(super) tags: &'a [Tag],
+    /// None: not known yet, or no tag is meant.
+    pub(super) tags: Option<&'a BTreeSet<Tag>>,
     /// None: not known yet.
     pub(super) system: Option<System>,
     pub(super) written: usize,
@@ -58,7 +59,9 @@ pub(super) struct Asked<'a> {
 impl Limits {
     /// Which limit stands in the way, in words that follow "allows it".
     pub(super) fn broken_by(&self, asked: Asked<'_>) -> Option<String> {
-        if !asked.tags.iter().any(|tag| self.tags.contains(tag)) {
+        if let Some(tags) = asked.tags
+            && !tags.iter().any(|tag| self.tags.contains(tag))
+        {
             let tags: Vec<&str> = self.tags.iter().map(Tag::as_str).collect();
             return Some(format!("for the tag {} alone", tags.join(", ")));
         }
@@ -76,15 +79,4 @@ impl Limits {
             _ => None,
         }
     }
-}
-
-/// What the builder judges of a rule, since names can't say it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Facts {
-    /// Short names of licences that are refused (`meta.license.shortName`).
-    pub licences: Vec<Glob>,
-    /// Whether packages that are marked as insecure are refused.
-    pub insecure: bool,
-    /// Names of store paths, without their hashes, that may be nowhere in the closure.
-    pub closure: Vec<Glob>,
 }

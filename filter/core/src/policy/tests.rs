@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use expect_test::{Expect, expect};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -28,20 +30,38 @@ fn judge_with(
     identity: &Identity,
     matched: &[&str],
 ) -> Verdict {
-    let repository = Repository::parse(name).unwrap();
-    let packages = PackageSet::of(&repository).unwrap();
-    let request = Request {
-        packages: &packages,
-        written: packages_written(&repository),
-        tags: &[Tag::parse(tag).unwrap()],
-        system: packages.system(),
-    };
     let matched = matched.iter().map(|&name| name.to_owned()).collect();
-    policy.judge(&request, identity, &matched)
+    judge_image(policy, name, Some(tag), identity, matched_image(matched))
 }
 
-fn packages_written(repository: &Repository) -> usize {
-    repository.components().collect::<BTreeSet<_>>().len()
+fn matched_image(matched: BTreeSet<String>) -> ImageFacts {
+    ImageFacts {
+        tags: [Tag::latest()].into(),
+        system: System::X86_64Linux,
+        names: BTreeMap::new(),
+        matched,
+    }
+}
+
+fn judge_image(
+    policy: &Policy,
+    name: &str,
+    tag: Option<&str>,
+    identity: &Identity,
+    image: ImageFacts,
+) -> Verdict {
+    let repository = Repository::parse(name).unwrap();
+    let packages = PackageSet::of(&repository).unwrap();
+    let tag = tag.map(|tag| Tag::parse(tag).unwrap());
+    let request = Request {
+        packages: &packages,
+        written: package_set::written(&repository),
+        tag: tag.as_ref(),
+    };
+    let verdict = policy.judge_images(&request, identity, &[image]);
+    // What the name alone forbids, facts never allow.
+    assert!(policy.judge_name(&request, identity).allows() || !verdict.allows());
+    verdict
 }
 
 fn team() -> Value {
@@ -198,6 +218,66 @@ fn what_the_builder_found_counts_for_whom_the_rule_is_for() {
             "you may not have this image (refused for what is in it by the rule free). Only free software. (decision d1)"
         ],
     );
+}
+
+#[test]
+fn facts_decide_what_a_digest_does_not_say() {
+    let policy = policy("deny", team());
+    let caller = groups(&["data-eng"]);
+    let image = |tag: &str, system| ImageFacts {
+        tags: [Tag::parse(tag).unwrap()].into(),
+        system,
+        ..matched_image(BTreeSet::new())
+    };
+    let amd64 = System::X86_64Linux;
+    let judge = |image| judge_image(&policy, "git", None, &caller, image);
+    assert!(judge(image("latest", amd64)).allows());
+    check(
+        &judge(image("old", amd64)),
+        expect![
+            "you may not have git (the rule data-team allows it for the tag latest alone). Ask #platform to add a package. (decision d1)"
+        ],
+    );
+    check(
+        &judge(image("latest", System::Aarch64Linux)),
+        expect![
+            "you may not have git (the rule data-team allows it for x86_64-linux alone). Ask #platform to add a package. (decision d1)"
+        ],
+    );
+    // Both images of the name have the blob, and one of them may be had.
+    let git = PackageSet::of(&Repository::parse("git").unwrap()).unwrap();
+    let request = Request {
+        packages: &git,
+        written: 1,
+        tag: None,
+    };
+    let both = [image("old", amd64), image("latest", amd64)];
+    assert!(policy.judge_images(&request, &caller, &both).allows());
+    check(
+        &policy.judge_images(&request, &caller, &[]),
+        expect![
+            "you may not have this image (the builder did not say what is in it). (decision d1)"
+        ],
+    );
+}
+
+#[test]
+fn an_alias_is_denied_under_its_real_name_and_allowed_under_none_but_its_own() {
+    let rules = json!([{"name": "a", "allow": ["vcs", "git"], "deny": ["mercurial"]}]);
+    let policy = policy("deny", rules);
+    let judge = |package: &str, name: &str| {
+        let image = ImageFacts {
+            names: [(package.to_owned(), name.to_owned())].into(),
+            ..matched_image(BTreeSet::new())
+        };
+        judge_image(&policy, package, Some("latest"), &vec![], image)
+    };
+    check(
+        &judge("vcs", "mercurial"),
+        expect!["you may not have vcs (which is mercurial, denied by the rule a). (decision d1)"],
+    );
+    assert!(judge("vcs", "subversion").allows());
+    assert!(!judge("hg", "git").allows());
 }
 
 #[test]

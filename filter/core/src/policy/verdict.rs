@@ -31,6 +31,15 @@ impl Finding {
         }
     }
 
+    /// Denied under the name that was written, or under the one that it really has.
+    pub(super) fn denied(package: &str, name: &str, rule: &Rule) -> Self {
+        let mut finding = Self::new(package, Some(rule), "denied by the rule");
+        if name != package {
+            finding.reason = format!("which is {name}, {}", finding.reason);
+        }
+        finding
+    }
+
     pub(super) fn limited(package: &str, rule: &Rule, limit: &str) -> Self {
         Self {
             reason: format!("the rule {} allows it {limit}", rule.name),
@@ -72,6 +81,18 @@ impl Verdict {
             refusals: Vec::new(),
             warnings: Vec::new(),
         }
+    }
+
+    /// Nothing is known of the image, so nobody may have it.
+    pub(super) fn without_facts(revision: &str) -> Self {
+        let mut verdict = Self::new(revision);
+        verdict.refusals.push(Finding {
+            package: None,
+            rule: None,
+            reason: "the builder did not say what is in it".to_owned(),
+            message: None,
+        });
+        verdict
     }
 
     pub(super) fn add(&mut self, mode: Mode, finding: Finding) {
