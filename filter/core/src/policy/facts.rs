@@ -46,6 +46,7 @@ struct FactRule {
 /// The fact parts of all rules that have one, by the rules' names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FactRules {
+    raw: BTreeMap<String, RawFacts>,
     rules: BTreeMap<String, FactRule>,
     header: String,
 }
@@ -106,14 +107,27 @@ impl FactRules {
                 header.len()
             )));
         }
-        let rules = raw.into_iter().map(|(name, facts)| {
+        let rules = raw.iter().map(|(name, facts)| {
             let rule = facts.compile(&format!("the rule {name}: facts"))?;
-            Ok((name, rule))
+            Ok((name.clone(), rule))
         });
         Ok(Self {
             rules: rules.collect::<Result<_, PolicyError>>()?,
             header,
+            raw,
         })
+    }
+
+    /// These and others together, which have other names.
+    ///
+    /// # Errors
+    /// When they are too many for a header.
+    pub(crate) fn and(&self, others: &Self) -> Result<Self, PolicyError> {
+        let all = self.raw.iter().chain(&others.raw);
+        Self::compile(
+            all.map(|(name, facts)| (name.clone(), facts.clone()))
+                .collect(),
+        )
     }
 
     /// Reads the header by which an edge sends them.
