@@ -4,7 +4,6 @@ use std::rc::Rc;
 
 use super::Key;
 use crate::Seconds;
-use crate::distribution::Digest;
 
 /// An answer that may be repeated. Bodies are shared, not copied: one answer serves many requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,19 +122,6 @@ impl Entry {
             facts,
         })
     }
-
-    /// Whether a document is what its digest says. Everything with the same `vm_id` can write to
-    /// the shared cache, so this is asked once before an entry is used.
-    pub fn is_sound(&self) -> bool {
-        match &self.content {
-            Content::Document {
-                digest: Some(digest),
-                body,
-                ..
-            } => Digest::of(body).to_string() == *digest,
-            _ => true,
-        }
-    }
 }
 
 struct Writer(Vec<u8>);
@@ -216,21 +202,6 @@ mod tests {
             let slot = Entry { expires: 1, content, facts: String::new() }.encode(&key("a"));
             let cut = slot.len().saturating_sub(cut);
             prop_assert_eq!(Entry::decode(&slot[..cut], &key("a")), None);
-        }
-
-        #[test]
-        fn a_document_is_sound_when_its_digest_says_so(body in prop::collection::vec(any::<u8>(), 0..64)) {
-            let document = |digest| Entry {
-                expires: 1,
-                content: Content::Document {
-                    media_type: String::new(),
-                    digest: Some(digest),
-                    body: body.as_slice().into(),
-                },
-                facts: String::new(),
-            };
-            prop_assert!(document(Digest::of(&body).to_string()).is_sound());
-            prop_assert!(!document(Digest::of(b"else").to_string()).is_sound());
         }
 
         #[test]

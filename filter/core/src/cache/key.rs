@@ -119,19 +119,27 @@ mod tests {
         let latest = Reference::Tag(Tag::latest());
         check(
             &Key::manifest("b", &git, &latest, MediaType::Oci),
-            expect![[r#"\x00\x00\x00\tnixgate-2\x00\x00\x00\x01b\x00\x00\x00\x03tag\x00\x00\x00\x13cacert/git/iana-etc\x00\x00\x00\x06latest\x00\x00\x00*application/vnd.oci.image.manifest.v1+json"#]],
+            expect![[
+                r#"\x00\x00\x00\tnixgate-2\x00\x00\x00\x01b\x00\x00\x00\x03tag\x00\x00\x00\x13cacert/git/iana-etc\x00\x00\x00\x06latest\x00\x00\x00*application/vnd.oci.image.manifest.v1+json"#
+            ]],
         );
         check(
             &Key::manifest("b", &git, &Reference::Digest(digest), MediaType::Oci),
-            expect![[r#"\x00\x00\x00\tnixgate-2\x00\x00\x00\x01b\x00\x00\x00\x08manifest\x00\x00\x00\x13cacert/git/iana-etc\x00\x00\x00Gsha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"#]],
+            expect![[
+                r#"\x00\x00\x00\tnixgate-2\x00\x00\x00\x01b\x00\x00\x00\x08manifest\x00\x00\x00\x13cacert/git/iana-etc\x00\x00\x00Gsha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"#
+            ]],
         );
         check(
             &Key::blob("b", &git, &digest, Method::Head),
-            expect![[r#"\x00\x00\x00\tnixgate-2\x00\x00\x00\x01b\x00\x00\x00\x04blob\x00\x00\x00\x13cacert/git/iana-etc\x00\x00\x00Gsha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\x00\x00\x00\x04HEAD"#]],
+            expect![[
+                r#"\x00\x00\x00\tnixgate-2\x00\x00\x00\x01b\x00\x00\x00\x04blob\x00\x00\x00\x13cacert/git/iana-etc\x00\x00\x00Gsha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\x00\x00\x00\x04HEAD"#
+            ]],
         );
         check(
             &Key::tags("b", &git),
-            expect![[r#"\x00\x00\x00\tnixgate-2\x00\x00\x00\x01b\x00\x00\x00\x04tags\x00\x00\x00\x13cacert/git/iana-etc"#]],
+            expect![[
+                r#"\x00\x00\x00\tnixgate-2\x00\x00\x00\x01b\x00\x00\x00\x04tags\x00\x00\x00\x13cacert/git/iana-etc"#
+            ]],
         );
     }
 

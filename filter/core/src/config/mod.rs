@@ -16,6 +16,7 @@ use std::fmt;
 use serde::Deserialize;
 
 use crate::Seconds;
+use crate::cache::Seal;
 use crate::distribution::{Digest, Repository};
 use crate::policy::{Attribute, FactRules, Policy, RawPolicy};
 
@@ -26,7 +27,7 @@ const HOLD_LIMIT: Seconds = 22;
 const CACHE_MINIMUM: u64 = 1 << 20;
 
 /// The settings of one filter configuration, checked.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Config {
     /// The Envoy cluster of the builder.
     pub cluster: String,
@@ -51,6 +52,8 @@ pub struct Config {
     pub identity: Identity,
     /// What names this configuration among others, for the keys of the cache.
     pub scope: String,
+    /// What only those who know the token can put on an entry of the cache.
+    pub seal: Seal,
 }
 
 /// Where in Envoy the attributes of a caller are that have no fixed place.
@@ -194,6 +197,7 @@ impl Config {
         }
         Ok(Self {
             cluster: builder.cluster,
+            seal: Seal::new(&token),
             token,
             name_prefix,
             hold: hold_seconds,
@@ -224,7 +228,8 @@ impl Identity {
                     .to_owned(),
             ));
         }
-        let asks_for_claim = |attribute: &Attribute| matches!(attribute, Attribute::JwtClaim { .. });
+        let asks_for_claim =
+            |attribute: &Attribute| matches!(attribute, Attribute::JwtClaim { .. });
         if self.jwt_metadata.is_empty() && asked.iter().any(asks_for_claim) {
             return Err(ConfigError(
                 "identity.jwt_metadata is empty, and a rule has the subject jwt_claim: give the \
@@ -250,8 +255,10 @@ impl fmt::Debug for Config {
             fact_rules: _,
             identity,
             scope,
+            seal: _,
         } = self;
-        let revision = |policy: &Option<Policy>| policy.as_ref().map(|one| one.revision().to_owned());
+        let revision =
+            |policy: &Option<Policy>| policy.as_ref().map(|one| one.revision().to_owned());
         f.debug_struct("Config")
             .field("cluster", cluster)
             .field("token", &"(hidden)")

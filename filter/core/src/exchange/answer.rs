@@ -112,7 +112,9 @@ impl Answer {
             Ok(content) => {
                 let facts = response.header(wire::FACTS).unwrap_or_default().to_owned();
                 let is_judged = config.policy.is_some() || config.shadow.is_some();
-                if is_judged && exchange.needs_facts(&content) && ImageFacts::parse(&facts).is_none()
+                if is_judged
+                    && exchange.needs_facts(&content)
+                    && ImageFacts::parse(&facts).is_none()
                 {
                     return Self::Failed(unreachable(
                         "it does not say what is in the image, by which the policy judges: it is \

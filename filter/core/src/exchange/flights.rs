@@ -159,9 +159,12 @@ impl<S: Copy + PartialEq> Flights<S> {
                 self.callouts.insert(token, key);
                 Vec::new()
             }
-            Event::NotDispatched { key } => {
-                self.fail(config, &key, &unreachable("no healthy builder is known"), now)
-            }
+            Event::NotDispatched { key } => self.fail(
+                config,
+                &key,
+                &unreachable("no healthy builder is known"),
+                now,
+            ),
             Event::Answered { token, response } => match self.callouts.remove(&token) {
                 Some(key) => self.answered(config, key, &response, now),
                 None => Vec::new(),
@@ -323,13 +326,7 @@ impl<S: Copy + PartialEq> Flights<S> {
         commands
     }
 
-    fn fail(
-        &mut self,
-        config: &Config,
-        key: &Key,
-        error: &Error,
-        now: Seconds,
-    ) -> Vec<Command<S>> {
+    fn fail(&mut self, config: &Config, key: &Key, error: &Error, now: Seconds) -> Vec<Command<S>> {
         let flight = self.flights.remove(key);
         flight.map_or_else(Vec::new, |flight| {
             flight.end_without_answer(config, &Reply::error(error), now)
@@ -338,12 +335,7 @@ impl<S: Copy + PartialEq> Flights<S> {
 }
 
 impl<S: Copy> Flight<S> {
-    fn end_without_answer(
-        self,
-        config: &Config,
-        failure: &Reply,
-        now: Seconds,
-    ) -> Vec<Command<S>> {
+    fn end_without_answer(self, config: &Config, failure: &Reply, now: Seconds) -> Vec<Command<S>> {
         let waiting = self.waiting.iter();
         waiting
             .map(|one| {

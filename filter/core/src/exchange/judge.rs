@@ -119,7 +119,8 @@ impl Reply {
     pub(super) fn warned(mut self, text: Option<String>) -> Self {
         if let Some(text) = text {
             let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");
-            self.headers.push(("warning", format!("299 - \"{quoted}\"")));
+            self.headers
+                .push(("warning", format!("299 - \"{quoted}\"")));
         }
         self
     }

@@ -289,12 +289,14 @@ impl Exchange {
     /// answer.
     pub fn looked_up(&mut self, config: &Config, entry: Option<Entry>, now: Seconds) -> Next {
         match entry {
-            Some(entry) if now < entry.expires => match self.deliver(config, &entry.content, &entry.facts) {
-                Next::Reply(reply) if reply.record.outcome == Outcome::Miss => {
-                    Next::Reply(reply.with_outcome(Outcome::Hit))
+            Some(entry) if now < entry.expires => {
+                match self.deliver(config, &entry.content, &entry.facts) {
+                    Next::Reply(reply) if reply.record.outcome == Outcome::Miss => {
+                        Next::Reply(reply.with_outcome(Outcome::Hit))
+                    }
+                    next => next,
                 }
-                next => next,
-            },
+            }
             entry => {
                 self.stale = entry.filter(|entry| now < entry.useful_until());
                 Next::Join

@@ -181,7 +181,10 @@ fn what_was_stored_is_served_until_it_expires() {
         }
         other => panic!("{other:?}"),
     }
-    assert_eq!(ask(GIT, 400).looked_up(&config(), Some(entry), 400), Next::Join);
+    assert_eq!(
+        ask(GIT, 400).looked_up(&config(), Some(entry), 400),
+        Next::Join
+    );
     assert_eq!(ask(GIT, 0).looked_up(&config(), None, 0), Next::Join);
 }
 
@@ -250,7 +253,14 @@ fn what_is_no_document_is_never_served_after_its_time() {
     ] {
         let mut sky = Sky::default();
         let expires = 400;
-        sky.on(joined_after_expiry(Entry { expires, content, facts: String::new() }), 400);
+        sky.on(
+            joined_after_expiry(Entry {
+                expires,
+                content,
+                facts: String::new(),
+            }),
+            400,
+        );
         assert_eq!(statuses(&sky.answer(Response::default(), 401)), [(1, 503)]);
     }
 }

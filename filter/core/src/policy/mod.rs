@@ -30,6 +30,7 @@
 mod facts;
 mod glob;
 mod glob_set;
+mod known;
 mod raw;
 mod rule;
 mod subject;

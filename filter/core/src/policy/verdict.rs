@@ -110,7 +110,10 @@ impl Verdict {
 
     /// Whether the package is among what is refused, or everything is.
     pub fn refuses(&self, package: &str) -> bool {
-        let mut refused = self.refusals.iter().map(|finding| finding.package.as_deref());
+        let mut refused = self
+            .refusals
+            .iter()
+            .map(|finding| finding.package.as_deref());
         refused.any(|refused| refused.is_none_or(|refused| refused == package))
     }
 

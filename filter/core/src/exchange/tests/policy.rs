@@ -123,11 +123,19 @@ fn what_the_name_forbids_is_refused_on_every_route_before_anything_is_asked() {
 fn an_entry_that_one_caller_may_have_is_judged_again_for_the_next() {
     let config = guarded(json!({}));
     let unfree = entry(&facts("latest", &["free"]));
-    for (team, name, expected) in [("data", "git", 403), ("ops", "git", 200), ("trial", "git", 200)] {
+    for (team, name, expected) in [
+        ("data", "git", 403),
+        ("ops", "git", 200),
+        ("trial", "git", 200),
+    ] {
         let mut exchange = ask_as(&config, team, &format!("/v2/{name}/manifests/latest"));
         let (code, _, warning) = status(exchange.looked_up(&config, Some(unfree.clone()), 0));
         assert_eq!(code, expected, "{team}");
-        assert_eq!(warning.contains("299 - \"will be refused"), team == "trial", "{warning}");
+        assert_eq!(
+            warning.contains("299 - \"will be refused"),
+            team == "trial",
+            "{warning}"
+        );
     }
     let mut exchange = ask_as(&config, "data", GIT);
     let free = entry(&facts("latest", &[]));
@@ -195,7 +203,10 @@ fn those_who_wait_for_one_answer_are_judged_one_by_one() {
     let [Command::Call(call)] = calls.as_slice() else {
         panic!("{calls:?}");
     };
-    let rules = (wire::RULES, r#"{"free":{"licences":["unfree"]}}"#.to_owned());
+    let rules = (
+        wire::RULES,
+        r#"{"free":{"licences":["unfree"]}}"#.to_owned(),
+    );
     assert!(call.headers.contains(&rules), "{:?}", call.headers);
     flights.on(&config, dispatched(ask_as(&config, "data", GIT)), 0);
     flights.on(&config, joined(2, ask_as(&config, "ops", GIT)), 0);
