@@ -51,7 +51,10 @@ impl<B: Builder> App<B> {
             }
         }
         let mut response = self.located(request, digest, &key, size).await?;
-        if !response.status().is_client_error() {
+        // Who says how long to wait is the edge. A client whose request it let through is told
+        // nothing of other images, nor of the policy's rules.
+        let is_edge = preferences(request).wait.is_some();
+        if is_edge && !response.status().is_client_error() {
             facts::add_facts(&mut response, images, &rules);
         }
         Ok(response)

@@ -85,7 +85,7 @@ impl Answer {
                 };
             }
             (200, Want::Manifest { reference, .. }) => manifest(response, reference),
-            (200, Want::Tags { .. }) => tags(response),
+            (200, Want::Tags) => tags(response),
             (307, Want::Blob { .. }) => response
                 .header("location")
                 .filter(|location| is_absolute(location))

@@ -54,7 +54,7 @@ pub enum Event<S> {
         /// How the shell finds it again.
         stream: S,
         /// What it wants.
-        exchange: Exchange,
+        exchange: Box<Exchange>,
     },
     /// A stream is no more.
     Left {
@@ -105,13 +105,13 @@ pub enum Command<S> {
 
 struct Waiting<S> {
     stream: S,
-    exchange: Exchange,
+    exchange: Box<Exchange>,
     /// Another policy has come since it asked.
     is_outdated: bool,
 }
 
 impl<S> Waiting<S> {
-    const fn new(stream: S, exchange: Exchange) -> Self {
+    const fn new(stream: S, exchange: Box<Exchange>) -> Self {
         Self {
             stream,
             exchange,
@@ -197,7 +197,7 @@ impl<S: Copy + PartialEq> Flights<S> {
         &mut self,
         config: &Config,
         stream: S,
-        exchange: Exchange,
+        exchange: Box<Exchange>,
         now: Seconds,
     ) -> Vec<Command<S>> {
         let key = exchange.key().clone();

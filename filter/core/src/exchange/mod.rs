@@ -105,7 +105,7 @@ pub enum Begin {
     /// The answer needs nobody else.
     Reply(Reply),
     /// Look [`Exchange::key`] up, then call [`Exchange::looked_up`].
-    Ask(Exchange),
+    Ask(Box<Exchange>),
 }
 
 /// What becomes of a request after the cache was asked.
@@ -238,7 +238,7 @@ impl Exchange {
         };
         Ok(match exchange.judge(config, None) {
             Judged::Denied(reply) => Begin::Reply(reply),
-            Judged::Allowed(..) => Begin::Ask(exchange),
+            Judged::Allowed(..) => Begin::Ask(Box::new(exchange)),
         })
     }
 

@@ -24,7 +24,7 @@ fn begin(method: &str, path: &str, now: Seconds) -> Begin {
     Exchange::begin(&config(), &request, now)
 }
 
-fn ask(path: &str, now: Seconds) -> Exchange {
+fn ask(path: &str, now: Seconds) -> Box<Exchange> {
     match begin("GET", path, now) {
         Begin::Ask(exchange) => exchange,
         other => panic!("{path}: {other:?}"),

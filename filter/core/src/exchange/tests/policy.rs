@@ -50,7 +50,7 @@ fn begin_as(config: &Config, team: Option<&str>, path: &str) -> Begin {
     Exchange::begin(config, &request, 0)
 }
 
-fn ask_as(config: &Config, team: &str, path: &str) -> Exchange {
+fn ask_as(config: &Config, team: &str, path: &str) -> Box<Exchange> {
     match begin_as(config, Some(team), path) {
         Begin::Ask(exchange) => exchange,
         other => panic!("{team} {path}: {other:?}"),
@@ -177,11 +177,11 @@ fn without_facts_nothing_of_an_image_is_served() {
     assert_eq!(commands.len(), 1);
 }
 
-fn joined(stream: u32, exchange: Exchange) -> Event<u32> {
+fn joined(stream: u32, exchange: Box<Exchange>) -> Event<u32> {
     Event::Joined { stream, exchange }
 }
 
-fn dispatched(exchange: Exchange) -> Event<u32> {
+fn dispatched(exchange: Box<Exchange>) -> Event<u32> {
     Event::Dispatched {
         key: exchange.key().clone(),
         token: 7,

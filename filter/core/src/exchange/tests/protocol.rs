@@ -63,7 +63,7 @@ fn kept(digest: Option<Digest>, body: &[u8], expires: Seconds) -> Entry {
     }
 }
 
-fn ask_with(config: &Config, path: &str, if_none_match: &str, now: Seconds) -> Exchange {
+fn ask_with(config: &Config, path: &str, if_none_match: &str, now: Seconds) -> Box<Exchange> {
     let request = Request {
         method: "GET",
         path,
