@@ -112,7 +112,8 @@ fn both_manifests_lead_to_the_one_image_and_other_blobs_to_another() {
     let manifest = &one.oci_manifest.bytes;
     let record = Record::new(&request(&[]), &[], &closure(&[]), manifest);
     assert_eq!(record.image(), image);
-    expect!["6675cd76df251be16d9b80673a8bb1a76f895b9287cc4fc46465017b808d27ac"].assert_eq(&Record::example(&[(Digest::of(b"1"), 1)]).image());
+    expect!["6675cd76df251be16d9b80673a8bb1a76f895b9287cc4fc46465017b808d27ac"]
+        .assert_eq(&Record::example(&[(Digest::of(b"1"), 1)]).image());
 }
 
 #[tokio::test]
