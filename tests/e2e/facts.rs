@@ -3,9 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::slice::from_ref;
 
 use anyhow::{Context, Result};
 use http::{Method, StatusCode};
+use nixgate_core::distribution::Tag;
 use nixgate_core::package_set::System;
 use nixgate_core::policy::ImageFacts;
 use nixgate_core::wire;
@@ -85,7 +87,7 @@ fn texts<'a>(set: impl IntoIterator<Item = &'a str>) -> BTreeSet<String> {
 }
 
 fn tags(image: &ImageFacts) -> Vec<&str> {
-    image.tags.iter().map(|tag| tag.as_str()).collect()
+    image.tags.iter().map(Tag::as_str).collect()
 }
 
 /// The digest of a manifest in a format, and the digests of its config and layers.
@@ -168,13 +170,13 @@ fn every_way_to_an_image_says_the_same_of_it() -> Result<()> {
         assert_ne!(oci, docker);
         for digest in [oci, docker] {
             let path = format!("/v2/vcsalias/manifests/{digest}");
-            assert_eq!(facts(builder, &path, "wait=60", 200)?, [second.clone()]);
+            assert_eq!(facts(builder, &path, "wait=60", 200)?, *from_ref(&second));
         }
         for blob in &blobs {
             let path = format!("/v2/vcsalias/blobs/{blob}");
             for (prefer, status) in [("return=minimal", 204), ("wait=60", 200)] {
                 let told = facts(builder, &path, prefer, status)?;
-                assert_eq!(told, [second.clone()], "{blob}");
+                assert_eq!(told, *from_ref(&second), "{blob}");
             }
         }
         Ok(())
@@ -261,7 +263,7 @@ fn an_image_without_its_record_is_not_there_until_it_is_made_again() -> Result<(
     assert_eq!(pulled(&served.builder, "leaky", "latest")?, before);
     for path in &held {
         let told = facts(&served.builder, path, "wait=60", 200)?;
-        assert_eq!(told, [before.clone()]);
+        assert_eq!(told, *from_ref(&before));
     }
     Ok(())
 }
@@ -317,7 +319,7 @@ fn facts_come_with_redirects_and_what_was_told_before_is_not_read_again() -> Res
     for blob in &blobs {
         let path = format!("/v2/leaky/blobs/{blob}");
         let told = facts(&served.builder, &path, "return=minimal", 307)?;
-        assert_eq!(told, [image.clone()]);
+        assert_eq!(told, *from_ref(&image));
     }
     let path = format!("/v2/leaky/manifests/{digest}");
     assert_eq!(facts(&served.builder, &path, "", 200)?, [image]);
