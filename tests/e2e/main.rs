@@ -9,6 +9,7 @@ mod caching;
 mod coalescing;
 mod configuration;
 mod documentation;
+mod facts;
 mod faults;
 mod inside;
 mod long_builds;

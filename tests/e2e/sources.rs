@@ -1,88 +1,13 @@
 //! Package sets that misbehave, change or vanish.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use http::StatusCode;
-use nixgate_tests::live::builder::{Builder, Settings};
-use nixgate_tests::live::gated_set::GatedSet;
 use nixgate_tests::live::install::nix;
 use nixgate_tests::live::process::run;
-use nixgate_tests::live::scratch;
-use tempfile::TempDir;
-
-/// A builder that serves a package set of the test's.
-struct Served {
-    builder: Builder,
-    set: PathBuf,
-    state: TempDir,
-}
-
-impl Served {
-    /// `packages` is Nix: attributes, in the scope of `package = name: script: …`.
-    fn start(packages: &str, settings: impl FnOnce(Settings) -> Settings) -> Result<Self> {
-        let state = scratch::folder("sources-")?;
-        let set = state.path().join("set");
-        fs::create_dir(&set)?;
-        let unique = state.path().display();
-        fs::write(
-            set.join("default.nix"),
-            format!(
-                r#"{{ system ? builtins.currentSystem }}:
-let
-  package = name: script: derivation {{
-    inherit name;
-    system = builtins.currentSystem;
-    builder = "/bin/sh";
-    PATH = "/usr/bin:/bin";
-    # No earlier test has built it already.
-    unique = "{unique}";
-    args = [ "-c" script ];
-  }};
-in
-{{
-  cacert = package "cacert" "mkdir -p $out/etc";
-  iana-etc = package "iana-etc" "mkdir -p $out/etc";
-  {packages}
-}}
-"#
-            ),
-        )?;
-        let plain = Settings {
-            package_set: set.clone(),
-            state: state.path().to_path_buf(),
-            environment: Vec::new(),
-        };
-        let plain = plain.with("NIXGATE_NIX_OPTIONS", GatedSet::nix_options()?);
-        let builder = Builder::start(&settings(plain))?;
-        Ok(Self {
-            builder,
-            set,
-            state,
-        })
-    }
-
-    /// Status and text of the answer to a pull.
-    fn pull(&self, name: &str) -> Result<(StatusCode, String)> {
-        let answer = self.builder.get(&format!("/v2/{name}/manifests/latest"))?;
-        Ok((answer.status, answer.text()))
-    }
-
-    fn pulls(&self, name: &str) -> Result<()> {
-        let (status, text) = self.pull(name)?;
-        anyhow::ensure!(status == StatusCode::OK, "{name}: {status} {text}");
-        Ok(())
-    }
-
-    /// The link that keeps the pinned package set, and the set in the store.
-    fn root(&self) -> Result<(PathBuf, PathBuf)> {
-        let folder = self.state.path().join("builder/sources");
-        let link = fs::read_dir(folder)?.next().context("a link")??.path();
-        let path = fs::read_link(&link)?;
-        Ok((link, path))
-    }
-}
+use nixgate_tests::live::served_set::ServedSet;
 
 fn delete(path: &Path) -> Result<String> {
     run(nix("nix-store")?.arg("--delete").arg(path))
@@ -96,7 +21,7 @@ fn nix_code_does_not_see_the_builder_s_secrets() -> Result<()> {
         home = if builtins.getEnv "HOME" != ""
           then package "home" "mkdir $out" else throw "there is no HOME";
     "#;
-    let served = Served::start(packages, |settings| {
+    let served = ServedSet::start(packages, |settings| {
         settings.with("AWS_SECRET_ACCESS_KEY", "of the storage")
     })?;
     served.pulls("secret/home")
@@ -108,7 +33,7 @@ fn a_package_set_that_is_edited_stays_what_it_was_until_it_is_pinned_anew() -> R
         one = package "one" "mkdir $out";
         two = package "two" "mkdir $out; test ${builtins.readFile ./text} = old";
     "#;
-    let served = Served::start(packages, |settings| settings)?;
+    let served = ServedSet::start(packages, |settings| settings)?;
     fs::write(served.set.join("text"), "old")?;
     served.pulls("one")?;
     fs::write(served.set.join("text"), "new")?;
@@ -122,7 +47,7 @@ fn a_pinned_package_set_is_kept_from_the_garbage_collector_and_fetched_again_wit
         one = package "one" "mkdir $out";
         two = package "two" "mkdir $out";
     "#;
-    let served = Served::start(packages, |settings| settings)?;
+    let served = ServedSet::start(packages, |settings| settings)?;
     served.pulls("one")?;
     let (link, path) = served.root()?;
     let kept = delete(&path).err().context("the package set was deleted")?;
@@ -141,7 +66,7 @@ fn what_nix_refuses_or_stumbles_over_is_named_with_its_reason() -> Result<()> {
         unfree = throw "unfree has a license that is refused here";
         broken = { }.missing;
     "#;
-    let served = Served::start(packages, |settings| settings)?;
+    let served = ServedSet::start(packages, |settings| settings)?;
     let (status, text) = served.pull("fine/unfree")?;
     assert_eq!(status, StatusCode::FORBIDDEN, "{text}");
     assert!(

@@ -21,5 +21,6 @@ pub mod ports;
 pub mod process;
 pub mod s3;
 pub mod scratch;
+pub mod served_set;
 pub mod stack;
 pub mod stub_builder;
