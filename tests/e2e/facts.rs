@@ -194,12 +194,21 @@ fn a_part_of_a_blob_comes_with_facts_and_what_is_refused_without() -> Result<()>
     pulled(builder, "sound", "latest")?;
     let (digest, blobs) = manifest(builder, "sound", "latest", OCI)?;
     let blob = format!("/v2/sound/blobs/{}", blobs[0]);
-    for (range, status, told) in [("bytes=0-1", 206, true), ("bytes=99999999-", 416, false)] {
-        let headers = [(wire::TOKEN, TOKEN), ("range", range)];
+    for (range, prefer, status, told) in [
+        ("bytes=0-1", "wait=60", 206, true),
+        ("bytes=99999999-", "wait=60", 416, false),
+        // So asks a client whose request the edge let through.
+        ("bytes=0-1", "", 206, false),
+    ] {
+        let headers = [
+            (wire::TOKEN, TOKEN),
+            ("range", range),
+            (wire::PREFER, prefer),
+        ];
         let answer = request(Method::GET, builder.port(), &blob, &headers)?;
         assert_eq!(answer.status, status, "{}", answer.text());
         let facts = ImageFacts::parse(answer.header(wire::FACTS));
-        assert_eq!(facts.is_some(), told, "{range}");
+        assert_eq!(facts.is_some(), told, "{range} {prefer}");
     }
     for path in [
         "/v2/nope/manifests/latest".to_owned(),

@@ -12,6 +12,7 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
 use nixgate_core::distribution::{Digest, Error, ErrorKind, Repository};
+use nixgate_core::wire::Preferences;
 
 use super::App;
 use super::answer::{self, Body};
@@ -51,9 +52,9 @@ impl<B: Builder> App<B> {
             }
         }
         let mut response = self.located(request, digest, &key, size).await?;
-        // Who says how long to wait is the edge. A client whose request it let through is told
+        // Who prefers anything is the edge, which strips clients of it. A client whose request it let through is told
         // nothing of other images, nor of the policy's rules.
-        let is_edge = preferences(request).wait.is_some();
+        let is_edge = preferences(request) != Preferences::default();
         if is_edge && !response.status().is_client_error() {
             facts::add_facts(&mut response, images, &rules);
         }
