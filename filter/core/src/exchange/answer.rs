@@ -15,6 +15,9 @@ use crate::wire;
 /// and the most that it is told, in seconds.
 const RETRY_AFTER: Seconds = 10;
 const RETRY_AFTER_LIMIT: Seconds = 3600;
+/// For how long facts are believed under a policy, in seconds: for the while that a tag means one
+/// package set, unless the builder is told otherwise.
+const FACTS_FOR: Seconds = 300;
 
 /// A response to a callout, as the host hands it over.
 #[derive(Clone, Debug, Default)]
@@ -112,10 +115,9 @@ impl Answer {
             Ok(content) => {
                 let facts = response.header(wire::FACTS).unwrap_or_default().to_owned();
                 let is_judged = config.policy.is_some() || config.shadow.is_some();
-                if is_judged
-                    && exchange.needs_facts(&content)
-                    && ImageFacts::parse(&facts).is_none()
-                {
+                let is_judged = is_judged && exchange.needs_facts(&content);
+                let max_age = wire::max_age(response.all("cache-control"));
+                if is_judged && ImageFacts::parse(&facts).is_none() {
                     return Self::Failed(unreachable(
                         "it does not say what is in the image, by which the policy judges: it is \
                          of another version than the edge",
@@ -124,7 +126,8 @@ impl Answer {
                 Self::Final {
                     content,
                     facts,
-                    max_age: wire::max_age(response.all("cache-control")),
+                    // A digest stands for the same bytes for ever; which tags lead to it changes.
+                    max_age: max_age.map(|age| if is_judged { age.min(FACTS_FOR) } else { age }),
                 }
             }
             Err(error) => Self::Failed(error),

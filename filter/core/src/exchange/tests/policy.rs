@@ -215,6 +215,26 @@ fn those_who_wait_for_one_answer_are_judged_one_by_one() {
 }
 
 #[test]
+fn under_a_policy_a_digests_facts_are_asked_for_again() {
+    let json = br#"{"builder": {"cluster": "builder", "token_env": "T"}}"#;
+    let free = Config::parse(json, |_| Some("s".to_owned())).unwrap();
+    let path = format!("/v2/git/manifests/{}", Digest::of(b"{}"));
+    for (config, expires) in [(guarded(json!({})), 301), (free, 31_536_001)] {
+        let mut flights = Flights::default();
+        flights.on(&config, joined(1, ask_as(&config, "data", &path)), 0);
+        flights.on(&config, dispatched(ask_as(&config, "data", &path)), 0);
+        let mut response = manifest(b"{}", 31_536_000);
+        let facts = (wire::FACTS.to_owned(), facts("latest", &[]));
+        response.headers.push(facts);
+        let commands = flights.on(&config, Event::Answered { token: 7, response }, 1);
+        let Some(Command::Store(_, entry)) = commands.first() else {
+            panic!("{commands:?}");
+        };
+        assert_eq!(entry.expires, expires);
+    }
+}
+
+#[test]
 fn who_waited_while_the_policy_changed_is_sent_round_to_the_new_one() {
     let config = guarded(json!({}));
     let mut flights = Flights::default();
