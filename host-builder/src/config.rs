@@ -1,6 +1,8 @@
 //! Settings: what was written ([`ServeArgs`]) → what is meant ([`Settings`]).
 //!
-//! Every setting is a flag and a variable; Nixery's names work where the setting is Nixery's.
+//! Those of the login are in [`login`]. Every setting is a flag and a variable; Nixery's names work where the setting is Nixery's.
+
+mod login;
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -11,9 +13,12 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::{Arg, Args, ValueEnum};
 use nixgate_core::package_set::System;
 
+use crate::login::LoginSettings;
 use crate::nix::NixOptions;
 use crate::server::Access;
 use crate::source::Source;
+
+pub use login::LoginArgs;
 
 /// Kinds of storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -101,6 +106,9 @@ pub struct ServeArgs {
     /// Platform of images whose name says none, as Nix calls it; this machine's when not given
     #[arg(long, env = "NIXGATE_SYSTEM")]
     pub system: Option<String>,
+    /// How clients log in
+    #[command(flatten)]
+    pub login: LoginArgs,
 }
 
 /// Where images are stored.
@@ -141,6 +149,8 @@ pub struct Settings {
     pub max_layers: usize,
     /// The platform of images whose name says none.
     pub system: System,
+    /// How clients log in.
+    pub login: LoginSettings,
 }
 
 /// An argument that doesn't look at its variable when that is empty: in compose files and scripts,
@@ -252,6 +262,7 @@ impl ServeArgs {
             max_queue: self.max_queue,
             max_layers: self.max_layers,
             system,
+            login: self.login.validate()?,
         })
     }
 }
@@ -302,6 +313,27 @@ mod tests {
             (
                 "--token t --pkgs-path / --system m68k-linux",
                 "NIXGATE_SYSTEM",
+            ),
+            ("--token t --pkgs-path / --groups g", "set NIXGATE_HTPASSWD"),
+            (
+                "--token t --pkgs-path / --token-key k",
+                "set NIXGATE_HTPASSWD",
+            ),
+            (
+                "--token t --pkgs-path / --htpasswd h --token-seconds 59",
+                "NIXGATE_TOKEN_SECONDS",
+            ),
+            (
+                "--token t --pkgs-path / --oidc-jwks k",
+                "NIXGATE_OIDC_AUDIENCE",
+            ),
+            (
+                "--token t --pkgs-path / --oidc-jwks http://a/k --oidc-issuer i --oidc-audience a",
+                "NIXGATE_OIDC_JWKS",
+            ),
+            (
+                "--token t --pkgs-path / --oidc-jwks k --oidc-issuer nixgate --oidc-audience a",
+                "NIXGATE_TOKEN_ISSUER",
             ),
         ] {
             let error = format!("{:#}", settings(line).err().expect(line));

@@ -4,6 +4,7 @@
 //!   main ── config ── run
 //!                      │
 //!   server ────────────┤ HTTP: the registry API, for the filter alone
+//!   login ─────────────┤ who a client is, for a token that Envoy checks
 //!   builder ───────────┤ one build per image: resolve, realise, group, pack, publish
 //!     ├─ source        │ where packages come from, pinned
 //!     ├─ nix           │ Nix as a few questions
@@ -22,6 +23,7 @@ pub mod fingerprint;
 pub mod image;
 pub mod layer;
 pub mod layering;
+pub mod login;
 pub mod nix;
 pub mod publish;
 pub mod server;
@@ -39,6 +41,7 @@ use tokio::net::TcpListener;
 
 use builder::{Coalesce, NixBuilder};
 use config::{Settings, StorageSettings};
+use login::Login;
 use nix::{Nix, Processes};
 use server::{App, Links, Readiness};
 use source::{PinError, Source, Sources};
@@ -67,6 +70,7 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
 async fn start(settings: Settings) -> Result<(Arc<App<NixBuilder>>, TcpListener)> {
     let metrics = Metrics::new();
     let state = StateDir::open(&settings.state_dir)?;
+    let login = Login::open(settings.login, &state.token_key())?;
     let storage = match &settings.storage {
         StorageSettings::Filesystem(folder) => Storage::filesystem(folder)?,
         StorageSettings::S3(bucket) => Storage::s3(bucket)?,
@@ -102,6 +106,7 @@ async fn start(settings: Settings) -> Result<(Arc<App<NixBuilder>>, TcpListener)
     tracing::info!(address = %listener.local_addr()?, version = server::VERSION, "the builder is ready");
     let app = Arc::new(App {
         access: settings.access,
+        login,
         system: settings.system,
         max_layers: settings.max_layers,
         sources,

@@ -3,6 +3,7 @@
 //! ```text
 //!   lock          held for as long as the builder lives
 //!   resolve.nix   the names-to-derivations expression
+//!   token-key.pem the private key of the tokens, where the settings name none
 //!   staging/      layers in the making                                   emptied at start
 //!   roots/        links that keep store paths from the garbage collector  emptied at start
 //! ```
@@ -59,6 +60,11 @@ impl StateDir {
     /// The names-to-derivations expression.
     pub fn resolver(&self) -> PathBuf {
         self.path.join("resolve.nix")
+    }
+
+    /// Where the private key of the tokens is, or is to be made.
+    pub fn token_key(&self) -> PathBuf {
+        self.path.join("token-key.pem")
     }
 
     /// Layers in the making.

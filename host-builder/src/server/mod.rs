@@ -1,13 +1,16 @@
-//! The builder's HTTP server: the registry API for the edge, and three pages for operators.
+//! The builder's HTTP server: the registry API for the edge, where clients log in, and pages for
+//! operators.
 //!
 //! ```text
 //!   GET /healthz /readyz /metrics            open to all
+//!   GET /.well-known/jwks.json               open to all: the public key of the tokens
 //!   GET /v2/…                                only with the edge's token
 //!       ├─ manifests   manifests.rs   stored → 200; else build: 200, 202 or an error
 //!       ├─ blobs       blobs.rs       307 to storage, or the bytes
 //!       │              lost_blobs.rs  packed again when storage has lost them
 //!       ├─ tags        tags.rs
-//!       └─ referrers   referrers.rs
+//!       ├─ referrers   referrers.rs
+//!       └─ token       token.rs       who a client is, for a token; POST too
 //! ```
 
 mod answer;
@@ -19,6 +22,7 @@ mod manifests;
 mod range;
 mod referrers;
 mod tags;
+mod token;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -35,6 +39,7 @@ use nixgate_core::{PackageSet, wire};
 use tokio::net::TcpListener;
 
 use crate::builder::{Builder, Coalesce, ImageRequest, link_folder};
+use crate::login::Login;
 use crate::source::{Pin, Sources};
 use crate::storage::Storage;
 use crate::telemetry::{Metrics, RequestLabels};
@@ -63,6 +68,8 @@ pub enum Access {
 pub struct App<B> {
     /// Who may ask.
     pub access: Access,
+    /// Where clients get their tokens.
+    pub login: Login,
     /// The platform of images whose name says none.
     pub system: System,
     /// At most so many layers for an image.
@@ -138,11 +145,16 @@ impl<B: Builder> App<B> {
     }
 
     async fn respond(&self, request: Request<Incoming>) -> Response<Body> {
-        let (route, result) = self.route(&request).await;
-        let mut response = result.unwrap_or_else(|error| {
-            log(request.uri().path(), &error);
-            answer::error(&error)
-        });
+        let (route, mut response) = if request.uri().path() == token::PATH {
+            ("token", self.token(request).await)
+        } else {
+            let (route, result) = self.route(&request).await;
+            let response = result.unwrap_or_else(|error| {
+                log(request.uri().path(), &error);
+                answer::error(&error)
+            });
+            (route, response)
+        };
         let version = HeaderValue::from_static(VERSION);
         response.headers_mut().insert(wire::BUILDER, version);
         let status = response.status().as_u16();
@@ -161,6 +173,7 @@ impl<B: Builder> App<B> {
             "/healthz" => return ("other", Ok(health::live())),
             "/readyz" => return ("other", self.ready().await),
             "/metrics" => return ("other", self.metrics_page()),
+            token::KEYS_PATH => return ("other", self.token_keys()),
             _ => {}
         }
         if let Err(error) = self.admit(request.headers()) {

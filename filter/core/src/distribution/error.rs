@@ -27,6 +27,8 @@ pub enum Code {
     NameUnknown,
     /// `TOOMANYREQUESTS`
     TooManyRequests,
+    /// `UNAUTHORIZED`
+    Unauthorized,
     /// `UNAVAILABLE` (Docker registry v2)
     Unavailable,
     /// `UNKNOWN` (Docker registry v2)
@@ -47,6 +49,7 @@ impl Code {
             Self::NameInvalid => "NAME_INVALID",
             Self::NameUnknown => "NAME_UNKNOWN",
             Self::TooManyRequests => "TOOMANYREQUESTS",
+            Self::Unauthorized => "UNAUTHORIZED",
             Self::Unavailable => "UNAVAILABLE",
             Self::Unknown => "UNKNOWN",
             Self::Unsupported => "UNSUPPORTED",
@@ -75,6 +78,8 @@ pub enum ErrorKind {
     BlobUnknown,
     /// Who asked may not have it.
     Denied,
+    /// Who asked didn't say who it is, or it isn't true.
+    Unauthenticated,
     /// The build goes on and the client's time is used up; it is to ask again.
     StillBuilding,
     /// The builder has as many builds to do as it takes on.
@@ -106,6 +111,7 @@ impl ErrorKind {
             Self::ManifestUnknown => (404, Code::ManifestUnknown),
             Self::BlobUnknown => (404, Code::BlobUnknown),
             Self::Denied => (403, Code::Denied),
+            Self::Unauthenticated => (401, Code::Unauthorized),
             Self::StillBuilding | Self::TooBusy => (429, Code::TooManyRequests),
             Self::BuildFailed | Self::Internal => (500, Code::Unknown),
             Self::BuildTimedOut => (504, Code::Unavailable),
@@ -126,6 +132,7 @@ impl ErrorKind {
             | Self::MethodUnsupported
             | Self::CatalogUnsupported
             | Self::BlobUnknown
+            | Self::Unauthenticated
             | Self::StillBuilding
             | Self::TooBusy
             | Self::BuilderUnreachable

@@ -1,0 +1,70 @@
+//! The groups file, as Apache's `AuthGroupFile` has it: `group: user user`, one group on each line.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context, Result};
+
+/// Who is in which group.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Groups {
+    of: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl Groups {
+    /// Reads the content of a file. A group on several lines has the users of all of them.
+    ///
+    /// # Errors
+    /// When a line names no group, by its number.
+    pub(super) fn parse(text: &str) -> Result<Self> {
+        let mut groups = Self::default();
+        for (index, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let (group, users) = line
+                .split_once(':')
+                .map(|(group, users)| (group.trim(), users))
+                .filter(|(group, _)| !group.is_empty() && !group.contains(char::is_whitespace))
+                .with_context(|| {
+                    format!("line {} is not of the form group: user user", index + 1)
+                })?;
+            for user in users.split_whitespace() {
+                let of_user = groups.of.entry(user.to_owned()).or_default();
+                of_user.insert(group.to_owned());
+            }
+        }
+        Ok(groups)
+    }
+
+    /// The groups that a user is in, sorted.
+    pub(super) fn of(&self, user: &str) -> Vec<String> {
+        let groups = self.of.get(user).into_iter().flatten();
+        groups.cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_have_the_groups_that_name_them() {
+        let groups = Groups::parse(
+            "# teams\n\nweb-team: bob\ndata-team:\talice bob\nweb-team: carol\nempty:\n",
+        )
+        .unwrap();
+        assert_eq!(groups.of("alice"), ["data-team"]);
+        assert_eq!(groups.of("bob"), ["data-team", "web-team"]);
+        assert_eq!(groups.of("carol"), ["web-team"]);
+        assert!(groups.of("dave").is_empty());
+    }
+
+    #[test]
+    fn a_line_that_is_wrong_is_named() {
+        for line in ["alice bob", ": alice", "two words: alice"] {
+            let error = Groups::parse(&format!("a: b\n{line}")).unwrap_err();
+            assert!(error.to_string().contains("line 2"), "{line}: {error}");
+        }
+    }
+}
