@@ -6,7 +6,7 @@
 #   alice.password, bob.password
 #   groups             data-team has alice, web-team has bob
 #
-# Each of these can be replaced by one's own.
+# Users of one's own: NIXGATE_HTPASSWD and NIXGATE_GROUPS name their files.
 #
 # shellcheck shell=bash
 
