@@ -13,12 +13,14 @@
 //!     ├─ layer         │ tar, gzip, the tree of symlinks        reads the Nix store
 //!     └─ image         │ config and manifests                   pure
 //!   publish, storage ──┤ what is kept, and in which order
+//!   facts ─────────────┤ what is known of an image beyond its documents
 //!   state_dir ─────────┘ what is in the making
 //! ```
 
 pub mod builder;
 pub mod closure;
 pub mod config;
+pub mod facts;
 pub mod fingerprint;
 pub mod image;
 pub mod layer;
@@ -43,7 +45,7 @@ use builder::{Coalesce, NixBuilder};
 use config::{Settings, StorageSettings};
 use login::Login;
 use nix::{Nix, Processes};
-use server::{App, Links, Readiness};
+use server::{App, Images, Readiness};
 use source::{PinError, Source, Sources};
 use state_dir::StateDir;
 use storage::Storage;
@@ -114,7 +116,7 @@ async fn start(settings: Settings) -> Result<(Arc<App<NixBuilder>>, TcpListener)
         builds: Coalesce::new(builder, settings.max_queue),
         metrics,
         nix,
-        links: Links::default(),
+        images: Images::default(),
         readiness: Readiness::default(),
     });
     Ok((app, listener))

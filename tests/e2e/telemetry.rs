@@ -43,7 +43,8 @@ fn statistics_and_access_log_say_what_became_of_each_request() -> Result<()> {
             "{statistics}"
         );
         for outcome in ["miss", "hit"] {
-            let end = format!("{outcome} cacert/hello/iana-etc");
+            // Without a policy, neither its revision nor a rule.
+            let end = format!("{outcome} cacert/hello/iana-etc - -");
             poll::until(&format!("the access log says {end}"), || {
                 let log = stack.envoy.log();
                 let mut lines = log.lines();
