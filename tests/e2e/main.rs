@@ -11,6 +11,7 @@ mod configuration;
 mod documentation;
 mod faults;
 mod inside;
+mod login;
 mod long_builds;
 mod lost_blobs;
 mod make_run;
