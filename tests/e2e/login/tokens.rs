@@ -142,11 +142,7 @@ fn groups_reach_envoys_metadata_and_the_policy() -> Result<()> {
             ("bob", "hello", StatusCode::OK),
         ] {
             let token = gateway.token(user)?;
-            let path = format!("/v2/{packages}/manifests/latest");
-            let answer = poll::until("the image is built", || {
-                let answer = gateway.get(&path, Some(&token)).ok()?;
-                (answer.status != StatusCode::TEMPORARY_REDIRECT).then_some(answer)
-            })?;
+            let answer = gateway.manifest(packages, &token)?;
             assert_eq!(
                 answer.status,
                 status,
@@ -168,10 +164,7 @@ fn groups_reach_envoys_metadata_and_the_policy() -> Result<()> {
 fn blobs_and_their_ranges_are_behind_the_login() -> Result<()> {
     let gateway = shared();
     let token = gateway.token("alice")?;
-    let manifest = poll::until("the image is built", || {
-        let answer = gateway.get(MANIFEST, Some(&token)).ok()?;
-        (answer.status == StatusCode::OK).then_some(answer)
-    })?;
+    let manifest = gateway.manifest("hello", &token)?;
     let manifest: Value = serde_json::from_slice(&manifest.body)?;
     let config = manifest["config"]["digest"].as_str().context("a digest")?;
     let path = format!("/v2/hello/blobs/{config}");

@@ -107,6 +107,19 @@ impl Gateway {
         self.state.path().join("builder/token-key.pem")
     }
 
+    /// Exchanges the certificate for one of another authority, which clients trust from then on.
+    ///
+    /// # Errors
+    /// When it can't be made or put there.
+    pub fn renew_certificate(&self) -> Result<()> {
+        let new = self.state.path().join("new");
+        make_demo(self.state.path(), &new)?;
+        for file in ["ca/ca.crt", "tls/tls.key", "tls/tls.crt"] {
+            fs::rename(new.join(file), self.files().join(file))?;
+        }
+        Ok(())
+    }
+
     /// A user's password.
     ///
     /// # Errors
@@ -147,6 +160,19 @@ impl Gateway {
     /// When there is no answer.
     pub fn get(&self, path: &str, token: Option<&str>) -> Result<Response> {
         self.request(&Method::GET, path, token, &[])
+    }
+
+    /// The manifest of an image, or why there is none, once it is built.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub fn manifest(&self, packages: &str, token: &str) -> Result<Response> {
+        let path = format!("/v2/{packages}/manifests/latest");
+        poll::until("the image is built", || {
+            let answer = self.get(&path, Some(token));
+            let held = |answer: &Response| answer.status == StatusCode::TEMPORARY_REDIRECT;
+            (!answer.as_ref().is_ok_and(held)).then_some(answer)
+        })?
     }
 
     /// A request with a token and headers, written `name: value`.
@@ -194,8 +220,13 @@ impl Gateway {
             .args(options)
             .arg(format!("https://{}{path}", self.registry())))?;
         let head = fs::read_to_string(head_file)?;
-        // An answer without a body leaves no file.
-        parse(&head, fs::read(body_file).unwrap_or_default())
+        let body = match options.contains(&"--head") {
+            // curl writes the head there too.
+            true => Vec::new(),
+            // An answer without a body leaves no file.
+            false => fs::read(body_file).unwrap_or_default(),
+        };
+        parse(&head, body)
     }
 }
 

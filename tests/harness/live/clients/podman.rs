@@ -1,5 +1,6 @@
 //! podman: pulls images and runs them.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -22,10 +23,13 @@ impl Podman {
     /// # Errors
     /// When its folder can't be made.
     pub fn new() -> Result<Self> {
-        Ok(Self {
+        let podman = Self {
             folder: scratch::folder("podman-")?,
             run: scratch::run_folder()?,
-        })
+        };
+        // podman refuses to look into a file that isn't there.
+        fs::write(podman.credentials(), "{}")?;
+        Ok(podman)
     }
 
     fn command(&self) -> Command {
