@@ -277,15 +277,14 @@ fn render(settings: &Settings, files: &Path, ports: [u16; 3]) -> Result<PathBuf>
     let certificate = shipped("certificate.yaml")?.replace("/etc/nixgate/tls", &path("tls"));
     fs::write(path("certificate.yaml"), certificate)?;
 
-    let mut config = shipped("envoy.yaml")?;
+    let realm = |port: u16| format!("https://127.0.0.1:{port}/v2/token");
+    let mut config = shipped("envoy.yaml")?.replace(&realm(8443), &realm(port));
     let mut changes: Vec<_> = envoy::at_ports(&[(8443, port), (8081, builder), (9901, admin)])
         .chain(["filter.yaml", "certificate.yaml"].map(|name| {
             let shipped = format!("path: {FOLDER}/{name}");
             (shipped, format!("path: {}", path(name)))
         }))
         .collect();
-    let realm = |port: u16| format!("https://127.0.0.1:{port}/v2/token");
-    changes.push((realm(8443), realm(port)));
     if let Some(company) = settings.company {
         config = config.replace("#| ", "");
         // The issuer of the tests has no TLS. What is about it is the last of the file.
