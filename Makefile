@@ -6,7 +6,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test fuzz check advisories bench fmt doc clean uninstall build
+.PHONY: help run gateway test fuzz check advisories bench fmt doc clean uninstall build
 
 export PORT BUILDER_PORT ADMIN_PORT STATE_DIR TOOLS_DIR
 # An empty variable is one that was not given.
@@ -22,7 +22,7 @@ filter := --package nixgate-filter --target wasm32-wasip1
 
 help: ## List the verbs
 	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 12
-	@printf '%s\n' '' 'make run: PORT (8080), BUILDER_PORT (8081), ADMIN_PORT (9901), STATE_DIR (.nixgate);' \
+	@printf '%s\n' '' 'make run, make gateway: PORT (8080, 8443), BUILDER_PORT (8081), ADMIN_PORT (9901), STATE_DIR (.nixgate);' \
 	  'NIXERY_CHANNEL, NIXERY_PKGS_REPO or NIXERY_PKGS_PATH replace the embedded package set'
 
 build: # What is run and shipped: the builder, and the filter as wasm
@@ -34,6 +34,11 @@ run: ## Install what is missing, build, and serve on 127.0.0.1:8080 until Ctrl-C
 	@$(MAKE) --no-print-directory build
 	@# Should make be killed, the kernel tells the script.
 	@exec setpriv --pdeathsig TERM envoy/standalone/run.sh
+
+gateway: ## The same with TLS and a login, on 127.0.0.1:8443
+	@$(setup)/setup.sh gateway
+	@$(MAKE) --no-print-directory build
+	@exec setpriv --pdeathsig TERM envoy/corporate-gateway/run.sh
 
 test: ## Install what is missing and run every test
 	@$(setup)/setup.sh test

@@ -151,6 +151,7 @@ fn files_that_the_documentation_names_are_there() -> Result<()> {
         "CONTRIBUTING.md",
         "docs/src/architecture.md",
         "docs/src/tutorial.md",
+        "docs/src/login.md",
     ] {
         let text = fs::read_to_string(install::root().join(page))?;
         let folder = Path::new(page)

@@ -12,6 +12,7 @@ mod documentation;
 mod facts;
 mod faults;
 mod inside;
+mod login;
 mod long_builds;
 mod lost_blobs;
 mod make_run;

@@ -1,4 +1,5 @@
-//! `make run`: what it says, and that it leaves nothing behind, however it ends.
+//! `make run` and `make gateway`: what they say, and that they leave nothing behind, however they
+//! end.
 
 use std::fs;
 use std::net::TcpListener;
@@ -7,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
 use anyhow::{Context, Result, bail};
+use nixgate_tests::live::clients::docker::Docker;
 use nixgate_tests::live::clients::skopeo;
 use nixgate_tests::live::gated_set::GatedSet;
 use nixgate_tests::live::process::{Process, run};
@@ -22,11 +24,18 @@ struct MakeRun {
 
 impl MakeRun {
     fn start(configure: impl FnOnce(&mut Command, &Path) -> Result<()>) -> Result<Self> {
+        Self::start_verb("run", configure)
+    }
+
+    fn start_verb(
+        verb: &str,
+        configure: impl FnOnce(&mut Command, &Path) -> Result<()>,
+    ) -> Result<Self> {
         let state = scratch::folder("make-run-")?;
         let port = ports::free()?;
         let mut command = Command::new("make");
         command
-            .arg("run")
+            .arg(verb)
             .current_dir(install::root())
             .env("PORT", port.to_string())
             .env("BUILDER_PORT", ports::free()?.to_string())
@@ -151,6 +160,29 @@ fn the_ready_line_says_what_to_paste_and_what_is_served() -> Result<()> {
         0o600
     );
     Ok(())
+}
+
+#[test]
+fn make_gateway_says_what_to_paste_and_that_works() -> Result<()> {
+    let mut make = MakeRun::start_verb("gateway", embedded)?;
+    let line = make.ready()?;
+    let (_, pasted) = line.split_once("ready: ").context("what to paste")?;
+    let (pasted, _) = pasted.split_once("   (").context("what to paste")?;
+    assert!(pasted.starts_with("docker login ") && pasted.contains("docker pull "));
+    let docker = Docker::start()?;
+    run(Command::new("bash")
+        .args(["-euc", pasted])
+        .env("DOCKER_HOST", docker.host())
+        .env("DOCKER_CONFIG", make.state.path().join("docker")))?;
+
+    for secret in ["htpasswd", "alice.password", "tls/tls.key"] {
+        let file = fs::metadata(make.state.path().join("gateway").join(secret))?;
+        let mode = std::os::unix::fs::PermissionsExt::mode(&file.permissions());
+        assert_eq!(mode & 0o777, 0o600, "{secret}");
+    }
+    make.process.signal_group("INT")?;
+    make.end()?;
+    make.nothing_is_left()
 }
 
 #[test]

@@ -7,6 +7,7 @@
 #     token               the secret between Envoy and the builder
 #     envoy.yaml          Envoy's configuration with this run's ports
 #     filter.yaml         the filter's, which Envoy watches
+#     gateway/            the same for envoy/corporate-gateway, with its certificate and users
 #
 # shellcheck shell=bash
 

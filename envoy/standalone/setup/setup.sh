@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what a verb of the Makefile needs and this machine lacks:
 #
-#   setup.sh run | test | check | bench | doc
+#   setup.sh run | gateway | test | check | bench | doc
 #
 # It looks first, says what it will install and where, then does it. A second run finds
 # everything in place and takes a fraction of a second.
@@ -47,6 +47,12 @@ plan_envoy() {
   done
 }
 
+# What makes the certificate and the users that `make gateway` begins with.
+plan_demo_login() {
+  need openssl openssl
+  need htpasswd apache2-utils
+}
+
 plan_nix() {
   need nix nix-bin
   need patchelf patchelf
@@ -64,7 +70,6 @@ plan_clients() {
   need dockerd docker.io
   need curl curl
   need jq jq
-  need openssl openssl
   need git git
   need qemu-aarch64-static qemu-user-static
 }
@@ -81,11 +86,12 @@ plan_cargo_tool() {
 }
 
 case ${1:-} in
-run)
+run | gateway)
   plan_build
   # A user's own Envoy is as good.
   [[ -n $(envoy_on_path) ]] || plan_envoy "${ENVOY_VERSIONS[0]}"
   plan_nix
+  [[ $1 == run ]] || plan_demo_login
   ;;
 test)
   [[ $EUID -eq 0 ]] || fail "the end-to-end tests run containers, and need root" \
@@ -95,6 +101,7 @@ test)
   plan_envoy "${ENVOY_VERSIONS[@]}"
   plan_nix
   plan_clients
+  plan_demo_login
   ;;
 check)
   plan_build
@@ -113,7 +120,7 @@ doc)
   have mdbook || plan_cargo_tool mdbook "$MDBOOK"
   ;;
 *)
-  fail "setup.sh does not know '${1:-}'" "setup.sh run, test, check, bench or doc"
+  fail "setup.sh does not know '${1:-}'" "setup.sh run, gateway, test, check, bench or doc"
   ;;
 esac
 

@@ -8,7 +8,7 @@
 shopt -s nullglob
 ours=("$ROOT/target" "$ROOT/docs/book"
   "$TOOLS_DIR"/{envoy-*,bin/envoy-*,bin/cargo-deny,bin/mdbook,.cargo-deny-*,.mdbook-*,.crates.toml,.crates2.json}
-  "$STATE_DIR"/{apt,debian,builder,storage,e2e,token,envoy.yaml,filter.yaml,envoy.log,envoy-access.log})
+  "$STATE_DIR"/{apt,debian,builder,storage,e2e,gateway,token,envoy.yaml,filter.yaml,envoy.log,envoy-access.log})
 for path in "${ours[@]}"; do
   if [[ -e $path || -L $path ]]; then
     say "removing $path"
@@ -21,7 +21,7 @@ nixgate: left as they are, since others may use them:
   - /nix/store: what was built for images is no longer held; `nix-collect-garbage` (as the user
     that ran nixgate) frees it
   - packages that apt installed: nix-bin patchelf xz-utils gcc g++ binutils libc6-dev python3-venv, and
-    for tests skopeo podman containerd docker.io runc curl jq openssl git qemu-user-static, and for
+    for `make gateway` apache2-utils openssl, for tests skopeo podman containerd docker.io runc curl jq openssl git qemu-user-static, and for
     `make bench` wrk nginx-light docker-registry (apt-get remove <name>)
   - Rust's target: rustup target remove wasm32-wasip1
 END

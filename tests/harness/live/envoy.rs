@@ -12,7 +12,7 @@ use crate::live::process::Process;
 use crate::live::{install, poll, ports};
 
 /// Where a shipped configuration says that the filter's module is.
-const MODULE: &str = "target/wasm32-wasip1/wasm/nixgate_filter.wasm";
+pub(super) const MODULE: &str = "target/wasm32-wasip1/wasm/nixgate_filter.wasm";
 
 /// Which Envoy to start, and how.
 #[derive(Clone, Debug)]
@@ -93,20 +93,14 @@ impl Envoy {
         }
         fs::write(&filter_config, filter)?;
         fs::write(&config, rendered)?;
-        let mut command = Command::new(install::envoy(settings.version)?);
-        command
-            .args(["--disable-hot-restart", "--log-level", "info"])
-            // Tests wait for lines of the access log, which is written each 10 s otherwise.
-            .args(["--file-flush-interval-msec", "50"])
-            .args(["--concurrency", &settings.workers.to_string(), "-c"])
-            .arg(&config)
-            .env("NIXGATE_TOKEN", TOKEN)
-            .current_dir(install::root());
-        let mut process = Process::start(&command, &state.join("envoy.log"))?;
-        process.until("Envoy is ready", |_| {
-            let answer = get(admin_port, "/ready").ok()?;
-            answer.status.is_success().then_some(())
-        })?;
+        let log = state.join("envoy.log");
+        let process = launch(
+            settings.version,
+            settings.workers,
+            &config,
+            admin_port,
+            &log,
+        )?;
         Ok(Self {
             process,
             port,
@@ -205,21 +199,59 @@ impl Envoy {
     }
 }
 
+/// Starts the Envoy of a version with a configuration, and waits until it listens.
+pub(super) fn launch(
+    version: &str,
+    workers: u16,
+    config: &Path,
+    admin_port: u16,
+    log: &Path,
+) -> Result<Process> {
+    let mut command = Command::new(install::envoy(version)?);
+    command
+        .args(["--disable-hot-restart", "--log-level", "info"])
+        // Tests wait for lines of the access log, which is written each 10 s otherwise.
+        .args(["--file-flush-interval-msec", "50"])
+        .args(["--concurrency", &workers.to_string(), "-c"])
+        .arg(config)
+        .env("NIXGATE_TOKEN", TOKEN)
+        .current_dir(install::root());
+    let mut process = Process::start(&command, log)?;
+    process.until("Envoy is ready", |_| {
+        let answer = get(admin_port, "/ready").ok()?;
+        answer.status.is_success().then_some(())
+    })?;
+    Ok(process)
+}
+
 /// A shipped configuration with other ports, and one path instead of another.
 fn render(file: &str, ports: &[(u16, u16)], path: (&str, &Path)) -> Result<String> {
-    let mut config = fs::read_to_string(install::root().join(file))?;
-    let port = |number| format!("port_value: {number}");
-    let ports = ports
-        .iter()
-        .map(|&(shipped, ours)| (port(shipped), port(ours)));
+    let config = fs::read_to_string(install::root().join(file))?;
     let path = (path.0.to_owned(), path.1.display().to_string());
+    let changes = at_ports(ports).chain([path]);
+    change(config, changes).with_context(|| format!("in {file}"))
+}
+
+/// The changes that put a shipped configuration on other ports.
+pub(super) fn at_ports(ports: &[(u16, u16)]) -> impl Iterator<Item = (String, String)> {
+    let port = |number| format!("port_value: {number}");
+    ports
+        .iter()
+        .map(move |&(shipped, ours)| (port(shipped), port(ours)))
+}
+
+/// A shipped configuration that says something else for each of these texts, which it is to have
+/// once.
+pub(super) fn change(
+    mut config: String,
+    changes: impl IntoIterator<Item = (String, String)>,
+) -> Result<String> {
     // Marked first: a port that the system chose may be one that is still to be replaced.
-    let replacements: Vec<_> = ports.chain([path]).enumerate().collect();
-    for (index, (shipped, _)) in &replacements {
-        config = replace(&config, shipped, &format!("@{index}@"))
-            .with_context(|| format!("in {file}"))?;
+    let changes: Vec<_> = changes.into_iter().enumerate().collect();
+    for (index, (shipped, _)) in &changes {
+        config = replace(&config, shipped, &format!("@{index}@"))?;
     }
-    for (index, (_, ours)) in &replacements {
+    for (index, (_, ours)) in &changes {
         config = config.replace(&format!("@{index}@"), ours);
     }
     Ok(config)

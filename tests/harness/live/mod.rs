@@ -3,6 +3,7 @@
 //! ```text
 //!   clients ──────────► stack ── envoy ──► builder ──► Nix, files or s3
 //!                         │            └─► stub_builder, for its bad days
+//!   with TLS and a login: gateway ── envoy ──► builder, and the keys of a company's issuer
 //!   skopeo, podman,       │
 //!   containerd, http      │      └──► docker_registry (another registry, for what is not ours)
 //!                         └── process, ports, scratch, install, poll
@@ -13,8 +14,10 @@ pub mod clients;
 pub mod docker_registry;
 pub mod envoy;
 pub mod gated_set;
+pub mod gateway;
 pub mod http;
 pub mod install;
+pub mod issuer;
 pub mod limited_filter;
 pub mod poll;
 pub mod ports;

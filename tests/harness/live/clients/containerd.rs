@@ -1,7 +1,7 @@
 //! containerd and its `ctr`: what Docker and Kubernetes pull and run images with.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
@@ -67,6 +67,22 @@ impl Containerd {
     /// When ctr fails.
     pub fn pull(&self, image: &str) -> Result<()> {
         process::run(self.ctr().args(["images", "pull", "--plain-http", image]))?;
+        Ok(())
+    }
+
+    /// Pulls an image as a user; the folder `hosts` says how the registry is reached (`hosts.toml`).
+    ///
+    /// # Errors
+    /// When ctr fails.
+    pub fn pull_as(&self, image: &str, user: &str, password: &str, hosts: &Path) -> Result<()> {
+        process::run(
+            self.ctr()
+                .args(["images", "pull", "--user"])
+                .arg(format!("{user}:{password}"))
+                .arg("--hosts-dir")
+                .arg(hosts)
+                .arg(image),
+        )?;
         Ok(())
     }
 

@@ -37,7 +37,10 @@ impl Docker {
             .args(["--exec-opt", "native.cgroupdriver=cgroupfs"]);
         let mut daemon = Process::start(&command, &folder.path().join("log"))?;
         let host = host(&run);
-        daemon.until("dockerd answers", |_| docker(&host, &["version"]).ok())?;
+        daemon.until("dockerd answers", |_| {
+            let mut version = Command::new("docker");
+            process::run(version.env("DOCKER_HOST", &host).arg("version")).ok()
+        })?;
         Ok(Self {
             _daemon: daemon,
             folder,
@@ -55,16 +58,12 @@ impl Docker {
     /// # Errors
     /// When docker fails.
     pub fn command(&self, arguments: &[&str]) -> Result<String> {
-        docker(&self.host(), arguments)
+        let config = self.folder.path().join("config");
+        let mut command = Command::new("docker");
+        // Where `docker login` keeps what it was told.
+        command.arg("--config").arg(config);
+        process::run(command.env("DOCKER_HOST", self.host()).args(arguments))
     }
-}
-
-fn docker(host: &str, arguments: &[&str]) -> Result<String> {
-    process::run(
-        Command::new("docker")
-            .env("DOCKER_HOST", host)
-            .args(arguments),
-    )
 }
 
 fn host(run: &TempDir) -> String {

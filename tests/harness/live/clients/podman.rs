@@ -1,5 +1,7 @@
 //! podman: pulls images and runs them.
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
@@ -21,10 +23,13 @@ impl Podman {
     /// # Errors
     /// When its folder can't be made.
     pub fn new() -> Result<Self> {
-        Ok(Self {
+        let podman = Self {
             folder: scratch::folder("podman-")?,
             run: scratch::run_folder()?,
-        })
+        };
+        // podman refuses to look into a file that isn't there.
+        fs::write(podman.credentials(), "{}")?;
+        Ok(podman)
     }
 
     fn command(&self) -> Command {
@@ -37,6 +42,41 @@ impl Podman {
         command.args(["--storage-driver", "overlay", "--runtime", "runc"]);
         command.args(["--cgroup-manager", "cgroupfs", "--events-backend", "file"]);
         command
+    }
+
+    /// Logs in to a registry whose certificate the authority in the folder `ca` signed.
+    ///
+    /// # Errors
+    /// When podman fails, with what it printed.
+    pub fn login(&self, registry: &str, user: &str, password: &str, ca: &Path) -> Result<()> {
+        run(self
+            .command()
+            .args(["login", "--username", user, "--password", password])
+            .arg("--cert-dir")
+            .arg(ca)
+            .arg("--authfile")
+            .arg(self.credentials())
+            .arg(registry))?;
+        Ok(())
+    }
+
+    /// Pulls an image from a registry to which it has logged in.
+    ///
+    /// # Errors
+    /// When podman fails.
+    pub fn pull_logged_in(&self, image: &str, ca: &Path) -> Result<()> {
+        run(self
+            .command()
+            .args(["pull", "--quiet", "--cert-dir"])
+            .arg(ca)
+            .arg("--authfile")
+            .arg(self.credentials())
+            .arg(image))?;
+        Ok(())
+    }
+
+    fn credentials(&self) -> PathBuf {
+        self.folder.path().join("auth.json")
     }
 
     /// Pulls an image.

@@ -20,6 +20,21 @@ pub fn copy(image: &str, folder: &Path) -> Result<()> {
     Ok(())
 }
 
+/// As [`copy`], as a user of a registry whose certificate the authority in the folder `ca` signed.
+///
+/// # Errors
+/// When skopeo fails.
+pub fn copy_as(image: &str, user: &str, password: &str, ca: &Path, folder: &Path) -> Result<()> {
+    run(Command::new("skopeo")
+        .args(["copy", "--quiet", "--src-creds"])
+        .arg(format!("{user}:{password}"))
+        .arg("--src-cert-dir")
+        .arg(ca)
+        .arg(format!("docker://{image}"))
+        .arg(format!("dir:{}", folder.display())))?;
+    Ok(())
+}
+
 /// Pushes the image that [`copy`] brought into `folder`.
 ///
 /// # Errors

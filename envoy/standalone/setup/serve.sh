@@ -1,0 +1,185 @@
+# Runs a builder and an Envoy in front of it in the foreground. To be sourced by the run.sh of a
+# deployment, which then calls `serve`.
+#
+#   make ── setpriv ── run.sh ─┬─ setpriv ── nixgate serve ── nix …     a process group
+#                              └─ setpriv ── envoy                      a process group
+#
+# It ends when it is told to (Ctrl-C, SIGTERM) or when either half does, and then ends the rest:
+# each half has a process group of its own, so that what Nix started goes with the builder.
+# Should this script itself be killed, the kernel sends both halves SIGTERM (pdeathsig).
+#
+# The deployment's script says, before:
+#
+#   VERB               the Makefile's verb for it
+#   DEPLOYMENT         its folder below envoy/
+#   FILES              the folder for its configuration and logs, in STATE_DIR
+#   PORT               what clients pull from
+#   prepare            what is needed besides, variables of the builder included
+#   render_envoy       Envoy's configuration for this run, into FILES
+#   registry_answers   whether the registry serves, once Envoy listens
+#   SUSPECT            why it may not
+#   ready_line         what the user does then
+#
+# shellcheck shell=bash
+
+# shellcheck source-path=SCRIPTDIR
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+. "$ROOT/envoy/standalone/setup/envoy.sh"
+. "$ROOT/envoy/standalone/setup/nix.sh"
+
+BUILDER_PORT=${BUILDER_PORT:-8081}
+ADMIN_PORT=${ADMIN_PORT:-9901}
+# The builder finishes what it is sending; after that it is made to stop.
+STOP_SECONDS=10
+
+check_ports() {
+  local variable
+  for variable in PORT BUILDER_PORT ADMIN_PORT; do
+    # Envoy listens with SO_REUSEPORT and would share a port with another Envoy without a word.
+    python3 -c '
+import socket, sys
+probe = socket.socket()
+probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+probe.bind(("127.0.0.1", int(sys.argv[1])))
+' "${!variable}" 2>/dev/null ||
+      fail "port ${!variable} ($variable) is taken or not a port" \
+        "end what listens there (ss -ltnp shows it), or choose another, as in: make $VERB $variable=<port>"
+  done
+}
+
+# The secret between the halves: made once for a state folder, readable by its owner alone.
+read_token() {
+  local file=$STATE_DIR/token
+  if [[ ! -s $file ]]; then
+    (umask 077 && head -c 32 /dev/urandom | od -An -v -tx1 | tr -d ' \n' >"$file")
+  fi
+  cat "$file"
+}
+
+# render FILE FROM TO...: a file of the deployment, into FILES, with the path of the filter, and each
+# text FROM, which is a regular expression, replaced by TO.
+render() {
+  local file=$1 marks=(-e '') values=(-e '') number=0
+  shift
+  # In two steps, so that PORT=8081 BUILDER_PORT=8080 works too.
+  while (($# > 0)); do
+    marks+=(-e "s|$1|@$number@|")
+    values+=(-e "s|@$number@|$2|")
+    number=$((number + 1))
+    shift 2
+  done
+  with_module "envoy/$DEPLOYMENT/$file" | sed "${marks[@]}" "${values[@]}" >"$FILES/$file"
+}
+
+choose_package_set() {
+  local embedded=false options
+  if [[ -n ${NIXERY_CHANNEL:-} ]]; then
+    package_set="nixpkgs channel $NIXERY_CHANNEL"
+  elif [[ -n ${NIXERY_PKGS_REPO:-} ]]; then
+    package_set="git repository $NIXERY_PKGS_REPO"
+  elif [[ -n ${NIXERY_PKGS_PATH:-} ]]; then
+    package_set="path $NIXERY_PKGS_PATH"
+  else
+    embedded=true
+    envoy/standalone/setup/package-set.sh amd64 arm64
+    export NIXERY_PKGS_PATH=$STATE_DIR/debian
+    package_set="the embedded demo, a few dozen of Debian's packages under nixpkgs' names; for all of nixpkgs: NIXERY_CHANNEL=nixos-unstable make $VERB"
+  fi
+  options=${NIXGATE_NIX_OPTIONS:-$(nix_options "$embedded")}
+  [[ -z $options ]] || export NIXGATE_NIX_OPTIONS=$options
+}
+
+# answers PORT PATH: whether an HTTP server there says 200.
+answers() {
+  python3 -c '
+import sys, urllib.request
+urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"http://127.0.0.1:{sys.argv[1]}{sys.argv[2]}", timeout=2)
+' "$1" "$2" 2>/dev/null
+}
+
+# wait_for NAME PID PORT PATH: until it answers. There is no limit but that the process lives:
+# a slow machine is no error, and Ctrl-C works.
+wait_for() {
+  until answers "$3" "$4"; do
+    kill -0 "$2" 2>/dev/null || {
+      stop
+      fail "$1 ended before it was ready" "its message is above (Envoy's: $FILES/envoy.log)"
+    }
+    sleep 0.1
+  done
+}
+
+stop() {
+  trap '' INT TERM
+  local pid deadline=$((SECONDS + STOP_SECONDS))
+  for pid in "${halves[@]}"; do
+    kill -TERM -- "-$pid" 2>/dev/null || true
+  done
+  for pid in "${halves[@]}"; do
+    # A group exists as long as one of its members does.
+    while kill -0 -- "-$pid" 2>/dev/null; do
+      if ((SECONDS >= deadline)); then
+        kill -KILL -- "-$pid" 2>/dev/null || true
+        break
+      fi
+      sleep 0.05
+    done
+    wait "$pid" 2>/dev/null || true
+  done
+}
+
+# shellcheck disable=SC2317 # the trap below calls it
+interrupted() {
+  say "stopping"
+  stop
+  exit 0
+}
+
+# serve: starts both halves, says so when they are ready, and stays until one ends.
+serve() {
+  local builder envoy ended
+  cd "$ROOT"
+  mkdir -p "$FILES"
+  check_ports
+  choose_package_set
+  prepare
+  render_envoy
+  NIXGATE_TOKEN=$(read_token)
+  export NIXGATE_TOKEN
+
+  : >"$FILES/envoy.log"
+
+  halves=()
+  trap interrupted INT TERM HUP
+  # Job control gives each background command a process group of its own.
+  set -m
+  PORT=$BUILDER_PORT NIXGATE_HOST=127.0.0.1 NIXGATE_STATE_DIR=$STATE_DIR/builder \
+    NIXERY_STORAGE_BACKEND=${NIXERY_STORAGE_BACKEND:-filesystem} STORAGE_PATH=${STORAGE_PATH:-$STATE_DIR/storage} \
+    setpriv --pdeathsig TERM "$TARGET_DIR/release/nixgate" serve </dev/null &
+  builder=$!
+  halves+=("$builder")
+  setpriv --pdeathsig TERM "$(envoy_to_run)" -c "$FILES/envoy.yaml" \
+    --disable-hot-restart --log-level warning --component-log-level wasm:info --log-path "$FILES/envoy.log" </dev/null >"$FILES/envoy-access.log" &
+  envoy=$!
+  halves+=("$envoy")
+  set +m
+
+  wait_for "the builder" "$builder" "$BUILDER_PORT" /readyz
+  wait_for "Envoy" "$envoy" "$ADMIN_PORT" /ready
+  # Envoy lives on with a filter that it could not load, and answers everything by 500.
+  registry_answers || {
+    stop
+    fail "$SUSPECT" "mend what its log names: $FILES/envoy.log"
+  }
+  say "ready: $(ready_line)   (package set: $package_set)"
+
+  # Either half alone is no registry.
+  wait -n "${halves[@]}" || true
+  if kill -0 "$builder" 2>/dev/null; then
+    ended="Envoy ended; its log is $FILES/envoy.log"
+  else
+    ended="the builder ended; its log is above"
+  fi
+  stop
+  fail "$ended" "mend what the log names, and start again"
+}

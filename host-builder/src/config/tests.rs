@@ -1,0 +1,93 @@
+//! What is written, and what it means.
+
+use clap::Parser;
+
+use super::*;
+
+#[derive(Parser)]
+struct Cli {
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+fn settings(line: &str) -> Result<Settings> {
+    let words = ["nixgate"].into_iter().chain(line.split_whitespace());
+    Cli::try_parse_from(words)?.serve.validate()
+}
+
+#[test]
+fn errors_name_the_setting() {
+    for (line, part) in [
+        ("--pkgs-path /", "NIXGATE_TOKEN"),
+        ("--token t", "NIXERY_CHANNEL"),
+        ("--token t --channel c --pkgs-path /", "cannot be used"),
+        ("--token t --pkgs-path /nonexistent", "NIXERY_PKGS_PATH"),
+        ("--token t --pkgs-path / --storage-backend s3", "S3_BUCKET"),
+        ("--token t --pkgs-path / --nix-option sandbox", "name=value"),
+        (
+            "--token t --pkgs-path / --max-layers 1",
+            "NIXGATE_MAX_LAYERS",
+        ),
+        (
+            "--token t --pkgs-path / --pin-seconds 0",
+            "NIXGATE_PIN_SECONDS",
+        ),
+        (
+            "--token t --pkgs-path / --max-builds 0",
+            "NIXGATE_MAX_BUILDS",
+        ),
+        ("--token t --pkgs-path / --max-queue 0", "NIXGATE_MAX_QUEUE"),
+        (
+            "--token t --pkgs-path / --system m68k-linux",
+            "NIXGATE_SYSTEM",
+        ),
+        ("--token t --pkgs-path / --groups g", "set NIXGATE_HTPASSWD"),
+        (
+            "--token t --pkgs-path / --token-key k",
+            "set NIXGATE_HTPASSWD",
+        ),
+        (
+            "--token t --pkgs-path / --htpasswd h --token-seconds 59",
+            "NIXGATE_TOKEN_SECONDS",
+        ),
+        (
+            "--token t --pkgs-path / --oidc-jwks k",
+            "NIXGATE_OIDC_AUDIENCE",
+        ),
+        (
+            "--token t --pkgs-path / --oidc-jwks http://a/k --oidc-issuer i --oidc-audience a",
+            "NIXGATE_OIDC_JWKS",
+        ),
+        (
+            "--token t --pkgs-path / --oidc-jwks k --oidc-issuer nixgate --oidc-audience a",
+            "NIXGATE_TOKEN_ISSUER",
+        ),
+    ] {
+        let error = format!("{:#}", settings(line).err().expect(line));
+        assert!(error.contains(part), "{line}: {error}");
+    }
+}
+
+#[test]
+fn the_reference_page_has_every_setting() {
+    use clap::CommandFactory;
+    let page = include_str!("../../../docs/src/settings.md");
+    for argument in Cli::command().get_arguments() {
+        let Some(variable) = argument.get_env() else {
+            continue;
+        };
+        let flag = argument.get_long().unwrap_or_default();
+        let row = format!("| `{}` | `--{flag}` |", variable.to_string_lossy());
+        assert!(page.contains(&row), "docs/src/settings.md lacks {row}");
+    }
+}
+
+#[test]
+fn the_least_that_is_needed() {
+    let settings = settings("--token t --pkgs-path /").unwrap();
+    assert_eq!(settings.listen.to_string(), "127.0.0.1:8081");
+    let folder = PathBuf::from(".nixgate/builder/storage");
+    assert_eq!(settings.storage, StorageSettings::Filesystem(folder));
+    assert_eq!((settings.max_layers, settings.max_queue), (94, 64));
+    assert_eq!(settings.max_builds, processors());
+}

@@ -1,0 +1,150 @@
+//! The company's own issuer: its tokens serve as passwords, and at the gateway.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Result;
+use http::StatusCode;
+use nixgate_tests::live::clients::podman::Podman;
+use nixgate_tests::live::gateway::{Gateway, Settings};
+use nixgate_tests::live::install::ENVOY_VERSIONS;
+use nixgate_tests::live::issuer::{Issuer, now};
+use nixgate_tests::live::poll;
+use nixgate_tests::live::ports;
+use nixgate_tests::live::stub_builder::{Act, StubBuilder, response};
+use serde_json::{Value, json};
+
+use super::tokens;
+
+const ISSUER: &str = "https://login.corp.example";
+
+/// Serves the public keys of an issuer, which can be exchanged.
+struct Keys {
+    current: Arc<Mutex<String>>,
+    port: u16,
+    _server: StubBuilder,
+}
+
+impl Keys {
+    fn serve(issuer: &Issuer) -> Result<Self> {
+        let (port, current) = (ports::free()?, Arc::new(Mutex::new(issuer.keys())));
+        let keys = Arc::clone(&current);
+        let server = StubBuilder::start(port, move |_| {
+            let keys = keys.lock().unwrap_or_else(PoisonError::into_inner);
+            let headers = [("content-type", "application/json")];
+            Act::Send(response("200 OK", &headers, keys.as_bytes()))
+        })?;
+        Ok(Self {
+            current,
+            port,
+            _server: server,
+        })
+    }
+
+    fn exchange(&self, issuer: &Issuer) {
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = issuer.keys();
+    }
+
+    fn gateway(&self, version: &'static str) -> Result<Gateway> {
+        Gateway::start(&Settings {
+            version,
+            company: Some(self.port),
+            environment: vec![
+                (
+                    "NIXGATE_OIDC_JWKS",
+                    format!("http://127.0.0.1:{}/keys", self.port),
+                ),
+                ("NIXGATE_OIDC_ISSUER", ISSUER.to_owned()),
+                ("NIXGATE_OIDC_AUDIENCE", "nixgate".to_owned()),
+            ],
+        })
+    }
+}
+
+fn claims(changes: &Value) -> Value {
+    let good = json!({
+        "iss": ISSUER, "aud": ["nixgate", "mail"], "sub": "dora", "groups": ["web-team"],
+        "exp": now() + 600,
+    });
+    tokens::claims(good, changes)
+}
+
+#[test]
+fn a_token_of_the_company_is_a_password() -> Result<()> {
+    for version in ENVOY_VERSIONS {
+        let company = Issuer::new("first")?;
+        let keys = Keys::serve(&company)?;
+        let gateway = keys.gateway(version)?;
+        let token = company.sign(&claims(&json!({})))?;
+
+        let answer = gateway.log_in("any", &token)?;
+        let body: Value = serde_json::from_slice(&answer.body)?;
+        assert_eq!(body["token"], token, "it comes back as it is");
+        assert!(
+            body["expires_in"]
+                .as_u64()
+                .is_some_and(|left| 0 < left && left <= 600)
+        );
+        let podman = Podman::new()?;
+        podman.login(&gateway.registry(), "any", &token, &gateway.ca())?;
+        podman.pull_logged_in(&gateway.image("hello"), &gateway.ca())?;
+        // Its groups count as those of the file's users do, who are still there.
+        let denied = gateway.get("/v2/sqlite/manifests/latest", Some(&token))?;
+        assert_eq!(denied.error()?.0, "DENIED");
+        let alice = gateway.token("alice")?;
+        assert_eq!(gateway.get("/v2/", Some(&alice))?.status, StatusCode::OK);
+
+        // What is wrong with one is told at the login, and the gateway takes none of them.
+        let stranger = Issuer::new("first")?.sign(&claims(&json!({})))?;
+        let mut bad = vec![("no key of the company's issuer", stranger)];
+        bad.push((
+            "no key of the company's issuer",
+            company.confuse(&claims(&json!({})))?,
+        ));
+        for (part, changes) in [
+            ("expired", json!({"exp": now() - 120})),
+            ("lacks", json!({"exp": null})),
+            ("(aud)", json!({"aud": "mail"})),
+            ("(iss)", json!({"iss": "https://evil.example"})),
+            // The issuer of the builder's own tokens, by another key.
+            ("(iss)", json!({"iss": "nixgate"})),
+        ] {
+            bad.push((part, company.sign(&claims(&changes))?));
+        }
+        for (part, token) in bad {
+            let (code, message) = gateway.log_in("any", &token)?.error()?;
+            assert_eq!(code, "UNAUTHORIZED");
+            assert!(message.contains(part), "{part}: {message}");
+            let answer = gateway.get("/v2/", Some(&token))?;
+            assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{part}");
+            assert!(
+                answer
+                    .header("www-authenticate")
+                    .starts_with("Bearer realm=")
+            );
+        }
+        assert!(!gateway.builder.log().contains(&token));
+    }
+    Ok(())
+}
+
+#[test]
+fn a_new_key_of_the_company_is_found() -> Result<()> {
+    let (first, second) = (Issuer::new("first")?, Issuer::new("second")?);
+    let keys = Keys::serve(&first)?;
+    let gateway = keys.gateway(ENVOY_VERSIONS[0])?;
+    let login = |issuer: &Issuer| gateway.log_in("any", &issuer.sign(&claims(&json!({})))?);
+    assert_eq!(login(&first)?.status, StatusCode::OK);
+    assert_eq!(login(&second)?.status, StatusCode::UNAUTHORIZED);
+    keys.exchange(&second);
+    // Not at once: who invents names of keys can't have the issuer asked all the time.
+    poll::until("the builder has asked for the new key", || {
+        std::thread::sleep(std::time::Duration::from_secs(1));
+        (login(&second).ok()?.status == StatusCode::OK).then_some(())
+    })?;
+    assert_eq!(
+        login(&first)?.status,
+        StatusCode::UNAUTHORIZED,
+        "it was withdrawn"
+    );
+    Ok(())
+}

@@ -1,0 +1,182 @@
+//! Tokens at the gateway: what a good one opens, and that no other opens anything.
+
+use anyhow::{Context, Result};
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use http::{Method, StatusCode};
+use nixgate_tests::live::gateway::{Gateway, Settings};
+use nixgate_tests::live::install::ENVOY_VERSIONS;
+use nixgate_tests::live::issuer::{Issuer, now};
+use nixgate_tests::live::poll;
+use serde_json::{Value, json};
+
+use super::shared;
+
+const MANIFEST: &str = "/v2/hello/manifests/latest";
+
+/// The claims of a token of the builder's, but for what `changes` says; null takes one away.
+pub(super) fn claims(mut claims: Value, changes: &Value) -> Value {
+    let fields = claims.as_object_mut().expect("claims are an object");
+    for (name, value) in changes.as_object().into_iter().flatten() {
+        fields.insert(name.clone(), value.clone());
+    }
+    fields.retain(|_, value| !value.is_null());
+    claims
+}
+
+fn builders(changes: &Value) -> Value {
+    let good = json!({
+        "iss": "nixgate", "aud": "nixgate", "sub": "mallory", "groups": ["data-team"],
+        "exp": now() + 600,
+    });
+    claims(good, changes)
+}
+
+/// The same header and claims with another signature, or other claims under the same.
+fn forged(token: &str, claims: Option<&Value>, signature: Option<&str>) -> Result<String> {
+    let [header, payload, signed] = token.split('.').collect::<Vec<_>>()[..] else {
+        anyhow::bail!("not a token: {token}")
+    };
+    let payload = claims.map_or_else(
+        || payload.to_owned(),
+        |claims| base64url(&claims.to_string()),
+    );
+    Ok(format!(
+        "{header}.{payload}.{}",
+        signature.unwrap_or(signed)
+    ))
+}
+
+fn base64url(text: &str) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(text)
+}
+
+#[test]
+fn no_token_but_the_builders_own_opens_anything() -> Result<()> {
+    for version in ENVOY_VERSIONS {
+        let settings = Settings {
+            version,
+            ..Settings::default()
+        };
+        let gateway = Gateway::start(&settings)?;
+        // Whoever had the builder's key could do all this; it stands for the builder's own tokens.
+        let builder = Issuer::with_key(&gateway.token_key(), None)?;
+        let good = builder.sign(&builders(&json!({})))?;
+        assert_eq!(gateway.get("/v2/", Some(&good))?.status, StatusCode::OK);
+
+        let stranger = Issuer::new("stranger")?;
+        let kid: Value = serde_json::from_str(&builder.keys())?;
+        let kid = kid["keys"][0]["kid"].as_str().context("a kid")?;
+        let impostor = Issuer::new(kid)?;
+        let mut bad = vec![
+            ("another key", stranger.sign(&builders(&json!({})))?),
+            (
+                "another key of that name",
+                impostor.sign(&builders(&json!({})))?,
+            ),
+            (
+                "the public key as a secret",
+                builder.confuse(&builders(&json!({})))?,
+            ),
+            (
+                "other claims",
+                forged(&good, Some(&builders(&json!({"sub": "root"}))), None)?,
+            ),
+            ("no signature", forged(&good, None, Some(""))?),
+        ];
+        for algorithm in ["none", "None", "NONE", ""] {
+            let header = base64url(&json!({"alg": algorithm, "typ": "JWT"}).to_string());
+            let payload = base64url(&builders(&json!({})).to_string());
+            bad.push(("no algorithm", format!("{header}.{payload}.")));
+        }
+        for (what, changes) in [
+            // Envoy allows clocks to differ by a minute.
+            ("expired", json!({"exp": now() - 120})),
+            ("without end", json!({"exp": null})),
+            ("for somebody else", json!({"aud": "other"})),
+            ("for nobody", json!({"aud": null})),
+            ("of another issuer", json!({"iss": "https://evil.example"})),
+            ("of no issuer", json!({"iss": null})),
+            ("not yet", json!({"nbf": now() + 600})),
+        ] {
+            bad.push((what, builder.sign(&builders(&changes))?));
+        }
+        for (what, token) in bad {
+            for path in ["/v2/", MANIFEST] {
+                let answer = gateway.get(path, Some(&token))?;
+                assert_eq!(
+                    answer.status,
+                    StatusCode::UNAUTHORIZED,
+                    "{what}: {}",
+                    answer.text()
+                );
+                assert_eq!(answer.error()?.0, "UNAUTHORIZED", "{what}");
+                let challenge = answer.header("www-authenticate");
+                assert!(
+                    challenge.contains(",error=\"invalid_token\""),
+                    "{what}: {challenge}"
+                );
+            }
+        }
+        // A good token counts where it is written, and nowhere else: URLs are logged.
+        let in_query = gateway.get(&format!("/v2/?access_token={good}"), None)?;
+        assert_eq!(in_query.status, StatusCode::UNAUTHORIZED);
+    }
+    Ok(())
+}
+
+#[test]
+fn groups_reach_envoys_metadata_and_the_policy() -> Result<()> {
+    for version in ENVOY_VERSIONS {
+        let settings = Settings {
+            version,
+            ..Settings::default()
+        };
+        let gateway = Gateway::start(&settings)?;
+        for (user, packages, status) in [
+            ("alice", "sqlite", StatusCode::OK),
+            ("bob", "sqlite", StatusCode::FORBIDDEN),
+            ("alice", "rsync", StatusCode::FORBIDDEN),
+            ("bob", "rsync", StatusCode::OK),
+            ("alice", "hello", StatusCode::OK),
+            ("bob", "hello", StatusCode::OK),
+        ] {
+            let token = gateway.token(user)?;
+            let answer = gateway.manifest(packages, &token)?;
+            assert_eq!(
+                answer.status,
+                status,
+                "{user} {packages}: {}",
+                answer.text()
+            );
+        }
+        for (user, group) in [("alice", "data-team"), ("bob", "web-team")] {
+            poll::until("the access log has who it was", || {
+                let who = format!("sub={user} groups=[\"{group}\"]");
+                gateway.log().contains(&who).then_some(())
+            })?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn blobs_and_their_ranges_are_behind_the_login() -> Result<()> {
+    let gateway = shared();
+    let token = gateway.token("alice")?;
+    let manifest = gateway.manifest("hello", &token)?;
+    let manifest: Value = serde_json::from_slice(&manifest.body)?;
+    let config = manifest["config"]["digest"].as_str().context("a digest")?;
+    let path = format!("/v2/hello/blobs/{config}");
+    let range = ["range: bytes=2-5"];
+    let part = gateway.request(&Method::GET, &path, Some(&token), &range)?;
+    assert_eq!(part.status, StatusCode::PARTIAL_CONTENT);
+    let whole = gateway.get(&path, Some(&token))?;
+    assert_eq!(part.body, whole.body[2..6]);
+
+    for method in [Method::GET, Method::HEAD] {
+        let refused = gateway.request(&method, &path, None, &range)?;
+        assert_eq!(refused.status, StatusCode::UNAUTHORIZED);
+    }
+    Ok(())
+}

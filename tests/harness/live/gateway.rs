@@ -1,0 +1,303 @@
+//! The deployment `envoy/corporate-gateway`: TLS and a login before the filter, and the builder that
+//! gives out the tokens. Certificate and users are those that `make gateway` makes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::live::builder::{self, Builder};
+use crate::live::http::Response;
+use crate::live::process::{Process, run};
+use crate::live::{envoy, install, poll, ports, scratch};
+
+/// How to start a gateway.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Envoy's release.
+    pub version: &'static str,
+    /// The port of loopback where the keys of the company's issuer are, when it is trusted too.
+    pub company: Option<u16>,
+    /// Variables of the builder besides.
+    pub environment: Vec<(&'static str, String)>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            version: install::ENVOY_VERSIONS[0],
+            company: None,
+            environment: Vec::new(),
+        }
+    }
+}
+
+/// A gateway on loopback, with the users `alice` of `data-team` and `bob` of `web-team`.
+#[derive(Debug)]
+pub struct Gateway {
+    envoy: Process,
+    /// What is behind it.
+    pub builder: Builder,
+    port: u16,
+    // Last: it is removed when nothing writes to it any more.
+    state: TempDir,
+}
+
+impl Gateway {
+    /// Starts a builder and an Envoy, and waits until a login works.
+    ///
+    /// # Errors
+    /// When something does not start.
+    pub fn start(settings: &Settings) -> Result<Self> {
+        let state = scratch::folder("gateway-")?;
+        let files = state.path().join("gateway");
+        make_demo(state.path(), &files)?;
+        let mut builder = builder::Settings::new(state.path())?
+            .with("NIXGATE_HTPASSWD", files.join("htpasswd"))
+            .with("NIXGATE_GROUPS", files.join("groups"));
+        for (name, value) in &settings.environment {
+            builder = builder.with(name, value);
+        }
+        let builder = Builder::start(&builder)?;
+        let (port, admin_port) = (ports::free()?, ports::free()?);
+        let config = render(settings, &files, [port, builder.port(), admin_port])?;
+        let log = state.path().join("envoy.log");
+        let envoy = envoy::launch(settings.version, 2, &config, admin_port, &log)?;
+        let gateway = Self {
+            envoy,
+            builder,
+            port,
+            state,
+        };
+        // Envoy may not have the builder's keys yet.
+        let token = gateway.token("alice")?;
+        poll::until("Envoy takes the builder's tokens", || {
+            let answer = gateway.get("/v2/", Some(&token)).ok()?;
+            (answer.status == StatusCode::OK).then_some(())
+        })?;
+        Ok(gateway)
+    }
+
+    /// Where clients log in.
+    pub fn registry(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// What a client pulls to get these packages.
+    pub fn image(&self, packages: &str) -> String {
+        format!("{}/{packages}", self.registry())
+    }
+
+    /// Certificate, users and groups.
+    pub fn files(&self) -> PathBuf {
+        self.state.path().join("gateway")
+    }
+
+    /// The folder with the authority's certificate, and nothing else.
+    pub fn ca(&self) -> PathBuf {
+        self.files().join("ca")
+    }
+
+    /// The key that the builder signs with.
+    pub fn token_key(&self) -> PathBuf {
+        self.state.path().join("builder/token-key.pem")
+    }
+
+    /// Exchanges the certificate for one of another authority, which clients trust from then on.
+    ///
+    /// # Errors
+    /// When it can't be made or put there.
+    pub fn renew_certificate(&self) -> Result<()> {
+        let new = self.state.path().join("new");
+        make_demo(self.state.path(), &new)?;
+        for file in ["ca/ca.crt", "tls/tls.key", "tls/tls.crt"] {
+            fs::rename(new.join(file), self.files().join(file))?;
+        }
+        Ok(())
+    }
+
+    /// A user's password.
+    ///
+    /// # Errors
+    /// When there is no such user.
+    pub fn password(&self, user: &str) -> Result<String> {
+        let file = self.files().join(format!("{user}.password"));
+        fs::read_to_string(file).with_context(|| format!("no password of {user}"))
+    }
+
+    /// What Envoy logged so far, requests included.
+    pub fn log(&self) -> String {
+        self.envoy.log()
+    }
+
+    /// A token for a user, by the user's password.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn token(&self, user: &str) -> Result<String> {
+        let answer = self.log_in(user, &self.password(user)?)?;
+        let body: Value = serde_json::from_slice(&answer.body)?;
+        let token = body["token"].as_str().map(str::to_owned);
+        token.with_context(|| format!("no token: {body}"))
+    }
+
+    /// What the token endpoint says to this user and password.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub fn log_in(&self, user: &str, password: &str) -> Result<Response> {
+        let credentials = format!("{user}:{password}");
+        self.curl("/v2/token?service=nixgate", &["--user", &credentials])
+    }
+
+    /// GET with a token.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub fn get(&self, path: &str, token: Option<&str>) -> Result<Response> {
+        self.request(&Method::GET, path, token, &[])
+    }
+
+    /// The manifest of an image, or why there is none, once it is built.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub fn manifest(&self, packages: &str, token: &str) -> Result<Response> {
+        let path = format!("/v2/{packages}/manifests/latest");
+        poll::until("the image is built", || {
+            let answer = self.get(&path, Some(token));
+            let held = |answer: &Response| answer.status == StatusCode::TEMPORARY_REDIRECT;
+            (!answer.as_ref().is_ok_and(held)).then_some(answer)
+        })?
+    }
+
+    /// A request with a token and headers, written `name: value`.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub fn request(
+        &self,
+        method: &Method,
+        path: &str,
+        token: Option<&str>,
+        headers: &[&str],
+    ) -> Result<Response> {
+        let bearer = token.map(|token| format!("authorization: Bearer {token}"));
+        let mut options = match *method {
+            Method::HEAD => vec!["--head"],
+            _ => vec!["--request", method.as_str()],
+        };
+        for header in bearer
+            .iter()
+            .map(String::as_str)
+            .chain(headers.iter().copied())
+        {
+            options.extend(["--header", header]);
+        }
+        self.curl(path, &options)
+    }
+
+    /// A request by curl, which verifies the certificate.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub fn curl(&self, path: &str, options: &[&str]) -> Result<Response> {
+        let head = scratch::folder("curl-")?;
+        let (head_file, body_file) = (head.path().join("head"), head.path().join("body"));
+        run(Command::new("curl")
+            // No file of the user's, and no proxy.
+            .args(["--disable", "--noproxy", "*", "--silent", "--show-error"])
+            .args(["--path-as-is", "--cacert"])
+            .arg(self.ca().join("ca.crt"))
+            .arg("--dump-header")
+            .arg(&head_file)
+            .arg("--output")
+            .arg(&body_file)
+            .args(options)
+            .arg(format!("https://{}{path}", self.registry())))?;
+        let head = fs::read_to_string(head_file)?;
+        let body = match options.contains(&"--head") {
+            // curl writes the head there too.
+            true => Vec::new(),
+            // An answer without a body leaves no file.
+            false => fs::read(body_file).unwrap_or_default(),
+        };
+        parse(&head, body)
+    }
+}
+
+fn parse(head: &str, body: Vec<u8>) -> Result<Response> {
+    let mut lines = head.lines();
+    let status = lines.next().and_then(|line| line.split(' ').nth(1));
+    let mut headers = HeaderMap::new();
+    for (name, value) in lines.filter_map(|line| line.split_once(':')) {
+        let name: HeaderName = name.parse()?;
+        headers.append(name, HeaderValue::from_str(value.trim())?);
+    }
+    Ok(Response {
+        status: status.context("no status")?.parse()?,
+        headers,
+        body: body.into(),
+    })
+}
+
+/// What `make gateway` makes before it starts anything.
+fn make_demo(state: &Path, files: &Path) -> Result<()> {
+    fs::create_dir_all(files)?;
+    run(Command::new("bash")
+        .args([
+            "-c",
+            ". envoy/standalone/setup/common.sh; . envoy/corporate-gateway/demo.sh; \
+             make_certificate; make_users",
+        ])
+        .env("STATE_DIR", state)
+        .env("FILES", files)
+        .current_dir(install::root()))?;
+    Ok(())
+}
+
+/// Writes the shipped configuration, at these ports: the gateway's, the builder's and Envoy's own.
+fn render(settings: &Settings, files: &Path, ports: [u16; 3]) -> Result<PathBuf> {
+    const FOLDER: &str = "envoy/corporate-gateway";
+    let shipped = |name: &str| fs::read_to_string(install::root().join(FOLDER).join(name));
+    let path = |name: &str| files.join(name).display().to_string();
+    let [port, builder, admin] = ports;
+
+    let module = install::filter()?.display().to_string();
+    let filter = envoy::change(
+        shipped("filter.yaml")?,
+        [(envoy::MODULE.to_owned(), module)],
+    )?;
+    fs::write(path("filter.yaml"), filter)?;
+    // The folder is named three times.
+    let certificate = shipped("certificate.yaml")?.replace("/etc/nixgate/tls", &path("tls"));
+    fs::write(path("certificate.yaml"), certificate)?;
+
+    let realm = |port: u16| format!("https://127.0.0.1:{port}/v2/token");
+    let mut config = shipped("envoy.yaml")?.replace(&realm(8443), &realm(port));
+    let mut changes: Vec<_> = envoy::at_ports(&[(8443, port), (8081, builder), (9901, admin)])
+        .chain(["filter.yaml", "certificate.yaml"].map(|name| {
+            let shipped = format!("path: {FOLDER}/{name}");
+            (shipped, format!("path: {}", path(name)))
+        }))
+        .collect();
+    if let Some(company) = settings.company {
+        config = config.replace("#| ", "");
+        // The issuer of the tests has no TLS. What is about it is the last of the file.
+        let (rest, _) = config
+            .rsplit_once("      transport_socket:")
+            .context("the issuer's cluster ends with its TLS")?;
+        config = rest.to_owned();
+        changes.push((
+            "address: login.corp.example, port_value: 443 ".to_owned(),
+            format!("address: 127.0.0.1, port_value: {company} "),
+        ));
+    }
+    let file = files.join("envoy.yaml");
+    fs::write(&file, envoy::change(config, changes)?)?;
+    Ok(file)
+}
