@@ -39,6 +39,14 @@ pub struct ServeArgs {
     /// Answer everybody, without a token: nobody checks who may have what
     #[arg(long, env = "NIXGATE_ALLOW_DIRECT")]
     pub allow_direct: bool,
+    /// What it takes to build images
+    #[command(flatten)]
+    pub build: BuildArgs,
+}
+
+/// What every command that builds images is told, as it was written.
+#[derive(Args, Clone)]
+pub struct BuildArgs {
     /// Folder for the builder's own files; what is lost with it can be made again
     #[arg(long, env = "NIXGATE_STATE_DIR", default_value = ".nixgate/builder")]
     pub state_dir: PathBuf,
@@ -119,6 +127,13 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Who may ask.
     pub access: Access,
+    /// How images are built.
+    pub build: BuildSettings,
+}
+
+/// What every command that builds images is told, as it is meant.
+#[derive(Clone)]
+pub struct BuildSettings {
     /// The builder's own files.
     pub state_dir: PathBuf,
     /// Where packages come from.
@@ -172,6 +187,20 @@ impl ServeArgs {
                  to answer everybody"
             ),
         };
+        Ok(Settings {
+            listen: SocketAddr::new(self.host, self.port),
+            access,
+            build: self.build.validate()?,
+        })
+    }
+}
+
+impl BuildArgs {
+    /// Checks what was written.
+    ///
+    /// # Errors
+    /// A sentence that names the setting and the remedy.
+    pub fn validate(self) -> Result<BuildSettings> {
         let source = match (self.channel, self.pkgs_repo, self.pkgs_path) {
             (Some(name), None, None) => Source::Channel {
                 name,
@@ -238,9 +267,7 @@ impl ServeArgs {
                  aarch64-linux"
             )
         })?;
-        Ok(Settings {
-            listen: SocketAddr::new(self.host, self.port),
-            access,
+        Ok(BuildSettings {
             state_dir: self.state_dir,
             source,
             any_tag: self.any_tag,
@@ -327,6 +354,7 @@ mod tests {
     fn the_least_that_is_needed() {
         let settings = settings("--token t --pkgs-path /").unwrap();
         assert_eq!(settings.listen.to_string(), "127.0.0.1:8081");
+        let settings = settings.build;
         let folder = PathBuf::from(".nixgate/builder/storage");
         assert_eq!(settings.storage, StorageSettings::Filesystem(folder));
         assert_eq!((settings.max_layers, settings.max_queue), (94, 64));

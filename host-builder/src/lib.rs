@@ -38,7 +38,7 @@ use nixgate_core::distribution::Tag;
 use tokio::net::TcpListener;
 
 use builder::{Coalesce, NixBuilder};
-use config::{Settings, StorageSettings};
+use config::{BuildSettings, Settings, StorageSettings};
 use nix::{Nix, Processes};
 use server::{App, Links, Readiness};
 use source::{PinError, Source, Sources};
@@ -64,35 +64,76 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
     Ok(())
 }
 
+/// What builds images: for the server, and for whoever builds ahead of it.
+pub struct Workshop {
+    /// The settings.
+    pub settings: BuildSettings,
+    /// Nix.
+    pub nix: Arc<dyn Nix>,
+    /// Where packages come from.
+    pub sources: Sources,
+    /// Where images are.
+    pub storage: Storage,
+    /// How they are made.
+    pub builder: NixBuilder,
+    /// The counters.
+    pub metrics: Metrics,
+}
+
+impl Workshop {
+    /// Prepares to build images.
+    ///
+    /// # Errors
+    /// When that can't be done; the error says what to do.
+    pub async fn open(settings: BuildSettings) -> Result<Self> {
+        let metrics = Metrics::new();
+        let state = StateDir::open(&settings.state_dir)?;
+        let storage = match &settings.storage {
+            StorageSettings::Filesystem(folder) => Storage::filesystem(folder)?,
+            StorageSettings::S3(bucket) => Storage::s3(bucket)?,
+        };
+        let nix: Arc<dyn Nix> = Arc::new(Processes::new(
+            settings.nix_options.clone(),
+            settings.nix_timeout,
+            state.expressions(),
+            metrics.clone(),
+        ));
+        let sources = Sources::new(
+            settings.source.clone(),
+            Arc::clone(&nix),
+            settings.any_tag,
+            settings.pin,
+            &settings.state_dir,
+        )?;
+        check_nix(&*nix, sources.source()).await?;
+        let builder = NixBuilder::new(
+            Arc::clone(&nix),
+            storage.clone(),
+            metrics.clone(),
+            state,
+            settings.max_builds,
+        );
+        Ok(Self {
+            settings,
+            nix,
+            sources,
+            storage,
+            builder,
+            metrics,
+        })
+    }
+}
+
 async fn start(settings: Settings) -> Result<(Arc<App<NixBuilder>>, TcpListener)> {
-    let metrics = Metrics::new();
-    let state = StateDir::open(&settings.state_dir)?;
-    let storage = match &settings.storage {
-        StorageSettings::Filesystem(folder) => Storage::filesystem(folder)?,
-        StorageSettings::S3(bucket) => Storage::s3(bucket)?,
-    };
-    let nix: Arc<dyn Nix> = Arc::new(Processes::new(
-        settings.nix_options,
-        settings.nix_timeout,
-        state.resolver(),
-        metrics.clone(),
-    ));
-    let sources = Sources::new(
-        settings.source,
-        Arc::clone(&nix),
-        settings.any_tag,
-        settings.pin,
-        &settings.state_dir,
-    )?;
-    check_nix(&*nix, sources.source()).await?;
+    let Workshop {
+        settings: build,
+        nix,
+        sources,
+        storage,
+        builder,
+        metrics,
+    } = Workshop::open(settings.build).await?;
     fetch_early(&sources);
-    let builder = NixBuilder::new(
-        Arc::clone(&nix),
-        storage.clone(),
-        metrics.clone(),
-        state,
-        settings.max_builds,
-    );
     let listener = TcpListener::bind(settings.listen).await.with_context(|| {
         format!(
             "can't listen on {}: is another builder running? Choose another PORT",
@@ -102,11 +143,11 @@ async fn start(settings: Settings) -> Result<(Arc<App<NixBuilder>>, TcpListener)
     tracing::info!(address = %listener.local_addr()?, version = server::VERSION, "the builder is ready");
     let app = Arc::new(App {
         access: settings.access,
-        system: settings.system,
-        max_layers: settings.max_layers,
+        system: build.system,
+        max_layers: build.max_layers,
         sources,
         storage,
-        builds: Coalesce::new(builder, settings.max_queue),
+        builds: Coalesce::new(builder, build.max_queue),
         metrics,
         nix,
         links: Links::default(),

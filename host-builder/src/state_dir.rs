@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   lock          held for as long as the builder lives
-//!   resolve.nix   the names-to-derivations expression
+//!   resolve.nix, attributes.nix   the expressions that Nix is asked with
 //!   staging/      layers in the making                                   emptied at start
 //!   roots/        links that keep store paths from the garbage collector  emptied at start
 //! ```
@@ -16,9 +16,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-/// The names-to-derivations expression. It travels inside the binary, so that the builder is one
-/// file to install.
-const RESOLVER: &str = include_str!("../../nix/resolve.nix");
+/// The expressions that Nix is asked with. They travel inside the binary, so that the builder is
+/// one file to install.
+const EXPRESSIONS: [(&str, &str); 2] = [
+    ("resolve.nix", include_str!("../../nix/resolve.nix")),
+    ("attributes.nix", include_str!("../../nix/attributes.nix")),
+];
 
 /// The folder, locked until this is dropped.
 #[derive(Debug)]
@@ -56,9 +59,9 @@ impl StateDir {
         Ok(state)
     }
 
-    /// The names-to-derivations expression.
-    pub fn resolver(&self) -> PathBuf {
-        self.path.join("resolve.nix")
+    /// Where the expressions are that Nix is asked with.
+    pub fn expressions(&self) -> PathBuf {
+        self.path.clone()
     }
 
     /// Layers in the making.
@@ -80,9 +83,12 @@ impl StateDir {
             }
         }
         // By renaming: a Nix that outlived its builder may be reading it.
-        let new = self.staging().join("resolve.nix");
-        fs::write(&new, RESOLVER)?;
-        fs::rename(new, self.resolver())
+        for (name, expression) in EXPRESSIONS {
+            let new = self.staging().join(name);
+            fs::write(&new, expression)?;
+            fs::rename(new, self.path.join(name))?;
+        }
+        Ok(())
     }
 }
 
@@ -117,7 +123,10 @@ mod tests {
         drop(first);
         let second = StateDir::open(&path).unwrap();
         assert!(!layer.exists() && second.roots().exists());
-        assert_eq!(fs::read_to_string(second.resolver()).unwrap(), RESOLVER);
+        for (name, expression) in EXPRESSIONS {
+            let written = fs::read_to_string(second.expressions().join(name));
+            assert_eq!(written.unwrap(), expression);
+        }
     }
 
     #[test]
