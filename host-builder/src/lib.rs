@@ -13,9 +13,14 @@
 //!     └─ image         │ config and manifests                   pure
 //!   publish, storage ──┤ what is kept, and in which order
 //!   state_dir ─────────┘ what is in the making
+//!
+//!   policy ────────────── check, explain and test policies      pure, but for `--package-set`
+//!   warm ──────────────── builds ahead what a policy allows, by the parts above
+//!   catalogue ─────────── the names of a package set, for both
 //! ```
 
 pub mod builder;
+pub mod catalogue;
 pub mod closure;
 pub mod config;
 pub mod fingerprint;
@@ -23,12 +28,14 @@ pub mod image;
 pub mod layer;
 pub mod layering;
 pub mod nix;
+pub mod policy;
 pub mod publish;
 pub mod server;
 pub mod source;
 pub mod state_dir;
 pub mod storage;
 pub mod telemetry;
+pub mod warm;
 
 use std::sync::Arc;
 use std::time::Duration;
