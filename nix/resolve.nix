@@ -34,6 +34,7 @@
 let
   inherit (builtins)
     attrNames
+    concatMap
     deepSeq
     filter
     fromJSON
@@ -42,6 +43,7 @@ let
     intersectAttrs
     isAttrs
     isFunction
+    isList
     isString
     listToAttrs
     mapAttrs
@@ -182,7 +184,46 @@ let
       pname = drv.pname or parsed.name;
       version = drv.version or parsed.version;
       mainProgram = meta.mainProgram or null;
+      licences = licences meta;
+      insecure = insecure meta;
     };
+
+  # `value`, or `otherwise` when it throws: a package is not refused for what
+  # is merely said of it. Not `attempt`: the reason is to be that of the package.
+  orElse =
+    otherwise: value:
+    let
+      tried = tryEval (deepSeq value value);
+    in
+    if tried.success then tried.value else otherwise;
+
+  # All that `meta.license` (a set, a word, or a list of these) calls itself,
+  # and the word "unfree" for what is not free.
+  licences =
+    meta:
+    let
+      license = meta.license or [ ];
+      text = value: orElse [ ] (if isString value then [ value ] else [ ]);
+      names =
+        one:
+        if isAttrs one then
+          concatMap (key: text (one.${key} or null)) [
+            "shortName"
+            "spdxId"
+            "fullName"
+          ]
+          ++ (if orElse false (one.free or true == false) then [ "unfree" ] else [ ])
+        else
+          text one;
+    in
+    orElse [ ] (concatMap (one: orElse [ ] (names one)) (if isList license then license else [ license ]));
+
+  insecure =
+    meta:
+    let
+      known = meta.knownVulnerabilities or [ ];
+    in
+    orElse false (isList known && known != [ ]) || orElse false (meta.insecure or false == true);
 
   root = node packages;
   resolve = name: { inherit name; } // walk [ ] root (filter isString (split "\\." name));

@@ -49,7 +49,7 @@ impl HeaderMap {
     /// HTTP allows any byte above 0x7f in a value, so those that are not UTF-8 are replaced by
     /// U+FFFD. Nothing that the core reads may hold that character, so it refuses such a value
     /// with an error for the client where dropping the header could let a request pass for another.
-    pub(crate) fn all<'a>(&'a self, name: &'static str) -> impl Iterator<Item = Cow<'a, str>> {
+    pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = Cow<'a, str>> {
         self.iter()
             .filter(move |(header, _)| *header == name.as_bytes())
             .map(|(_, value)| String::from_utf8_lossy(value))

@@ -131,6 +131,12 @@ unsafe extern "C" {
     fn proxy_define_metric(kind: u32, name: *const u8, name_size: usize, metric: *mut u32) -> u32;
     fn proxy_increment_metric(metric: u32, offset: i64) -> u32;
     fn proxy_record_metric(metric: u32, value: u64) -> u32;
+    fn proxy_get_property(
+        path: *const u8,
+        path_size: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+    ) -> u32;
     fn proxy_set_property(
         path: *const u8,
         path_size: usize,
@@ -381,6 +387,25 @@ pub(crate) fn record(metric: u32, value: u64) -> Result<()> {
     check("proxy_record_metric", unsafe {
         proxy_record_metric(metric, value)
     })
+}
+
+/// What Envoy knows of the stream under a path of names ("attributes" in its documentation), in
+/// the encoding that its type has; none when it knows nothing.
+pub(crate) fn property(path: &[&str]) -> Option<Vec<u8>> {
+    let path = path.join("\0");
+    let mut bytes = Buffer::new();
+    // SAFETY: as above.
+    let status = unsafe {
+        proxy_get_property(
+            path.as_ptr(),
+            path.len(),
+            &raw mut bytes.data,
+            &raw mut bytes.size,
+        )
+    };
+    // Whatever the reason is, the value is not known, and unknown values match nothing.
+    check("proxy_get_property", status).ok()?;
+    Some(bytes.into_vec())
 }
 
 /// Notes a fact on the stream, as Envoy's filter state `wasm.<name>`. A path of several parts would

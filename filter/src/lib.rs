@@ -8,14 +8,15 @@
 //!                           └─► root     one configuration: flights, callouts, answers to all
 //!                                  │          who wait
 //!            shared_cache ◄────────┤
+//!                  │    caller ◄───┤     who asks, as Envoy knows it
 //!                  │               │
 //!                  ├───► host ◄────┘     every host call of the crate, statuses as errors
 //!            telemetry                   counters, and facts for access logs
 //! ```
 //!
 //! Each Envoy worker has a VM of its own with one thread. After an update of the configuration
-//! the old and the new root context live in one VM, so nothing is kept in statics: what a root
-//! and its streams share hangs on `Rc`s that the root hands out.
+//! the old and the new root context live in one VM, so what a root and its streams share hangs on
+//! `Rc`s that the root hands out. The one static is a count, by which the old one learns of the new.
 //!
 //! A panic takes down the VM and every stream in it. The lints below refuse what panics, and
 //! `host` goes beneath those methods of the SDK that unwrap.
@@ -35,6 +36,7 @@
     reason = "the only public item is the entry point that the SDK's macro makes"
 )]
 
+mod caller;
 mod header_map;
 mod host;
 mod root;

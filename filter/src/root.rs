@@ -17,7 +17,7 @@
 //! The name of the queue is random: Envoy has one set of queues for all workers, and a message
 //! wakes whoever registered the name last.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
@@ -25,6 +25,7 @@ use std::time::Duration;
 use nixgate_core::cache::{Geometry, Hot, TICK};
 use nixgate_core::config::Config;
 use nixgate_core::exchange::{Command, Event, Flights, Reply, Response};
+use nixgate_core::policy::Policy;
 use nixgate_core::wire;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{ContextType, LogLevel};
@@ -37,6 +38,12 @@ use crate::telemetry::Telemetry;
 /// A worker's own copies take up to this part of what the shared cache may take. They are what is
 /// asked for many times a second, which are few.
 const HOT_SHARE: u64 = 16;
+
+thread_local! {
+    /// How many configurations with a policy this VM has seen. It tells a root whose configuration
+    /// has been replaced, and which serves what it holds to the end, that a policy has come.
+    static POLICIES: Cell<u32> = const { Cell::new(0) };
+}
 
 /// The host's number for a stream.
 pub(crate) type StreamId = u32;
@@ -77,6 +84,8 @@ pub(crate) struct Root {
     flights: Flights<StreamId>,
     /// When each callout that is under way was sent, since the epoch.
     sent: BTreeMap<u32, Duration>,
+    /// [`POLICIES`] when it was last looked at.
+    policies: u32,
 }
 
 impl Root {
@@ -87,6 +96,7 @@ impl Root {
             inbox: Rc::default(),
             flights: Flights::default(),
             sent: BTreeMap::new(),
+            policies: POLICIES.get(),
         }
     }
 
@@ -94,7 +104,7 @@ impl Root {
         let json = host::plugin_configuration(size).map_err(|error| error.to_string())?;
         let config = Config::parse(&json, |name| std::env::var(name).ok())
             .map_err(|error| error.to_string())?;
-        let cache = SharedCache::create(Geometry::new(config.cache_max_bytes));
+        let cache = SharedCache::create(Geometry::new(config.cache_max_bytes), config.seal.clone());
         let queue = match &self.edge {
             Some(edge) => Ok(edge.queue),
             None => register_queue(),
@@ -124,6 +134,11 @@ impl Root {
         let Some(edge) = self.edge.clone() else {
             return;
         };
+        let policies = POLICIES.get();
+        if policies != self.policies {
+            self.policies = policies;
+            self.flights.outdate();
+        }
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
             for command in self.flights.on(&edge.config, event, host::now()) {
@@ -244,11 +259,17 @@ impl RootContext for Root {
                     LogLevel::Info,
                     &format!(
                         "images come from the cluster {}; up to {} MiB of answers are \
-                         cached",
+                         cached; policy: {}",
                         config.cluster,
-                        config.cache_max_bytes >> 20
+                        config.cache_max_bytes >> 20,
+                        config.policy.as_ref().map_or("none", Policy::revision)
                     ),
                 );
+                // To have no policy any more is one as well.
+                if config.policy.is_some() || POLICIES.get() > 0 {
+                    self.policies = POLICIES.get().wrapping_add(1);
+                    POLICIES.set(self.policies);
+                }
                 self.edge = Some(Rc::new(edge));
                 true
             }

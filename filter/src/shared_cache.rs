@@ -15,7 +15,7 @@
 //! emptied. It is shared by every plugin with the same `vm_id`.
 
 use nixgate_core::Seconds;
-use nixgate_core::cache::{Directory, Entry, Geometry, Key, Way};
+use nixgate_core::cache::{Directory, Entry, Geometry, Key, Seal, Way};
 use proxy_wasm::types::LogLevel;
 
 use crate::host::{self, Status};
@@ -27,6 +27,7 @@ const ATTEMPTS: usize = 4;
 /// The cache that all workers share.
 pub(crate) struct SharedCache {
     geometry: Geometry,
+    seal: Seal,
 }
 
 impl SharedCache {
@@ -34,7 +35,7 @@ impl SharedCache {
     ///
     /// # Errors
     /// When the host has no shared data for the filter.
-    pub(crate) fn create(geometry: Geometry) -> host::Result<(Self, usize)> {
+    pub(crate) fn create(geometry: Geometry, seal: Seal) -> host::Result<(Self, usize)> {
         let mut used = 0_usize;
         for set in geometry.sets() {
             let name = directory_name(set);
@@ -43,19 +44,25 @@ impl SharedCache {
                 None => host::set_shared_data(&name, &Directory::default().encode(), 0)?,
             }
         }
-        Ok((Self { geometry }, used))
+        Ok((Self { geometry, seal }, used))
     }
 
     /// What is kept for a key, expired or not, and a number that changes with it. A cache that
-    /// can't be read is one that misses.
-    pub(crate) fn get(&self, key: &Key) -> Option<(Entry, u32)> {
+    /// can't be read is one that misses. The seal is looked at unless the caller has had what
+    /// bears this number before.
+    pub(crate) fn get(&self, key: &Key, known: impl FnOnce(u32) -> bool) -> Option<(Entry, u32)> {
         let set = self.geometry.set_of(key);
         let name = directory_name(set);
         let (bytes, cas) = read(&name)?;
         let mut directory = Directory::decode(&bytes);
         let way = directory.find(key)?;
-        let (slot, version) = read(&slot_name(set, way))?;
-        let entry = Entry::decode(&slot, key)?;
+        let (sealed, version) = read(&slot_name(set, way))?;
+        let slot = if known(version) {
+            Seal::opened_before(&sealed)
+        } else {
+            self.seal.open(&sealed)
+        };
+        let entry = Entry::decode(slot?, key)?;
         if directory.touch(way) {
             // When another worker has changed the set meanwhile, a later hit tells it again.
             _ = host::set_shared_data(&name, &directory.encode(), cas);
@@ -75,7 +82,7 @@ impl SharedCache {
     fn try_insert(&self, key: &Key, entry: &Entry, now: Seconds) -> host::Result<i64> {
         let set = self.geometry.set_of(key);
         let name = directory_name(set);
-        let slot = entry.encode(key);
+        let slot = self.seal.seal(entry.encode(key));
         for _ in 0..ATTEMPTS {
             let Some((bytes, cas)) = host::shared_data(&name)? else {
                 return Ok(0);

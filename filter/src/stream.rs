@@ -10,9 +10,9 @@ use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, LogLevel};
 
 use crate::header_map::HeaderMap;
-use crate::host;
 use crate::root::{Edge, Inbox, StreamId};
 use crate::telemetry::Telemetry;
+use crate::{caller, host};
 
 /// The context of one HTTP request.
 pub(crate) struct Stream {
@@ -44,11 +44,13 @@ impl Stream {
         let (method, path) = (first(":method"), first(":path"));
         let accept: Vec<_> = headers.all("accept").collect();
         let if_none_match: Vec<_> = headers.all("if-none-match").collect();
+        let caller = caller::of(&edge.config, &headers);
         let request = Request {
             method: &method,
             path: &path,
             accept: accept.iter().map(AsRef::as_ref).collect(),
             if_none_match: if_none_match.iter().map(AsRef::as_ref).collect(),
+            caller: &caller,
         };
         let question = Question::of(&request);
         let copy = question
@@ -65,15 +67,17 @@ impl Stream {
             Begin::Reply(known) => return reply(&edge.telemetry, &known),
             Begin::Ask(exchange) => exchange,
         };
-        let known = edge.cache.get(exchange.key()).filter(|(entry, version)| {
-            let is_copied = |question| edge.hot.borrow().is_of(question, *version);
-            question.as_ref().is_some_and(is_copied) || entry.is_sound()
+        let known = edge.cache.get(exchange.key(), |version| {
+            let is_copied = |question| edge.hot.borrow().is_of(question, version);
+            question.as_ref().is_some_and(is_copied)
         });
         let (entry, version) = known.unzip();
         let bytes = entry.as_ref().and_then(|entry| entry.copied_bytes(now));
-        match exchange.looked_up(entry, now) {
+        match exchange.looked_up(&edge.config, entry, now) {
             Next::Reply(known) => {
                 let known = Rc::new(known);
+                // A refusal has the id of its own decision, and is logged each time.
+                let bytes = bytes.filter(|_| known.status < 400);
                 if let (Some(question), Some(version), Some(bytes)) = (question, version, bytes) {
                     let mut hot = edge.hot.borrow_mut();
                     hot.insert(question, Rc::clone(&known), version, bytes);

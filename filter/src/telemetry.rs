@@ -1,11 +1,13 @@
-//! What the filter tells operators of its work, through Envoy: statistics, and two facts of each
+//! What the filter tells operators of its work, through Envoy: statistics, and a few facts of each
 //! request that access logs can show.
 //!
 //! ```text
 //!   nixgate_edge_requests_total.route.<route>.outcome.<outcome>   counter
+//!   nixgate_edge_judged_total.decision.<decision>.shadow.<shadow> counter, with a policy
 //!   nixgate_edge_callout_ms                                       histogram, milliseconds
 //!   nixgate_edge_cache_slots                                      gauge, of all workers
 //!   filter state wasm.nixgate.image, wasm.nixgate.outcome         text, of a request
+//!   filter state wasm.nixgate.policy, .rule, .shadow              the same, with a policy
 //! ```
 //!
 //! Statistics of proxy-wasm have no labels, so these are in the name, from which Envoy's
@@ -16,20 +18,52 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use nixgate_core::exchange::{Outcome, Record};
+use nixgate_core::exchange::{Decision, Outcome, Record};
 use proxy_wasm::types::{LogLevel, MetricType};
 
 use crate::host;
 
-/// A route and what became of the request.
-type Counter = (&'static str, Outcome);
+/// What is counted.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Counter {
+    /// A route and what became of the request.
+    Requests(&'static str, Outcome),
+    /// What the policy said, and whether the one on trial says otherwise.
+    Judged(Decision, bool),
+}
+
+impl Counter {
+    fn of(record: &Record) -> impl Iterator<Item = Self> {
+        let judged = record.judgement.as_ref();
+        let judged = judged.map(|one| Self::Judged(one.decision, one.shadow_differs));
+        [Self::Requests(record.route, record.outcome)]
+            .into_iter()
+            .chain(judged)
+    }
+
+    fn name(self) -> String {
+        match self {
+            Self::Requests(route, outcome) => {
+                let outcome = outcome.as_str();
+                format!("nixgate_edge_requests_total.route.{route}.outcome.{outcome}")
+            }
+            Self::Judged(decision, differs) => {
+                let decision = decision.as_str();
+                let shadow = if differs { DIFFERS } else { "agrees" };
+                format!("nixgate_edge_judged_total.decision.{decision}.shadow.{shadow}")
+            }
+        }
+    }
+}
+
+const DIFFERS: &str = "differs";
 
 const SLOTS: &str = "nixgate_edge_cache_slots";
 
 /// The statistics of one root context.
 #[derive(Default)]
 pub(crate) struct Telemetry {
-    requests: RefCell<BTreeMap<Counter, u32>>,
+    counters: RefCell<BTreeMap<Counter, u32>>,
     /// What was not told yet; borrowed for no host call.
     untold: RefCell<BTreeMap<Counter, u32>>,
     callout: RefCell<Option<u32>>,
@@ -40,15 +74,19 @@ impl Telemetry {
     /// Counts a request and notes its facts on the stream of the effective context.
     pub(crate) fn note(&self, record: &Record) {
         Self::note_facts(record);
-        self.count((record.route, record.outcome), 1);
+        for counter in Counter::of(record) {
+            self.count(counter, 1);
+        }
     }
 
     /// The same for an answer that is repeated, which is counted at the next tick.
     pub(crate) fn note_repeated(&self, record: &Record) {
         Self::note_facts(record);
         let mut untold = self.untold.borrow_mut();
-        let count = untold.entry((record.route, record.outcome)).or_default();
-        *count = count.saturating_add(1);
+        for counter in Counter::of(record) {
+            let count = untold.entry(counter).or_default();
+            *count = count.saturating_add(1);
+        }
     }
 
     /// Tells what was counted since the last tick.
@@ -64,13 +102,26 @@ impl Telemetry {
             ("nixgate.image", &*record.image),
             ("nixgate.outcome", outcome),
         ];
-        for (name, value) in facts {
-            tell(host::set_filter_state(name, value));
+        let judged = record.judgement.as_ref().map(|one| {
+            [
+                ("nixgate.policy", &*one.policy),
+                ("nixgate.rule", &*one.rule),
+                (
+                    "nixgate.shadow",
+                    if one.shadow_differs { DIFFERS } else { "" },
+                ),
+            ]
+        });
+        for (name, value) in facts.into_iter().chain(judged.into_iter().flatten()) {
+            // What is not set is written as `-`.
+            if !value.is_empty() {
+                tell(host::set_filter_state(name, value));
+            }
         }
     }
 
     fn count(&self, counter: Counter, by: u32) {
-        let known = self.requests.borrow().get(&counter).copied();
+        let known = self.counters.borrow().get(&counter).copied();
         let counter = known.map_or_else(|| self.define(counter), Ok);
         tell(counter.and_then(|metric| host::increment(metric, i64::from(by))));
     }
@@ -96,12 +147,10 @@ impl Telemetry {
         }
     }
 
-    fn define(&self, (route, outcome): Counter) -> host::Result<u32> {
-        let name = outcome.as_str();
-        let name = format!("nixgate_edge_requests_total.route.{route}.outcome.{name}");
-        let counter = host::define_metric(MetricType::Counter, &name)?;
-        self.requests.borrow_mut().insert((route, outcome), counter);
-        Ok(counter)
+    fn define(&self, counter: Counter) -> host::Result<u32> {
+        let metric = host::define_metric(MetricType::Counter, &counter.name())?;
+        self.counters.borrow_mut().insert(counter, metric);
+        Ok(metric)
     }
 }
 

@@ -12,6 +12,7 @@
 //!     ├─ layer         │ tar, gzip, the tree of symlinks        reads the Nix store
 //!     └─ image         │ config and manifests                   pure
 //!   publish, storage ──┤ what is kept, and in which order
+//!   facts ─────────────┤ what is known of an image beyond its documents
 //!   state_dir ─────────┘ what is in the making
 //!
 //!   policy ────────────── check, explain and test policies      pure, but for `--package-set`
@@ -23,6 +24,7 @@ pub mod builder;
 pub mod catalogue;
 pub mod closure;
 pub mod config;
+pub mod facts;
 pub mod fingerprint;
 pub mod image;
 pub mod layer;
@@ -47,7 +49,7 @@ use tokio::net::TcpListener;
 use builder::{Coalesce, NixBuilder};
 use config::{BuildSettings, Settings, StorageSettings};
 use nix::{Nix, Processes};
-use server::{App, Links, Readiness};
+use server::{App, Images, Readiness};
 use source::{PinError, Source, Sources};
 use state_dir::StateDir;
 use storage::Storage;
@@ -157,7 +159,7 @@ async fn start(settings: Settings) -> Result<(Arc<App<NixBuilder>>, TcpListener)
         builds: Coalesce::new(builder, build.max_queue),
         metrics,
         nix,
-        links: Links::default(),
+        images: Images::default(),
         readiness: Readiness::default(),
     });
     Ok((app, listener))

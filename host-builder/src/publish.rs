@@ -1,18 +1,19 @@
 //! Publishing an image: its documents, in the order in which they may be found.
 //!
 //! ```text
-//!   layers (uploaded while packing) → config → links → manifests
+//!   layers (uploaded while packing) → config → record → links → manifests
 //! ```
 //!
-//! Whoever finds a manifest finds everything that it names.
+//! Whoever finds a manifest finds everything that it names, and what is known of the image.
 
 use nixgate_core::distribution::MediaType;
 
 use crate::builder::{ImageRequest, link_folder};
+use crate::facts::Record;
 use crate::image::Image;
 use crate::storage::{Key, Storage, StorageError};
 
-/// Writes an image's documents.
+/// Writes an image's documents and its record.
 ///
 /// # Errors
 /// When storage can't be written; then the image isn't published.
@@ -20,6 +21,7 @@ pub async fn publish(
     storage: &Storage,
     image: &ImageRequest,
     documents: &Image,
+    record: &Record,
 ) -> Result<(), StorageError> {
     let Image {
         config,
@@ -30,6 +32,8 @@ pub async fn publish(
         .put(&Key::blob(&config.digest), config.bytes.clone().into())
         .await?;
     let folder = link_folder(&image.source, image.system, &image.packages);
+    let kept = Key::record(&folder, &record.image());
+    record.write(storage, &kept).await?;
     let manifests = [
         (MediaType::Docker, docker_manifest),
         (MediaType::Oci, oci_manifest),
@@ -43,4 +47,64 @@ pub async fn publish(
         storage.put(&key, manifest.bytes.clone().into()).await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use nixgate_core::package_set::System;
+
+    use super::*;
+    use crate::closure::Closure;
+    use crate::image::{Architecture, ImageSpec};
+    use crate::source::Pin;
+
+    #[tokio::test]
+    async fn no_manifest_without_what_is_known_of_its_image() {
+        let image = ImageRequest {
+            source: String::new(),
+            pin: Pin {
+                path: "/".into(),
+                revision: "r".to_owned(),
+            },
+            system: System::X86_64Linux,
+            packages: Vec::new(),
+            shell: false,
+            max_layers: 94,
+        };
+        let documents = Image::new(&ImageSpec {
+            architecture: Architecture::Amd64,
+            layers: Vec::new(),
+            cmd: Vec::new(),
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+        });
+        let closure = Closure::new([], BTreeMap::new()).unwrap();
+        let manifest = &documents.oci_manifest;
+        let record = Record::new(&image, &[], &closure, &manifest.bytes);
+        let name = link_folder(&image.source, image.system, &image.packages);
+        let keys = [
+            image.manifest_key(MediaType::Oci),
+            Key::link(&name, &manifest.digest),
+            Key::record(&name, &record.image()),
+        ];
+
+        // Nothing can be written below a file.
+        let folder = tempfile::tempdir().unwrap();
+        let storage = Storage::filesystem(folder.path()).unwrap();
+        let in_the_way = folder.path().join("facts");
+        std::fs::write(&in_the_way, "").unwrap();
+        let published = publish(&storage, &image, &documents, &record).await;
+        published.unwrap_err();
+        for key in &keys[..2] {
+            assert_eq!(storage.get(key).await.unwrap(), None, "{key:?}");
+        }
+        std::fs::remove_file(in_the_way).unwrap();
+        let published = publish(&storage, &image, &documents, &record).await;
+        published.unwrap();
+        for key in &keys {
+            assert!(storage.get(key).await.unwrap().is_some(), "{key:?}");
+        }
+    }
 }

@@ -13,17 +13,20 @@ let
       }
       // attributes
     );
+  having = meta: package { } // { inherit meta; };
+  described = package { name = "described"; } // {
+    pname = "described-elsewhere";
+    version = "7";
+    meta.mainProgram = "program";
+  };
   split = package { outputs = [ "out" "bin" "doc" ]; };
 in
 # resolve.nix must offer only what the set asks for by name.
 assert arguments == { inherit system; };
 {
   plain = package { name = "plain-2.39.5"; };
-  described = package { name = "described"; } // {
-    pname = "described-elsewhere";
-    version = "7";
-    meta.mainProgram = "program";
-  };
+  inherit described;
+  alias = described;
   outputs = split // {
     meta.outputsToInstall = [ "bin" "doc" ];
     doc = split.doc // { outputSpecified = true; };
@@ -34,6 +37,48 @@ assert arguments == { inherit system; };
   nested.Inner.deep = package { name = "deep-3"; };
   _7zz = package { name = "7zz-9"; };
   _2Upper = package { name = "2upper-9"; };
+
+  licensed = having {
+    license = {
+      shortName = "gpl2";
+      spdxId = "GPL-2.0-only";
+      fullName = "GNU GPL 2";
+      free = true;
+    };
+  };
+  licensedTwice = having {
+    license = [
+      "MIT OR Apache-2.0"
+      {
+        shortName = "proprietary";
+        spdxId = null;
+        fullName = throw "no full name";
+        free = false;
+      }
+      (throw "the third throws")
+      7
+      {
+        shortName = [ "list" ];
+        fullName = "free enough";
+        free = throw "who knows";
+      }
+    ];
+  };
+  word = having { license = "mit"; };
+  badLicence = having {
+    license = throw "no licence";
+    knownVulnerabilities = throw "no list";
+    insecure = throw "no answer";
+  };
+  badMeta = having "text";
+  vulnerable = having {
+    knownVulnerabilities = [ (throw "CVE-1") ];
+    insecure = "what?";
+  };
+  markedInsecure = having {
+    knownVulnerabilities = 3;
+    insecure = true;
+  };
 
   set.of = "things";
   text = "not a set";

@@ -17,6 +17,8 @@ let
     pname = name;
     outputs = [ { name = "out"; path = drv.outPath; } ];
     mainProgram = null;
+    licences = [ ];
+    insecure = false;
   };
   state = state: { inherit state; };
   onlyDefaults = builtins.toFile "set.nix" "{ config, overlays, ... }: { inherit config overlays; }";
@@ -34,6 +36,21 @@ let
         { name = "doc"; path = set.outputs.doc.outPath; }
       ];
     };
+    licensed = found set.licensed [ "licensed" ] "specimen" "1.0" // {
+      licences = [ "gpl2" "GPL-2.0-only" "GNU GPL 2" ];
+    };
+    # Whatever throws or is of another type is left out, and nothing else is.
+    licensedtwice = found set.licensedTwice [ "licensedTwice" ] "specimen" "1.0" // {
+      licences = [ "MIT OR Apache-2.0" "proprietary" "unfree" "free enough" ];
+    };
+    word = found set.word [ "word" ] "specimen" "1.0" // { licences = [ "mit" ]; };
+    badlicence = found set.badLicence [ "badLicence" ] "specimen" "1.0";
+    badmeta = found set.badMeta [ "badMeta" ] "specimen" "1.0";
+    vulnerable = found set.vulnerable [ "vulnerable" ] "specimen" "1.0" // { insecure = true; };
+    markedinsecure = found set.markedInsecure [ "markedInsecure" ] "specimen" "1.0" // {
+      insecure = true;
+    };
+    alias = found set.alias [ "alias" ] "described-elsewhere" "7" // { mainProgram = "program"; };
     # An output named in the path comes alone, and through the derivation.
     "outputs.doc" = found set.outputs [ "outputs" "doc" ] "specimen" "1.0" // {
       outputs = [ { name = "doc"; path = set.outputs.doc.outPath; } ];

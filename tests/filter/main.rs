@@ -5,6 +5,7 @@ mod boundary;
 mod cache;
 mod configuration;
 mod flights;
+mod policy;
 mod protocol;
 mod shipped;
 mod support;

@@ -36,12 +36,13 @@ pub const ORIGINAL_PATH: &str = "x-envoy-original-path";
 pub const PREFER: &str = "prefer";
 /// What clients send and the builder must not see when a request continues to it: who they are,
 /// which is the edge's business, and what the builder would take for a wish of the edge.
-pub const CLIENT_ONLY: [&str; 5] = [
+pub const CLIENT_ONLY: [&str; 6] = [
     "authorization",
     "cookie",
     "proxy-authorization",
     "x-forwarded-client-cert",
     PREFER,
+    RULES,
 ];
 
 /// What a request prefers (RFC 7240). Unknown preferences are ignored, as the RFC demands.

@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 use super::resolve::resolve;
 use super::{Builder, ImageRequest, failures};
 use crate::closure::{Closure, StorePath};
+use crate::facts::Record;
 use crate::fingerprint::Fingerprint;
 use crate::image::{Architecture, Image, ImageSpec, LayerSpec};
 use crate::layer::{self, ENCODER_ID, PackError, Packed};
@@ -100,7 +101,9 @@ impl NixBuilder {
             labels: labels(image),
             annotations: labels(image),
         });
-        publish(&self.storage, image, &documents)
+        let manifest = &documents.oci_manifest.bytes;
+        let record = Record::new(image, &derivations, &closure, manifest);
+        publish(&self.storage, image, &documents, &record)
             .await
             .map_err(failures::storage)?;
         drop(roots);

@@ -64,6 +64,12 @@ pub struct Derivation {
     pub version: String,
     /// The program that the package is for.
     pub main_program: Option<String>,
+    /// What its licences are called, and `unfree` when one of them is not free.
+    #[serde(default)]
+    pub licences: BTreeSet<String>,
+    /// Whether the package set marks it as insecure.
+    #[serde(default)]
+    pub insecure: bool,
 }
 
 /// What a package set has under a name.
@@ -198,126 +204,11 @@ impl Derivation {
             pname: name.to_owned(),
             version: "1".to_owned(),
             main_program: None,
+            licences: BTreeSet::new(),
+            insecure: false,
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions_of_every_kind_of_nix() {
-        for (text, expected) in [
-            ("nix (Nix) 2.8.0\n", Some((2, 8))),
-            ("nix (Nix) 2.24.9", Some((2, 24))),
-            ("nix (Nix) 2.31pre20250712_abc", Some((2, 31))),
-            ("nix (Lix, like Nix) 2.91.1", Some((2, 91))),
-            ("nix (Determinate Nix 3.6.2) 2.29.0", Some((2, 29))),
-            ("2.18", Some((2, 18))),
-            ("", None),
-            ("nix", None),
-        ] {
-            let expected = expected.map(|(major, minor)| Version { major, minor });
-            assert_eq!(Version::parse(text), expected, "{text}");
-        }
-    }
-
-    #[test]
-    fn the_reason_is_what_nix_says_itself() {
-        let unfree = "\
-warning: something
-error:
-       … while calling the 'throw' builtin
-         at /nix/store/x/default.nix:1:2:
-
-       error: Package ‘x’ has an unfree license,
-       refusing to evaluate.
-
-       a) To temporarily allow unfree packages, you can use an environment variable
-";
-        for (stderr, expected) in [
-            (
-                unfree,
-                Some("Package ‘x’ has an unfree license, refusing to evaluate."),
-            ),
-            (
-                "error: attribute 'a' missing\n\n       at x:1:21:\n",
-                Some("attribute 'a' missing"),
-            ),
-            ("error: one\n       two\n", Some("one two")),
-            (
-                "error: one\n(use '--show-trace' to show more)\n",
-                Some("one"),
-            ),
-            ("error:\n", None),
-            ("killed", None),
-        ] {
-            assert_eq!(reason(stderr).as_deref(), expected, "{stderr}");
-        }
-    }
-
-    const A: &str = "00000000000000000000000000000000-a";
-    const B: &str = "11111111111111111111111111111111-b";
-
-    #[test]
-    fn every_shape_of_path_info_is_the_same_closure() {
-        let (a, b) = (format!("/nix/store/{A}"), format!("/nix/store/{B}"));
-        let roots = [a.parse().unwrap()];
-        let x = "sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
-        let y = "sha256:0mdqa9w1p6cmli6976v4wi0sw9r4p5prkj7lzfd1877wk11c9c73";
-        let old = format!(
-            r#"[{{"path":"{a}","narHash":"{x}","narSize":7,"references":["{a}","{b}"]}},
-                {{"path":"{b}","narHash":"{y}","narSize":8,"references":[]}}]"#
-        );
-        let new = format!(
-            r#"{{"{a}":{{"narHash":"{x}","narSize":7,"references":["{a}","{b}"]}},
-                 "{b}":{{"narHash":"{y}","narSize":8,"references":[]}}}}"#
-        );
-        let newest = format!(
-            r#"{{"version":2,"storeDir":"/nix/store","info":{{
-                 "{A}":{{"narHash":"{x}","narSize":7,"references":["{A}","{B}"]}},
-                 "{B}":{{"narHash":"{y}","narSize":8,"references":[]}}}}}}"#
-        );
-        let first = closure(old.as_bytes(), &roots).unwrap();
-        assert_eq!(first.paths().len(), 2);
-        assert_eq!(
-            closure(new.as_bytes(), &roots).unwrap().paths(),
-            first.paths()
-        );
-        assert_eq!(
-            closure(newest.as_bytes(), &roots).unwrap().paths(),
-            first.paths()
-        );
-    }
-
-    #[test]
-    fn a_path_that_is_not_valid_is_an_error_that_names_it() {
-        let a = format!("/nix/store/{A}");
-        let json = format!(r#"{{"{a}":null}}"#);
-        let error = closure(json.as_bytes(), &[a.parse().unwrap()]).unwrap_err();
-        assert!(error.contains(&a), "{error}");
-    }
-
-    #[test]
-    fn each_state_of_a_name() {
-        let json = format!(
-            r#"{{"packages":[
-              {{"name":"git","state":"derivation","attribute":["git"],"drvPath":"/nix/store/{A}.drv",
-                "outputs":[{{"name":"out","path":"/nix/store/{B}"}}],"pname":"git","version":"2","mainProgram":null}},
-              {{"name":"x","state":"unknown"}},
-              {{"name":"lib","state":"not-a-derivation"}},
-              {{"name":"y","state":"refused"}}]}}"#
-        );
-        let found = resolutions(json.as_bytes()).unwrap();
-        assert!(matches!(&found[0], Resolution::Derivation(git) if git.pname == "git"));
-        assert_eq!(
-            found[1..],
-            [
-                Resolution::Unknown,
-                Resolution::NotADerivation,
-                Resolution::Refused
-            ]
-        );
-    }
-}
+mod tests;

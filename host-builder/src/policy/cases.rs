@@ -190,7 +190,14 @@ cases:
   - { name: a trial, as: { host: trial.corp }, image: emacs, tag: latest, system: x86_64-linux, expect: warn, rule: trial }
 "#)
         .unwrap();
-        expect![[""]].assert_eq(&report);
+        expect![[r#"
+            ok    data engineers have Python
+            ok    in short
+            ok    others have not
+            ok    nobody has compilers
+            ok    a trial
+            5 cases: 5 passed, 0 failed
+        "#]].assert_eq(&report);
         assert!(good);
     }
 
@@ -204,7 +211,29 @@ cases:
   - { name: allowed after all, image: cacert, expect: deny }
 "#)
         .unwrap();
-        expect![[""]].assert_eq(&report);
+        expect![[r#"
+            FAIL  everybody has git
+                  expected: allowed
+                  git: refused (revision r1)
+                    cacert    allowed: every image has it
+                    git       refused: allowed by no rule for you
+                                the rule data may allow it: claim:groups is not known
+                    iana-etc  allowed: every image has it
+            FAIL  refused by the wrong rule
+                  expected: refused by the rule data
+                  git/gcc-unwrapped: refused (revision r1)
+                    cacert         allowed: every image has it
+                    gcc-unwrapped  refused: denied by the rule hard
+                    git            refused: allowed by no rule for you
+                                     the rule data may allow it: claim:groups is not known
+                    iana-etc       allowed: every image has it
+            FAIL  allowed after all
+                  expected: refused
+                  cacert: allowed (revision r1)
+                    cacert    allowed: every image has it
+                    iana-etc  allowed: every image has it
+            3 cases: 0 passed, 3 failed
+        "#]].assert_eq(&report);
         assert!(!good);
     }
 

@@ -9,6 +9,7 @@
 //! one, and a case that expects a refusal would pass for the wrong reason.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use anyhow::{Result, bail, ensure};
@@ -66,16 +67,13 @@ pub(super) fn name(attribute: &Attribute) -> String {
     }
 }
 
-/// Whether a caller may have several values of it.
+/// Whether a caller may have several values of it: lists, and headers that are sent twice.
 pub(super) const fn is_list(attribute: &Attribute) -> bool {
-    matches!(
-        attribute,
-        Attribute::UriSan
-            | Attribute::JwtClaim {
-                kind: ClaimKind::List,
-                ..
-            }
-    )
+    matches!(attribute, Attribute::Header { .. }) || is_list_claim(attribute)
+}
+
+const fn is_list_claim(attribute: &Attribute) -> bool {
+    matches!(attribute, Attribute::JwtClaim { kind, .. } if matches!(kind, ClaimKind::List))
 }
 
 /// What the policy knows of a caller of whom this is given; all else is unknown.
@@ -98,11 +96,10 @@ pub(super) fn identity(policy: &Policy, given: &[Given]) -> Result<Identity> {
             }
             named = true;
             let values = match value {
-                Value::One(text) if is_list(attribute) => text
-                    .split(',')
-                    .filter(|item| !item.is_empty())
-                    .map(str::to_owned)
-                    .collect(),
+                Value::One(text) if is_list_claim(attribute) => {
+                    let items = text.split(',').filter(|item| !item.is_empty());
+                    items.map(str::to_owned).collect()
+                }
                 Value::One(text) => vec![text.clone()],
                 Value::List(items) if is_list(attribute) => items.clone(),
                 Value::List(_) => continue,
@@ -112,10 +109,7 @@ pub(super) fn identity(policy: &Policy, given: &[Given]) -> Result<Identity> {
                 "{wanted} is given twice: write the items of a list in one"
             );
             fits = true;
-            *known = Known::Values(match attribute {
-                Attribute::Host => values.iter().map(|host| without_port(host)).collect(),
-                _ => values,
-            });
+            *known = as_the_edge_reads(attribute, values)?;
         }
         if !named {
             bail!("the policy asks for no {wanted}; {}", asked_for(attributes));
@@ -136,17 +130,15 @@ fn asked_for(attributes: &[Attribute]) -> String {
     }
 }
 
-/// As the edge reads `:authority`.
-fn without_port(host: &str) -> String {
-    let host = host.to_ascii_lowercase();
-    match host.rsplit_once(':') {
-        Some((name, port))
-            if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) =>
-        {
-            name.to_owned()
+/// What the edge would know.
+fn as_the_edge_reads(attribute: &Attribute, values: Vec<String>) -> Result<Known> {
+    Ok(match (attribute, &values[..]) {
+        (Attribute::Host, [host]) => Known::host(host),
+        (Attribute::Address, [address]) if address.parse::<IpAddr>().is_err() => {
+            bail!("\"{address}\" is no address, such as 10.0.0.1")
         }
-        _ => host,
-    }
+        _ => Known::Values(values),
+    })
 }
 
 #[cfg(test)]
@@ -190,8 +182,8 @@ mod tests {
                 ["?", "?", "a,b", "?", "?", "?", "?"],
             ),
             (
-                &["uri_san=spiffe://a,https://b", "user:alice"],
-                ["?", "?", "?", "spiffe://a https://b", "alice", "?", "?"],
+                &["uri_san=spiffe://a,b", "user:alice"],
+                ["?", "?", "?", "spiffe://a,b", "alice", "?", "?"],
             ),
             (
                 &["host:Registry.corp:443", "address=10.0.0.1"],
@@ -211,6 +203,7 @@ mod tests {
                 "asks for no claim:group; it asks for address, claim:realm.groups",
             ),
             (&["user=a", "user=b"], "user is given twice"),
+            (&["address=10.0.0.1:80"], "is no address"),
         ] {
             let error = known(texts).unwrap_err().to_string();
             assert!(error.contains(part), "{texts:?}: {error}");
@@ -229,7 +222,7 @@ mod tests {
         let known = |given| identity(&policy(), &[given]);
         let claim = known(given("claim:realm.groups", list.clone())).unwrap();
         assert_eq!(
-            known[..2],
+            claim[..2],
             [Known::Values(vec!["a,b".to_owned()]), Known::Unknown]
         );
         let error = known(given("user", list)).unwrap_err().to_string();

@@ -1,8 +1,8 @@
 //! `GET /v2/<name>/blobs/<digest>`
 //!
-//! A digest opens nothing by itself: a blob is there under a name only when a manifest that is
-//! linked under that name has it (`links`). What is linked and not in storage was lost there, and
-//! is made again (`lost_blobs`).
+//! A digest opens nothing by itself: a blob is there under a name only when an image of that name
+//! has it (`images`). What an image has and storage has not was lost there, and is made again
+//! (`lost_blobs`).
 
 use futures::stream::TryStreamExt;
 use http::header::{
@@ -15,6 +15,7 @@ use nixgate_core::distribution::{Digest, Error, ErrorKind, Repository};
 
 use super::App;
 use super::answer::{self, Body};
+use super::facts;
 use super::lost_blobs;
 use super::manifests::{preferences, unready};
 use super::range::{self, Range};
@@ -28,11 +29,14 @@ impl<B: Builder> App<B> {
         repository: &Repository,
         digest: &Digest,
     ) -> Result<Response<Body>, Error> {
+        let rules = facts::rules_of(request)?;
         let (system, packages) = self.image_of(repository)?;
         let names: Vec<String> = packages.packages().map(str::to_owned).collect();
         let folder = self.link_folder(system, &names);
-        let size = self.links.size(&self.storage, &folder, digest).await;
-        let Some(size) = size.map_err(unready)? else {
+        let images = self.images.with_blob(&self.storage, &folder, digest).await;
+        let images = images.map_err(unready)?;
+        let size = images.first().and_then(|image| image.record.size(digest));
+        let Some(size) = size else {
             let message = format!("no image of this name has the blob {digest}");
             return Err(Error::new(ErrorKind::BlobUnknown, message));
         };
@@ -46,7 +50,22 @@ impl<B: Builder> App<B> {
                 return Err(lost_blobs::lost(digest));
             }
         }
-        let located = self.storage.locate(&key, request.method().clone()).await;
+        let mut response = self.located(request, digest, &key, size).await?;
+        if !response.status().is_client_error() {
+            facts::add_facts(&mut response, images, &rules);
+        }
+        Ok(response)
+    }
+
+    /// Where a blob is that is there, or its bytes.
+    async fn located(
+        &self,
+        request: &Request<Incoming>,
+        digest: &Digest,
+        key: &Key,
+        size: u64,
+    ) -> Result<Response<Body>, Error> {
+        let located = self.storage.locate(key, request.method().clone()).await;
         match located.map_err(unready)? {
             Location::Redirect { url, max_age } => {
                 let headers = [(LOCATION, url), answer::max_age(max_age.as_secs())];
@@ -62,7 +81,7 @@ impl<B: Builder> App<B> {
                     answer::whole(""),
                 ))
             }
-            Location::Here => self.bytes(request, digest, &key, size).await,
+            Location::Here => self.bytes(request, digest, key, size).await,
         }
     }
 

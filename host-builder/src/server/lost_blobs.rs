@@ -19,9 +19,9 @@ use nixgate_core::package_set::System;
 
 use super::App;
 use super::answer::Body;
-use super::links::blobs_of;
 use super::manifests::{still_building, unready, wait_of};
 use crate::builder::{Builder, ImageRequest, Progress};
+use crate::facts::blobs_of;
 use crate::storage::Key;
 
 impl<B: Builder> App<B> {
@@ -63,7 +63,7 @@ impl<B: Builder> App<B> {
             // The formats of a manifest name the same blobs.
             let manifest = image.manifest_key(MediaType::Oci);
             let manifest = self.storage.get(&manifest).await.map_err(unready)?;
-            if manifest.is_none_or(|bytes| blobs_of(&bytes).any(|(blob, _)| blob == *digest)) {
+            if manifest.is_none_or(|bytes| blobs_of(&bytes).contains_key(digest)) {
                 return Ok(Some(image));
             }
         }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -11,7 +12,10 @@ use serde::Deserialize;
 
 use super::App;
 use super::answer::{self, Body};
+use super::facts;
+use super::images::Image;
 use crate::builder::{Builder, Progress};
+use crate::facts::image_of;
 use crate::source::Pinned;
 use crate::storage::{Key, StorageError};
 
@@ -32,13 +36,14 @@ impl<B: Builder> App<B> {
         reference: &Reference,
     ) -> Result<Response<Body>, Error> {
         match reference {
-            Reference::Digest(digest) => self.by_digest(repository, digest).await,
+            Reference::Digest(digest) => self.by_digest(request, repository, digest).await,
             Reference::Tag(tag) => self.by_tag(request, repository, tag).await,
         }
     }
 
     async fn by_digest(
         &self,
+        request: &Request<Incoming>,
         repository: &Repository,
         digest: &Digest,
     ) -> Result<Response<Body>, Error> {
@@ -48,27 +53,29 @@ impl<B: Builder> App<B> {
         struct Typed {
             media_type: String,
         }
+        let rules = facts::rules_of(request)?;
         let (system, packages) = self.image_of(repository)?;
         let packages: Vec<String> = packages.packages().map(str::to_owned).collect();
-        let link = Key::link(&self.link_folder(system, &packages), digest);
-        let manifest = self
-            .storage
-            .get(&link)
-            .await
-            .map_err(unready)?
-            .ok_or_else(|| {
-                Error::new(
-                    ErrorKind::ManifestUnknown,
-                    format!("no image of this name has the manifest {digest}; pull it by tag"),
-                )
-            })?;
+        let name = self.link_folder(system, &packages);
+        let unknown = || {
+            let message =
+                format!("no image of this name has the manifest {digest}; pull it by tag");
+            Error::new(ErrorKind::ManifestUnknown, message)
+        };
+        let manifest = self.storage.get(&Key::link(&name, digest)).await;
+        let manifest = manifest.map_err(unready)?.ok_or_else(unknown)?;
+        let image = image_of(&manifest);
+        let image = self.images.image(&self.storage, &name, &image).await;
+        let image = image.map_err(unready)?.ok_or_else(unknown)?;
         let Typed { media_type } = serde_json::from_slice(&manifest).map_err(|error| {
             Error::new(
                 ErrorKind::Internal,
                 format!("the stored manifest {digest} is damaged: {error}"),
             )
         })?;
-        Ok(found(&media_type, manifest, answer::immutable()))
+        let mut response = found(&media_type, manifest, answer::immutable());
+        facts::add_facts(&mut response, vec![image], &rules);
+        Ok(response)
     }
 
     async fn by_tag(
@@ -77,6 +84,7 @@ impl<B: Builder> App<B> {
         repository: &Repository,
         tag: &Tag,
     ) -> Result<Response<Body>, Error> {
+        let rules = facts::rules_of(request)?;
         let (system, packages) = self.image_of(repository)?;
         let (wait, started) = (wait_of(request), Instant::now());
         let (pin, holds) = match self.sources.pin(tag, wait).await? {
@@ -85,35 +93,47 @@ impl<B: Builder> App<B> {
         };
         let wait = wait.saturating_sub(started.elapsed());
         let image = self.image(pin, system, &packages);
+        let name = self.link_folder(system, &image.packages);
         let media_type = MediaType::negotiate(texts(request.headers(), ACCEPT));
         let key = image.manifest_key(media_type);
-        let manifest = match self.storage.get(&key).await.map_err(unready)? {
-            Some(manifest) => manifest,
+        let (manifest, image) = match self.stored_image(&key, &name, tag).await? {
+            Some(stored) => stored,
             None => match self.builds.build(image, wait).await {
                 Progress::Running(elapsed) => return Ok(still_building(request, elapsed)),
                 Progress::Done(Err(error)) => return Err(error),
-                Progress::Done(Ok(())) => self.published(&key).await?,
+                Progress::Done(Ok(())) => self.published(&key, &name, tag).await?,
             },
         };
-        Ok(found(
-            media_type.as_str(),
-            manifest,
-            answer::max_age(holds.as_secs()),
-        ))
+        let max_age = answer::max_age(holds.as_secs());
+        let mut response = found(media_type.as_str(), manifest, max_age);
+        facts::add_facts(&mut response, vec![image], &rules);
+        Ok(response)
     }
 
-    async fn published(&self, key: &Key) -> Result<bytes::Bytes, Error> {
-        self.storage
-            .get(key)
-            .await
-            .map_err(unready)?
-            .ok_or_else(|| {
-                Error::new(
-                    ErrorKind::Internal,
-                    "the image was built and published, and is not in storage: is something else \
+    /// An image's manifest and what is known of it, when both are there: who may have it can't be
+    /// told by the manifest alone.
+    async fn stored_image(
+        &self,
+        key: &Key,
+        name: &str,
+        tag: &Tag,
+    ) -> Result<Option<(Bytes, Image)>, Error> {
+        let Some(manifest) = self.storage.get(key).await.map_err(unready)? else {
+            return Ok(None);
+        };
+        let image = image_of(&manifest);
+        let image = self.images.tagged(&self.storage, name, &image, tag).await;
+        Ok(image.map_err(unready)?.map(|image| (manifest, image)))
+    }
+
+    async fn published(&self, key: &Key, name: &str, tag: &Tag) -> Result<(Bytes, Image), Error> {
+        self.stored_image(key, name, tag).await?.ok_or_else(|| {
+            Error::new(
+                ErrorKind::Internal,
+                "the image was built and published, and is not in storage: is something else \
                  deleting there?",
-                )
-            })
+            )
+        })
     }
 }
 
@@ -124,7 +144,7 @@ fn texts(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
         .filter_map(|value| value.to_str().ok())
 }
 
-fn found(media_type: &str, manifest: bytes::Bytes, cache: (HeaderName, String)) -> Response<Body> {
+fn found(media_type: &str, manifest: Bytes, cache: (HeaderName, String)) -> Response<Body> {
     let digest = Digest::of(&manifest).to_string();
     let headers = [
         (CONTENT_TYPE, media_type.to_owned()),

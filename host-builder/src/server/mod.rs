@@ -6,14 +6,17 @@
 //!       ├─ manifests   manifests.rs   stored → 200; else build: 200, 202 or an error
 //!       ├─ blobs       blobs.rs       307 to storage, or the bytes
 //!       │              lost_blobs.rs  packed again when storage has lost them
+//!       │    └─ both   images.rs      which images of the name that is of
+//!       │              facts.rs       what the edge is told of them
 //!       ├─ tags        tags.rs
 //!       └─ referrers   referrers.rs
 //! ```
 
 mod answer;
 mod blobs;
+mod facts;
 mod health;
-mod links;
+mod images;
 mod lost_blobs;
 mod manifests;
 mod range;
@@ -77,14 +80,14 @@ pub struct App<B> {
     pub metrics: Metrics,
     /// Nix, as readiness sees it.
     pub nix: Arc<dyn crate::nix::Nix>,
-    /// Which blobs images have.
-    pub links: Links,
+    /// Which images there are of a name.
+    pub images: Images,
     /// Whether new images can be built.
     pub readiness: Readiness,
 }
 
 pub use health::Readiness;
-pub use links::Links;
+pub use images::Images;
 
 /// What is wrong with this machine is an error, what asks for an administrator a warning. A failed
 /// build is neither: its own log line has been written, once, and this one says who was told.

@@ -1,5 +1,7 @@
 //! What every storage must do. The filesystem is tested here; S3 by the end-to-end tests.
 
+use nixgate_core::distribution::Tag;
+
 use super::*;
 
 async fn holds(storage: &Storage) {
@@ -25,23 +27,31 @@ async fn holds(storage: &Storage) {
     let part: Vec<Bytes> = part.try_collect().await.unwrap();
     assert_eq!(part.concat(), content[10..1_500_000]);
 
-    let manifests = [Digest::of(b"1"), Digest::of(b"2")];
-    for manifest in &manifests {
-        storage
-            .put(&Key::link("image", manifest), manifest.hex().into())
-            .await
-            .unwrap();
+    let tags = ["latest", "v1.0-rc_2"].map(|tag| Tag::parse(tag).unwrap());
+    let keys = [
+        Key::record("name", "image"),
+        Key::tagged("name", "image", &tags[0]),
+        Key::tagged("name", "image", &tags[1]),
+        Key::record("name", "image2"),
+        Key::record("name2", "image"),
+    ];
+    for key in &keys {
+        storage.put(key, "{}".into()).await.unwrap();
     }
-    storage
-        .put(&Key::link("image2", &manifests[0]), "other".into())
-        .await
-        .unwrap();
-    let mut linked = storage.links("image").await.unwrap();
-    linked.sort_by_key(|key| key.0.to_string());
-    let mut expected = manifests.map(|digest| Key::link("image", &digest));
-    expected.sort_by_key(|key| key.0.to_string());
-    assert_eq!(linked, expected);
-    assert_eq!(storage.links("image3").await.unwrap(), []);
+    for (image, expected) in [
+        (None, &keys[..4]),
+        (Some("image"), &keys[..3]),
+        (Some("imag"), &[]),
+    ] {
+        let mut facts = storage.facts("name", image).await.unwrap();
+        facts.sort_by_key(|fact| (fact.image.clone(), fact.tag.clone()));
+        let found: Vec<Key> = facts.iter().map(|fact| fact.key.clone()).collect();
+        assert_eq!(found, expected, "{image:?}");
+        let found: Vec<_> = facts.iter().map(|fact| fact.tag.as_ref()).collect();
+        let expected = [None, Some(&tags[0]), Some(&tags[1]), None];
+        assert_eq!(found, expected[..found.len()], "{image:?}");
+    }
+    assert_eq!(storage.facts("nam", None).await.unwrap(), []);
     storage.probe().await.unwrap();
 }
 

@@ -4,8 +4,11 @@
 //!   layers/<sha256>             a blob: a layer or an image config. Whole or not there at all
 //!   builds/<key>                of a set of store paths: the blob that they were packed into
 //!   manifests/<key>             of an image and a media type: its manifest
-//!   links/<image>/<sha256>      a manifest under the name of its image: a digest opens nothing
+//!   links/<name>/<sha256>       a manifest under the name of its image: a digest opens nothing
 //!                               under any other name
+//!   facts/<name>/<image>/       what is known of an image (`facts`), and that again for each tag
+//!                               by which it was had: an object of its own, so that builders which
+//!                               learn different tags at the same time lose none
 //! ```
 //!
 //! Blobs are written before the manifests that name them (`publish`), so whoever finds a manifest
@@ -14,6 +17,7 @@
 
 #[cfg(test)]
 mod contract;
+mod key;
 mod open;
 mod pieces;
 
@@ -22,6 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::ready;
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 use http::Method;
 use object_store::aws::AmazonS3;
@@ -33,6 +38,8 @@ use tokio::io::AsyncReadExt;
 
 use nixgate_core::distribution::Digest;
 
+pub use key::{Fact, Key};
+
 /// For how long a presigned URL is good.
 const SIGNED_FOR: Duration = Duration::from_secs(3600);
 /// The last part of that, in which it is no longer handed out: a pull may take its time between
@@ -43,35 +50,6 @@ const SIGNED_MARGIN: Duration = Duration::from_secs(900);
 const SIGNED_FOR_SESSION: Duration = Duration::from_secs(120);
 /// Parts of one upload that are on their way at once, of 10 MiB each.
 const PARTS_AT_ONCE: usize = 2;
-
-/// A key in the store.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Key(ObjectPath);
-
-impl Key {
-    /// A blob.
-    pub fn blob(digest: &Digest) -> Self {
-        Self(ObjectPath::from(format!("layers/{}", digest.hex())))
-    }
-
-    /// The blob of a set of store paths.
-    pub fn build(fingerprint: &str) -> Self {
-        Self(ObjectPath::from(format!("builds/{fingerprint}")))
-    }
-
-    /// The manifest of an image.
-    pub fn manifest(fingerprint: &str) -> Self {
-        Self(ObjectPath::from(format!("manifests/{fingerprint}")))
-    }
-
-    /// A manifest under its image's name.
-    pub fn link(image: &str, manifest: &Digest) -> Self {
-        Self(ObjectPath::from(format!(
-            "links/{image}/{}",
-            manifest.hex()
-        )))
-    }
-}
 
 /// Storage that doesn't do what it is for.
 #[derive(Debug, thiserror::Error)]
@@ -189,15 +167,17 @@ impl Storage {
         Ok(())
     }
 
-    /// The keys of the manifests under an image's name.
+    /// What is known of the images of a name: of each, and under each of its tags. With `image`, of
+    /// that one alone.
     ///
     /// # Errors
     /// When the store can't be read.
-    pub async fn links(&self, image: &str) -> Result<Vec<Key>, StorageError> {
-        let prefix = ObjectPath::from(format!("links/{image}"));
+    pub async fn facts(&self, name: &str, image: Option<&str>) -> Result<Vec<Fact>, StorageError> {
+        let prefix = key::facts(name, image);
         let listed = self.store.list(Some(&prefix));
-        Ok(listed
-            .map_ok(|meta| Key(meta.location))
+        let facts = listed.map_ok(|meta| Fact::of(meta.location, meta.last_modified.into()));
+        Ok(facts
+            .try_filter_map(|fact| ready(Ok(fact)))
             .try_collect()
             .await?)
     }

@@ -54,7 +54,7 @@ impl Storage {
     }
 }
 
-/// Removes old files in the making, which the store calls `<name>#<number>`. Links are left out:
+/// Removes old files in the making, which the store calls `<name>#<number>`. Links and facts are left out:
 /// theirs are small, and there are many folders of them.
 fn remove_abandoned(storage: &Path) -> io::Result<()> {
     for folder in ["layers", "builds", "manifests"] {

@@ -161,7 +161,12 @@ mod tests {
         let error = Error::new(ErrorKind::BuildFailed, "it does not compile");
         report.add(&wish("broken"), Outcome::Failed(error));
         report.stopped();
-        expect![[""]].assert_eq(&report.summary(2));
+        expect![[r#"
+            failed: broken:latest x86_64-linux: it does not compile
+            1 built, 1 stored already, 1 failed
+            3 left out, which patterns match: no packages, or refused by the package set
+            stopped with 2 left: the next run goes on from here
+        "#]].assert_eq(&report.summary(2));
         assert!(!report.finish());
     }
 
@@ -170,7 +175,9 @@ mod tests {
         let mut report = Report::default();
         report.begin(1);
         report.add(&wish("git"), Outcome::Built);
-        expect![[""]].assert_eq(&report.summary(0));
+        expect![[r#"
+            1 built, 0 stored already, 0 failed
+        "#]].assert_eq(&report.summary(0));
         assert!(report.finish());
     }
 }

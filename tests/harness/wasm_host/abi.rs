@@ -55,6 +55,7 @@ pub(super) fn define(linker: &mut Linker<State>) -> Result<()> {
         "proxy_define_metric" => define_metric(kind, name, length, metric),
         "proxy_increment_metric" => increment_metric(metric, offset),
         "proxy_record_metric" => record_metric(metric, value),
+        "proxy_get_property" => get_property(path, length, data, size),
         "proxy_set_property" => set_property(path, length, value, size),
         "proxy_register_shared_queue" => register_queue(name, size, queue),
         "proxy_enqueue_shared_queue" => enqueue(queue, data, size),
@@ -302,6 +303,21 @@ fn increment_metric(mut caller: HostCall<'_>, metric: u32, offset: i64) -> u32 {
 fn record_metric(mut caller: HostCall<'_>, metric: u32, value: u64) -> u32 {
     let found = caller.data_mut().record_metric(metric, value);
     if found { OK } else { BAD_ARGUMENT }
+}
+
+fn get_property(
+    mut caller: HostCall<'_>,
+    path: u32,
+    length: u32,
+    data: u32,
+    size: u32,
+) -> Result<u32> {
+    let path = text(&mut caller, path, length)?;
+    let Some(value) = caller.data().attributes.get(&path).cloned() else {
+        return Ok(NOT_FOUND);
+    };
+    give(&mut caller, &value, data, size)?;
+    Ok(OK)
 }
 
 fn set_property(

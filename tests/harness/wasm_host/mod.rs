@@ -193,6 +193,16 @@ impl Host {
         self.settle();
     }
 
+    /// Has the host know something of every stream of a VM from now on, or no longer.
+    pub fn know(&mut self, root: Root, path: &[&str], value: Option<Vec<u8>>) {
+        let path = path.join("\0");
+        let attributes = &mut self.state(root.vm).attributes;
+        match value {
+            Some(value) => attributes.insert(path, value),
+            None => attributes.remove(&path),
+        };
+    }
+
     /// The callouts that were sent since the last time, of all VMs.
     pub fn callouts(&mut self) -> Vec<Callout> {
         let vms = self.vms.iter_mut();

@@ -199,6 +199,8 @@ pub(super) struct State {
     pub(super) world: Rc<RefCell<World>>,
     pub(super) vm: usize,
     pub(super) environment: Vec<(String, String)>,
+    /// What is known of every stream, by paths whose parts have zero bytes between them.
+    pub(super) attributes: BTreeMap<String, Vec<u8>>,
     /// The contexts that exist, roots and streams.
     pub(super) contexts: BTreeSet<u32>,
     /// Of which context host calls speak.
@@ -234,6 +236,7 @@ impl State {
             world,
             vm,
             environment: environment.to_vec(),
+            attributes: BTreeMap::new(),
             contexts: BTreeSet::new(),
             effective: 0,
             configuration: Vec::new(),

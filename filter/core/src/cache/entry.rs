@@ -4,7 +4,6 @@ use std::rc::Rc;
 
 use super::Key;
 use crate::Seconds;
-use crate::distribution::Digest;
 
 /// An answer that may be repeated. Bodies are shared, not copied: one answer serves many requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +40,9 @@ pub struct Entry {
     pub expires: Seconds,
     /// What to repeat.
     pub content: Content,
+    /// What the builder said of the images that it belongs to, as it came
+    /// ([`ImageFacts`](crate::policy::ImageFacts)); empty when there is nothing to say.
+    pub facts: String,
 }
 
 /// For how long after its time a document is still of use, in seconds: a day, in which somebody
@@ -58,11 +60,12 @@ impl Entry {
         }
     }
 
-    /// The bytes of a slot: the whole key, the expiry, the content.
+    /// The bytes of a slot: the whole key, the expiry, the facts, the content.
     pub fn encode(&self, key: &Key) -> Vec<u8> {
         let mut writer = Writer(Vec::with_capacity(256));
         writer.bytes(key.as_bytes());
         writer.0.extend_from_slice(&self.expires.to_be_bytes());
+        writer.bytes(self.facts.as_bytes());
         match &self.content {
             Content::Document {
                 media_type,
@@ -95,6 +98,7 @@ impl Entry {
             return None;
         }
         let expires = Seconds::from_be_bytes(reader.array()?);
+        let facts = reader.text()?;
         let [tag] = reader.array()?;
         let content = match tag {
             1 => Content::Document {
@@ -112,20 +116,11 @@ impl Entry {
             },
             _ => return None,
         };
-        reader.0.is_empty().then_some(Self { expires, content })
-    }
-
-    /// Whether a document is what its digest says. Everything with the same `vm_id` can write to
-    /// the shared cache, so this is asked once before an entry is used.
-    pub fn is_sound(&self) -> bool {
-        match &self.content {
-            Content::Document {
-                digest: Some(digest),
-                body,
-                ..
-            } => Digest::of(body).to_string() == *digest,
-            _ => true,
-        }
+        reader.0.is_empty().then_some(Self {
+            expires,
+            content,
+            facts,
+        })
     }
 }
 
@@ -191,36 +186,22 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_entry_survives_its_slot(expires: u64, content in contents()) {
-            let entry = Entry { expires, content };
+        fn an_entry_survives_its_slot(expires: u64, facts: String, content in contents()) {
+            let entry = Entry { expires, content, facts };
             prop_assert_eq!(Entry::decode(&entry.encode(&key("a")), &key("a")), Some(entry));
         }
 
         #[test]
         fn another_keys_entry_is_a_miss(content in contents()) {
-            let entry = Entry { expires: 1, content };
+            let entry = Entry { expires: 1, content, facts: String::new() };
             prop_assert_eq!(Entry::decode(&entry.encode(&key("a")), &key("b")), None);
         }
 
         #[test]
         fn a_damaged_slot_is_a_miss(content in contents(), cut in 1_usize..40) {
-            let slot = Entry { expires: 1, content }.encode(&key("a"));
+            let slot = Entry { expires: 1, content, facts: String::new() }.encode(&key("a"));
             let cut = slot.len().saturating_sub(cut);
             prop_assert_eq!(Entry::decode(&slot[..cut], &key("a")), None);
-        }
-
-        #[test]
-        fn a_document_is_sound_when_its_digest_says_so(body in prop::collection::vec(any::<u8>(), 0..64)) {
-            let document = |digest| Entry {
-                expires: 1,
-                content: Content::Document {
-                    media_type: String::new(),
-                    digest: Some(digest),
-                    body: body.as_slice().into(),
-                },
-            };
-            prop_assert!(document(Digest::of(&body).to_string()).is_sound());
-            prop_assert!(!document(Digest::of(b"else").to_string()).is_sound());
         }
 
         #[test]

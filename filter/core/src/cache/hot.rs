@@ -42,13 +42,16 @@ impl Question {
             path,
             accept,
             if_none_match,
+            caller,
         } = request;
         if !matches!(*method, "GET" | "HEAD") || !if_none_match.is_empty() {
             return None;
         }
         let media_type = MediaType::negotiate(accept.iter().copied());
-        // No method or media type has a space in it, so no two questions have one text.
-        Some(Self([method, media_type.as_str(), path].join(" ")))
+        // No method, media type or path has a space in it, so no two questions have one text.
+        let mut text = [method, media_type.as_str(), path].join(" ");
+        caller.write_to(&mut text);
+        Some(Self(text))
     }
 }
 
@@ -147,6 +150,7 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exchange::Caller;
 
     fn ask(method: &str, path: &str, accept: &str) -> Option<Question> {
         Question::of(&Request {
@@ -154,6 +158,7 @@ mod tests {
             path,
             accept: vec![accept],
             if_none_match: Vec::new(),
+            caller: &Caller::default(),
         })
     }
 
@@ -180,6 +185,7 @@ mod tests {
             path: "/v2/git/manifests/latest",
             accept: Vec::new(),
             if_none_match: vec!["*"],
+            caller: &Caller::default(),
         };
         assert_eq!(Question::of(&conditional), None);
     }
@@ -218,7 +224,11 @@ mod tests {
 
     #[test]
     fn an_entry_is_copied_only_when_it_outlives_the_copy() {
-        let entry = |expires, content| Entry { expires, content };
+        let entry = |expires, content| Entry {
+            expires,
+            content,
+            facts: String::new(),
+        };
         let redirect = || Content::Redirect {
             location: "https://s3".to_owned(),
         };

@@ -10,7 +10,7 @@ use crate::PackageSet;
 use crate::distribution::{Digest, MediaType, Reference};
 
 /// Changes with the encoding of keys or entries, and with what they mean.
-const VERSION: &str = "nixgate-1";
+const VERSION: &str = "nixgate-2";
 
 /// The methods that are answered. A presigned location is good for one of them alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,9 +36,10 @@ impl Method {
 pub struct Key(Vec<u8>);
 
 impl Key {
-    /// A manifest; by tag, its media type is part of the question.
+    /// A manifest; by tag, its media type is part of the question. The scope names the
+    /// configuration: two of them share nothing.
     pub fn manifest(
-        cluster: &str,
+        scope: &str,
         packages: &PackageSet,
         reference: &Reference,
         media_type: MediaType,
@@ -46,23 +47,23 @@ impl Key {
         let image = packages.to_string();
         match reference {
             Reference::Tag(tag) => {
-                Self::encode(&[cluster, "tag", &image, tag.as_str(), media_type.as_str()])
+                Self::encode(&[scope, "tag", &image, tag.as_str(), media_type.as_str()])
             }
             Reference::Digest(digest) => {
-                Self::encode(&[cluster, "manifest", &image, &digest.to_string()])
+                Self::encode(&[scope, "manifest", &image, &digest.to_string()])
             }
         }
     }
 
     /// Where a blob is, for one method.
-    pub fn blob(cluster: &str, packages: &PackageSet, digest: &Digest, method: Method) -> Self {
+    pub fn blob(scope: &str, packages: &PackageSet, digest: &Digest, method: Method) -> Self {
         let (image, digest) = (packages.to_string(), digest.to_string());
-        Self::encode(&[cluster, "blob", &image, &digest, method.as_str()])
+        Self::encode(&[scope, "blob", &image, &digest, method.as_str()])
     }
 
     /// The tags of an image.
-    pub fn tags(cluster: &str, packages: &PackageSet) -> Self {
-        Self::encode(&[cluster, "tags", &packages.to_string()])
+    pub fn tags(scope: &str, packages: &PackageSet) -> Self {
+        Self::encode(&[scope, "tags", &packages.to_string()])
     }
 
     fn encode(parts: &[&str]) -> Self {
@@ -119,25 +120,25 @@ mod tests {
         check(
             &Key::manifest("b", &git, &latest, MediaType::Oci),
             expect![[
-                r"\x00\x00\x00\tnixgate-1\x00\x00\x00\x01b\x00\x00\x00\x03tag\x00\x00\x00\x13cacert/git/iana-etc\x00\x00\x00\x06latest\x00\x00\x00*application/vnd.oci.image.manifest.v1+json"
+                r#"\x00\x00\x00\tnixgate-2\x00\x00\x00\x01b\x00\x00\x00\x03tag\x00\x00\x00\x13cacert/git/iana-etc\x00\x00\x00\x06latest\x00\x00\x00*application/vnd.oci.image.manifest.v1+json"#
             ]],
         );
         check(
             &Key::manifest("b", &git, &Reference::Digest(digest), MediaType::Oci),
             expect![[
-                r"\x00\x00\x00\tnixgate-1\x00\x00\x00\x01b\x00\x00\x00\x08manifest\x00\x00\x00\x13cacert/git/iana-etc\x00\x00\x00Gsha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+                r#"\x00\x00\x00\tnixgate-2\x00\x00\x00\x01b\x00\x00\x00\x08manifest\x00\x00\x00\x13cacert/git/iana-etc\x00\x00\x00Gsha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"#
             ]],
         );
         check(
             &Key::blob("b", &git, &digest, Method::Head),
             expect![[
-                r"\x00\x00\x00\tnixgate-1\x00\x00\x00\x01b\x00\x00\x00\x04blob\x00\x00\x00\x13cacert/git/iana-etc\x00\x00\x00Gsha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\x00\x00\x00\x04HEAD"
+                r#"\x00\x00\x00\tnixgate-2\x00\x00\x00\x01b\x00\x00\x00\x04blob\x00\x00\x00\x13cacert/git/iana-etc\x00\x00\x00Gsha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\x00\x00\x00\x04HEAD"#
             ]],
         );
         check(
             &Key::tags("b", &git),
             expect![[
-                r"\x00\x00\x00\tnixgate-1\x00\x00\x00\x01b\x00\x00\x00\x04tags\x00\x00\x00\x13cacert/git/iana-etc"
+                r#"\x00\x00\x00\tnixgate-2\x00\x00\x00\x01b\x00\x00\x00\x04tags\x00\x00\x00\x13cacert/git/iana-etc"#
             ]],
         );
     }

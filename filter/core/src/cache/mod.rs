@@ -8,7 +8,7 @@
 //!   hash(key) ──► set ──► directory: [ fingerprint, length, expires, stamp ] × 16 ways
 //!                             │ way whose fingerprint matches
 //!                             ▼
-//!                         slot: whole key, expiry, content
+//!                         slot: whole key, expiry, facts, content, seal
 //! ```
 //!
 //! A lookup reads the directory and at most one slot. The slot's whole key is compared, so a
@@ -22,8 +22,10 @@ mod directory;
 mod entry;
 mod hot;
 mod key;
+mod seal;
 
 pub use directory::{Directory, Geometry, Placement, Way};
 pub use entry::{Content, Entry};
 pub use hot::{Hot, Question, TICK};
 pub use key::{Key, Method};
+pub use seal::Seal;

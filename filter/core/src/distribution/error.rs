@@ -67,6 +67,8 @@ pub enum ErrorKind {
     RouteUnknown,
     /// The method would change the registry, or is none that it knows.
     MethodUnsupported,
+    /// The edge sent rules that the builder can't read.
+    RulesInvalid,
     /// The list of all repositories, which has no end here.
     CatalogUnsupported,
     /// No package of that name, no such tag, or no such manifest under that name.
@@ -100,6 +102,7 @@ impl ErrorKind {
             Self::TagInvalid => (400, Code::ManifestInvalid),
             Self::RouteUnknown => (404, Code::NameUnknown),
             Self::MethodUnsupported => (405, Code::Unsupported),
+            Self::RulesInvalid => (400, Code::Unsupported),
             // The catalog is Docker's, not the spec's, and 404 is how a registry says that it has
             // none. The code is not NAME_UNKNOWN: no name is missing, the operation is.
             Self::CatalogUnsupported => (404, Code::Unsupported),
@@ -124,6 +127,7 @@ impl ErrorKind {
             | Self::TagInvalid
             | Self::RouteUnknown
             | Self::MethodUnsupported
+            | Self::RulesInvalid
             | Self::CatalogUnsupported
             | Self::BlobUnknown
             | Self::StillBuilding

@@ -6,7 +6,9 @@ use serde::de::IgnoredAny;
 use super::{Exchange, Reply, Want};
 use crate::Seconds;
 use crate::cache::{Content, Entry, Method};
+use crate::config::Config;
 use crate::distribution::{Digest, Error, ErrorKind, MediaType, Reference};
+use crate::policy::ImageFacts;
 use crate::wire;
 
 /// What a client is told to wait when the builder says "later" in a way that is not understood,
@@ -45,6 +47,8 @@ pub enum Answer {
     Final {
         /// What to deliver.
         content: Content,
+        /// What the builder said of the images that it belongs to.
+        facts: String,
         /// For how long it may be repeated, in seconds.
         max_age: Option<Seconds>,
     },
@@ -62,7 +66,7 @@ pub enum Answer {
 
 impl Answer {
     /// Reads the response to the callout of `exchange`.
-    pub(super) fn read(exchange: &Exchange, response: &Response) -> Self {
+    pub(super) fn read(config: &Config, exchange: &Exchange, response: &Response) -> Self {
         if response.header(wire::BUILDER).is_none() {
             return Self::Failed(unreachable(&match response.status {
                 504 => "it did not answer in time".to_owned(),
@@ -106,8 +110,22 @@ impl Answer {
         };
         match content {
             Ok(content) => {
-                let max_age = wire::max_age(response.all("cache-control"));
-                Self::Final { content, max_age }
+                let facts = response.header(wire::FACTS).unwrap_or_default().to_owned();
+                let is_judged = config.policy.is_some() || config.shadow.is_some();
+                if is_judged
+                    && exchange.needs_facts(&content)
+                    && ImageFacts::parse(&facts).is_none()
+                {
+                    return Self::Failed(unreachable(
+                        "it does not say what is in the image, by which the policy judges: it is \
+                         of another version than the edge",
+                    ));
+                }
+                Self::Final {
+                    content,
+                    facts,
+                    max_age: wire::max_age(response.all("cache-control")),
+                }
             }
             Err(error) => Self::Failed(error),
         }
@@ -118,10 +136,12 @@ impl Answer {
         match self {
             Self::Final {
                 content,
+                facts,
                 max_age: Some(age @ 1..),
             } => Some(Entry {
                 expires: now.saturating_add(*age),
                 content: content.clone(),
+                facts: facts.clone(),
             }),
             _ => None,
         }

@@ -106,6 +106,18 @@ pub enum Command<S> {
 struct Waiting<S> {
     stream: S,
     exchange: Exchange,
+    /// Another policy has come since it asked.
+    is_outdated: bool,
+}
+
+impl<S> Waiting<S> {
+    const fn new(stream: S, exchange: Exchange) -> Self {
+        Self {
+            stream,
+            exchange,
+            is_outdated: false,
+        }
+    }
 }
 
 /// Everyone who waits for one answer.
@@ -147,18 +159,32 @@ impl<S: Copy + PartialEq> Flights<S> {
                 self.callouts.insert(token, key);
                 Vec::new()
             }
-            Event::NotDispatched { key } => {
-                self.fail(&key, &unreachable("no healthy builder is known"))
-            }
+            Event::NotDispatched { key } => self.fail(
+                config,
+                &key,
+                &unreachable("no healthy builder is known"),
+                now,
+            ),
             Event::Answered { token, response } => match self.callouts.remove(&token) {
                 Some(key) => self.answered(config, key, &response, now),
                 None => Vec::new(),
             },
             Event::NotRead { token } => match self.callouts.remove(&token) {
-                Some(key) => self.fail(&key, &not_read()),
+                Some(key) => self.fail(config, &key, &not_read(), now),
                 None => Vec::new(),
             },
             Event::Tick => self.tick(config, now),
+        }
+    }
+
+    /// Another policy has come. Everyone who waits now is sent round again when the answer is
+    /// there, to be judged by it: a request is judged wholly by one policy, and by none that is no
+    /// longer in force.
+    pub fn outdate(&mut self) {
+        for flight in self.flights.values_mut() {
+            for one in &mut flight.waiting {
+                one.is_outdated = true;
+            }
         }
     }
 
@@ -176,13 +202,13 @@ impl<S: Copy + PartialEq> Flights<S> {
     ) -> Vec<Command<S>> {
         let key = exchange.key().clone();
         if let Some(flight) = self.flights.get_mut(&key) {
-            flight.waiting.push(Waiting { stream, exchange });
+            flight.waiting.push(Waiting::new(stream, exchange));
             return Vec::new();
         }
         let wait = wait(config, exchange.deadline(config), now);
         let call = call(config, &exchange, wait);
         let flight = Flight {
-            waiting: vec![Waiting { stream, exchange }],
+            waiting: vec![Waiting::new(stream, exchange)],
             next_call: now.saturating_add(FIRST_PAUSE),
             pause: FIRST_PAUSE.saturating_mul(2),
             resting: None,
@@ -212,18 +238,26 @@ impl<S: Copy + PartialEq> Flights<S> {
         let Some(first) = flight.waiting.first() else {
             return Vec::new();
         };
-        match Answer::read(&first.exchange, response) {
+        match Answer::read(config, &first.exchange, response) {
             Answer::Building { for_seconds } => self.go_on(config, key, flight, for_seconds, now),
-            Answer::Failed(error) => flight.end_without_answer(&Reply::error(&error)),
-            Answer::Later(reply) => flight.end_without_answer(&reply),
-            ref answer @ Answer::Final { ref content, .. } => {
+            Answer::Failed(error) => flight.end_without_answer(config, &Reply::error(&error), now),
+            Answer::Later(reply) => flight.end_without_answer(config, &reply, now),
+            ref answer @ Answer::Final {
+                ref content,
+                ref facts,
+                ..
+            } => {
                 let mut commands: Vec<_> = answer
                     .entry(now)
                     .map(|entry| Command::Store(key, entry))
                     .into_iter()
                     .collect();
                 commands.extend(flight.waiting.iter().filter_map(|one| {
-                    match one.exchange.deliver(content) {
+                    if one.is_outdated {
+                        let reply = one.exchange.send_round(config, 0, now);
+                        return Some(Command::Reply(one.stream, reply));
+                    }
+                    match one.exchange.deliver(config, content, facts) {
                         Next::Reply(reply) => Some(Command::Reply(one.stream, reply)),
                         Next::Forward(forward) => Some(Command::Forward(one.stream, forward)),
                         Next::Join => None,
@@ -254,7 +288,7 @@ impl<S: Copy + PartialEq> Flights<S> {
             .map(|one| {
                 Command::Reply(
                     one.stream,
-                    one.exchange.hold_is_over(config, building_for, now),
+                    one.exchange.send_round(config, building_for, now),
                 )
             })
             .collect();
@@ -292,19 +326,26 @@ impl<S: Copy + PartialEq> Flights<S> {
         commands
     }
 
-    fn fail(&mut self, key: &Key, error: &Error) -> Vec<Command<S>> {
+    fn fail(&mut self, config: &Config, key: &Key, error: &Error, now: Seconds) -> Vec<Command<S>> {
         let flight = self.flights.remove(key);
         flight.map_or_else(Vec::new, |flight| {
-            flight.end_without_answer(&Reply::error(error))
+            flight.end_without_answer(config, &Reply::error(error), now)
         })
     }
 }
 
 impl<S: Copy> Flight<S> {
-    fn end_without_answer(self, failure: &Reply) -> Vec<Command<S>> {
+    fn end_without_answer(self, config: &Config, failure: &Reply, now: Seconds) -> Vec<Command<S>> {
         let waiting = self.waiting.iter();
         waiting
-            .map(|one| Command::Reply(one.stream, one.exchange.without_answer(failure)))
+            .map(|one| {
+                let reply = if one.is_outdated {
+                    one.exchange.send_round(config, 0, now)
+                } else {
+                    one.exchange.without_answer(config, failure)
+                };
+                Command::Reply(one.stream, reply)
+            })
             .collect()
     }
 }
@@ -324,7 +365,7 @@ fn wait(config: &Config, deadline: Seconds, now: Seconds) -> Seconds {
 fn call(config: &Config, exchange: &Exchange, wait: Seconds) -> Call {
     let method = match &exchange.want {
         // A manifest's bytes are needed whatever the client asks: HEAD is answered with their length.
-        Want::Manifest { .. } | Want::Tags { .. } => "GET",
+        Want::Manifest { .. } | Want::Tags => "GET",
         Want::Blob { method, .. } => method.as_str(),
     };
     let mut headers = vec![
@@ -334,6 +375,9 @@ fn call(config: &Config, exchange: &Exchange, wait: Seconds) -> Call {
         (wire::TOKEN, config.token.clone()),
         (wire::PREFER, exchange.preferences(wait).header()),
     ];
+    if let Some(rules) = config.fact_rules.header() {
+        headers.push((wire::RULES, rules.to_owned()));
+    }
     if let Want::Manifest { media_type, .. } = &exchange.want {
         headers.push(("accept", media_type.as_str().to_owned()));
     }
@@ -348,11 +392,7 @@ fn call(config: &Config, exchange: &Exchange, wait: Seconds) -> Call {
 /// The callout's `:authority`, by which Envoy's ring-hash clusters choose the builder: all
 /// requests for one image go to one builder, where its build is shared.
 fn affinity(exchange: &Exchange) -> String {
-    let image = match &exchange.want {
-        Want::Manifest { packages, .. } | Want::Blob { packages, .. } | Want::Tags { packages } => {
-            packages.to_string()
-        }
-    };
+    let image = exchange.packages.to_string();
     let mut name = Digest::of(image.as_bytes()).hex();
     name.truncate(32);
     name.push_str(".image");

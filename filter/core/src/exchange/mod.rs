@@ -22,6 +22,7 @@
 mod answer;
 mod conditional;
 mod flights;
+mod judge;
 mod query;
 mod record;
 mod reply;
@@ -29,20 +30,25 @@ mod tags;
 
 pub use answer::{Answer, Response};
 pub use flights::{Call, Command, Event, Flights};
-pub use record::{Outcome, Record};
+pub use record::{Decision, Judgement, Outcome, Record};
 pub use reply::Reply;
+
+use std::fmt::Write;
+use std::rc::Rc;
 
 use serde_json::json;
 
 use answer::unreachable;
 use conditional::IfNoneMatch;
+use judge::{Case, Judged};
 use reply::JSON;
 
 use crate::cache::{Content, Entry, Key, Method};
 use crate::config::Config;
 use crate::distribution::{Digest, Error, ErrorKind, MediaType, Reference, Route};
+use crate::policy::{Identity, ImageFacts, Known};
 use crate::wire::Preferences;
-use crate::{PackageSet, Seconds};
+use crate::{PackageSet, Seconds, package_set};
 
 const SINCE: &str = "nixgate-since";
 
@@ -57,6 +63,38 @@ pub struct Request<'a> {
     pub accept: Vec<&'a str>,
     /// Every `If-None-Match` header.
     pub if_none_match: Vec<&'a str>,
+    /// Who asks.
+    pub caller: &'a Caller,
+}
+
+/// Who asks, as far as the policies want to know.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Caller {
+    /// By the attributes of the policy.
+    pub identity: Identity,
+    /// By the attributes of the policy on trial.
+    pub shadow: Identity,
+    /// The id of the decision: by it a refused caller and the administrator's log speak of one
+    /// request.
+    pub decision: String,
+}
+
+impl Caller {
+    /// Adds who it is to a text, so that two texts are one only when the callers are.
+    pub(crate) fn write_to(&self, text: &mut String) {
+        for known in self.identity.iter().chain(&self.shadow) {
+            match known {
+                Known::Unknown => text.push_str(" ?"),
+                Known::Values(values) => {
+                    // Writing to a string does not fail.
+                    let _ = write!(text, " {}", values.len());
+                    for value in values {
+                        let _ = write!(text, " {} {value}", value.len());
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// What becomes of a request at first sight.
@@ -97,6 +135,10 @@ pub struct Forward {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Exchange {
     want: Want,
+    packages: PackageSet,
+    /// How many packages the client wrote.
+    written: usize,
+    caller: Caller,
     key: Key,
     path: String,
     /// When this request came.
@@ -106,24 +148,20 @@ pub struct Exchange {
     /// Which manifests the client has already.
     if_none_match: IfNoneMatch,
     /// A document whose time is over, for when the builder can't be reached.
-    stale: Option<Content>,
+    stale: Option<Entry>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 enum Want {
     Manifest {
-        packages: PackageSet,
         reference: Reference,
         media_type: MediaType,
     },
     Blob {
-        packages: PackageSet,
         digest: Digest,
         method: Method,
     },
-    Tags {
-        packages: PackageSet,
-    },
+    Tags,
 }
 
 impl Exchange {
@@ -145,58 +183,100 @@ impl Exchange {
             "HEAD" => Method::Head,
             other => return Err(method_unsupported(other)),
         };
-        let cluster = &config.cluster;
-        let (want, key) = match route? {
+        let scope = &config.scope;
+        let (repository, want) = match route? {
             Route::Elsewhere => return Ok(Begin::NotOurs),
             Route::Base => return Ok(Begin::Reply(Reply::base())),
             Route::Manifest {
                 repository,
                 reference,
             } => {
-                let packages = PackageSet::of(&repository)?;
                 let media_type = MediaType::negotiate(request.accept.iter().copied());
-                let key = Key::manifest(cluster, &packages, &reference, media_type);
-                (
-                    Want::Manifest {
-                        packages,
-                        reference,
-                        media_type,
-                    },
-                    key,
-                )
+                let want = Want::Manifest {
+                    reference,
+                    media_type,
+                };
+                (repository, want)
             }
-            Route::Blob { repository, digest } => {
-                let packages = PackageSet::of(&repository)?;
-                let key = Key::blob(cluster, &packages, &digest, method);
-                (
-                    Want::Blob {
-                        packages,
-                        digest,
-                        method,
-                    },
-                    key,
-                )
-            }
-            Route::Tags { repository } => {
-                let packages = PackageSet::of(&repository)?;
-                let key = Key::tags(cluster, &packages);
-                (Want::Tags { packages }, key)
-            }
+            Route::Blob { repository, digest } => (repository, Want::Blob { digest, method }),
+            Route::Tags { repository } => (repository, Want::Tags),
             Route::Referrers { repository, .. } => {
-                // The name is checked here, so that a bad one is refused alike on every route.
-                PackageSet::of(&repository)?;
-                return Ok(Begin::Reply(Reply::no_referrers()));
+                let packages = PackageSet::of(&repository)?;
+                let written = package_set::written(&repository);
+                let case = Case {
+                    packages: &packages,
+                    written,
+                    tag: None,
+                    caller: request.caller,
+                };
+                return Ok(Begin::Reply(match case.judge(config, None) {
+                    Judged::Denied(reply) => reply,
+                    Judged::Allowed(judgement, _) => Reply::no_referrers().judged(judgement),
+                }));
             }
         };
-        Ok(Begin::Ask(Self {
+        let packages = PackageSet::of(&repository)?;
+        let key = match &want {
+            Want::Manifest {
+                reference,
+                media_type,
+            } => Key::manifest(scope, &packages, reference, *media_type),
+            Want::Blob { digest, method } => Key::blob(scope, &packages, digest, *method),
+            Want::Tags => Key::tags(scope, &packages),
+        };
+        let exchange = Self {
             want,
+            packages,
+            written: package_set::written(&repository),
+            caller: request.caller.clone(),
             key,
             path: request.path.to_owned(),
             began: now,
             since: since(request.path).map_or(now, |since| since.min(now)),
             if_none_match: IfNoneMatch::parse(request.if_none_match.iter().copied()),
             stale: None,
-        }))
+        };
+        Ok(match exchange.judge(config, None) {
+            Judged::Denied(reply) => Begin::Reply(reply),
+            Judged::Allowed(..) => Begin::Ask(exchange),
+        })
+    }
+
+    fn judge(&self, config: &Config, facts: Option<Vec<ImageFacts>>) -> Judged {
+        let case = Case {
+            packages: &self.packages,
+            written: self.written,
+            tag: match &self.want {
+                Want::Manifest {
+                    reference: Reference::Tag(tag),
+                    ..
+                } => Some(tag),
+                _ => None,
+            },
+            caller: &self.caller,
+        };
+        match case.judge(config, facts.as_deref()) {
+            Judged::Denied(reply) => {
+                let mut record = self.record(Outcome::Denied);
+                record.judgement.clone_from(&reply.record.judgement);
+                Judged::Denied(Reply { record, ..reply })
+            }
+            allowed => allowed,
+        }
+    }
+
+    /// Whether an answer belongs to images, so that it is judged by what is in them.
+    const fn needs_facts(&self, content: &Content) -> bool {
+        match (&self.want, content) {
+            (_, Content::Refusal { .. }) | (Want::Tags, _) => false,
+            (Want::Manifest { .. } | Want::Blob { .. }, _) => true,
+        }
+    }
+
+    /// The facts by which an answer is judged. Those that can't be read allow nothing.
+    fn facts_of(&self, content: &Content, facts: &str) -> Option<Vec<ImageFacts>> {
+        self.needs_facts(content)
+            .then(|| ImageFacts::parse(facts).unwrap_or_default())
     }
 
     /// Under what name the answer is kept, and which flight brings it.
@@ -207,18 +287,18 @@ impl Exchange {
     /// Decides by what the cache holds for the key. What has expired and is still of some use
     /// ([`Entry::useful_until`]) is kept at hand: what a tag meant yesterday is better than no
     /// answer.
-    pub fn looked_up(&mut self, entry: Option<Entry>, now: Seconds) -> Next {
+    pub fn looked_up(&mut self, config: &Config, entry: Option<Entry>, now: Seconds) -> Next {
         match entry {
-            Some(entry) if now < entry.expires => match self.deliver(&entry.content) {
-                Next::Reply(reply) if reply.record.outcome == Outcome::Miss => {
-                    Next::Reply(reply.with_outcome(Outcome::Hit))
+            Some(entry) if now < entry.expires => {
+                match self.deliver(config, &entry.content, &entry.facts) {
+                    Next::Reply(reply) if reply.record.outcome == Outcome::Miss => {
+                        Next::Reply(reply.with_outcome(Outcome::Hit))
+                    }
+                    next => next,
                 }
-                next => next,
-            },
+            }
             entry => {
-                self.stale = entry
-                    .filter(|entry| now < entry.useful_until())
-                    .map(|entry| entry.content);
+                self.stale = entry.filter(|entry| now < entry.useful_until());
                 Next::Join
             }
         }
@@ -226,17 +306,23 @@ impl Exchange {
 
     /// The answer when the builder has none: what is stale, or else what the builder's failure
     /// looks like to a client.
-    fn without_answer(&self, failure: &Reply) -> Reply {
+    fn without_answer(&self, config: &Config, failure: &Reply) -> Reply {
         self.stale.as_ref().map_or_else(
             || self.note(failure.clone()),
-            |content| self.present(content).stale(),
+            |entry| match self.judge(config, self.facts_of(&entry.content, &entry.facts)) {
+                Judged::Denied(reply) => reply,
+                Judged::Allowed(judgement, warning) => {
+                    let reply = self.present(&entry.content).stale();
+                    reply.judged(judgement).warned(warning)
+                }
+            },
         )
     }
 
     /// A content as this client asked for it.
     fn present(&self, content: &Content) -> Reply {
         self.note(match (&self.want, content) {
-            (Want::Tags { .. }, Content::Document { body, .. }) => tags::page(&self.path, body)
+            (Want::Tags, Content::Document { body, .. }) => tags::page(&self.path, body)
                 .unwrap_or_else(|| Reply::error(&unreachable("it sent no list of tags"))),
             (
                 _,
@@ -249,27 +335,42 @@ impl Exchange {
         })
     }
 
-    fn deliver(&self, content: &Content) -> Next {
+    fn deliver(&self, config: &Config, content: &Content, facts: &str) -> Next {
+        let is_judged = config.policy.is_some() || config.shadow.is_some();
+        let facts = if is_judged {
+            self.facts_of(content, facts)
+        } else {
+            None
+        };
+        let (judgement, warning) = match self.judge(config, facts) {
+            Judged::Denied(reply) => return Next::Reply(reply),
+            Judged::Allowed(judgement, warning) => (judgement, warning),
+        };
         match content {
-            Content::Stream => Next::Forward(Forward {
-                path: self.upstream_path(),
-                original_path: self.path.clone(),
-                record: self.record(Outcome::Forwarded),
-            }),
-            content => Next::Reply(self.present(content)),
+            Content::Stream => {
+                let mut record = self.record(Outcome::Forwarded);
+                record.judgement = judgement.map(Rc::new);
+                Next::Forward(Forward {
+                    path: self.upstream_path(),
+                    original_path: self.path.clone(),
+                    record,
+                })
+            }
+            content => Next::Reply(self.present(content).judged(judgement).warned(warning)),
         }
     }
 
     fn record(&self, outcome: Outcome) -> Record {
-        let (route, image) = match &self.want {
-            Want::Manifest { packages, .. } => ("manifest", packages.to_string()),
-            Want::Blob { packages, .. } => ("blob", packages.to_string()),
-            Want::Tags { packages } => ("tags", packages.to_string()),
+        let route = match &self.want {
+            Want::Manifest { .. } => "manifest",
+            Want::Blob { .. } => "blob",
+            Want::Tags => "tags",
         };
         Record {
             route,
-            image: image.into(),
+            image: self.packages.to_string().into(),
             outcome,
+            judgement: None,
         }
     }
 
@@ -281,18 +382,11 @@ impl Exchange {
 
     /// The path at the builder: canonical, so that one image has one name there.
     fn upstream_path(&self) -> String {
+        let packages = &self.packages;
         match &self.want {
-            Want::Manifest {
-                packages,
-                reference,
-                ..
-            } => {
-                format!("/v2/{packages}/manifests/{reference}")
-            }
-            Want::Blob {
-                packages, digest, ..
-            } => format!("/v2/{packages}/blobs/{digest}"),
-            Want::Tags { packages } => format!("/v2/{packages}/tags/list"),
+            Want::Manifest { reference, .. } => format!("/v2/{packages}/manifests/{reference}"),
+            Want::Blob { digest, .. } => format!("/v2/{packages}/blobs/{digest}"),
+            Want::Tags => format!("/v2/{packages}/tags/list"),
         }
     }
 
@@ -301,8 +395,9 @@ impl Exchange {
         self.began.saturating_add(config.hold)
     }
 
-    /// The answer to a client whose hold is used up while the build goes on.
-    fn hold_is_over(&self, config: &Config, building_for: Seconds, now: Seconds) -> Reply {
+    /// Sends a client round again: its hold is used up while the build goes on, or it has to be
+    /// judged anew. When it has been kept for too long already, it is told to come back later.
+    fn send_round(&self, config: &Config, building_for: Seconds, now: Seconds) -> Reply {
         if now.saturating_sub(self.since) < config.budget {
             let since = format!("{:x}", self.since);
             let location = query::with(&self.path, &[(SINCE, &since)]);

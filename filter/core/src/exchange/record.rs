@@ -17,6 +17,8 @@ pub enum Outcome {
     Redirected,
     /// The request went on to the builder, which streams a blob.
     Forwarded,
+    /// The policy does not let the caller have it.
+    Denied,
     /// The client asked for what it can't have, or too early: 4xx.
     Refused,
     /// The registry failed: 5xx.
@@ -33,6 +35,7 @@ impl Outcome {
             Self::Stale => "stale",
             Self::Redirected => "redirected",
             Self::Forwarded => "forwarded",
+            Self::Denied => "denied",
             Self::Refused => "refused",
             Self::Failed => "failed",
         }
@@ -57,6 +60,43 @@ pub struct Record {
     pub image: Rc<str>,
     /// How it ended.
     pub outcome: Outcome,
+    /// What the policy said of it; none without a policy, or when the request named no image.
+    pub judgement: Option<Rc<Judgement>>,
+}
+
+/// A decision of the policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Decision {
+    /// The caller may have it.
+    Allowed,
+    /// The caller may have it while a rule is on audit.
+    Warned,
+    /// The caller may not have it.
+    Denied,
+}
+
+impl Decision {
+    /// The word in counters and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::Warned => "warned",
+            Self::Denied => "denied",
+        }
+    }
+}
+
+/// What the policy said of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judgement {
+    /// The revision by which it was judged; empty when there is only one on trial.
+    pub policy: Rc<str>,
+    /// The decision.
+    pub decision: Decision,
+    /// The first rule that decided against the request, or would; empty when none did.
+    pub rule: Rc<str>,
+    /// Whether the policy on trial would have decided otherwise.
+    pub shadow_differs: bool,
 }
 
 impl Record {
@@ -66,6 +106,7 @@ impl Record {
             route: "other",
             image: "".into(),
             outcome,
+            judgement: None,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Requests and flights, played through with a clock of our own.
 
 mod held;
+mod policy;
 mod protocol;
 
 use super::*;
@@ -18,6 +19,7 @@ fn begin(method: &str, path: &str, now: Seconds) -> Begin {
         path,
         accept: vec!["*/*"],
         if_none_match: Vec::new(),
+        caller: &Caller::default(),
     };
     Exchange::begin(&config(), &request, now)
 }
@@ -165,7 +167,7 @@ fn what_was_stored_is_served_until_it_expires() {
         panic!()
     };
     let digest = Digest::of(b"{}").to_string();
-    match ask(GIT, 399).looked_up(Some(entry.clone()), 399) {
+    match ask(GIT, 399).looked_up(&config(), Some(entry.clone()), 399) {
         Next::Reply(reply) => {
             assert_eq!((reply.status, &*reply.body), (200, b"{}".as_slice()));
             assert_eq!(
@@ -179,8 +181,11 @@ fn what_was_stored_is_served_until_it_expires() {
         }
         other => panic!("{other:?}"),
     }
-    assert_eq!(ask(GIT, 400).looked_up(Some(entry), 400), Next::Join);
-    assert_eq!(ask(GIT, 0).looked_up(None, 0), Next::Join);
+    assert_eq!(
+        ask(GIT, 400).looked_up(&config(), Some(entry), 400),
+        Next::Join
+    );
+    assert_eq!(ask(GIT, 0).looked_up(&config(), None, 0), Next::Join);
 }
 
 fn old_document() -> Entry {
@@ -191,13 +196,14 @@ fn old_document() -> Entry {
             digest: None,
             body: (*b"old").into(),
         },
+        facts: String::new(),
     }
 }
 
 fn joined_after_expiry(entry: Entry) -> Event<u32> {
     let mut exchange = ask(GIT, entry.expires);
     assert_eq!(
-        exchange.looked_up(Some(entry.clone()), entry.expires),
+        exchange.looked_up(&config(), Some(entry.clone()), entry.expires),
         Next::Join
     );
     Event::Joined {
@@ -247,7 +253,14 @@ fn what_is_no_document_is_never_served_after_its_time() {
     ] {
         let mut sky = Sky::default();
         let expires = 400;
-        sky.on(joined_after_expiry(Entry { expires, content }), 400);
+        sky.on(
+            joined_after_expiry(Entry {
+                expires,
+                content,
+                facts: String::new(),
+            }),
+            400,
+        );
         assert_eq!(statuses(&sky.answer(Response::default(), 401)), [(1, 503)]);
     }
 }
@@ -285,6 +298,7 @@ fn a_blob_is_redirected_or_forwarded_as_the_builder_says() {
             route: "blob",
             image: "cacert/git/iana-etc".into(),
             outcome: Outcome::Forwarded,
+            judgement: None,
         },
     };
     assert!(
@@ -424,7 +438,11 @@ fn what_was_done_is_noted() {
                 route,
                 image,
                 outcome,
-            } = &reply.record;
+                judgement: None,
+            } = &reply.record
+            else {
+                panic!("{reply:?}")
+            };
             format!("{route} {image} {}", outcome.as_str())
         }
         other => panic!("{other:?}"),
@@ -462,9 +480,10 @@ fn what_was_done_is_noted() {
             status: 404,
             body: REFUSAL.into(),
         },
+        facts: String::new(),
     };
     for (entry, outcome) in [(document, Outcome::Hit), (refusal, Outcome::Refused)] {
-        match ask(GIT, 0).looked_up(Some(entry), 0) {
+        match ask(GIT, 0).looked_up(&config(), Some(entry), 0) {
             Next::Reply(reply) => {
                 let Record { route, image, .. } = &reply.record;
                 assert_eq!((*route, &**image), ("manifest", "cacert/git/iana-etc"));

@@ -46,6 +46,7 @@ struct FactRule {
 /// The fact parts of all rules that have one, by the rules' names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FactRules {
+    raw: BTreeMap<String, RawFacts>,
     rules: BTreeMap<String, FactRule>,
     header: String,
 }
@@ -86,10 +87,23 @@ impl ImageFacts {
         (!images.is_empty()).then_some(images)
     }
 
-    /// The header for these images.
+    /// The header for these images, in ASCII whatever packages are called.
     pub fn header(images: &[Self]) -> String {
         // Nothing in it can fail to be written.
-        serde_json::to_string(images).unwrap_or_default()
+        let json = serde_json::to_string(images).unwrap_or_default();
+        let mut header = String::with_capacity(json.len());
+        for character in json.chars() {
+            match character {
+                ' '..='~' => header.push(character),
+                // Such a one is in a string, where JSON writes it as UTF-16.
+                _ => {
+                    for unit in character.encode_utf16(&mut [0; 2]) {
+                        header.push_str(&format!("\\u{unit:04x}"));
+                    }
+                }
+            }
+        }
+        header
     }
 }
 
@@ -106,14 +120,27 @@ impl FactRules {
                 header.len()
             )));
         }
-        let rules = raw.into_iter().map(|(name, facts)| {
+        let rules = raw.iter().map(|(name, facts)| {
             let rule = facts.compile(&format!("the rule {name}: facts"))?;
-            Ok((name, rule))
+            Ok((name.clone(), rule))
         });
         Ok(Self {
             rules: rules.collect::<Result<_, PolicyError>>()?,
             header,
+            raw,
         })
+    }
+
+    /// These and others together, which have other names.
+    ///
+    /// # Errors
+    /// When they are too many for a header.
+    pub(crate) fn and(&self, others: &Self) -> Result<Self, PolicyError> {
+        let all = self.raw.iter().chain(&others.raw);
+        Self::compile(
+            all.map(|(name, facts)| (name.clone(), facts.clone()))
+                .collect(),
+        )
     }
 
     /// Reads the header by which an edge sends them.
@@ -236,6 +263,24 @@ mod tests {
             .collect();
         let error = FactRules::compile(many).unwrap_err().to_string();
         assert!(error.contains("16384 bytes"), "{error}");
+    }
+
+    #[test]
+    fn whatever_a_package_is_called_fits_into_a_header() {
+        let names = [("a", "ü\u{7f}\n😀\"")];
+        let names = names.map(|(asked, called)| (asked.to_owned(), called.to_owned()));
+        let facts = ImageFacts {
+            tags: BTreeSet::new(),
+            system: System::X86_64Linux,
+            names: names.into(),
+            matched: BTreeSet::new(),
+        };
+        let header = ImageFacts::header(std::slice::from_ref(&facts));
+        assert!(
+            header.bytes().all(|byte| (b' '..=b'~').contains(&byte)),
+            "{header}"
+        );
+        assert_eq!(ImageFacts::parse(&header), Some(vec![facts]));
     }
 
     #[test]

@@ -30,6 +30,7 @@
 mod facts;
 mod glob;
 mod glob_set;
+mod known;
 mod raw;
 mod rule;
 mod subject;
@@ -39,11 +40,12 @@ use std::collections::BTreeSet;
 
 use crate::PackageSet;
 use crate::distribution::Tag;
-use crate::package_set::{self, System};
+use crate::package_set;
 
 pub use facts::{Contents, FactRules, ImageFacts};
 pub use glob::{Glob, GlobError, Reach};
 pub use raw::PolicyError;
+pub(crate) use raw::RawPolicy;
 pub use raw::outline::{Outline, Pattern};
 pub use rule::Mode;
 pub use subject::{AddressRange, Attribute, ClaimKind, Identity, Known, Subject};
@@ -92,8 +94,8 @@ impl Policy {
     /// # Errors
     /// A sentence that names the rule and the key at fault.
     pub fn parse(json: &[u8]) -> Result<Self, PolicyError> {
-        let raw: raw::RawPolicy = serde_json::from_slice(json)?;
-        raw.compile()
+        let raw: RawPolicy = serde_json::from_slice(json)?;
+        raw.compile("")
     }
 
     /// The rules as they were written, for tools that explain a policy: patterns with their texts,
@@ -102,7 +104,7 @@ impl Policy {
     /// # Errors
     /// As [`Policy::parse`].
     pub fn outline(json: &[u8]) -> Result<Vec<Outline>, PolicyError> {
-        let raw: raw::RawPolicy = serde_json::from_slice(json)?;
+        let raw: RawPolicy = serde_json::from_slice(json)?;
         raw.outline()
     }
 
@@ -234,8 +236,9 @@ impl Policy {
             verdict.add(mode, finding);
         }
         for name in image.into_iter().flat_map(|image| &image.matched) {
-            let rule = self.rules.iter().find(|rule| rule.name == *name);
-            if let Some(rule) = rule.filter(|rule| rule.has_facts && rule.applies_to(identity)) {
+            let mut rules = self.rules.iter();
+            let rule = rules.find(|rule| rule.facts.as_ref() == Some(name));
+            if let Some(rule) = rule.filter(|rule| rule.applies_to(identity)) {
                 verdict.add(rule.mode, Finding::facts(rule));
             }
         }

@@ -20,7 +20,7 @@ use crate::package_set::{self, System};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct RawPolicy {
+pub(crate) struct RawPolicy {
     revision: String,
     default: RawDefault,
     #[serde(default)]
@@ -142,7 +142,9 @@ fn is_word(text: &str) -> bool {
 const WORD: &str = "from 1 to 128 letters, digits, dots, dashes and underscores";
 
 impl RawPolicy {
-    pub(super) fn compile(self) -> Result<Policy, PolicyError> {
+    /// `prefix` stands before the names by which the builder judges the rules' facts, so that those
+    /// of two policies can be told apart.
+    pub(crate) fn compile(self, prefix: &str) -> Result<Policy, PolicyError> {
         let Self {
             revision,
             default,
@@ -187,9 +189,11 @@ impl RawPolicy {
                 .subject
                 .map(|subject| subject.compile(&mut policy.attributes, &at("subject")))
                 .transpose()?;
-            if let Some(facts) = raw.facts {
-                fact_rules.insert(raw.name.clone(), facts);
-            }
+            let facts = raw.facts.map(|facts| {
+                let name = format!("{prefix}{}", raw.name);
+                fact_rules.insert(name.clone(), facts);
+                name
+            });
             let rule = Rule {
                 subject,
                 mode: match raw.mode {
@@ -201,7 +205,7 @@ impl RawPolicy {
                     systems: systems(raw.systems, &at("systems"))?,
                     max_packages: raw.max_packages,
                 },
-                has_facts: fact_rules.contains_key(&raw.name),
+                facts,
                 message: raw.message.clone(),
                 name: raw.name.clone(),
             };

@@ -23,8 +23,8 @@ pub(super) struct Rule {
     pub(super) subject: Option<Subject>,
     pub(super) mode: Mode,
     pub(super) limits: Limits,
-    /// Whether it has a part that the builder judges.
-    pub(super) has_facts: bool,
+    /// Under what name the builder judges its facts, if it has any.
+    pub(super) facts: Option<String>,
     pub(super) message: Option<String>,
 }
 

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::distribution::Repository;
+use crate::package_set::System;
 
 fn policy(default: &str, rules: Value) -> Policy {
     let json = json!({ "revision": "r1", "default": default, "rules": rules });

@@ -102,6 +102,21 @@ impl Verdict {
         }
     }
 
+    /// The rule that decided against the request, or would.
+    pub fn rule(&self) -> Option<&str> {
+        let mut findings = self.refusals.iter().chain(&self.warnings);
+        findings.find_map(|finding| finding.rule.as_deref())
+    }
+
+    /// Whether the package is among what is refused, or everything is.
+    pub fn refuses(&self, package: &str) -> bool {
+        let mut refused = self
+            .refusals
+            .iter()
+            .map(|finding| finding.package.as_deref());
+        refused.any(|refused| refused.is_none_or(|refused| refused == package))
+    }
+
     /// Whether the caller may have the image.
     pub fn allows(&self) -> bool {
         self.refusals.is_empty()

@@ -40,13 +40,30 @@ fn each_package_has_its_reason() {
         "git/python3",
         &["claim:groups=staff,data-eng"],
         None,
-        expect![[""]],
+        expect![[r#"
+            git/python3: allowed (revision r1)
+              cacert    allowed: every image has it
+              git       allowed: by the rule data: "git"
+              iana-etc  allowed: every image has it
+              python3   allowed: by the rule data: "python3*"
+              note: the rule data also asks what is in the image, which the builder says
+              note: the rule data allows some platforms alone: give --system to see
+        "#]],
     );
     check(
         "shell/htop",
         &["address=10.0.0.1"],
         Some("x86_64-linux"),
-        expect![[""]],
+        expect![[r#"
+            shell/htop: allowed (revision r1)
+              bashinteractive  allowed: by the rule everybody: "@shell"
+              cacert           allowed: every image has it
+              coreutils        allowed: by the rule everybody: "@shell"
+              htop             allowed: by the rule office: "htop"
+              iana-etc         allowed: every image has it
+              moreutils        allowed: by the rule everybody: "@shell"
+              nano             allowed: by the rule everybody: "@shell"
+        "#]],
     );
 }
 
@@ -56,9 +73,26 @@ fn a_refusal_names_the_rules_that_were_missed() {
         "git/htop/nmap-ncat",
         &["claim:groups=web"],
         None,
-        expect![[""]],
+        expect![[r#"
+            git/htop/nmap-ncat: refused (revision r1)
+              cacert     allowed: every image has it
+              git        refused: allowed by no rule for you
+                           the rule data allows it for others
+              htop       refused: allowed by no rule for you
+                           the rule office may allow it: address is not known
+              iana-etc   allowed: every image has it
+              nmap-ncat  refused: denied by the rule everybody
+        "#]],
     );
-    check("htop/nano/git", &["address=10.0.0.1"], None, expect![[""]]);
+    check("htop/nano/git", &["address=10.0.0.1"], None, expect![[r#"
+        htop/nano/git: refused (revision r1)
+          cacert    allowed: every image has it
+          git       refused: allowed by no rule for you
+                      the rule data may allow it: claim:groups is not known
+          htop      refused: the rule office allows it in images of at most 2 packages; this name has 3
+          iana-etc  allowed: every image has it
+          nano      allowed: by the rule everybody: "@shell"
+    "#]]);
 }
 
 #[test]
@@ -67,13 +101,25 @@ fn limits_say_what_they_are() {
         "git",
         &["claim:groups=data-eng"],
         Some("aarch64-linux"),
-        expect![[""]],
+        expect![[r#"
+            git: refused (revision r1)
+              cacert    allowed: every image has it
+              git       refused: the rule data allows it for x86_64-linux alone
+                          Ask #platform.
+              iana-etc  allowed: every image has it
+        "#]],
     );
 }
 
 #[test]
 fn an_audited_rule_warns() {
-    check("vim/emacs", &["host=trial.corp"], None, expect![[""]]);
+    check("vim/emacs", &["host=trial.corp"], None, expect![[r#"
+        vim/emacs: allowed with a warning (revision r1)
+          cacert    allowed: every image has it
+          emacs     allowed with a warning: not allowed by the rule trial
+          iana-etc  allowed: every image has it
+          vim       allowed: by the rule trial: "vim"
+    "#]]);
 }
 
 #[test]
@@ -81,8 +127,18 @@ fn by_default_allowed_is_a_reason() {
     let file = file("allow", json!([{"name": "hard", "deny": ["vim"]}]));
     let question = |image| Question::new(image, Tag::latest(), None).unwrap();
     let explain = |image| explain(&file, &question(image), &vec![]).to_string();
-    expect![[""]].assert_eq(&explain("git"));
-    expect![[""]].assert_eq(&explain("vim"));
+    expect![[r#"
+        git: allowed (revision r1)
+          cacert    allowed: by default: no rule denies it
+          git       allowed: by default: no rule denies it
+          iana-etc  allowed: by default: no rule denies it
+    "#]].assert_eq(&explain("git"));
+    expect![[r#"
+        vim: refused (revision r1)
+          cacert    allowed: by default: no rule denies it
+          iana-etc  allowed: by default: no rule denies it
+          vim       refused: denied by the rule hard
+    "#]].assert_eq(&explain("vim"));
 }
 
 proptest! {

@@ -8,7 +8,7 @@
 //!     = sub is a,  sub is not a*,  host is not h       who is a is a*, too
 //! ```
 //!
-//! Of claims that are lists, a caller may have `a` and `b` at once; of all else there is one value.
+//! Of lists and headers, a caller may have `a` and `b` at once; of all else there is one value.
 
 use nixgate_core::policy::{AddressRange, Attribute, Glob, Subject};
 

@@ -46,7 +46,12 @@ fn what_is_denied_needs_no_allowing() {
             {"name": "hard", "deny": ["*-unwrapped"]},
             {"name": "own", "subject": {"host": {"glob": "a"}}, "allow": ["vim*"], "deny": ["vim*", "emacs"]},
         ]),
-        expect![[""]],
+        expect![[r#"
+            the rule some: allow: "gcc-unwrapped" is denied, by the rule hard
+            the rule some: allow: "{a,b}-unwrapped" is denied, by the rule hard
+            the rule all: allow: all of it is denied, by the rule hard
+            the rule own: allow: all of it is denied, by the rule own
+        "#]],
     );
 }
 
@@ -59,7 +64,14 @@ fn what_is_said_twice_is_said_once_too_often() {
             {"name": "b", "allow": ["git*", "git", "htop"], "message": "as a, in other words"},
             {"name": "c", "allow": ["@shell", "nano"], "deny": ["*ssl*", "openssl"]},
         ]),
-        expect![[""]],
+        expect![[r#"
+            the rule a: allow: "git*" covers "git"
+            the rule a: allow: "htop" stands there twice
+            the rule a: allow: "htop" covers "Htop"
+            the rule b: it does the same as the rule a
+            the rule c: allow: "@shell" covers "nano"
+            the rule c: deny: "*ssl*" covers "openssl"
+        "#]],
     );
 }
 
@@ -72,12 +84,18 @@ fn a_rule_that_allows_nothing_is_found() {
             {"name": "b", "allow": ["git"], "systems": []},
             {"name": "c", "allow": ["git"], "tags": []},
         ]),
-        expect![[""]],
+        expect![[r#"
+            the rule a: max_packages: nothing fits it, so that nothing is allowed
+            the rule b: systems: nothing fits it, so that nothing is allowed
+            the rule c: tags: nothing fits it, so that nothing is allowed
+        "#]],
     );
     check(
         "allow",
         json!([{"name": "a", "allow": ["git"]}, {"name": "b", "deny": ["vim"]}]),
-        expect![[""]],
+        expect![[r#"
+            the rule a: allow: nothing has to be allowed, since the default is allow
+        "#]],
     );
 }
 
@@ -118,5 +136,18 @@ fn subjects_that_are_never_true_are_found() {
         .enumerate()
         .map(|(index, subject)| json!({"name": format!("r{index}"), "allow": ["git"], "subject": subject}))
         .collect();
-    check("deny", json!(rules), expect![[""]]);
+    check("deny", json!(rules), expect![[r#"
+        the rule r8: subject: it is never true: claim:sub: two of its conditions exclude each other
+        the rule r9: subject: it is never true: claim:sub: two of its conditions exclude each other
+        the rule r10: subject: it is never true: claim:sub: two of its conditions exclude each other
+        the rule r11: subject: it is never true: claim:groups: two of its conditions exclude each other
+        the rule r12: subject: it is never true: not claim:sub: every one that is known is "*"
+        the rule r13: subject: it is never true: address: two of its conditions exclude each other
+        the rule r14: subject: it is never true: address: two of its conditions exclude each other
+        the rule r15: subject: it is never true: not address: every one is in ::/0
+        the rule r16: subject: it is never true: host: a host is a name without scheme, port or path
+        the rule r17: subject: it is never true: host: a host is a name without scheme, port or path
+        the rule r18: subject: it is never true: uri_san: a URI has a scheme, such as spiffe:
+        the rule r19: subject: it is never true: user: a user has no colon in their name
+    "#]]);
 }

@@ -56,7 +56,11 @@ fn kept(digest: Option<Digest>, body: &[u8], expires: Seconds) -> Entry {
         digest: digest.map(|digest| digest.to_string()),
         body: body.into(),
     };
-    Entry { expires, content }
+    Entry {
+        expires,
+        content,
+        facts: String::new(),
+    }
 }
 
 fn ask_with(config: &Config, path: &str, if_none_match: &str, now: Seconds) -> Exchange {
@@ -65,6 +69,7 @@ fn ask_with(config: &Config, path: &str, if_none_match: &str, now: Seconds) -> E
         path,
         accept: Vec::new(),
         if_none_match: vec![if_none_match],
+        caller: &Caller::default(),
     };
     match Exchange::begin(config, &request, now) {
         Begin::Ask(exchange) => exchange,
@@ -83,7 +88,7 @@ fn who_has_the_manifest_is_told_so_on_a_hit_and_after_a_build() {
         ("\"x\"", 200),
     ] {
         let exchange = || ask_with(&config(), GIT, condition, 100);
-        let hit = exchange().looked_up(Some(kept(Some(digest), b"{}", 400)), 100);
+        let hit = exchange().looked_up(&config(), Some(kept(Some(digest), b"{}", 400)), 100);
         let Next::Reply(hit) = hit else {
             panic!("{hit:?}")
         };
@@ -120,7 +125,7 @@ fn a_condition_says_nothing_of_what_is_no_manifest() {
     let mut exchange = ask_with(&config(), "/v2/git/tags/list", "*", 0);
     let list = kept(None, br#"{"tags":["latest"]}"#, 400);
     assert!(matches!(
-        exchange.looked_up(Some(list), 0),
+        exchange.looked_up(&config(), Some(list), 0),
         Next::Reply(reply) if reply.status == 200
     ));
     let mut exchange = ask_with(&config(), GIT, "*", 0);
@@ -130,9 +135,10 @@ fn a_condition_says_nothing_of_what_is_no_manifest() {
             status: 404,
             body: (*b"{}").into(),
         },
+        facts: String::new(),
     };
     assert!(matches!(
-        exchange.looked_up(Some(refusal), 0),
+        exchange.looked_up(&config(), Some(refusal), 0),
         Next::Reply(reply) if reply.status == 404
     ));
 }
@@ -152,7 +158,7 @@ fn an_old_manifest_is_marked_and_served_for_a_day() {
         let now = 400 + age;
         let mut exchange = ask_with(&config(), GIT, condition, now);
         let entry = kept(Some(digest), b"{}", 400);
-        assert_eq!(exchange.looked_up(Some(entry), now), Next::Join);
+        assert_eq!(exchange.looked_up(&config(), Some(entry), now), Next::Join);
         let mut sky = Sky::default();
         sky.on(
             Event::Joined {
@@ -198,7 +204,7 @@ fn a_list_of_tags_is_kept_whole_and_cut_for_each_client() {
 
     let mut later = ask("/v2/git/tags/list?last=v2", 2);
     assert_eq!(later.key(), key);
-    let hit = later.looked_up(Some(entry.clone()), 2);
+    let hit = later.looked_up(&config(), Some(entry.clone()), 2);
     assert!(
         matches!(&hit, Next::Reply(reply) if *reply.body == *br#"{"name":"git","tags":[]}"#),
         "{hit:?}"
@@ -212,7 +218,8 @@ fn below_a_prefix_clients_keep_their_names_and_the_builder_its_own() {
     let config = Config::parse(json, |_| Some("secret".to_owned())).unwrap();
     let path = "/v2/corp/nix/git/manifests/latest?ns=x";
     let exchange = ask_with(&config, path, "", 100);
-    assert_eq!(exchange.key(), ask(GIT, 100).key());
+    // Configurations share nothing, even with one builder.
+    assert_ne!(exchange.key(), ask(GIT, 100).key());
 
     let mut flights = Flights::default();
     let joined = Event::Joined {
@@ -249,6 +256,7 @@ fn below_a_prefix_clients_keep_their_names_and_the_builder_its_own() {
             path,
             accept: Vec::new(),
             if_none_match: Vec::new(),
+            caller: &Caller::default(),
         };
         assert_eq!(Exchange::begin(&config, &request, 0), Begin::NotOurs);
     }

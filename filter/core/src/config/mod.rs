@@ -5,7 +5,9 @@
 //!   "builder": { "cluster": "nixgate_builder", "token_env": "NIXGATE_TOKEN" },
 //!   "name_prefix": "nix",
 //!   "hold_seconds": 20,
-//!   "cache": { "max_bytes": 67108864 }
+//!   "cache": { "max_bytes": 67108864 },
+//!   "policy": { "revision": "1", "default": "deny", "rules": [] },
+//!   "identity": { "jwt_metadata": ["envoy.filters.http.jwt_authn", "jwt_payload"] }
 //! }
 //! ```
 
@@ -14,7 +16,9 @@ use std::fmt;
 use serde::Deserialize;
 
 use crate::Seconds;
-use crate::distribution::Repository;
+use crate::cache::Seal;
+use crate::distribution::{Digest, Repository};
+use crate::policy::{Attribute, FactRules, Policy, RawPolicy};
 
 /// Current containerd and Docker give up 30 s after their request; a stream that is held is
 /// answered well before. With the margin that a callout has beyond its wait, 22 s make 27.
@@ -23,7 +27,7 @@ const HOLD_LIMIT: Seconds = 22;
 const CACHE_MINIMUM: u64 = 1 << 20;
 
 /// The settings of one filter configuration, checked.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Config {
     /// The Envoy cluster of the builder.
     pub cluster: String,
@@ -38,6 +42,40 @@ pub struct Config {
     pub budget: Seconds,
     /// How much of Envoy's memory the shared cache may take, in bytes.
     pub cache_max_bytes: u64,
+    /// Who may have which packages; without one, everybody may have all.
+    pub policy: Option<Policy>,
+    /// A policy on trial: judged beside the first one, and only counted.
+    pub shadow: Option<Policy>,
+    /// What the builder has to judge for the two.
+    pub fact_rules: FactRules,
+    /// Where the policy finds out who asks.
+    pub identity: Identity,
+    /// What names this configuration among others, for the keys of the cache.
+    pub scope: String,
+    /// What only those who know the token can put on an entry of the cache.
+    pub seal: Seal,
+}
+
+/// Where in Envoy the attributes of a caller are that have no fixed place.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Identity {
+    /// The payload of the verified JSON Web Token in the dynamic metadata: its namespace, then the
+    /// keys that lead to it. `jwt_authn` puts it under the provider's `payload_in_metadata`.
+    pub jwt_metadata: Vec<String>,
+    /// The header in which Envoy's `basic_auth` puts the user (`forward_username_header`).
+    pub basic_user_header: Option<String>,
+}
+
+impl Default for Identity {
+    fn default() -> Self {
+        Self {
+            jwt_metadata: ["envoy.filters.http.jwt_authn", "jwt_payload"]
+                .map(str::to_owned)
+                .into(),
+            basic_user_header: None,
+        }
+    }
 }
 
 /// A client follows 9 redirects; the answer to the last request must not be one.
@@ -52,6 +90,10 @@ struct Raw {
     hold_seconds: Seconds,
     #[serde(default)]
     cache: RawCache,
+    policy: Option<RawPolicy>,
+    shadow: Option<RawPolicy>,
+    #[serde(default)]
+    identity: Identity,
 }
 
 #[derive(Deserialize)]
@@ -100,6 +142,9 @@ impl Config {
             name_prefix,
             hold_seconds,
             cache,
+            policy,
+            shadow,
+            identity,
         } = raw;
         if builder.cluster.is_empty() {
             return Err(ConfigError(
@@ -136,14 +181,63 @@ impl Config {
                 cache.max_bytes
             )));
         }
+        let compile = |raw: Option<RawPolicy>, key: &str, prefix: &str| {
+            raw.map(|raw| raw.compile(prefix))
+                .transpose()
+                .map_err(|error| ConfigError(format!("{key}: {error}")))
+        };
+        let policy = compile(policy, "policy", "")?;
+        let shadow = compile(shadow, "shadow", SHADOW)?;
+        let mut fact_rules = FactRules::default();
+        for policy in [&policy, &shadow].into_iter().flatten() {
+            fact_rules = fact_rules
+                .and(policy.fact_rules())
+                .map_err(|error| ConfigError(format!("policy: {error}")))?;
+            identity.check(policy)?;
+        }
         Ok(Self {
             cluster: builder.cluster,
+            seal: Seal::new(&token),
             token,
             name_prefix,
             hold: hold_seconds,
             budget: hold_seconds.saturating_mul(REDIRECTS),
             cache_max_bytes: cache.max_bytes,
+            policy,
+            shadow,
+            fact_rules,
+            identity,
+            scope: Digest::of(json).hex(),
         })
+    }
+}
+
+/// Before the names by which the builder judges the facts of the policy on trial. No rule's name
+/// has a colon.
+const SHADOW: &str = "shadow:";
+
+impl Identity {
+    /// Whether all that a policy asks for has a place.
+    fn check(&self, policy: &Policy) -> Result<(), ConfigError> {
+        let asked = policy.attributes();
+        if self.basic_user_header.is_none() && asked.contains(&Attribute::BasicUser) {
+            return Err(ConfigError(
+                "identity.basic_user_header is missing, and a rule has the subject basic_user: \
+                 name the header that the filter basic_auth sets (forward_username_header), which \
+                 no client may be able to set"
+                    .to_owned(),
+            ));
+        }
+        let asks_for_claim =
+            |attribute: &Attribute| matches!(attribute, Attribute::JwtClaim { .. });
+        if self.jwt_metadata.is_empty() && asked.iter().any(asks_for_claim) {
+            return Err(ConfigError(
+                "identity.jwt_metadata is empty, and a rule has the subject jwt_claim: give the \
+                 namespace and the key under which jwt_authn puts the payload"
+                    .to_owned(),
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -156,7 +250,15 @@ impl fmt::Debug for Config {
             hold,
             budget,
             cache_max_bytes,
+            policy,
+            shadow,
+            fact_rules: _,
+            identity,
+            scope,
+            seal: _,
         } = self;
+        let revision =
+            |policy: &Option<Policy>| policy.as_ref().map(|one| one.revision().to_owned());
         f.debug_struct("Config")
             .field("cluster", cluster)
             .field("token", &"(hidden)")
@@ -164,7 +266,11 @@ impl fmt::Debug for Config {
             .field("hold", hold)
             .field("budget", budget)
             .field("cache_max_bytes", cache_max_bytes)
-            .finish()
+            .field("policy", &revision(policy))
+            .field("shadow", &revision(shadow))
+            .field("identity", identity)
+            .field("scope", scope)
+            .finish_non_exhaustive()
     }
 }
 
@@ -181,130 +287,4 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(json: &str) -> Result<Config, String> {
-        Config::parse(json.as_bytes(), |name| {
-            (name == "TOKEN").then(|| "secret".to_owned())
-        })
-        .map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn the_least_that_is_needed() {
-        let config = parse(r#"{"builder": {"cluster": "b", "token_env": "TOKEN"}}"#).unwrap();
-        assert_eq!(
-            (config.hold, config.budget, config.cache_max_bytes),
-            (20, 160, 64 << 20)
-        );
-        assert_eq!(config.name_prefix, None);
-        assert_eq!(
-            (config.cluster.as_str(), config.token.as_str()),
-            ("b", "secret")
-        );
-    }
-
-    /// The least that is needed, with `value` at `key`, as in `cache.max_bytes`.
-    fn with(key: &str, value: serde_json::Value) -> String {
-        let mut config = serde_json::json!({"builder": {"cluster": "b", "token_env": "TOKEN"}});
-        let mut place = &mut config;
-        for part in key.split('.').filter(|part| !part.is_empty()) {
-            place = &mut place[part];
-        }
-        *place = value;
-        config.to_string()
-    }
-
-    /// The keys that the parser knows under one, as it says itself when it meets another.
-    fn keys(under: &str) -> Vec<String> {
-        let error = parse(&with(under, serde_json::json!({"?": 0}))).unwrap_err();
-        let Some((_, known)) = error.split_once("unknown field `?`, expected ") else {
-            return vec![under.to_owned()];
-        };
-        let names = known.split('`').skip(1).step_by(2);
-        names
-            .flat_map(|name| match under {
-                "" => keys(name),
-                under => keys(&format!("{under}.{name}")),
-            })
-            .collect()
-    }
-
-    #[test]
-    fn the_reference_page_has_every_key_and_no_other_with_its_default() {
-        let page = include_str!("../../../docs/src/settings.md");
-        let (_, table) = page.split_once("| key | default | |").unwrap();
-        let (table, _) = table.split_once("\n\n").unwrap();
-        let rows: Vec<Vec<&str>> = table
-            .lines()
-            .filter(|line| line.starts_with("| `"))
-            .map(|line| line.split('|').map(str::trim).skip(1).collect())
-            .collect();
-        let mut known = keys("");
-        let mut listed: Vec<_> = rows.iter().map(|row| row[0].replace('`', "")).collect();
-        known.sort();
-        listed.sort();
-        assert_eq!(listed, known, "docs/src/settings.md");
-
-        let least = parse(&with("builder.cluster", "b".into())).unwrap();
-        for row in rows.iter().filter(|row| !row[1].is_empty()) {
-            let (key, default) = (row[0].replace('`', ""), row[1].replace('`', ""));
-            let default = serde_json::from_str(&default).expect("a default is JSON");
-            assert_eq!(parse(&with(&key, default)).unwrap(), least, "{key}");
-        }
-    }
-
-    #[test]
-    fn the_token_is_never_printed() {
-        let config = parse(r#"{"builder": {"cluster": "b", "token_env": "TOKEN"}}"#).unwrap();
-        assert!(!format!("{config:?}").contains("secret"));
-    }
-
-    #[test]
-    fn errors_name_the_key() {
-        for (json, part) in [
-            ("", "EOF while parsing"),
-            ("{}", "missing field `builder`"),
-            (
-                r#"{"builder": {"cluster": "b", "token_env": "TOKEN"}, "cash": {}}"#,
-                "unknown field `cash`",
-            ),
-            (
-                r#"{"builder": {"cluster": "b", "token_env": "TOKEN", "x": 1}}"#,
-                "unknown field `x`",
-            ),
-            (
-                r#"{"builder": {"cluster": "", "token_env": "TOKEN"}}"#,
-                "builder.cluster is empty",
-            ),
-            (
-                r#"{"builder": {"cluster": "b", "token_env": "NONE"}}"#,
-                "the variable NONE holds no token",
-            ),
-            (
-                r#"{"builder": {"cluster": "b", "token_env": "TOKEN"}, "hold_seconds": 30}"#,
-                "hold_seconds is 30",
-            ),
-            (
-                r#"{"builder": {"cluster": "b", "token_env": "TOKEN"}, "hold_seconds": 0}"#,
-                "hold_seconds is 0",
-            ),
-            (
-                r#"{"builder": {"cluster": "b", "token_env": "TOKEN"}, "name_prefix": ""}"#,
-                "name_prefix: invalid repository name",
-            ),
-            (
-                r#"{"builder": {"cluster": "b", "token_env": "TOKEN"}, "name_prefix": "nix/"}"#,
-                "name_prefix: invalid repository name",
-            ),
-            (
-                r#"{"builder": {"cluster": "b", "token_env": "TOKEN"}, "cache": {"max_bytes": 1}}"#,
-                "cache.max_bytes is 1",
-            ),
-        ] {
-            let error = parse(json).unwrap_err();
-            assert!(error.contains(part), "{json}: {error}");
-        }
-    }
-}
+mod tests;

@@ -1,0 +1,80 @@
+//! A seal on what the shared cache holds.
+//!
+//! Whatever has the same `vm_id` can write to shared data. It does not know the builder's token, so
+//! what it writes does not bear the seal, and is a miss: no manifest, no address of a blob and no
+//! facts by which a policy judges can be slipped in. An older entry of the same key could be put
+//! back, which its expiry bounds.
+
+use std::fmt;
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
+/// Bytes of the seal, HMAC-SHA256 (RFC 2104).
+const LENGTH: usize = 32;
+
+/// Seals slots and opens them.
+#[derive(Clone)]
+pub struct Seal(Hmac<Sha256>);
+
+impl Seal {
+    /// The seal of those who know the secret.
+    pub fn new(secret: &str) -> Self {
+        // HMAC takes keys of any length, so the other branch is never taken; what it would make
+        // opens nothing.
+        let mac = Hmac::new_from_slice(secret.as_bytes());
+        Self(mac.unwrap_or_else(|_| Hmac::new(&hmac::digest::Key::<Hmac<Sha256>>::default())))
+    }
+
+    /// The slot with its seal behind it.
+    pub fn seal(&self, mut slot: Vec<u8>) -> Vec<u8> {
+        let tag = self.0.clone().chain_update(&slot).finalize();
+        slot.extend_from_slice(&tag.into_bytes());
+        slot
+    }
+
+    /// The slot, if the seal is whole.
+    pub fn open<'a>(&self, sealed: &'a [u8]) -> Option<&'a [u8]> {
+        let (slot, tag) = split(sealed)?;
+        let mac = self.0.clone().chain_update(slot);
+        mac.verify_slice(tag).is_ok().then_some(slot)
+    }
+
+    /// The slot of which the caller knows by other means that it was sealed.
+    pub fn opened_before(sealed: &[u8]) -> Option<&[u8]> {
+        split(sealed).map(|(slot, _)| slot)
+    }
+}
+
+fn split(sealed: &[u8]) -> Option<(&[u8], &[u8])> {
+    sealed.split_at_checked(sealed.len().checked_sub(LENGTH)?)
+}
+
+impl fmt::Debug for Seal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Seal(hidden)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seal_opens_for_those_who_know_the_secret_and_breaks_with_a_bit() {
+        let (ours, theirs) = (Seal::new("secret"), Seal::new("another"));
+        let sealed = ours.seal(b"slot".to_vec());
+        assert_eq!(ours.open(&sealed), Some(b"slot".as_slice()));
+        assert_eq!(theirs.open(&sealed), None);
+        assert_eq!(Seal::opened_before(&sealed), Some(b"slot".as_slice()));
+        for index in 0..sealed.len() {
+            let mut broken = sealed.clone();
+            broken[index] ^= 1;
+            assert_eq!(ours.open(&broken), None, "byte {index}");
+        }
+        for short in [&b""[..], &[0; LENGTH - 1]] {
+            assert_eq!(ours.open(short), None);
+            assert_eq!(Seal::opened_before(short), None);
+        }
+    }
+}

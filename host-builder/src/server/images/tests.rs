@@ -1,0 +1,168 @@
+//! What is read how often, and who learns what.
+
+use nixgate_core::distribution::Digest;
+
+use super::*;
+
+const NAME: &str = "name";
+
+/// A storage, and what reads it without having read it before.
+fn fresh() -> (tempfile::TempDir, Storage, Images) {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = Storage::filesystem(folder.path()).unwrap();
+    (folder, storage, Images::default())
+}
+
+/// One that lists again whenever it is asked.
+fn attentive() -> Images {
+    Images {
+        listed_for: Duration::ZERO,
+        ..Images::default()
+    }
+}
+
+fn blob(content: &[u8]) -> Digest {
+    Digest::of(content)
+}
+
+/// Publishes an image with these blobs.
+async fn publish(storage: &Storage, name: &str, blobs: &[Digest]) -> ImageId {
+    let blobs: Vec<(Digest, u64)> = blobs.iter().map(|blob| (*blob, 7)).collect();
+    let record = Record::example(&blobs);
+    let image = record.image();
+    let key = Key::record(name, &image);
+    record.write(storage, &key).await.unwrap();
+    image
+}
+
+fn tag(text: &str) -> Tag {
+    Tag::parse(text).unwrap()
+}
+
+fn tags(image: &Image) -> Vec<&str> {
+    image.tags.iter().map(Tag::as_str).collect()
+}
+
+/// The tags of each image that has a blob.
+async fn tags_with(images: &Images, storage: &Storage, blob: &Digest) -> Vec<Vec<String>> {
+    let found = images.with_blob(storage, NAME, blob).await.unwrap();
+    let owned = |tags: Vec<&str>| tags.into_iter().map(str::to_owned).collect();
+    found.iter().map(|image| owned(tags(image))).collect()
+}
+
+#[tokio::test]
+async fn a_pull_by_a_tag_that_was_answered_before_reads_nothing() {
+    let (folder, storage, images) = fresh();
+    let one = publish(&storage, NAME, &[blob(b"1")]).await;
+    let latest = Tag::latest();
+    for _ in 0..2 {
+        let found = images.tagged(&storage, NAME, &one, &latest).await.unwrap();
+        assert_eq!(tags(&found.unwrap()), ["latest"]);
+        let _ = std::fs::remove_dir_all(folder.path().join("facts"));
+    }
+    let unknown = attentive().tagged(&storage, NAME, &one, &latest).await;
+    assert_eq!(unknown.unwrap(), None, "the record is lost");
+}
+
+#[tokio::test]
+async fn each_tag_is_kept_for_all_builders_and_stays_with_its_image() {
+    let (_folder, storage, images) = fresh();
+    let shared = blob(b"shared");
+    let one = publish(&storage, NAME, &[blob(b"1"), shared]).await;
+    let two = publish(&storage, NAME, &[blob(b"2"), shared]).await;
+    publish(&storage, "other", &[blob(b"3"), shared]).await;
+    let others = [attentive(), attentive()];
+    assert_eq!(tags_with(&images, &storage, &blob(b"1")).await, [[""; 0]]);
+
+    // Two builders learn a tag each at the same time, a third one is asked for the blobs.
+    let (v1, v2) = (tag("v1"), tag("v2"));
+    let (first, second) = tokio::join!(
+        others[0].tagged(&storage, NAME, &one, &v1),
+        others[1].tagged(&storage, NAME, &one, &v2),
+    );
+    assert_eq!(tags(&first.unwrap().unwrap()), ["v1"]);
+    assert_eq!(tags(&second.unwrap().unwrap()), ["v2"]);
+    images.tagged(&storage, NAME, &two, &v2).await.unwrap();
+    for other in &others {
+        let image = other.image(&storage, NAME, &one).await.unwrap();
+        assert_eq!(tags(&image.unwrap()), ["v1", "v2"]);
+        let mut both = tags_with(other, &storage, &shared).await;
+        both.sort();
+        assert_eq!(both, [vec!["v1", "v2"], vec!["v2"]]);
+        assert_eq!(tags_with(other, &storage, &blob(b"2")).await, [["v2"]]);
+        assert!(tags_with(other, &storage, &blob(b"3")).await.is_empty());
+    }
+    // What this one has answered itself, it knows at once.
+    let image = images.image(&storage, NAME, &two).await.unwrap();
+    assert_eq!(tags(&image.unwrap()), ["v2"]);
+}
+
+#[tokio::test]
+async fn an_image_is_read_once_and_a_new_one_is_found() {
+    let (folder, storage, images) = fresh();
+    let (first, second) = (blob(b"1"), blob(b"2"));
+    let one = publish(&storage, NAME, &[first]).await;
+    assert_eq!(tags_with(&images, &storage, &first).await.len(), 1);
+    let record = folder.path().join("facts/name").join(&one).join("record");
+    std::fs::write(record, "damaged").unwrap();
+    publish(&storage, NAME, &[second]).await;
+    for blob in [&second, &first] {
+        assert_eq!(tags_with(&images, &storage, blob).await.len(), 1);
+    }
+    assert_eq!(tags_with(&attentive(), &storage, &first).await.len(), 0);
+}
+
+#[tokio::test]
+async fn an_image_is_known_as_long_as_one_of_its_records_is_there() {
+    let (folder, storage, images) = fresh();
+    let one = publish(&storage, NAME, &[blob(b"1")]).await;
+    let latest = Tag::latest();
+    images.tagged(&storage, NAME, &one, &latest).await.unwrap();
+    let record = folder.path().join("facts/name").join(&one).join("record");
+    std::fs::write(&record, "damaged").unwrap();
+    for _ in 0..2 {
+        let other = Images::default();
+        assert_eq!(tags_with(&other, &storage, &blob(b"1")).await, [["latest"]]);
+        let found = other.tagged(&storage, NAME, &one, &latest).await.unwrap();
+        assert!(found.is_some());
+        let _ = std::fs::remove_file(&record);
+    }
+}
+
+#[tokio::test]
+async fn tags_without_end_are_not_kept() {
+    let (_folder, storage, images) = fresh();
+    let one = publish(&storage, NAME, &[blob(b"1")]).await;
+    for number in 0..MAX_TAGS + 2 {
+        let tag = tag(&format!("t{number}"));
+        let found = images.tagged(&storage, NAME, &one, &tag).await.unwrap();
+        assert!(found.unwrap().tags.contains(&tag), "{number}");
+    }
+    for images in [images, attentive()] {
+        let image = images.image(&storage, NAME, &one).await.unwrap();
+        assert_eq!(image.unwrap().tags.len(), MAX_TAGS);
+    }
+}
+
+#[tokio::test]
+async fn what_was_used_longest_ago_is_forgotten() {
+    let (folder, storage, _) = fresh();
+    // An image with one blob weighs one, and so does its name.
+    let images = Images {
+        remembered: 4,
+        ..Images::default()
+    };
+    let content = blob(b"1");
+    for name in ["a", "b", "c"] {
+        publish(&storage, name, &[content]).await;
+    }
+    for name in ["a", "b", "a", "c"] {
+        let found = images.with_blob(&storage, name, &content).await.unwrap();
+        assert_eq!(found.len(), 1, "{name}");
+    }
+    std::fs::remove_dir_all(folder.path().join("facts")).unwrap();
+    for (name, known) in [("a", 1), ("b", 0), ("c", 1)] {
+        let found = images.with_blob(&storage, name, &content).await.unwrap();
+        assert_eq!(found.len(), known, "{name}");
+    }
+}

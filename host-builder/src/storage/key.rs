@@ -1,0 +1,83 @@
+//! Keys in the store.
+
+use std::time::SystemTime;
+
+use nixgate_core::distribution::{Digest, Tag};
+use object_store::path::Path as ObjectPath;
+
+/// A key in the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key(pub(super) ObjectPath);
+
+impl Key {
+    /// A blob.
+    pub fn blob(digest: &Digest) -> Self {
+        Self(ObjectPath::from(format!("layers/{}", digest.hex())))
+    }
+
+    /// The blob of a set of store paths.
+    pub fn build(fingerprint: &str) -> Self {
+        Self(ObjectPath::from(format!("builds/{fingerprint}")))
+    }
+
+    /// The manifest of an image.
+    pub fn manifest(fingerprint: &str) -> Self {
+        Self(ObjectPath::from(format!("manifests/{fingerprint}")))
+    }
+
+    /// A manifest under its image's name.
+    pub fn link(name: &str, manifest: &Digest) -> Self {
+        Self(ObjectPath::from(format!("links/{name}/{}", manifest.hex())))
+    }
+
+    /// What is known of an image.
+    pub fn record(name: &str, image: &str) -> Self {
+        Self(facts(name, Some(image)).join("record"))
+    }
+
+    /// The same under a tag by which the image was had.
+    pub fn tagged(name: &str, image: &str, tag: &Tag) -> Self {
+        Self(facts(name, Some(image)).join("tags").join(tag.as_str()))
+    }
+}
+
+/// The folder of what is known of the images of a name, or of one of them.
+pub(super) fn facts(name: &str, image: Option<&str>) -> ObjectPath {
+    let folder = ObjectPath::from(format!("facts/{name}"));
+    match image {
+        Some(image) => folder.join(image),
+        None => folder,
+    }
+}
+
+/// An object that says what is known of an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fact {
+    /// What names the image among those of its name.
+    pub image: String,
+    /// The tag under which it says so; none: under none.
+    pub tag: Option<Tag>,
+    /// Where it is.
+    pub key: Key,
+    /// When it was written.
+    pub written: SystemTime,
+}
+
+impl Fact {
+    /// What is at a key, if it is one of [`Key::record`] and [`Key::tagged`].
+    pub(super) fn of(path: ObjectPath, written: SystemTime) -> Option<Self> {
+        let mut parts = path.parts().skip(2).map(|part| part.as_ref().to_owned());
+        let image = parts.next()?;
+        let tag = match (parts.next()?.as_str(), parts.next()) {
+            ("record", None) => None,
+            ("tags", Some(tag)) => Some(Tag::parse(&tag).ok()?),
+            _ => return None,
+        };
+        Some(Self {
+            image,
+            tag,
+            key: Key(path),
+            written,
+        })
+    }
+}

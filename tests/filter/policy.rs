@@ -1,0 +1,311 @@
+//! Who may have what, by what the host knows of a caller.
+
+use nixgate_tests::wasm_host::{Host, Outcome, Reply, Response, Root, Stream};
+use serde_json::{Value, json};
+
+use crate::support::*;
+
+const CLAIM: [&str; 5] = [
+    "metadata",
+    "filter_metadata",
+    "envoy.filters.http.jwt_authn",
+    "jwt_payload",
+    "groups",
+];
+
+fn configuration(revision: &str, rules: &Value) -> String {
+    json!({
+        "builder": {"cluster": "builder", "token_env": "TOKEN"},
+        "policy": {"revision": revision, "default": "deny", "rules": rules},
+    })
+    .to_string()
+}
+
+fn guarded(rules: &Value) -> (Host, Root) {
+    let mut host = Host::new(&[("TOKEN", TOKEN)]);
+    let root = host.start(&configuration("r1", rules));
+    (host, root.expect("a good configuration"))
+}
+
+fn only(subject: &Value) -> Value {
+    json!([{"name": "team", "subject": subject, "allow": ["git"], "message": "Ask #platform."}])
+}
+
+fn ask(host: &mut Host, root: Root, headers: &[(&str, &str)]) -> Stream {
+    let mut all = vec![
+        (":method", "GET"),
+        (":path", GIT),
+        (":authority", "registry.corp:8443"),
+        ("x-request-id", "d-1"),
+    ];
+    all.extend(headers);
+    host.request(root, &all)
+}
+
+/// What came of a request: 200 stands for one that may be answered.
+fn may(host: &mut Host, root: Root, headers: &[(&str, &str)]) -> bool {
+    let stream = ask(host, root, headers);
+    match host.outcome(stream) {
+        Outcome::Paused => {
+            host.leave(stream);
+            for callout in host.callouts() {
+                host.respond(&callout, envoys_own(503));
+            }
+            true
+        }
+        Outcome::Replied(Reply { status: 403, .. }) => false,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A manifest with facts.
+fn judged(body: &[u8], tag: &str, matched: &[&str]) -> Response {
+    let facts = json!([{"tags": [tag], "system": "x86_64-linux", "matched": matched}]);
+    let mut response = manifest(body);
+    let facts = ("nixgate-facts".to_owned(), facts.to_string().into_bytes());
+    response.headers.push(facts);
+    response
+}
+
+/// A list in the encoding of the host.
+fn list(items: &[&str]) -> Vec<u8> {
+    let number = |number: usize| u32::try_from(number).unwrap().to_le_bytes();
+    let mut bytes = number(items.len()).to_vec();
+    for item in items {
+        bytes.extend([number(item.len()), number(0)].concat());
+    }
+    for item in items {
+        bytes.extend([item.as_bytes(), b"\0\0"].concat());
+    }
+    bytes
+}
+
+#[test]
+fn a_claim_is_a_list_only_when_the_host_has_items_in_it() {
+    let claim = json!({"jwt_claim": {"path": ["groups"], "type": "list", "glob": "data-*"}});
+    let (mut host, root) = guarded(&only(&claim));
+    assert!(!may(&mut host, root, &[]), "nobody in particular");
+
+    let first: Vec<_> = CLAIM.into_iter().chain(["0"]).collect();
+    host.know(root, &CLAIM, Some(list(&["data-eng", "staff"])));
+    assert!(!may(&mut host, root, &[]), "a text that looks like a list");
+    host.know(root, &first, Some(b"data-eng".to_vec()));
+    assert!(may(&mut host, root, &[]));
+    host.know(root, &CLAIM, Some(list(&["web"])));
+    host.know(root, &first, Some(b"web".to_vec()));
+    assert!(!may(&mut host, root, &[]));
+    host.know(root, &CLAIM, Some(b"data-eng".to_vec()));
+    assert!(!may(&mut host, root, &[]), "a text");
+    for claim in [&1.0_f64.to_le_bytes()[..], b"\x01", b"", &list(&[])] {
+        host.know(root, &CLAIM, Some(claim.to_vec()));
+        assert!(!may(&mut host, root, &[]), "{claim:?}");
+    }
+}
+
+#[test]
+fn a_claim_that_is_to_be_a_text_is_no_list_and_no_number() {
+    let claim = json!({"jwt_claim": {"path": ["groups"], "type": "string", "glob": "*data*"}});
+    let (mut host, root) = guarded(&only(&claim));
+    host.know(root, &CLAIM, Some(b"data-eng".to_vec()));
+    assert!(may(&mut host, root, &[]));
+    for claim in [
+        list(&["data-eng"]),
+        b"data\0".to_vec(),
+        b"data\xff".to_vec(),
+    ] {
+        host.know(root, &CLAIM, Some(claim));
+        assert!(!may(&mut host, root, &[]));
+    }
+}
+
+#[test]
+fn every_other_attribute_is_read_where_envoy_has_it() {
+    let (san, address) = (
+        ["connection", "uri_san_peer_certificate"],
+        ["source", "address"],
+    );
+    for (subject, path, good, bad) in [
+        (
+            json!({"uri_san": {"glob": "spiffe://corp/ns/data/*"}}),
+            &san[..],
+            "spiffe://corp/ns/data/sa/ci",
+            "spiffe://corp/ns/web/sa/ci",
+        ),
+        (
+            json!({"address": {"ranges": ["10.1.0.0/16", "fd00::/8"]}}),
+            &address,
+            "10.1.2.3:50000",
+            "10.2.2.3:50000",
+        ),
+        (
+            json!({"address": {"ranges": ["fd00::/8"]}}),
+            &address,
+            "[fd00::1]:50000",
+            "[fe80::1]:50000",
+        ),
+    ] {
+        let (mut host, root) = guarded(&only(&subject));
+        assert!(!may(&mut host, root, &[]), "{subject}");
+        for (value, allowed) in [(good, true), (bad, false)] {
+            host.know(root, path, Some(value.as_bytes().to_vec()));
+            assert_eq!(may(&mut host, root, &[]), allowed, "{subject} {value}");
+        }
+    }
+    let (mut host, root) = guarded(&only(&json!({"host": {"glob": "registry.*"}})));
+    assert!(may(&mut host, root, &[]));
+    let (mut host, root) = guarded(&only(&json!({"host": {"glob": "other.*"}})));
+    assert!(!may(&mut host, root, &[]));
+    let (mut host, root) = guarded(&only(
+        &json!({"header": {"name": "X-Team", "glob": "data"}}),
+    ));
+    assert!(may(
+        &mut host,
+        root,
+        &[("x-team", "web"), ("x-team", "data")]
+    ));
+    assert!(!may(&mut host, root, &[("x-team", "data, web")]));
+}
+
+#[test]
+fn a_refusal_is_told_logged_and_counted_and_nobody_is_asked() {
+    let (mut host, root) = guarded(&only(&json!({"host": {"glob": "other.*"}})));
+    let stream = ask(&mut host, root, &[]);
+    let reply = host.reply(stream);
+    assert_eq!(reply.status, 403);
+    let body = String::from_utf8_lossy(&reply.body);
+    for part in ["DENIED", "git (allowed by no rule for you)", "d-1", "r1"] {
+        assert!(body.contains(part), "{body}");
+    }
+    assert!(host.callouts().is_empty());
+    let noted = |host: &mut Host, name| host.property(stream, name);
+    assert_eq!(
+        noted(&mut host, "nixgate.outcome").as_deref(),
+        Some("denied")
+    );
+    assert_eq!(noted(&mut host, "nixgate.policy").as_deref(), Some("r1"));
+    assert_eq!(
+        noted(&mut host, "nixgate.image").as_deref(),
+        Some("cacert/git/iana-etc")
+    );
+    for name in [
+        "nixgate_edge_requests_total.route.manifest.outcome.denied",
+        "nixgate_edge_judged_total.decision.denied.shadow.agrees",
+    ] {
+        assert_eq!(host.metric(root, name), [1], "{name}");
+    }
+}
+
+#[test]
+fn what_one_caller_was_answered_another_is_not() {
+    let subject = json!({"header": {"name": "x-team", "glob": "data"}});
+    let (mut host, root) = guarded(&only(&subject));
+    let data = [("x-team", "data")];
+    let first = ask(&mut host, root, &data);
+    let callout = host.callout();
+    host.respond(&callout, judged(b"{}", "latest", &[]));
+    assert_eq!(host.reply(first).status, 200);
+    for _ in 0..3 {
+        let again = ask(&mut host, root, &data);
+        assert_eq!(host.reply(again).status, 200);
+        for other in [&[][..], &[("x-team", "web")]] {
+            assert!(!may(&mut host, root, other));
+        }
+    }
+    assert!(host.callouts().is_empty());
+}
+
+#[test]
+fn a_hit_under_a_policy_costs_one_call_more_than_one_under_none() {
+    let subject = json!({"header": {"name": "x-team", "glob": "data"}});
+    let (mut host, root) = guarded(&only(&subject));
+    let data = [("x-team", "data")];
+    ask(&mut host, root, &data);
+    let callout = host.callout();
+    host.respond(&callout, judged(b"{}", "latest", &[]));
+    ask(&mut host, root, &data);
+    host.host_calls(root);
+    ask(&mut host, root, &data);
+    assert_eq!(
+        host.host_calls(root),
+        [
+            "proxy_get_header_map_pairs",
+            "proxy_set_property",
+            "proxy_set_property",
+            "proxy_set_property",
+            "proxy_send_local_response"
+        ]
+    );
+}
+
+#[test]
+fn facts_that_others_wrote_into_the_shared_cache_are_not_believed() {
+    let rules = json!([
+        {"name": "all", "allow": ["git"]},
+        {"name": "free", "facts": {"licences": ["unfree"]}},
+    ]);
+    let (mut host, root) = guarded(&rules);
+    let first = ask(&mut host, root, &[]);
+    let callout = host.callout();
+    assert_eq!(
+        callout.header("nixgate-rules"),
+        Some(r#"{"free":{"licences":["unfree"]}}"#)
+    );
+    host.respond(&callout, judged(b"{}", "latest", &["free"]));
+    assert_eq!(host.reply(first).status, 403);
+    assert!(
+        !may(&mut host, root, &[]),
+        "the cache knows that it is refused"
+    );
+    host.spoil_shared_data(br#"["free"]"#, br#"["flee"]"#);
+    let spoiled = ask(&mut host, root, &[]);
+    assert!(is_paused(&mut host, spoiled), "the builder is asked again");
+}
+
+#[test]
+fn who_is_held_while_the_policy_changes_is_judged_by_the_new_one() {
+    let subject = json!({"header": {"name": "x-team", "glob": "data"}});
+    let (mut host, root) = guarded(&only(&subject));
+    let data = [("x-team", "data")];
+    let held = ask(&mut host, root, &data);
+    let callout = host.callout();
+    let stricter = configuration("r2", &json!([{"name": "none", "deny": ["git"]}]));
+    let new = host.update(root, &stricter).unwrap();
+    host.respond(&callout, judged(b"{}", "latest", &[]));
+    let reply = host.reply(held);
+    assert_eq!(reply.status, 307);
+    assert!(reply.header("location").unwrap().starts_with(GIT));
+    assert!(!may(&mut host, new, &data));
+
+    // The next change meets those who are held under the new one, and nobody twice.
+    let back = host
+        .update(new, &configuration("r3", &only(&subject)))
+        .unwrap();
+    let held = ask(&mut host, back, &data);
+    let callout = host.callout();
+    host.respond(&callout, judged(b"{}", "latest", &[]));
+    assert_eq!(host.reply(held).status, 200);
+}
+
+#[test]
+fn a_clients_own_rules_and_facts_reach_no_builder() {
+    let (mut host, root) = guarded(&json!([{"name": "all", "allow": ["git"]}]));
+    let path = format!(
+        "/v2/git/blobs/{}",
+        nixgate_core::distribution::Digest::of(b"")
+    );
+    let headers = [
+        (":method", "GET"),
+        (":path", path.as_str()),
+        (":authority", "registry"),
+        ("nixgate-rules", "{}"),
+    ];
+    let stream = host.request(root, &headers);
+    let callout = host.callout();
+    assert_eq!(callout.header("nixgate-rules"), None);
+    let facts = r#"[{"tags":["latest"],"system":"x86_64-linux"}]"#;
+    host.respond(&callout, builder(204, &[("nixgate-facts", facts)], b""));
+    let Outcome::Continued(headers) = host.outcome(stream) else {
+        panic!("a blob that the builder streams is forwarded");
+    };
+    assert!(!headers.iter().any(|(name, _)| name == "nixgate-rules"));
+}
