@@ -15,6 +15,7 @@ mod long_builds;
 mod lost_blobs;
 mod make_run;
 mod memory;
+mod policy_cli;
 mod protocol;
 mod pulls;
 mod queue;

@@ -197,7 +197,8 @@ cases:
             ok    nobody has compilers
             ok    a trial
             5 cases: 5 passed, 0 failed
-        "#]].assert_eq(&report);
+        "#]]
+        .assert_eq(&report);
         assert!(good);
     }
 
@@ -233,7 +234,8 @@ cases:
                     cacert    allowed: every image has it
                     iana-etc  allowed: every image has it
             3 cases: 0 passed, 3 failed
-        "#]].assert_eq(&report);
+        "#]]
+        .assert_eq(&report);
         assert!(!good);
     }
 

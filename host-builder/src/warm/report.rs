@@ -166,7 +166,8 @@ mod tests {
             1 built, 1 stored already, 1 failed
             3 left out, which patterns match: no packages, or refused by the package set
             stopped with 2 left: the next run goes on from here
-        "#]].assert_eq(&report.summary(2));
+        "#]]
+        .assert_eq(&report.summary(2));
         assert!(!report.finish());
     }
 
@@ -177,7 +178,8 @@ mod tests {
         report.add(&wish("git"), Outcome::Built);
         expect![[r#"
             1 built, 0 stored already, 0 failed
-        "#]].assert_eq(&report.summary(0));
+        "#]]
+        .assert_eq(&report.summary(0));
         assert!(report.finish());
     }
 }

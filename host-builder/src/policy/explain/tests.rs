@@ -84,7 +84,11 @@ fn a_refusal_names_the_rules_that_were_missed() {
               nmap-ncat  refused: denied by the rule everybody
         "#]],
     );
-    check("htop/nano/git", &["address=10.0.0.1"], None, expect![[r#"
+    check(
+        "htop/nano/git",
+        &["address=10.0.0.1"],
+        None,
+        expect![[r#"
         htop/nano/git: refused (revision r1)
           cacert    allowed: every image has it
           git       refused: allowed by no rule for you
@@ -92,7 +96,8 @@ fn a_refusal_names_the_rules_that_were_missed() {
           htop      refused: the rule office allows it in images of at most 2 packages; this name has 3
           iana-etc  allowed: every image has it
           nano      allowed: by the rule everybody: "@shell"
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -113,13 +118,18 @@ fn limits_say_what_they_are() {
 
 #[test]
 fn an_audited_rule_warns() {
-    check("vim/emacs", &["host=trial.corp"], None, expect![[r#"
+    check(
+        "vim/emacs",
+        &["host=trial.corp"],
+        None,
+        expect![[r#"
         vim/emacs: allowed with a warning (revision r1)
           cacert    allowed: every image has it
           emacs     allowed with a warning: not allowed by the rule trial
           iana-etc  allowed: every image has it
           vim       allowed: by the rule trial: "vim"
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -132,13 +142,15 @@ fn by_default_allowed_is_a_reason() {
           cacert    allowed: by default: no rule denies it
           git       allowed: by default: no rule denies it
           iana-etc  allowed: by default: no rule denies it
-    "#]].assert_eq(&explain("git"));
+    "#]]
+    .assert_eq(&explain("git"));
     expect![[r#"
         vim: refused (revision r1)
           cacert    allowed: by default: no rule denies it
           iana-etc  allowed: by default: no rule denies it
           vim       refused: denied by the rule hard
-    "#]].assert_eq(&explain("vim"));
+    "#]]
+    .assert_eq(&explain("vim"));
 }
 
 proptest! {

@@ -136,7 +136,10 @@ fn subjects_that_are_never_true_are_found() {
         .enumerate()
         .map(|(index, subject)| json!({"name": format!("r{index}"), "allow": ["git"], "subject": subject}))
         .collect();
-    check("deny", json!(rules), expect![[r#"
+    check(
+        "deny",
+        json!(rules),
+        expect![[r#"
         the rule r8: subject: it is never true: claim:sub: two of its conditions exclude each other
         the rule r9: subject: it is never true: claim:sub: two of its conditions exclude each other
         the rule r10: subject: it is never true: claim:sub: two of its conditions exclude each other
@@ -149,5 +152,6 @@ fn subjects_that_are_never_true_are_found() {
         the rule r17: subject: it is never true: host: a host is a name without scheme, port or path
         the rule r18: subject: it is never true: uri_san: a URI has a scheme, such as spiffe:
         the rule r19: subject: it is never true: user: a user has no colon in their name
-    "#]]);
+    "#]],
+    );
 }
