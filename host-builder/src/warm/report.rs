@@ -90,14 +90,15 @@ impl Report {
 
     /// Prints the summary. False when something failed, or is left.
     pub(super) fn finish(self) -> bool {
+        let mut left = 0;
         if let Some(bar) = &self.bar {
+            // Before it is finished, which moves it to its end.
+            left = bar
+                .length()
+                .unwrap_or_default()
+                .saturating_sub(bar.position());
             bar.finish_and_clear();
         }
-        let left = self.bar.as_ref().map_or(0, |bar| {
-            bar.length()
-                .unwrap_or_default()
-                .saturating_sub(bar.position())
-        });
         print!("{}", self.summary(left));
         self.failures.is_empty() && !self.stopped
     }
