@@ -158,6 +158,7 @@ mod tests {
     use expect_test::expect;
 
     use super::*;
+    use crate::policy::lint;
 
     const POLICY: &str = r#"{"revision": "r1", "default": "deny", "rules": [
         {"name": "data", "allow": ["git", "python3*"],
@@ -237,6 +238,29 @@ cases:
         "#]]
         .assert_eq(&report);
         assert!(!good);
+    }
+
+    #[test]
+    fn the_example_of_the_documentation_holds() {
+        let page = include_str!("../../../docs/src/policy-cli.md");
+        let block = |language: &str| {
+            let (_, rest) = page
+                .split_once(&format!("```{language}\n"))
+                .expect(language);
+            rest.split_once("```").expect("the block ends").0
+        };
+        let file = PolicyFile::parse(block("json").as_bytes()).unwrap();
+        assert_eq!(lint::findings(&file), [""; 0]);
+        let (text, _) = report(&file, &parse(block("yaml")).unwrap().cases).unwrap();
+        assert!(
+            page.contains(&format!("$ nixgate policy test cases.yaml\n{text}")),
+            "{text}"
+        );
+        let given = "claim:groups=web".parse().unwrap();
+        let identity = given::identity(&file.policy, &[given]).unwrap();
+        let question = Question::new("git/python3", Tag::latest(), None).unwrap();
+        let text = explain(&file, &question, &identity).to_string();
+        assert!(page.contains(&text), "{text}");
     }
 
     #[test]
