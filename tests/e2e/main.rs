@@ -9,6 +9,7 @@ mod caching;
 mod coalescing;
 mod configuration;
 mod documentation;
+mod existing_ingress;
 mod faults;
 mod inside;
 mod long_builds;

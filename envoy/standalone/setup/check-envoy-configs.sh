@@ -9,7 +9,8 @@ cd "$ROOT"
 # The filter refuses a configuration without a token.
 export NIXGATE_TOKEN=only-validating
 for version in "${ENVOY_VERSIONS[@]}"; do
-  for config in envoy/*/envoy.yaml; do
+  for config in envoy/*/envoy{,.before}.yaml; do
+    [[ -e $config ]] || continue
     say "Envoy $version validates $config"
     log=$("$TOOLS_DIR/bin/envoy-$version" --mode validate --log-level warning --disable-hot-restart --config-yaml "$(with_module "$config")" 2>&1) ||
       fail "Envoy $version refuses $config:"$'\n'"$log" "mend what it names"

@@ -12,7 +12,7 @@ use crate::live::process::Process;
 use crate::live::{install, poll, ports};
 
 /// Where a shipped configuration says that the filter's module is.
-const MODULE: &str = "target/wasm32-wasip1/wasm/nixgate_filter.wasm";
+pub(super) const MODULE: &str = "target/wasm32-wasip1/wasm/nixgate_filter.wasm";
 
 /// Which Envoy to start, and how.
 #[derive(Clone, Debug)]
@@ -73,14 +73,17 @@ impl Envoy {
             None => {
                 let file = ("envoy/standalone/filter.yaml", filter_config.as_path());
                 (
-                    render("envoy/standalone/envoy.yaml", &ports, file)?,
-                    render(file.0, &[], (MODULE, &module))?,
+                    render("envoy/standalone/envoy.yaml", &ports, Some(file))?,
+                    render(file.0, &[], Some((MODULE, &module)))?,
                 )
             }
             Some(other) => {
                 ports.push((5000, other));
                 let file = "envoy/beside-registry/envoy.yaml";
-                (render(file, &ports, (MODULE, &module))?, String::new())
+                (
+                    render(file, &ports, Some((MODULE, &module)))?,
+                    String::new(),
+                )
             }
         };
         for (shipped, ours) in settings.changes {
@@ -205,16 +208,20 @@ impl Envoy {
     }
 }
 
-/// A shipped configuration with other ports, and one path instead of another.
-fn render(file: &str, ports: &[(u16, u16)], path: (&str, &Path)) -> Result<String> {
+/// A shipped configuration with other ports, and maybe one path instead of another.
+pub(super) fn render(
+    file: &str,
+    ports: &[(u16, u16)],
+    path: Option<(&str, &Path)>,
+) -> Result<String> {
     let mut config = fs::read_to_string(install::root().join(file))?;
     let port = |number| format!("port_value: {number}");
     let ports = ports
         .iter()
         .map(|&(shipped, ours)| (port(shipped), port(ours)));
-    let path = (path.0.to_owned(), path.1.display().to_string());
+    let path = path.map(|(shipped, ours)| (shipped.to_owned(), ours.display().to_string()));
     // Marked first: a port that the system chose may be one that is still to be replaced.
-    let replacements: Vec<_> = ports.chain([path]).enumerate().collect();
+    let replacements: Vec<_> = ports.chain(path).enumerate().collect();
     for (index, (shipped, _)) in &replacements {
         config = replace(&config, shipped, &format!("@{index}@"))
             .with_context(|| format!("in {file}"))?;
@@ -228,7 +235,7 @@ fn render(file: &str, ports: &[(u16, u16)], path: (&str, &Path)) -> Result<Strin
 /// The shipped configuration of the filter that is delivered to a standalone Envoy.
 fn shipped_filter_config() -> Result<String> {
     let module = install::filter()?;
-    render("envoy/standalone/filter.yaml", &[], (MODULE, &module))
+    render("envoy/standalone/filter.yaml", &[], Some((MODULE, &module)))
 }
 
 fn replace(config: &str, shipped: &str, ours: &str) -> Result<String> {

@@ -4,7 +4,8 @@
 //!   clients ──────────► stack ── envoy ──► builder ──► Nix, files or s3
 //!                         │            └─► stub_builder, for its bad days
 //!   skopeo, podman,       │
-//!   containerd, http      │      └──► docker_registry (another registry, for what is not ours)
+//!   containerd, http      │      └──► docker_registry, nginx (for what is not ours)
+//!                         │    ingress ── an Envoy that has services of others, with us or without
 //!                         └── process, ports, scratch, install, poll
 //! ```
 
@@ -14,8 +15,10 @@ pub mod docker_registry;
 pub mod envoy;
 pub mod gated_set;
 pub mod http;
+pub mod ingress;
 pub mod install;
 pub mod limited_filter;
+pub mod nginx;
 pub mod poll;
 pub mod ports;
 pub mod process;
