@@ -44,6 +44,17 @@ pub struct ServeArgs {
     /// Answer everybody, without a token: nobody checks who may have what
     #[arg(long, env = "NIXGATE_ALLOW_DIRECT")]
     pub allow_direct: bool,
+    /// How clients log in
+    #[command(flatten)]
+    pub login: LoginArgs,
+    /// What it takes to build images
+    #[command(flatten)]
+    pub build: BuildArgs,
+}
+
+/// What every command that builds images is told, as it was written.
+#[derive(Args, Clone)]
+pub struct BuildArgs {
     /// Folder for the builder's own files; what is lost with it can be made again
     #[arg(long, env = "NIXGATE_STATE_DIR", default_value = ".nixgate/builder")]
     pub state_dir: PathBuf,
@@ -106,9 +117,6 @@ pub struct ServeArgs {
     /// Platform of images whose name says none, as Nix calls it; this machine's when not given
     #[arg(long, env = "NIXGATE_SYSTEM")]
     pub system: Option<String>,
-    /// How clients log in
-    #[command(flatten)]
-    pub login: LoginArgs,
 }
 
 /// Where images are stored.
@@ -127,6 +135,15 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Who may ask.
     pub access: Access,
+    /// How clients log in.
+    pub login: LoginSettings,
+    /// How images are built.
+    pub build: BuildSettings,
+}
+
+/// What every command that builds images is told, as it is meant.
+#[derive(Clone)]
+pub struct BuildSettings {
     /// The builder's own files.
     pub state_dir: PathBuf,
     /// Where packages come from.
@@ -149,8 +166,6 @@ pub struct Settings {
     pub max_layers: usize,
     /// The platform of images whose name says none.
     pub system: System,
-    /// How clients log in.
-    pub login: LoginSettings,
 }
 
 /// An argument that doesn't look at its variable when that is empty: in compose files and scripts,
@@ -182,6 +197,21 @@ impl ServeArgs {
                  to answer everybody"
             ),
         };
+        Ok(Settings {
+            listen: SocketAddr::new(self.host, self.port),
+            access,
+            login: self.login.validate()?,
+            build: self.build.validate()?,
+        })
+    }
+}
+
+impl BuildArgs {
+    /// Checks what was written.
+    ///
+    /// # Errors
+    /// A sentence that names the setting and the remedy.
+    pub fn validate(self) -> Result<BuildSettings> {
         let source = match (self.channel, self.pkgs_repo, self.pkgs_path) {
             (Some(name), None, None) => Source::Channel {
                 name,
@@ -248,9 +278,7 @@ impl ServeArgs {
                  aarch64-linux"
             )
         })?;
-        Ok(Settings {
-            listen: SocketAddr::new(self.host, self.port),
-            access,
+        Ok(BuildSettings {
             state_dir: self.state_dir,
             source,
             any_tag: self.any_tag,
@@ -262,7 +290,6 @@ impl ServeArgs {
             max_queue: self.max_queue,
             max_layers: self.max_layers,
             system,
-            login: self.login.validate()?,
         })
     }
 }

@@ -15,9 +15,14 @@
 //!   publish, storage ──┤ what is kept, and in which order
 //!   facts ─────────────┤ what is known of an image beyond its documents
 //!   state_dir ─────────┘ what is in the making
+//!
+//!   policy ────────────── check, explain and test policies      pure, but for `--package-set`
+//!   warm ──────────────── builds ahead what a policy allows, by the parts above
+//!   catalogue ─────────── the names of a package set, for both
 //! ```
 
 pub mod builder;
+pub mod catalogue;
 pub mod closure;
 pub mod config;
 pub mod facts;
@@ -27,13 +32,16 @@ pub mod layer;
 pub mod layering;
 pub mod login;
 pub mod nix;
+pub mod policy;
 pub mod publish;
 pub mod server;
 pub mod source;
 pub mod state_dir;
 pub mod storage;
 pub mod telemetry;
+pub mod warm;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,7 +50,7 @@ use nixgate_core::distribution::Tag;
 use tokio::net::TcpListener;
 
 use builder::{Coalesce, NixBuilder};
-use config::{Settings, StorageSettings};
+use config::{BuildSettings, Settings, StorageSettings};
 use login::Login;
 use nix::{Nix, Processes};
 use server::{App, Images, Readiness};
@@ -69,36 +77,82 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
     Ok(())
 }
 
+/// What builds images: for the server, and for whoever builds ahead of it.
+pub struct Workshop {
+    /// The settings.
+    pub settings: BuildSettings,
+    /// Nix.
+    pub nix: Arc<dyn Nix>,
+    /// Where packages come from.
+    pub sources: Sources,
+    /// Where images are.
+    pub storage: Storage,
+    /// How they are made.
+    pub builder: NixBuilder,
+    /// The counters.
+    pub metrics: Metrics,
+    /// Where the private key of the tokens is, or is to be made.
+    pub token_key: PathBuf,
+}
+
+impl Workshop {
+    /// Prepares to build images.
+    ///
+    /// # Errors
+    /// When that can't be done; the error says what to do.
+    pub async fn open(settings: BuildSettings) -> Result<Self> {
+        let metrics = Metrics::new();
+        let state = StateDir::open(&settings.state_dir)?;
+        let storage = match &settings.storage {
+            StorageSettings::Filesystem(folder) => Storage::filesystem(folder)?,
+            StorageSettings::S3(bucket) => Storage::s3(bucket)?,
+        };
+        let nix: Arc<dyn Nix> = Arc::new(Processes::new(
+            settings.nix_options.clone(),
+            settings.nix_timeout,
+            state.expressions(),
+            metrics.clone(),
+        ));
+        let sources = Sources::new(
+            settings.source.clone(),
+            Arc::clone(&nix),
+            settings.any_tag,
+            settings.pin,
+            &settings.state_dir,
+        )?;
+        check_nix(&*nix, sources.source()).await?;
+        let token_key = state.token_key();
+        let builder = NixBuilder::new(
+            Arc::clone(&nix),
+            storage.clone(),
+            metrics.clone(),
+            state,
+            settings.max_builds,
+        );
+        Ok(Self {
+            settings,
+            nix,
+            sources,
+            storage,
+            builder,
+            metrics,
+            token_key,
+        })
+    }
+}
+
 async fn start(settings: Settings) -> Result<(Arc<App<NixBuilder>>, TcpListener)> {
-    let metrics = Metrics::new();
-    let state = StateDir::open(&settings.state_dir)?;
-    let login = Login::open(settings.login, &state.token_key())?;
-    let storage = match &settings.storage {
-        StorageSettings::Filesystem(folder) => Storage::filesystem(folder)?,
-        StorageSettings::S3(bucket) => Storage::s3(bucket)?,
-    };
-    let nix: Arc<dyn Nix> = Arc::new(Processes::new(
-        settings.nix_options,
-        settings.nix_timeout,
-        state.resolver(),
-        metrics.clone(),
-    ));
-    let sources = Sources::new(
-        settings.source,
-        Arc::clone(&nix),
-        settings.any_tag,
-        settings.pin,
-        &settings.state_dir,
-    )?;
-    check_nix(&*nix, sources.source()).await?;
+    let Workshop {
+        settings: build,
+        nix,
+        sources,
+        storage,
+        builder,
+        metrics,
+        token_key,
+    } = Workshop::open(settings.build).await?;
+    let login = Login::open(settings.login, &token_key)?;
     fetch_early(&sources);
-    let builder = NixBuilder::new(
-        Arc::clone(&nix),
-        storage.clone(),
-        metrics.clone(),
-        state,
-        settings.max_builds,
-    );
     let listener = TcpListener::bind(settings.listen).await.with_context(|| {
         format!(
             "can't listen on {}: is another builder running? Choose another PORT",
@@ -109,11 +163,11 @@ async fn start(settings: Settings) -> Result<(Arc<App<NixBuilder>>, TcpListener)
     let app = Arc::new(App {
         access: settings.access,
         login,
-        system: settings.system,
-        max_layers: settings.max_layers,
+        system: build.system,
+        max_layers: build.max_layers,
         sources,
         storage,
-        builds: Coalesce::new(builder, settings.max_queue),
+        builds: Coalesce::new(builder, build.max_queue),
         metrics,
         nix,
         images: Images::default(),

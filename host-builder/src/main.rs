@@ -6,7 +6,9 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use nixgate::config::{self, ServeArgs};
+use nixgate::policy::{self, PolicyCommand};
 use nixgate::telemetry;
+use nixgate::warm::{self, WarmArgs};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -22,6 +24,11 @@ struct Cli {
 enum Command {
     /// Build and serve images, behind Envoy with the nixgate filter
     Serve(Box<ServeArgs>),
+    /// Check, explain and test policies
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// Build ahead what a policy allows, so that first pulls find it built
+    Warm(Box<WarmArgs>),
 }
 
 /// How long the end of the process waits for threads that pack or hash, which can't be told to end.
@@ -29,14 +36,20 @@ const LAST_WAIT: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     let Cli { command } = parse();
-    telemetry::start_logging();
+    telemetry::start_logging(match &command {
+        Command::Serve(_) => "info",
+        // They report on stdout what there is to say.
+        Command::Policy(_) | Command::Warm(_) => "error",
+    });
     let result = Runtime::new().map_err(Into::into).and_then(|runtime| {
         let result = runtime.block_on(run(command));
         runtime.shutdown_timeout(LAST_WAIT);
         result
     });
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        // What is wrong has been printed.
+        Ok(false) => ExitCode::FAILURE,
         // For a person, who has no use for a backtrace: the error says what to do.
         Err(error) => {
             eprintln!("nixgate: {error:#}");
@@ -46,28 +59,40 @@ fn main() -> ExitCode {
 }
 
 fn parse() -> Cli {
-    let command = Cli::command().mut_subcommand("serve", |serve| {
-        serve.mut_args(config::without_empty_variable)
-    });
+    let command = without_empty_variables(Cli::command());
     let arguments = command.get_matches();
     Cli::from_arg_matches(&arguments).unwrap_or_else(|error| error.exit())
 }
 
-async fn run(command: Command) -> Result<()> {
+/// In every subcommand.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    command
+        .mut_args(config::without_empty_variable)
+        .mut_subcommands(without_empty_variables)
+}
+
+/// False when the command has found something to mend.
+async fn run(command: Command) -> Result<bool> {
+    let (mut interrupt, mut terminate) = (
+        signal(SignalKind::interrupt())?,
+        signal(SignalKind::terminate())?,
+    );
+    let stop = async {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        tracing::info!("stopping");
+    };
     match command {
         Command::Serve(arguments) => {
-            let (mut interrupt, mut terminate) = (
-                signal(SignalKind::interrupt())?,
-                signal(SignalKind::terminate())?,
-            );
-            let stop = async {
-                tokio::select! {
-                    _ = interrupt.recv() => {}
-                    _ = terminate.recv() => {}
-                }
-                tracing::info!("stopping");
-            };
-            nixgate::run(arguments.validate()?, stop).await
+            nixgate::run(arguments.validate()?, stop).await?;
+            Ok(true)
         }
+        Command::Policy(command) => tokio::select! {
+            result = policy::run(command) => result,
+            () = stop => Ok(false),
+        },
+        Command::Warm(arguments) => warm::run(*arguments, stop).await,
     }
 }

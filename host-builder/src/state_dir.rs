@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   lock          held for as long as the builder lives
-//!   resolve.nix   the names-to-derivations expression
 //!   token-key.pem the private key of the tokens, where the settings name none
+//!   resolve.nix, attributes.nix   the expressions that Nix is asked with
 //!   staging/      layers in the making                                   emptied at start
 //!   roots/        links that keep store paths from the garbage collector  emptied at start
 //! ```
@@ -17,9 +17,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-/// The names-to-derivations expression. It travels inside the binary, so that the builder is one
-/// file to install.
-const RESOLVER: &str = include_str!("../../nix/resolve.nix");
+/// The expressions that Nix is asked with. They travel inside the binary, so that the builder is
+/// one file to install.
+const EXPRESSIONS: [(&str, &str); 2] = [
+    ("resolve.nix", include_str!("../../nix/resolve.nix")),
+    ("attributes.nix", include_str!("../../nix/attributes.nix")),
+];
 
 /// The folder, locked until this is dropped.
 #[derive(Debug)]
@@ -57,9 +60,9 @@ impl StateDir {
         Ok(state)
     }
 
-    /// The names-to-derivations expression.
-    pub fn resolver(&self) -> PathBuf {
-        self.path.join("resolve.nix")
+    /// Where the expressions are that Nix is asked with.
+    pub fn expressions(&self) -> PathBuf {
+        self.path.clone()
     }
 
     /// Where the private key of the tokens is, or is to be made.
@@ -86,9 +89,12 @@ impl StateDir {
             }
         }
         // By renaming: a Nix that outlived its builder may be reading it.
-        let new = self.staging().join("resolve.nix");
-        fs::write(&new, RESOLVER)?;
-        fs::rename(new, self.resolver())
+        for (name, expression) in EXPRESSIONS {
+            let new = self.staging().join(name);
+            fs::write(&new, expression)?;
+            fs::rename(new, self.path.join(name))?;
+        }
+        Ok(())
     }
 }
 
@@ -123,7 +129,10 @@ mod tests {
         drop(first);
         let second = StateDir::open(&path).unwrap();
         assert!(!layer.exists() && second.roots().exists());
-        assert_eq!(fs::read_to_string(second.resolver()).unwrap(), RESOLVER);
+        for (name, expression) in EXPRESSIONS {
+            let written = fs::read_to_string(second.expressions().join(name));
+            assert_eq!(written.unwrap(), expression);
+        }
     }
 
     #[test]

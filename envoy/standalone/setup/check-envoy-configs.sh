@@ -10,7 +10,8 @@ cd "$ROOT"
 # The filter refuses a configuration without a token.
 export NIXGATE_TOKEN=only-validating
 for version in "${ENVOY_VERSIONS[@]}"; do
-  for config in envoy/*/envoy.yaml; do
+  for config in envoy/*/envoy{,.before}.yaml; do
+    [[ -e $config ]] || continue
     say "Envoy $version validates $config"
     for change in '' 's/#| //'; do
       [[ -z $change ]] || grep --quiet '#| ' "$config" || continue

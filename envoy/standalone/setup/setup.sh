@@ -67,6 +67,7 @@ plan_clients() {
   need runc runc
   need docker docker.io
   need docker-registry docker-registry
+  need nginx nginx-light
   need dockerd docker.io
   need curl curl
   need jq jq

@@ -86,6 +86,7 @@ fn the_reference_page_has_every_setting() {
 fn the_least_that_is_needed() {
     let settings = settings("--token t --pkgs-path /").unwrap();
     assert_eq!(settings.listen.to_string(), "127.0.0.1:8081");
+    let settings = settings.build;
     let folder = PathBuf::from(".nixgate/builder/storage");
     assert_eq!(settings.storage, StorageSettings::Filesystem(folder));
     assert_eq!((settings.max_layers, settings.max_queue), (94, 64));

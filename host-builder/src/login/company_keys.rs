@@ -24,7 +24,7 @@ const FRESH: Duration = Duration::from_secs(300);
 /// And not again before so long has passed.
 const AT_MOST: Duration = Duration::from_secs(10);
 /// How long the issuer may take.
-const TIMEOUT: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// A set of keys takes a few kilobytes.
 const MAX_BYTES: usize = 1 << 20;
 

@@ -90,6 +90,33 @@ pub(super) fn explain(
     command
 }
 
+/// Evaluates what a package set has at attribute paths (`nix/attributes.nix`).
+pub(super) fn look(
+    options: &NixOptions,
+    expression: &Path,
+    source: &Path,
+    system: System,
+    paths: &[Vec<String>],
+) -> Command {
+    let json = serde_json::Value::from(paths.to_vec()).to_string();
+    let mut arguments: Vec<OsString> = ["--eval", "--strict", "--json", "--read-write-mode"]
+        .map(Into::into)
+        .into();
+    arguments.extend(options.arguments());
+    arguments.push(expression.into());
+    for (name, value) in [
+        ("source", source.into()),
+        ("system", system.nix().into()),
+        ("paths", OsString::from(json)),
+    ] {
+        arguments.extend(["--argstr".into(), name.into(), value]);
+    }
+    Command {
+        program: "nix-instantiate",
+        arguments,
+    }
+}
+
 /// Realises derivations, with one link for each output in `roots`.
 ///
 /// `timeout` is for one derivation, in seconds.

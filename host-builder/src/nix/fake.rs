@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use futures::future::{BoxFuture, FutureExt, ready};
 use tokio::sync::Semaphore;
 
-use super::{Derivation, Fetched, Nix, NixError, Resolution, Version};
+use super::{Attribute, Derivation, Fetched, Nix, NixError, Resolution, Version};
 use crate::closure::{Closure, StorePath};
 use nixgate_core::package_set::System;
 
@@ -18,6 +18,10 @@ use nixgate_core::package_set::System;
 pub struct FakeNix {
     /// What each name resolves to; others are unknown.
     pub packages: BTreeMap<String, Resolution>,
+    /// What is at each attribute path, its names joined by dots; elsewhere is nothing.
+    pub attributes: BTreeMap<String, Attribute>,
+    /// Calls of [`Nix::look`].
+    pub looked: AtomicUsize,
     /// Names that make every evaluation fail that they are part of.
     pub broken: Vec<String>,
     /// Calls of [`Nix::resolve`].
@@ -53,6 +57,14 @@ impl FakeNix {
     }
 }
 
+fn failed(name: &str) -> NixError {
+    NixError::Failed {
+        program: "nix-instantiate",
+        status: std::process::ExitStatus::from_raw(1 << 8),
+        stderr: format!("error: {name} is a mess\n"),
+    }
+}
+
 impl Nix for FakeNix {
     fn version(&self) -> BoxFuture<'_, Result<Version, NixError>> {
         ready(Ok(Version { major: 2, minor: 8 })).boxed()
@@ -70,12 +82,7 @@ impl Nix for FakeNix {
     ) -> BoxFuture<'a, Result<Vec<Resolution>, NixError>> {
         self.resolved.fetch_add(1, Ordering::SeqCst);
         if let Some(name) = names.iter().find(|name| self.broken.contains(name)) {
-            let failed = NixError::Failed {
-                program: "nix-instantiate",
-                status: std::process::ExitStatus::from_raw(1 << 8),
-                stderr: format!("error: {name} is a mess\n"),
-            };
-            return ready(Err(failed)).boxed();
+            return ready(Err(failed(name))).boxed();
         }
         let found = |name| {
             self.packages
@@ -93,6 +100,24 @@ impl Nix for FakeNix {
         name: &'a str,
     ) -> BoxFuture<'a, Result<Option<String>, NixError>> {
         ready(Ok(Some(format!("{name} has an unfree license")))).boxed()
+    }
+
+    fn look<'a>(
+        &'a self,
+        _: &'a Path,
+        _: System,
+        paths: &'a [Vec<String>],
+    ) -> BoxFuture<'a, Result<Vec<Attribute>, NixError>> {
+        self.looked.fetch_add(1, Ordering::SeqCst);
+        let broken = |path: &Vec<String>| self.broken.contains(&path.join("."));
+        if let Some(path) = paths.iter().find(|path| broken(path)) {
+            return ready(Err(failed(&path.join(".")))).boxed();
+        }
+        let seen = paths.iter().map(|path| {
+            let seen = self.attributes.get(&path.join("."));
+            seen.cloned().unwrap_or(Attribute::Refused)
+        });
+        ready(Ok(seen.collect())).boxed()
     }
 
     fn realise<'a>(

@@ -29,7 +29,7 @@ use crate::closure::{Closure, StorePath};
 use nixgate_core::package_set::System;
 
 pub use command::{Command, NixOptions};
-pub use output::{Derivation, Resolution, Version, reason};
+pub use output::{Attribute, Derivation, Resolution, Version, reason};
 pub use process::{NixError, run};
 pub use processes::Processes;
 
@@ -67,6 +67,16 @@ pub trait Nix: Send + Sync + 'static {
         system: System,
         name: &'a str,
     ) -> BoxFuture<'a, Result<Option<String>, NixError>>;
+
+    /// Looks at what a package set has at attribute paths, as it spells them; the empty path is the
+    /// set itself. One answer a path, in order. [`NixError::Failed`] when any of them fails in a
+    /// way that Nix code can't catch.
+    fn look<'a>(
+        &'a self,
+        source: &'a Path,
+        system: System,
+        paths: &'a [Vec<String>],
+    ) -> BoxFuture<'a, Result<Vec<Attribute>, NixError>>;
 
     /// Builds or substitutes derivations, and keeps their outputs from the garbage collector by
     /// links in the folder `roots`.

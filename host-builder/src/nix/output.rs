@@ -85,6 +85,23 @@ pub enum Resolution {
     Refused,
 }
 
+/// What a package set has at an attribute path, as `nix/attributes.nix` tells it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Attribute {
+    /// A derivation.
+    Package,
+    /// A set that is none.
+    Set {
+        /// What is in it, as it is spelled there.
+        names: Vec<String>,
+    },
+    /// Anything else, such as a function.
+    Other,
+    /// Nothing, or something whose evaluation fails.
+    Refused,
+}
+
 /// Parses what `nix/resolve.nix` evaluates to.
 pub(super) fn resolutions(json: &[u8]) -> Result<Vec<Resolution>, serde_json::Error> {
     #[derive(Deserialize)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 
 use super::command::{self, Command, NixOptions};
-use super::output::{self, Derivation, Resolution, Version};
+use super::output::{self, Attribute, Derivation, Resolution, Version};
 use super::process::{self, NixError};
 use super::{Fetched, Nix};
 use crate::closure::{Closure, StorePath};
@@ -29,25 +29,29 @@ pub struct Processes {
     options: NixOptions,
     /// Seconds for one derivation.
     derivation_timeout: u64,
-    resolver: PathBuf,
+    expressions: PathBuf,
     metrics: Metrics,
 }
 
 impl Processes {
-    /// Prepares to run Nix. `derivation_timeout` is in seconds; `resolver` is the file with the
-    /// names-to-derivations expression.
+    /// Prepares to run Nix. `derivation_timeout` is in seconds; `expressions` is the folder
+    /// with the expressions that Nix is asked with.
     pub fn new(
         options: NixOptions,
         derivation_timeout: u64,
-        resolver: PathBuf,
+        expressions: PathBuf,
         metrics: Metrics,
     ) -> Self {
         Self {
             options,
             derivation_timeout,
-            resolver,
+            expressions,
             metrics,
         }
+    }
+
+    fn resolver(&self) -> PathBuf {
+        self.expressions.join("resolve.nix")
     }
 
     async fn run(&self, command: Command, limit: Duration) -> Result<Vec<u8>, NixError> {
@@ -88,7 +92,7 @@ impl Nix for Processes {
         names: &'a [String],
     ) -> BoxFuture<'a, Result<Vec<Resolution>, NixError>> {
         Box::pin(async move {
-            let command = command::resolve(&self.options, &self.resolver, source, system, names);
+            let command = command::resolve(&self.options, &self.resolver(), source, system, names);
             let program = command.program;
             let output = self.run(command, EVALUATION).await?;
             let found =
@@ -109,13 +113,36 @@ impl Nix for Processes {
         system: System,
         name: &'a str,
     ) -> BoxFuture<'a, Result<Option<String>, NixError>> {
-        let command = command::explain(&self.options, &self.resolver, source, system, name);
+        let command = command::explain(&self.options, &self.resolver(), source, system, name);
         Box::pin(async {
             match self.run(command, EVALUATION).await {
                 Ok(_) => Ok(None),
                 Err(NixError::Failed { stderr, .. }) => Ok(output::reason(&stderr)),
                 Err(error) => Err(error),
             }
+        })
+    }
+
+    fn look<'a>(
+        &'a self,
+        source: &'a Path,
+        system: System,
+        paths: &'a [Vec<String>],
+    ) -> BoxFuture<'a, Result<Vec<Attribute>, NixError>> {
+        Box::pin(async move {
+            let expression = self.expressions.join("attributes.nix");
+            let command = command::look(&self.options, &expression, source, system, paths);
+            let program = command.program;
+            let output = self.run(command, EVALUATION).await?;
+            let seen: Vec<Attribute> =
+                serde_json::from_slice(&output).map_err(|error| not_understood(program, error))?;
+            if seen.len() != paths.len() {
+                return Err(not_understood(
+                    program,
+                    "as many answers as paths were expected",
+                ));
+            }
+            Ok(seen)
         })
     }
 

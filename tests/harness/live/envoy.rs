@@ -73,14 +73,17 @@ impl Envoy {
             None => {
                 let file = ("envoy/standalone/filter.yaml", filter_config.as_path());
                 (
-                    render("envoy/standalone/envoy.yaml", &ports, file)?,
-                    render(file.0, &[], (MODULE, &module))?,
+                    render("envoy/standalone/envoy.yaml", &ports, Some(file))?,
+                    render(file.0, &[], Some((MODULE, &module)))?,
                 )
             }
             Some(other) => {
                 ports.push((5000, other));
                 let file = "envoy/beside-registry/envoy.yaml";
-                (render(file, &ports, (MODULE, &module))?, String::new())
+                (
+                    render(file, &ports, Some((MODULE, &module)))?,
+                    String::new(),
+                )
             }
         };
         for (shipped, ours) in settings.changes {
@@ -224,11 +227,15 @@ pub(super) fn launch(
     Ok(process)
 }
 
-/// A shipped configuration with other ports, and one path instead of another.
-fn render(file: &str, ports: &[(u16, u16)], path: (&str, &Path)) -> Result<String> {
+/// A shipped configuration with other ports, and maybe one path instead of another.
+pub(super) fn render(
+    file: &str,
+    ports: &[(u16, u16)],
+    path: Option<(&str, &Path)>,
+) -> Result<String> {
     let config = fs::read_to_string(install::root().join(file))?;
-    let path = (path.0.to_owned(), path.1.display().to_string());
-    let changes = at_ports(ports).chain([path]);
+    let path = path.map(|(shipped, ours)| (shipped.to_owned(), ours.display().to_string()));
+    let changes = at_ports(ports).chain(path);
     change(config, changes).with_context(|| format!("in {file}"))
 }
 
@@ -260,7 +267,7 @@ pub(super) fn change(
 /// The shipped configuration of the filter that is delivered to a standalone Envoy.
 fn shipped_filter_config() -> Result<String> {
     let module = install::filter()?;
-    render("envoy/standalone/filter.yaml", &[], (MODULE, &module))
+    render("envoy/standalone/filter.yaml", &[], Some((MODULE, &module)))
 }
 
 fn replace(config: &str, shipped: &str, ours: &str) -> Result<String> {

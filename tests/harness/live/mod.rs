@@ -5,7 +5,8 @@
 //!                         │            └─► stub_builder, for its bad days
 //!   with TLS and a login: gateway ── envoy ──► builder, and the keys of a company's issuer
 //!   skopeo, podman,       │
-//!   containerd, http      │      └──► docker_registry (another registry, for what is not ours)
+//!   containerd, http      │      └──► docker_registry, nginx (for what is not ours)
+//!                         │    ingress ── an Envoy that has services of others, with us or without
 //!                         └── process, ports, scratch, install, poll
 //! ```
 
@@ -16,9 +17,11 @@ pub mod envoy;
 pub mod gated_set;
 pub mod gateway;
 pub mod http;
+pub mod ingress;
 pub mod install;
 pub mod issuer;
 pub mod limited_filter;
+pub mod nginx;
 pub mod poll;
 pub mod ports;
 pub mod process;

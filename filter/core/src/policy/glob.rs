@@ -66,6 +66,26 @@ impl Glob {
 
     /// Whether the whole of `text` matches.
     pub fn matches(&self, text: &str) -> bool {
+        let reaches = |character| self.reaches(character);
+        self.walk(text, reaches, reaches)
+    }
+
+    /// Whether this surely matches all that `other` matches. To that end `other`'s own text is
+    /// matched, with its wildcards as characters that wildcards alone can take: so a pattern that
+    /// covers another only by the sum of its alternatives is not seen.
+    pub fn covers(&self, other: &Self) -> bool {
+        let wider = self.reach == Reach::Anything || other.reach == Reach::OneAttribute;
+        let any = |character| match character {
+            '*' | '?' => wider,
+            character => self.reaches(character),
+        };
+        let one = |character| character != '*' && any(character);
+        self.walk(&other.text, one, any)
+    }
+
+    /// Follows the pattern along a text. `?` takes a character that is `one`, `*` takes several of
+    /// which each is `any`.
+    fn walk(&self, text: &str, one: impl Fn(char) -> bool, any: impl Fn(char) -> bool) -> bool {
         // Only the latest `*` ever has to be tried again: what an earlier one could still give
         // up, the later one can take. So the time is at most the product of the two lengths.
         let (mut pattern, mut rest) = (self.text.chars(), text.chars());
@@ -82,7 +102,7 @@ impl Glob {
             let found = after.next();
             let fits = match (wanted, found) {
                 (None, None) => return true,
-                (Some('?'), Some(found)) => self.reaches(found),
+                (Some('?'), Some(found)) => one(found),
                 (Some(wanted), Some(found)) => wanted == found,
                 _ => false,
             };
@@ -95,7 +115,7 @@ impl Glob {
                 return false;
             };
             match taken.next() {
-                Some(next) if self.reaches(next) => {}
+                Some(next) if any(next) => {}
                 _ => return false,
             }
             (pattern, rest) = (behind.clone(), taken.clone());
@@ -230,6 +250,34 @@ mod tests {
     }
 
     #[test]
+    fn a_pattern_covers_what_is_narrower() {
+        for (wide, narrow, inside, anywhere) in [
+            ("git", "git", true, true),
+            ("git*", "git", true, true),
+            ("git*", "git-?", true, true),
+            ("git", "git*", false, false),
+            ("g?t", "g*t", false, false),
+            ("*", "*", true, true),
+            ("a.*", "a.b*", true, true),
+            ("a*", "a.b*", false, true),
+            ("*-unwrapped", "gcc*-unwrapped", true, true),
+        ] {
+            let glob = |text: &str, reach| Glob::parse(text, reach).unwrap().remove(0);
+            let narrow = glob(narrow, Reach::OneAttribute);
+            for (reach, expected) in [(Reach::OneAttribute, inside), (Reach::Anything, anywhere)] {
+                assert_eq!(
+                    glob(wide, reach).covers(&narrow),
+                    expected,
+                    "{wide} {narrow}"
+                );
+            }
+        }
+        let everything = Glob::parse("*", Reach::Anything).unwrap().remove(0);
+        let attribute = Glob::parse("*", Reach::OneAttribute).unwrap().remove(0);
+        assert!(everything.covers(&attribute) && !attribute.covers(&everything));
+    }
+
+    #[test]
     fn what_is_no_pattern_is_refused() {
         for (pattern, part) in [
             ("", "from 1 to"),
@@ -276,6 +324,22 @@ mod tests {
             let chars = |text: &str| text.chars().collect::<Vec<_>>();
             let expected = oracle(&chars(&pattern), &chars(&text), reach);
             prop_assert_eq!(matches(&pattern, &text, reach), expected);
+        }
+
+        #[test]
+        fn what_a_pattern_covers_it_matches(
+            wide in "[ab.*?]{1,5}",
+            narrow in "[ab.*?]{1,5}",
+            text in "[ab.]{0,6}",
+            wide_inside: bool,
+            narrow_inside: bool,
+        ) {
+            let reach = |inside| if inside { Reach::OneAttribute } else { Reach::Anything };
+            let glob = |text: &str, inside| Glob::parse(text, reach(inside)).unwrap().remove(0);
+            let (wide, narrow) = (glob(&wide, wide_inside), glob(&narrow, narrow_inside));
+            if wide.covers(&narrow) && narrow.matches(&text) {
+                prop_assert!(wide.matches(&text));
+            }
         }
 
         #[test]

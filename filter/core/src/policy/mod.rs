@@ -46,8 +46,9 @@ pub use facts::{Contents, FactRules, ImageFacts};
 pub use glob::{Glob, GlobError, Reach};
 pub use raw::PolicyError;
 pub(crate) use raw::RawPolicy;
+pub use raw::outline::{Outline, Pattern};
 pub use rule::Mode;
-pub use subject::{Attribute, ClaimKind, Identity, Known};
+pub use subject::{AddressRange, Attribute, ClaimKind, Identity, Known, Subject};
 pub use verdict::{Finding, Verdict};
 
 use glob_set::GlobSet;
@@ -97,6 +98,16 @@ impl Policy {
         raw.compile("")
     }
 
+    /// The rules as they were written, for tools that explain a policy: patterns with their texts,
+    /// which what is compiled for speed has no use for.
+    ///
+    /// # Errors
+    /// As [`Policy::parse`].
+    pub fn outline(json: &[u8]) -> Result<Vec<Outline>, PolicyError> {
+        let raw: RawPolicy = serde_json::from_slice(json)?;
+        raw.outline()
+    }
+
     fn new(revision: String, default: Default, hide: bool) -> Self {
         Self {
             revision,
@@ -124,6 +135,11 @@ impl Policy {
     /// The revision that the author gave it.
     pub fn revision(&self) -> &str {
         &self.revision
+    }
+
+    /// What becomes of a package that no rule speaks of.
+    pub const fn default_is(&self) -> Default {
+        self.default
     }
 
     /// Whether a refusal is to look like an unknown image.

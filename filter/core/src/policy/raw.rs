@@ -3,6 +3,8 @@
 //! What can't be meant is refused with the rule and the key at fault: a policy that is read in
 //! another way than its author thought is worse than none.
 
+pub(super) mod outline;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 

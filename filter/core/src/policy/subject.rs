@@ -64,25 +64,32 @@ pub type Identity = Vec<Known>;
 
 /// A condition on a caller; attributes by their index in the policy's list.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Subject {
+pub enum Subject {
     /// Some value of the attribute matches.
     Matches {
+        /// Which attribute.
         attribute: usize,
+        /// It is enough that one of them matches.
         globs: Vec<Glob>,
     },
     /// The address is in a range.
     Within {
+        /// Which attribute.
         attribute: usize,
+        /// It is enough that one of them has it.
         ranges: Vec<AddressRange>,
     },
+    /// All of these hold.
     All(Vec<Self>),
+    /// One of these holds.
     Any(Vec<Self>),
+    /// This is known not to hold.
     Not(Box<Self>),
 }
 
 impl Subject {
     /// Whether the caller is meant; none when that can't be known.
-    pub(super) fn holds(&self, identity: &Identity) -> Option<bool> {
+    pub fn holds(&self, identity: &Identity) -> Option<bool> {
         let some = |attribute: &usize, test: &dyn Fn(&str) -> bool| match identity.get(*attribute) {
             Some(Known::Values(values)) => Some(values.iter().any(|value| test(value))),
             Some(Known::Unknown) | None => None,
@@ -127,7 +134,7 @@ impl Subject {
 
 /// A range of addresses, `10.0.0.0/8` (RFC 4632) or `fd00::/8` (RFC 4291, section 2.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct AddressRange {
+pub struct AddressRange {
     network: u128,
     mask: u128,
 }
@@ -156,6 +163,16 @@ impl AddressRange {
 
     fn contains(&self, address: IpAddr) -> bool {
         bits(address) & self.mask == self.network
+    }
+
+    /// Whether every address of `other` is in this range.
+    pub fn covers(&self, other: &Self) -> bool {
+        self.mask & other.mask == self.mask && other.network & self.mask == self.network
+    }
+
+    /// Whether every address there is, of both families, is in this range.
+    pub const fn is_everything(&self) -> bool {
+        self.mask == 0
     }
 }
 
@@ -227,6 +244,22 @@ mod tests {
         ] {
             let range = AddressRange::parse(range).unwrap();
             assert_eq!(range.contains(address.parse().unwrap()), expected);
+        }
+    }
+
+    #[test]
+    fn a_range_covers_those_inside_of_it() {
+        for (wide, narrow, expected) in [
+            ("10.0.0.0/8", "10.1.0.0/16", true),
+            ("10.1.0.0/16", "10.0.0.0/8", false),
+            ("10.0.0.0/8", "10.0.0.0/8", true),
+            ("10.0.0.0/8", "11.0.0.0/16", false),
+            ("0.0.0.0/0", "::/0", false),
+            ("::/0", "0.0.0.0/0", true),
+        ] {
+            let range = |text| AddressRange::parse(text).unwrap();
+            assert_eq!(range(wide).covers(&range(narrow)), expected, "{wide}");
+            assert_eq!(range(wide).is_everything(), wide == "::/0");
         }
     }
 

@@ -339,6 +339,60 @@ fn errors_name_the_rule_and_the_key() {
     }
 }
 
+#[test]
+fn an_outline_has_what_was_written() {
+    let json = json!({ "revision": "r1", "default": "deny", "rules": team() }).to_string();
+    let [rule] = &Policy::outline(json.as_bytes()).unwrap()[..] else {
+        panic!("one rule was written");
+    };
+    let globs = |pattern: &Pattern| {
+        let globs: Vec<_> = pattern.globs.iter().map(Glob::to_string).collect();
+        format!("{} = {}", pattern.text, globs.join(" "))
+    };
+    let allow: Vec<_> = rule.allow.iter().map(globs).collect();
+    expect![[r#"
+        [
+            "@shell = bashinteractive coreutils moreutils nano",
+            "git = git",
+            "python3* = python3*",
+            "python3Packages.* = python3packages.*",
+            "_1password = 1password",
+        ]
+    "#]]
+    .assert_debug_eq(&allow);
+    assert_eq!(rule.applies_to(&groups(&["data-eng"])), Some(true));
+    assert_eq!(rule.applies_to(&groups(&["web"])), Some(false));
+    assert_eq!(rule.applies_to(&vec![]), None);
+}
+
+#[test]
+fn rules_that_differ_in_names_and_order_alone_do_the_same() {
+    let rules = |change: fn(&mut Value)| {
+        let mut rules = team();
+        let mut copy = rules[0].clone();
+        copy["name"] = json!("other");
+        copy["message"] = json!("Ask somebody else.");
+        copy["allow"].as_array_mut().unwrap().reverse();
+        change(&mut copy);
+        rules.as_array_mut().unwrap().push(copy);
+        let json = json!({ "revision": "r1", "default": "deny", "rules": rules }).to_string();
+        let outlines = Policy::outline(json.as_bytes()).unwrap();
+        outlines[0].does_the_same(&outlines[1])
+    };
+    assert!(rules(|_| {}));
+    let changes: [fn(&mut Value); 6] = [
+        |rule| rule["mode"] = json!("audit"),
+        |rule| rule["max_packages"] = json!(4),
+        |rule| rule["subject"] = json!(null),
+        |rule| rule["facts"] = json!({"insecure": true}),
+        |rule| rule["deny"] = json!([]),
+        |rule| rule["allow"][0] = json!("htop"),
+    ];
+    for (index, change) in changes.into_iter().enumerate() {
+        assert!(!rules(change), "change {index}");
+    }
+}
+
 /// The table of the module's comment, rule by rule and pattern by pattern.
 fn oracle(rules: &[(bool, Vec<String>, Vec<String>)], package: &str) -> &'static str {
     let any = |patterns: &[String], reach| {

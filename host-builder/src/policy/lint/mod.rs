@@ -1,0 +1,133 @@
+//! Lint: what stands in a policy and can't matter.
+//!
+//! A policy that is harmless to read in two ways is read wrongly one day, so whatever has no effect
+//! is a finding: its author meant something by it. Only what is certain is reported. Whether a
+//! pattern covers another is decided pattern by pattern, and what only several of them cover
+//! together goes unseen.
+
+mod subject;
+
+use nixgate_core::policy::{Default, Glob, Mode, Outline, Pattern};
+
+use super::file::PolicyFile;
+
+/// Each finding is a sentence that names the rule and the key.
+pub(super) fn findings(file: &PolicyFile) -> Vec<String> {
+    let PolicyFile { policy, rules } = file;
+    let mut findings = Vec::new();
+    for (index, rule) in rules.iter().enumerate() {
+        let earlier = rules.get(..index).unwrap_or_default();
+        let at = |text: String| format!("the rule {}: {text}", rule.name);
+        if let Some(twin) = earlier.iter().find(|earlier| earlier.does_the_same(rule)) {
+            // Whatever else is wrong with it was said of the first.
+            findings.push(at(format!("it does the same as the rule {}", twin.name)));
+            continue;
+        }
+        if let Some(subject) = &rule.subject
+            && let Some(reason) = subject::never_holds(subject, policy.attributes())
+        {
+            findings.push(at(format!("subject: it is never true: {reason}")));
+        }
+        findings.extend(
+            allowing(rule, rules, policy.default_is())
+                .into_iter()
+                .map(at),
+        );
+        findings.extend(repeated(&rule.allow).map(|text| at(format!("allow: {text}"))));
+        findings.extend(repeated(&rule.deny).map(|text| at(format!("deny: {text}"))));
+    }
+    findings
+}
+
+/// What keeps a rule from allowing what it names.
+fn allowing(rule: &Outline, rules: &[Outline], default: Default) -> Vec<String> {
+    if rule.allow.is_empty() {
+        return Vec::new();
+    }
+    if default == Default::Allow {
+        return vec!["allow: nothing has to be allowed, since the default is allow".to_owned()];
+    }
+    if let Some(limit) = empty_limit(rule) {
+        return vec![format!(
+            "{limit}: nothing fits it, so that nothing is allowed"
+        )];
+    }
+    let denied: Vec<_> = rule
+        .allow
+        .iter()
+        .filter_map(|pattern| denied_by(pattern, rule, rules).map(|by| (pattern, by)))
+        .collect();
+    if denied.len() == rule.allow.len() {
+        let by = names(denied.iter().flat_map(|(_, by)| by.iter().copied()));
+        return vec![format!("allow: all of it is denied, by {by}")];
+    }
+    denied
+        .into_iter()
+        .map(|(pattern, by)| {
+            let by = names(by.into_iter());
+            format!("allow: \"{}\" is denied, by {by}", pattern.text)
+        })
+        .collect()
+}
+
+fn empty_limit(rule: &Outline) -> Option<&'static str> {
+    if rule.tags().is_empty() {
+        return Some("tags");
+    }
+    if rule.systems().is_some_and(|systems| systems.is_empty()) {
+        return Some("systems");
+    }
+    (rule.max_packages() == Some(0)).then_some("max_packages")
+}
+
+/// The enforced rules by which a pattern of `rule` is denied to all whom the rule is for; none
+/// when something of it is not.
+fn denied_by<'a>(pattern: &Pattern, rule: &Outline, rules: &'a [Outline]) -> Option<Vec<&'a str>> {
+    let denying = |glob: &Glob| {
+        let mut everybodys = rules.iter().filter(|other| {
+            let for_them = other.subject.is_none() || other.subject == rule.subject;
+            other.mode == Mode::Enforce && for_them
+        });
+        let covers = |other: &&Outline| {
+            let mut denied = other.deny.iter().flat_map(|pattern| &pattern.globs);
+            denied.any(|deny| deny.covers(glob))
+        };
+        everybodys.find(covers).map(|other| other.name.as_str())
+    };
+    pattern.globs.iter().map(denying).collect()
+}
+
+/// Patterns that others of the same list cover.
+fn repeated(patterns: &[Pattern]) -> impl Iterator<Item = String> {
+    patterns.iter().enumerate().filter_map(|(index, pattern)| {
+        let other = patterns.iter().enumerate().find(|(other_index, other)| {
+            // Of two that cover each other, the first one stays.
+            let first = !covers(pattern, other) || *other_index < index;
+            *other_index != index && covers(other, pattern) && first
+        });
+        let (_, other) = other?;
+        Some(match other.text == pattern.text {
+            true => format!("\"{}\" stands there twice", pattern.text),
+            false => format!("\"{}\" covers \"{}\"", other.text, pattern.text),
+        })
+    })
+}
+
+fn covers(wide: &Pattern, narrow: &Pattern) -> bool {
+    let covered = |glob: &Glob| wide.globs.iter().any(|wide| wide.covers(glob));
+    narrow.globs.iter().all(covered)
+}
+
+fn names<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let mut unique: Vec<&str> = Vec::new();
+    for name in names {
+        if !unique.contains(&name) {
+            unique.push(name);
+        }
+    }
+    let plural = if unique.len() == 1 { "" } else { "s" };
+    format!("the rule{plural} {}", unique.join(", "))
+}
+
+#[cfg(test)]
+mod tests;

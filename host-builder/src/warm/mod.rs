@@ -1,0 +1,244 @@
+//! `nixgate warm`: builds ahead what a policy allows.
+//!
+//! ```text
+//!   policy ──► plan: allowed patterns, less what is denied to everybody
+//!                │ over the names of the package set (catalogue), by tag and platform
+//!                ▼
+//!   one image for each package ──► stored already? ──yes──► skipped
+//!                                       │ no
+//!                                       ▼
+//!                                  Coalesce ──► NixBuilder ──► storage, as on demand
+//! ```
+//!
+//! **One image for each package, and not for their combinations, of which there are too many.** A
+//! pull takes long for what Nix has to build or fetch, and that is done for each package once:
+//! an image of several then needs an evaluation, and the layers that only its parts together make.
+//!
+//! Nothing is remembered of a run but what it has published. So it may be stopped at any time, by
+//! whatever means, and the next run goes on where it was.
+
+mod plan;
+mod report;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::Args;
+use futures::stream::StreamExt;
+use nixgate_core::distribution::{Error, ErrorKind, MediaType, Repository, Tag};
+use nixgate_core::package_set::System;
+use nixgate_core::{PackageSet, policy::Outline};
+
+use crate::Workshop;
+use crate::builder::{Coalesce, ImageRequest, NixBuilder, Progress};
+use crate::catalogue::Catalogue;
+use crate::config::BuildArgs;
+use crate::policy::PolicyFile;
+use crate::source::{Pin, Pinned, Sources};
+use crate::storage::Storage;
+
+use plan::Wish;
+use report::{Outcome, Report};
+
+/// For how long a package set may be fetched.
+pub(crate) const PINNING: Duration = Duration::from_secs(3600);
+/// Images that are looked up in storage at once.
+const LOOKUPS_AT_ONCE: usize = 16;
+/// How long a build is watched before it is asked after again. It goes on meanwhile.
+const WATCH: Duration = Duration::from_secs(3600);
+
+/// `nixgate warm`, as it was written.
+#[derive(Args)]
+pub struct WarmArgs {
+    /// A policy, or a filter's configuration with the key `policy`
+    #[arg(long)]
+    policy: PathBuf,
+    /// List what would be built, and build nothing
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    build: BuildArgs,
+}
+
+/// An image to be built.
+#[derive(Clone, Debug)]
+struct Item {
+    wish: Wish,
+    image: ImageRequest,
+}
+
+/// Builds until all is done or `stop` is, and prints what became of it. False when something
+/// failed or is left.
+///
+/// # Errors
+/// When nothing can be built at all; the error says what to do.
+pub async fn run(arguments: WarmArgs, stop: impl Future<Output = ()>) -> Result<bool> {
+    tokio::pin!(stop);
+    let file = PolicyFile::read(&arguments.policy)?;
+    let settings = arguments.build.validate()?;
+    let mut report = Report::default();
+    let prepared = async {
+        let workshop = Workshop::open(settings).await?;
+        let items = expand(&workshop, &file.rules, &mut report).await?;
+        anyhow::Ok((workshop, items))
+    };
+    let (workshop, items) = tokio::select! {
+        prepared = prepared => prepared?,
+        () = &mut stop => return Ok(false),
+    };
+    if arguments.dry_run {
+        for Item { wish, .. } in &items {
+            println!("{wish}");
+        }
+    } else {
+        report.begin(items.len());
+        build(workshop, items, &mut report, stop).await;
+    }
+    Ok(report.finish())
+}
+
+/// The images of what the rules allow, each once. Tags that can't be pinned are failures.
+async fn expand(workshop: &Workshop, rules: &[Outline], report: &mut Report) -> Result<Vec<Item>> {
+    let mut catalogues: BTreeMap<(String, System), Catalogue> = BTreeMap::new();
+    let mut items: BTreeMap<String, Item> = BTreeMap::new();
+    for (tag, system) in plan::scopes(rules, workshop.settings.system) {
+        let pin = match pin(&workshop.sources, &tag).await {
+            Ok(pin) => pin,
+            Err(error) => {
+                report.failed(&format!("the tag {tag}"), &error);
+                continue;
+            }
+        };
+        let key = (pin.revision.clone(), system);
+        let mut catalogue = match catalogues.remove(&key) {
+            Some(catalogue) => catalogue,
+            None => Catalogue::list(workshop.nix.clone(), &pin.path, system).await?,
+        };
+        catalogue
+            .look_into(&plan::allowed(
+                rules,
+                &tag,
+                system,
+                workshop.settings.system,
+            ))
+            .await?;
+        let mut wishes = plan::wishes(rules, &tag, system, workshop.settings.system, &catalogue);
+        let matched = wishes.iter().filter(|wish| !wish.literal);
+        let matched = matched.map(|wish| wish.package.clone()).collect();
+        let packages = catalogue.packages(&matched).await?;
+        let before = wishes.len();
+        wishes.retain(|wish| wish.literal || packages.contains(&wish.package));
+        report.left_out(before - wishes.len());
+        catalogues.insert(key, catalogue);
+        for wish in wishes {
+            match request(workshop, &pin, &wish) {
+                Ok(image) => {
+                    items
+                        .entry(image.fingerprint())
+                        .or_insert(Item { wish, image });
+                }
+                Err(error) => report.failed(&wish.to_string(), &error),
+            }
+        }
+    }
+    let mut items: Vec<Item> = items.into_values().collect();
+    items.sort_by(|one, other| one.wish.cmp(&other.wish));
+    Ok(items)
+}
+
+async fn pin(sources: &Sources, tag: &Tag) -> Result<Pin, Error> {
+    match sources.pin(tag, PINNING).await? {
+        Pinned::Pin(pin, _) => Ok(pin),
+        Pinned::Preparing(_) => Err(Error::new(
+            ErrorKind::BuilderUnready,
+            "the package set is still being fetched",
+        )),
+    }
+}
+
+/// The image of a package, as the server would ask for it.
+fn request(workshop: &Workshop, pin: &Pin, wish: &Wish) -> Result<ImageRequest, Error> {
+    let packages = PackageSet::of(&Repository::parse(&wish.package)?)?;
+    Ok(ImageRequest {
+        source: workshop.sources.source().identity(),
+        pin: pin.clone(),
+        system: wish.system,
+        packages: packages.packages().map(str::to_owned).collect(),
+        shell: packages.has_shell(),
+        max_layers: workshop.settings.max_layers,
+    })
+}
+
+/// Builds what is not stored yet.
+async fn build(
+    workshop: Workshop,
+    items: Vec<Item>,
+    report: &mut Report,
+    stop: impl Future<Output = ()>,
+) {
+    tokio::pin!(stop);
+    let Workshop {
+        settings,
+        storage,
+        builder,
+        ..
+    } = workshop;
+    let at_once = settings.max_builds.min(settings.max_queue);
+    let builds = Coalesce::new(builder, settings.max_queue);
+    let known = futures::stream::iter(items)
+        .map(|item| async {
+            let stored = is_stored(&storage, &item.image).await;
+            (item, stored)
+        })
+        .buffer_unordered(LOOKUPS_AT_ONCE);
+    let done = known
+        .map(|(item, stored)| async {
+            let outcome = match stored {
+                Ok(true) => Outcome::Stored,
+                Ok(false) => build_one(&builds, &item).await,
+                Err(error) => Outcome::Failed(error),
+            };
+            (item, outcome)
+        })
+        .buffer_unordered(at_once);
+    tokio::pin!(done);
+    loop {
+        tokio::select! {
+            next = done.next() => match next {
+                Some((item, outcome)) => report.add(&item.wish, outcome),
+                None => return,
+            },
+            () = &mut stop => return report.stopped(),
+        }
+    }
+}
+
+/// Whether an image is published. Its manifests come last, so all of it is there with them.
+async fn is_stored(storage: &Storage, image: &ImageRequest) -> Result<bool, Error> {
+    for media_type in [MediaType::Docker, MediaType::Oci] {
+        let key = image.manifest_key(media_type);
+        let size = storage.size(&key).await;
+        let size =
+            size.map_err(|error| Error::new(ErrorKind::BuilderUnready, error.to_string()))?;
+        if size.is_none() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+async fn build_one(builds: &Coalesce<NixBuilder>, item: &Item) -> Outcome {
+    loop {
+        match builds.build(item.image.clone(), WATCH).await {
+            Progress::Running(_) => {}
+            Progress::Done(Ok(())) => return Outcome::Built,
+            // A pattern is about what there is to be had; a name is about this package.
+            Progress::Done(Err(error)) if error.kind == ErrorKind::Denied && !item.wish.literal => {
+                return Outcome::LeftOut;
+            }
+            Progress::Done(Err(error)) => return Outcome::Failed(error),
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Which packages a policy allows to anybody at all. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use nixgate_core::distribution::Tag;
+use nixgate_core::package_set::System;
+use nixgate_core::policy::{Glob, Mode, Outline};
+
+use crate::catalogue::Catalogue;
+
+/// A package that is to be built.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Wish {
+    pub(super) package: String,
+    pub(super) system: System,
+    pub(super) tag: Tag,
+    /// It is named, and not merely matched by a pattern: that there is no such package is an error.
+    pub(super) literal: bool,
+}
+
+impl fmt::Display for Wish {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{} {}", self.package, self.tag, self.system.nix())
+    }
+}
+
+/// Under which tags and for which platforms something is allowed. `default` is the platform of
+/// rules that are for every one: more may be allowed than can be built here.
+pub(super) fn scopes(rules: &[Outline], default: System) -> BTreeSet<(Tag, System)> {
+    let allowing = rules.iter().filter(|rule| !rule.allow.is_empty());
+    allowing
+        .flat_map(|rule| {
+            let tags = rule.tags().iter();
+            tags.flat_map(move |tag| {
+                let systems = systems(rule, default).into_iter();
+                systems.map(|system| (tag.clone(), system))
+            })
+        })
+        .collect()
+}
+
+fn systems(rule: &Outline, default: System) -> BTreeSet<System> {
+    rule.systems()
+        .map_or_else(|| [default].into(), Clone::clone)
+}
+
+/// The patterns that are allowed in a scope.
+pub(super) fn allowed<'a>(
+    rules: &'a [Outline],
+    tag: &Tag,
+    system: System,
+    default: System,
+) -> Vec<&'a Glob> {
+    let in_scope =
+        |rule: &&Outline| rule.tags().contains(tag) && systems(rule, default).contains(&system);
+    let allowed = rules.iter().filter(in_scope).flat_map(|rule| &rule.allow);
+    allowed.flat_map(|pattern| &pattern.globs).collect()
+}
+
+/// What is allowed in a scope, less what is denied to everybody.
+pub(super) fn wishes(
+    rules: &[Outline],
+    tag: &Tag,
+    system: System,
+    default: System,
+    catalogue: &Catalogue,
+) -> Vec<Wish> {
+    let names = catalogue.names();
+    packages(rules, &allowed(rules, tag, system, default), names)
+        .into_iter()
+        .map(|(package, literal)| Wish {
+            package,
+            system,
+            tag: tag.clone(),
+            literal,
+        })
+        .collect()
+}
+
+/// Names, and whether they were written out.
+fn packages<'a>(
+    rules: &[Outline],
+    allowed: &[&Glob],
+    names: impl Iterator<Item = &'a str>,
+) -> BTreeMap<String, bool> {
+    let (literal, wild): (Vec<&Glob>, Vec<&Glob>) =
+        allowed.iter().partition(|glob| glob.is_literal());
+    let matched = names.filter(|name| wild.iter().any(|glob| glob.matches(name)));
+    let mut packages: BTreeMap<String, bool> =
+        matched.map(|name| (name.to_owned(), false)).collect();
+    packages.extend(literal.iter().map(|glob| (glob.to_string(), true)));
+    packages.retain(|package, _| !is_denied(rules, package));
+    packages
+}
+
+fn is_denied(rules: &[Outline], package: &str) -> bool {
+    let for_everybody = |rule: &&Outline| rule.mode == Mode::Enforce && rule.subject.is_none();
+    let mut denied = rules
+        .iter()
+        .filter(for_everybody)
+        .flat_map(|rule| &rule.deny);
+    denied.any(|pattern| pattern.matches(package))
+}
+
+#[cfg(test)]
+mod tests {
+    use nixgate_core::policy::Policy;
+    use serde_json::json;
+
+    use super::*;
+
+    fn rules() -> Vec<Outline> {
+        let policy = json!({"revision": "r1", "default": "deny", "rules": [
+            {"name": "a", "allow": ["@shell", "python3*", "gone"], "subject": {"host": {"glob": "a"}}},
+            {"name": "b", "allow": ["git*"], "systems": ["aarch64-linux", "x86_64-linux"],
+             "tags": ["latest", "v1"]},
+            {"name": "hard", "deny": ["*-unwrapped", "nano"]},
+            {"name": "trial", "mode": "audit", "deny": ["git"]},
+            {"name": "some", "subject": {"host": {"glob": "b"}}, "deny": ["gitea"]},
+        ]});
+        Policy::outline(policy.to_string().as_bytes()).unwrap()
+    }
+
+    const AMD64: System = System::X86_64Linux;
+    const ARM64: System = System::Aarch64Linux;
+
+    #[test]
+    fn each_rule_has_its_tags_and_platforms() {
+        let scopes: Vec<_> = scopes(&rules(), AMD64)
+            .into_iter()
+            .map(|(tag, system)| format!("{tag} {}", system.nix()))
+            .collect();
+        assert_eq!(
+            scopes,
+            [
+                "latest x86_64-linux",
+                "latest aarch64-linux",
+                "v1 x86_64-linux",
+                "v1 aarch64-linux"
+            ]
+        );
+        let allowed = |tag: &str, system| {
+            let rules = rules();
+            let globs = allowed(&rules, &Tag::parse(tag).unwrap(), system, AMD64);
+            globs
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        assert_eq!(allowed("v1", AMD64), "git*");
+        assert_eq!(allowed("latest", ARM64), "git*");
+        assert_eq!(
+            allowed("latest", AMD64),
+            "bashinteractive coreutils moreutils nano python3* gone git*"
+        );
+    }
+
+    #[test]
+    fn what_anybody_may_have_is_built() {
+        let rules = rules();
+        let allowed = allowed(&rules, &Tag::latest(), AMD64, AMD64);
+        let names = [
+            "git",
+            "gitea",
+            "htop",
+            "python3",
+            "python3-unwrapped",
+            "python3packages.six",
+            "nano",
+        ];
+        let packages = packages(&rules, &allowed, names.into_iter());
+        let show = |(package, literal): (&String, &bool)| format!("{package} {literal}");
+        let packages: Vec<_> = packages.iter().map(show).collect();
+        assert_eq!(
+            packages,
+            [
+                "bashinteractive true",
+                "coreutils true",
+                "git false",
+                "gitea false",
+                "gone true",
+                "moreutils true",
+                "python3 false"
+            ]
+        );
+    }
+}

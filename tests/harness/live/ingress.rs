@@ -1,0 +1,92 @@
+//! An ingress that has services of others, by `envoy/existing-ingress/`: before nixgate came to it,
+//! and with nixgate.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use http::Method;
+
+use crate::live::envoy::{MODULE, launch, render};
+use crate::live::http::{Response, request};
+use crate::live::process::Process;
+use crate::live::{install, ports};
+
+/// What stands in the log, at the level `trace`, when Envoy has the VM make a context.
+const CONTEXT: &str = "[host->vm] proxy_on_context_create(";
+
+/// How to start an ingress.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// The release.
+    pub version: &'static str,
+    /// Worker threads.
+    pub workers: u16,
+    /// The port of the service behind `app.corp`.
+    pub app: u16,
+    /// The port of nixgate's builder; none before nixgate came.
+    pub builder: Option<u16>,
+    /// Log each call into the filter's VM.
+    pub trace: bool,
+}
+
+/// An ingress that answers.
+#[derive(Debug)]
+pub struct Ingress {
+    process: Process,
+    port: u16,
+}
+
+impl Ingress {
+    /// Starts an ingress, whose files are in the folder `state`.
+    ///
+    /// # Errors
+    /// When it ends instead, with its log.
+    pub fn start(settings: Settings, state: &Path) -> Result<Self> {
+        let (port, admin) = (ports::free()?, ports::free()?);
+        let mut ports = vec![(8080, port), (9901, admin), (3000, settings.app)];
+        let module = install::filter()?;
+        let (name, config) = match settings.builder {
+            None => {
+                let file = "envoy/existing-ingress/envoy.before.yaml";
+                ("before", render(file, &ports, None)?)
+            }
+            Some(builder) => {
+                ports.push((8081, builder));
+                let file = "envoy/existing-ingress/envoy.yaml";
+                ("with", render(file, &ports, Some((MODULE, &module)))?)
+            }
+        };
+        let file = state.join(format!("ingress-{name}.yaml"));
+        fs::write(&file, config)?;
+        let log = file.with_extension("log");
+        let process = launch(settings.version, settings.workers, &file, admin, &log)?;
+        if settings.trace {
+            request(Method::POST, admin, "/logging?wasm=trace", &[])?;
+        }
+        Ok(Self { process, port })
+    }
+
+    /// Its port on loopback.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// A request for a service by its host.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub fn ask(&self, method: Method, host: &str, path: &str) -> Result<Response> {
+        request(method, self.port, path, &[("host", host)]).with_context(|| format!("{host}{path}"))
+    }
+
+    /// How many contexts of requests the filter's VM has made, when calls are logged. Each worker
+    /// has a context of the filter itself besides, which has no parent.
+    pub fn contexts(&self) -> usize {
+        let log = self.process.log();
+        let calls = log.lines().filter_map(|line| line.split_once(CONTEXT));
+        calls
+            .filter(|(_, arguments)| !arguments.contains(", 0)"))
+            .count()
+    }
+}
