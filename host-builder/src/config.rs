@@ -94,6 +94,10 @@ pub struct BuildArgs {
     /// Bucket of the S3 storage; credentials and endpoint come from the usual AWS_ variables
     #[arg(long, env = "S3_BUCKET")]
     pub s3_bucket: Option<String>,
+    /// Seconds for which packages that no new image needed stay in the Nix store; layers of them are
+    /// packed without Nix meanwhile
+    #[arg(long, env = "NIXGATE_KEEP_SECONDS", default_value_t = 604_800)]
+    pub keep_seconds: u64,
     /// Seconds that one derivation may take to build
     #[arg(long, env = "NIX_TIMEOUT", default_value_t = 3600)]
     pub nix_timeout: u64,
@@ -154,6 +158,8 @@ pub struct BuildSettings {
     pub pin: Duration,
     /// Where images are stored.
     pub storage: StorageSettings,
+    /// For how long packages that are of no use are kept in the Nix store.
+    pub keep: Duration,
     /// Seconds for one derivation.
     pub nix_timeout: u64,
     /// Settings of Nix.
@@ -284,6 +290,7 @@ impl BuildArgs {
             any_tag: self.any_tag,
             pin: Duration::from_secs(self.pin_seconds),
             storage,
+            keep: Duration::from_secs(self.keep_seconds),
             nix_timeout: self.nix_timeout,
             nix_options: NixOptions(nix_options),
             max_builds,

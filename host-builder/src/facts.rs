@@ -47,7 +47,7 @@ impl Record {
     /// order, and one of its manifests.
     pub fn new(
         image: &ImageRequest,
-        derivations: &[Derivation],
+        derivations: &[&Derivation],
         closure: &Closure,
         manifest: &[u8],
     ) -> Self {

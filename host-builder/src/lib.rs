@@ -28,12 +28,14 @@ pub mod config;
 pub mod facts;
 pub mod fingerprint;
 pub mod image;
+pub mod kept;
 pub mod layer;
 pub mod layering;
 pub mod login;
 pub mod nix;
 pub mod policy;
 pub mod publish;
+pub mod records;
 pub mod server;
 pub mod source;
 pub mod state_dir;
@@ -52,7 +54,9 @@ use tokio::net::TcpListener;
 use builder::{Coalesce, NixBuilder};
 use config::{BuildSettings, Settings, StorageSettings};
 use login::Login;
+use kept::Kept;
 use nix::{Nix, Processes};
+use records::Records;
 use server::{App, Images, Readiness};
 use source::{PinError, Source, Sources};
 use state_dir::StateDir;
@@ -122,9 +126,16 @@ impl Workshop {
         )?;
         check_nix(&*nix, sources.source()).await?;
         let token_key = state.token_key();
+        let copies = match &settings.storage {
+            StorageSettings::Filesystem(_) => None,
+            StorageSettings::S3(_) => Some(Storage::filesystem(&state.records())?),
+        };
+        let kept = Kept::open(&state.kept(), settings.keep);
         let builder = NixBuilder::new(
             Arc::clone(&nix),
             storage.clone(),
+            Records::new(storage.clone(), copies),
+            kept.context("the packages that are kept can't be read: check NIXGATE_STATE_DIR")?,
             metrics.clone(),
             state,
             settings.max_builds,

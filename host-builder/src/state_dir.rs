@@ -5,7 +5,8 @@
 //!   token-key.pem the private key of the tokens, where the settings name none
 //!   resolve.nix, attributes.nix   the expressions that Nix is asked with
 //!   staging/      layers in the making                                   emptied at start
-//!   roots/        links that keep store paths from the garbage collector  emptied at start
+//!   kept/         links that keep packages from the garbage collector
+//!   records/      copies of what storage knows of packages
 //! ```
 //!
 //! A second builder would remove what the first has in the making, so nothing is touched before
@@ -75,18 +76,22 @@ impl StateDir {
         self.path.join("staging")
     }
 
-    /// Links that keep store paths from the garbage collector while they are packed.
-    pub fn roots(&self) -> PathBuf {
-        self.path.join("roots")
+    /// Links that keep packages from the garbage collector.
+    pub fn kept(&self) -> PathBuf {
+        self.path.join("kept")
+    }
+
+    /// Copies of what storage knows of packages.
+    pub fn records(&self) -> PathBuf {
+        self.path.join("records")
     }
 
     fn prepare(&self) -> io::Result<()> {
-        for folder in [self.staging(), self.roots()] {
-            // Whatever a builder that was killed has left behind is of no use to anyone.
-            match fs::remove_dir_all(&folder) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => fs::create_dir_all(&folder)?,
-            }
+        // Whatever a builder that was killed has left behind is of no use to anyone.
+        let staging = self.staging();
+        match fs::remove_dir_all(&staging) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => fs::create_dir_all(&staging)?,
         }
         // By renaming: a Nix that outlived its builder may be reading it.
         for (name, expression) in EXPRESSIONS {
@@ -128,7 +133,7 @@ mod tests {
 
         drop(first);
         let second = StateDir::open(&path).unwrap();
-        assert!(!layer.exists() && second.roots().exists());
+        assert!(!layer.exists() && second.staging().exists());
         for (name, expression) in EXPRESSIONS {
             let written = fs::read_to_string(second.expressions().join(name));
             assert_eq!(written.unwrap(), expression);

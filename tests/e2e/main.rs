@@ -23,6 +23,7 @@ mod policy_cli;
 mod protocol;
 mod pulls;
 mod queue;
+mod records;
 mod redirects;
 mod refusals;
 mod registry;

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!   server ──► Coalesce ──► NixBuilder
-//!              one build     resolve → realise → closure → group → pack → publish
-//!              per image,
-//!              outliving
+//!              one build     packages → plan → layers → publish
+//!              per image,      │                  └── pack what nobody has packed yet
+//!              outliving       └── records, or Nix: resolve → realise → closure
 //!              its callers
 //! ```
 //!
@@ -13,7 +13,9 @@
 
 mod coalesce;
 mod failures;
+mod layers;
 mod nix_builder;
+mod packages;
 mod resolve;
 
 use futures::future::BoxFuture;
@@ -58,6 +60,21 @@ impl ImageRequest {
     /// Where its manifest is stored.
     pub fn manifest_key(&self, media_type: MediaType) -> Key {
         Key::manifest(&self.described("manifest-2").part(media_type.as_str()).hex())
+    }
+
+    /// What names one of its packages: everything that its attribute path can mean.
+    pub fn package_fingerprint(&self, name: &str) -> String {
+        Fingerprint::new("package-1")
+            .part(&self.source)
+            .part(&self.pin.revision)
+            .part(self.system.nix())
+            .part(name)
+            .hex()
+    }
+
+    /// Where the package's record is stored.
+    pub fn package_key(&self, name: &str) -> Key {
+        Key::package(&self.package_fingerprint(name))
     }
 
     fn described(&self, kind: &str) -> Fingerprint {

@@ -1,81 +1,61 @@
 //! The build itself: Nix makes the store paths, everything after is ours.
+//!
+//! ```text
+//!   packages ─┬─ all of them recorded ────────────────────► plan ──every layer there──► publish
+//!             │                                              │ one is not                  ▲
+//!             │ some are not                                 ▼                             │
+//!             └──────────────► Nix makes them ◄──no── are they kept here? ──yes──► pack ───┘
+//!                                     └──────────────────► plan ───────────────────┘
+//! ```
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::num::NonZeroUsize;
-use std::path::Path;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures::future::BoxFuture;
-use futures::stream::{StreamExt, TryStreamExt};
-use nixgate_core::distribution::{Digest, Error};
+use nixgate_core::distribution::Error;
 use nixgate_core::package_set::System;
-use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
 
-use super::resolve::resolve;
+use super::layers::Layers;
+use super::packages::Packages;
 use super::{Builder, ImageRequest, failures};
 use crate::closure::{Closure, StorePath};
 use crate::facts::Record;
-use crate::fingerprint::Fingerprint;
 use crate::image::{Architecture, Image, ImageSpec, LayerSpec};
-use crate::layer::{self, ENCODER_ID, PackError, Packed};
-use crate::layering::{self, Group, Popularity};
-use crate::nix::{Derivation, Nix, NixError};
+use crate::kept::Kept;
+use crate::layer::Tree;
+use crate::nix::{Derivation, Nix};
 use crate::publish::publish;
+use crate::records::{PackageRecord, Records};
 use crate::state_dir::StateDir;
-use crate::storage::{Key, Storage, StorageError};
-use crate::telemetry::{LayerLabels, Metrics};
-
-/// Layers of one image that are looked up in storage, or wait to be packed, at once.
-const LAYERS_AT_ONCE: usize = 16;
+use crate::storage::Storage;
+use crate::telemetry::Metrics;
 
 /// Builds images with Nix.
 pub struct NixBuilder {
-    nix: Arc<dyn Nix>,
     storage: Storage,
-    metrics: Metrics,
-    popularity: Popularity,
-    state: StateDir,
-    /// One for each image that is evaluated at the same time. Not the turns of builds, which may
-    /// take hours: that a name is wrong is found out by evaluating, and told at once.
-    evaluations: Semaphore,
-    /// One for each image that Nix builds at the same time.
-    builds: Semaphore,
-    /// One for each layer that is packed at the same time, of whichever image: as many as there
-    /// are processors.
-    packers: Semaphore,
-}
-
-/// What `builds/<key>` says of a set of store paths.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct LayerRecord {
-    diff_id: Digest,
-    digest: Digest,
-    size: u64,
+    packages: Packages,
+    layers: Layers,
+    /// Locked for as long as images are built in it.
+    _state: StateDir,
 }
 
 impl NixBuilder {
-    /// Prepares to build at most `max_builds` images at once; what is in the making lies in
-    /// `state`.
+    /// Prepares to build, with Nix making the packages of at most `max_builds` images at once; what
+    /// is in the making lies in `state`.
     pub fn new(
         nix: Arc<dyn Nix>,
         storage: Storage,
+        records: Records,
+        kept: Kept,
         metrics: Metrics,
         state: StateDir,
         max_builds: usize,
     ) -> Self {
         Self {
-            nix,
+            packages: Packages::new(nix, records, kept, max_builds),
+            layers: Layers::new(storage.clone(), metrics, state.staging()),
             storage,
-            metrics,
-            popularity: Popularity::default(),
-            state,
-            evaluations: Semaphore::new(max_builds),
-            builds: Semaphore::new(max_builds),
-            packers: Semaphore::new(
-                std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
-            ),
+            _state: state,
         }
     }
 
@@ -85,12 +65,34 @@ impl NixBuilder {
             system = image.system.nix(),
             "building"
         );
-        let roots = tempfile::tempdir_in(self.state.roots()).map_err(failures::internal)?;
-        let derivations = self.realise(image, roots.path()).await?;
-        let outputs = outputs(&derivations);
-        let closure = self.nix.closure(&outputs).await;
-        let closure = closure.map_err(failures::question)?;
-        let layers = self.layers(image, &closure, &outputs).await?;
+        let recorded = self.packages.recorded(image).await?;
+        let known: Option<Vec<PackageRecord>> = recorded.iter().cloned().collect();
+        if let Some(known) = known {
+            let closure = closure(&known)?;
+            let plan = self.layers.plan(&closure, image.max_layers).await?;
+            let held = self.packages.hold(image, &known);
+            if plan.is_complete() || held.is_some() {
+                let layers = self.layers.pack(plan).await?;
+                return self.publish(image, &known, &closure, layers).await;
+            }
+        }
+        let (packages, held) = self.packages.make(image, recorded).await?;
+        let closure = closure(&packages)?;
+        let plan = self.layers.plan(&closure, image.max_layers).await?;
+        let layers = self.layers.pack(plan).await?;
+        drop(held);
+        self.publish(image, &packages, &closure, layers).await
+    }
+
+    async fn publish(
+        &self,
+        image: &ImageRequest,
+        packages: &[PackageRecord],
+        closure: &Closure,
+        mut layers: Vec<LayerSpec>,
+    ) -> Result<(), Error> {
+        layers.push(self.layers.symlinks(outputs(packages)).await?);
+        let derivations: Vec<&Derivation> = packages.iter().map(|one| &one.derivation).collect();
         let documents = Image::new(&ImageSpec {
             architecture: match image.system {
                 System::X86_64Linux => Architecture::Amd64,
@@ -102,204 +104,16 @@ impl NixBuilder {
             annotations: labels(image),
         });
         let manifest = &documents.oci_manifest.bytes;
-        let record = Record::new(image, &derivations, &closure, manifest);
+        let record = Record::new(image, &derivations, closure, manifest);
         publish(&self.storage, image, &documents, &record)
             .await
             .map_err(failures::storage)?;
-        drop(roots);
         tracing::info!(
             packages = image.packages.join(" "),
             digest = %documents.oci_manifest.digest,
             "built"
         );
         Ok(())
-    }
-
-    /// Has Nix make the packages, and returns their derivations. What lies between two processes of
-    /// Nix the garbage collector may take, so that is done twice.
-    async fn realise(&self, image: &ImageRequest, roots: &Path) -> Result<Vec<Derivation>, Error> {
-        let derivations = self.evaluate(image).await?;
-        let realised = self.realise_once(&derivations, roots).await?;
-        let gone = |one: &Derivation| !one.path.on_disk(Path::new("/")).exists();
-        let (derivations, realised) = match realised {
-            Err(_) if derivations.iter().any(gone) => {
-                tracing::info!("the garbage collector took a derivation: evaluating again");
-                let derivations = self.evaluate(image).await?;
-                let realised = self.realise_once(&derivations, roots).await?;
-                (derivations, realised)
-            }
-            other => (derivations, other),
-        };
-        realised.map_err(failures::realisation)?;
-        Ok(derivations)
-    }
-
-    async fn evaluate(&self, image: &ImageRequest) -> Result<Vec<Derivation>, Error> {
-        let turn = self.evaluations.acquire().await;
-        let _turn = turn.map_err(failures::internal)?;
-        resolve(&*self.nix, image).await
-    }
-
-    async fn realise_once(
-        &self,
-        derivations: &[Derivation],
-        roots: &Path,
-    ) -> Result<Result<(), NixError>, Error> {
-        let _turn = self.builds.acquire().await.map_err(failures::internal)?;
-        Ok(self.nix.realise(derivations, roots).await)
-    }
-
-    /// The layers of the closure, highest rating first, and the layer of symlinks on top.
-    async fn layers(
-        &self,
-        image: &ImageRequest,
-        closure: &Closure,
-        outputs: &[StorePath],
-    ) -> Result<Vec<LayerSpec>, Error> {
-        let budget =
-            NonZeroUsize::new(image.max_layers.saturating_sub(1)).unwrap_or(NonZeroUsize::MIN);
-        let plan = layering::plan(closure, &self.popularity, budget);
-        let packed = plan
-            .layers
-            .into_iter()
-            .map(|group| self.layer(closure, group));
-        let mut layers: Vec<LayerSpec> = futures::stream::iter(packed)
-            .buffered(LAYERS_AT_ONCE)
-            .try_collect()
-            .await?;
-        layers.push(self.symlinks(outputs.to_vec()).await?);
-        Ok(layers)
-    }
-
-    /// The layer of a group of store paths: what an earlier image had, or packed now.
-    async fn layer(&self, closure: &Closure, group: Group) -> Result<LayerSpec, Error> {
-        let contents = group
-            .paths
-            .iter()
-            .map(|path| path.name().to_owned())
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .collect();
-        let key = Key::build(&layer_fingerprint(closure, &group));
-        let record = match self.known_layer(&key).await.map_err(failures::storage)? {
-            Some(record) => {
-                self.count_layer("reused");
-                record
-            }
-            None => {
-                let paths = group.paths;
-                let packed = self
-                    .pack(move |file| layer::pack_store_paths(Path::new("/"), &paths, file))
-                    .await?;
-                let record = LayerRecord::from(packed);
-                let json = serde_json::to_vec(&record).map_err(failures::internal)?;
-                self.keep(&key, &record, json.into())
-                    .await
-                    .map_err(failures::storage)?;
-                record
-            }
-        };
-        Ok(record.spec(contents))
-    }
-
-    /// A layer's record, if its blob is really there.
-    async fn known_layer(&self, key: &Key) -> Result<Option<LayerRecord>, StorageError> {
-        let Some(json) = self.storage.get(key).await? else {
-            return Ok(None);
-        };
-        let Ok(record) = serde_json::from_slice::<LayerRecord>(&json) else {
-            return Ok(None);
-        };
-        let size = self.storage.size(&Key::blob(&record.digest)).await?;
-        Ok((size == Some(record.size)).then_some(record))
-    }
-
-    /// Keeps a layer's record. Packing is deterministic, so another record of the same paths is a
-    /// defect worth a report; one that can't be read is replaced.
-    async fn keep(&self, key: &Key, packed: &LayerRecord, json: Bytes) -> Result<(), StorageError> {
-        if self.storage.put_if_absent(key, json.clone()).await? {
-            return Ok(());
-        }
-        let earlier = self.storage.get(key).await?;
-        let earlier = earlier.and_then(|json| serde_json::from_slice::<LayerRecord>(&json).ok());
-        match earlier {
-            Some(earlier) if earlier == *packed => {}
-            Some(_) => tracing::error!(
-                ?key,
-                digest = %packed.digest,
-                "the same store paths were packed differently before: report this"
-            ),
-            None => self.storage.put(key, json).await?,
-        }
-        Ok(())
-    }
-
-    async fn symlinks(&self, outputs: Vec<StorePath>) -> Result<LayerSpec, Error> {
-        let merged = tokio::task::spawn_blocking(move || {
-            let trees = outputs
-                .into_iter()
-                .map(|path| Ok((layer::read_tree(&path.on_disk(Path::new("/")))?, path)))
-                .collect::<Result<Vec<_>, PackError>>()?;
-            Ok::<_, PackError>(layer::merge(trees.iter().map(|(tree, path)| (path, tree))))
-        });
-        let merged = merged
-            .await
-            .map_err(failures::internal)?
-            .map_err(failures::internal)?;
-        for collision in &merged.collisions {
-            tracing::debug!("{collision}");
-        }
-        if !merged.collisions.is_empty() {
-            let count = merged.collisions.len();
-            tracing::info!(
-                count,
-                "files of the same name: the first package has its way"
-            );
-        }
-        for path in &merged.without_directory {
-            tracing::warn!(%path, "a package that is a single file: it is in the store alone");
-        }
-        let packed = self
-            .pack(move |file| layer::pack_root(&merged.root, file))
-            .await?;
-        Ok(LayerRecord::from(packed).spec(vec!["symlinks".to_owned()]))
-    }
-
-    /// Packs into a file, then uploads it. The turn is for both, which bounds the files and the
-    /// memory of uploads as well.
-    async fn pack(
-        &self,
-        pack: impl FnOnce(&mut std::io::BufWriter<std::fs::File>) -> Result<Packed, PackError>
-        + Send
-        + 'static,
-    ) -> Result<Packed, Error> {
-        let _turn = self.packers.acquire().await.map_err(failures::internal)?;
-        let staging = self.state.staging();
-        let (file, packed) = tokio::task::spawn_blocking(move || {
-            let file = tempfile::NamedTempFile::new_in(staging).map_err(PackError::Write)?;
-            let mut writer = std::io::BufWriter::new(file.reopen().map_err(PackError::Write)?);
-            let packed = pack(&mut writer)?;
-            writer
-                .into_inner()
-                .map_err(|error| PackError::Write(error.into_error()))?;
-            Ok::<_, PackError>((file, packed))
-        })
-        .await
-        .map_err(failures::internal)?
-        .map_err(failures::internal)?;
-        self.storage
-            .upload(&packed.digest, file.path())
-            .await
-            .map_err(failures::storage)?;
-        self.count_layer("packed");
-        Ok(packed)
-    }
-
-    fn count_layer(&self, outcome: &'static str) {
-        self.metrics
-            .layers
-            .get_or_create(&LayerLabels { outcome })
-            .inc();
     }
 }
 
@@ -316,66 +130,30 @@ impl Builder for NixBuilder {
     }
 }
 
-impl LayerRecord {
-    fn spec(self, contents: Vec<String>) -> LayerSpec {
-        let Self {
-            diff_id,
-            digest,
-            size,
-        } = self;
-        LayerSpec {
-            diff_id,
-            digest,
-            size,
-            contents,
-        }
+/// The closure of an image: that of its packages together. Of two contents of one store path, which
+/// is not built alike everywhere, the first is meant.
+fn closure(packages: &[PackageRecord]) -> Result<Closure, Error> {
+    let mut paths = BTreeMap::new();
+    for (path, info) in packages.iter().flat_map(|one| &one.paths) {
+        paths.entry(path.clone()).or_insert_with(|| info.clone());
     }
+    let roots = packages.iter().flat_map(PackageRecord::outputs).cloned();
+    Closure::new(roots, paths).map_err(failures::internal)
 }
 
-impl From<Packed> for LayerRecord {
-    fn from(packed: Packed) -> Self {
-        let Packed {
-            diff_id,
-            digest,
-            size,
-            ..
-        } = packed;
-        Self {
-            diff_id,
-            digest,
-            size,
-        }
-    }
-}
-
-fn layer_fingerprint(closure: &Closure, group: &Group) -> String {
-    let hashes = group.paths.iter().map(|path| {
-        closure
-            .paths()
-            .get(path)
-            .map_or("", |info| info.nar_hash.as_str())
-    });
-    Fingerprint::new("layer-1")
-        .part(ENCODER_ID)
-        .list(group.paths.iter().map(StorePath::base_name))
-        .list(hashes)
-        .hex()
-}
-
-/// The store paths of the image's packages, in the order of the attribute paths, which decides
-/// between files of the same name. Two names may mean one package.
-fn outputs(derivations: &[Derivation]) -> Vec<StorePath> {
+/// The store paths of the image's packages and what is in them, in the order of the attribute
+/// paths, which decides between files of the same name. Two names may mean one package.
+fn outputs(packages: &[PackageRecord]) -> Vec<(StorePath, Tree)> {
     let mut seen = BTreeSet::new();
-    derivations
-        .iter()
-        .flat_map(|derivation| &derivation.outputs)
-        .filter(|output| seen.insert(&output.path))
-        .map(|output| output.path.clone())
+    let outputs = packages.iter().flat_map(|one| one.outputs().zip(&one.trees));
+    outputs
+        .filter(|(path, _)| seen.insert(*path))
+        .map(|(path, tree)| (path.clone(), tree.clone()))
         .collect()
 }
 
 /// What a container runs: the shell, or the program of the one package that was asked for.
-fn command(image: &ImageRequest, derivations: &[Derivation]) -> Vec<String> {
+fn command(image: &ImageRequest, derivations: &[&Derivation]) -> Vec<String> {
     if image.shell {
         return vec!["bash".to_owned()];
     }

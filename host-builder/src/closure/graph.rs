@@ -90,6 +90,11 @@ impl Closure {
         Ok(Closure { roots, paths })
     }
 
+    /// What is known of all paths.
+    pub fn into_paths(self) -> BTreeMap<StorePath, PathInfo> {
+        self.paths
+    }
+
     /// The packages that were asked for.
     pub fn roots(&self) -> &BTreeSet<StorePath> {
         &self.roots

@@ -68,10 +68,10 @@ fn a_record_says_what_packages_are_called_and_all_that_the_image_has() {
     let record = Record::new(
         &request(&["cacert", "git", "gitalias", "haskellpackages.hoogle"]),
         &[
-            package("CACert", &[], false),
-            package("git", &["gpl2", "GPL-2.0-only"], false),
-            package("git", &["gpl2"], true),
-            package("hoogle", &["unfree"], false),
+            &package("CACert", &[], false),
+            &package("git", &["gpl2", "GPL-2.0-only"], false),
+            &package("git", &["gpl2"], true),
+            &package("hoogle", &["unfree"], false),
         ],
         &closure(&["git-2", "glibc-2.40", "glibc-2.40"]),
         &documents(b"layer").oci_manifest.bytes,
@@ -94,7 +94,7 @@ fn a_record_says_what_packages_are_called_and_all_that_the_image_has() {
 fn an_image_with_nothing_to_say_matches_no_rule() {
     let record = Record::new(
         &request(&["git"]),
-        &[package("git", &[], false)],
+        &[&package("git", &[], false)],
         &closure(&[]),
         b"",
     );
@@ -123,7 +123,7 @@ async fn a_record_is_read_as_it_was_written_and_a_damaged_one_is_none() {
     let key = Key::record("name", "image");
     let record = Record::new(
         &request(&["git"]),
-        &[package("vcs", &["ü"], true)],
+        &[&package("vcs", &["ü"], true)],
         &closure(&["git-2"]),
         &documents(b"layer").oci_manifest.bytes,
     );

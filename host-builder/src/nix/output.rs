@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::hash::sha256_hex;
@@ -40,7 +40,7 @@ impl fmt::Display for Version {
 }
 
 /// One output of a derivation.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Output {
     /// `out`, `bin`, `doc` …
     pub name: String,
@@ -49,7 +49,7 @@ pub struct Output {
 }
 
 /// A derivation that was found for a name, and the outputs that an image takes of it.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Derivation {
     /// The `.drv` file.

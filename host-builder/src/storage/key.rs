@@ -20,6 +20,11 @@ impl Key {
         Self(ObjectPath::from(format!("builds/{fingerprint}")))
     }
 
+    /// What is known of a package.
+    pub fn package(fingerprint: &str) -> Self {
+        Self(ObjectPath::from(format!("packages/{fingerprint}")))
+    }
+
     /// The manifest of an image.
     pub fn manifest(fingerprint: &str) -> Self {
         Self(ObjectPath::from(format!("manifests/{fingerprint}")))

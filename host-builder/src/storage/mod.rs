@@ -1,8 +1,9 @@
-//! Where images are kept: any object store, behind four kinds of keys.
+//! Where images are kept: any object store, behind a few kinds of keys.
 //!
 //! ```text
 //!   layers/<sha256>             a blob: a layer or an image config. Whole or not there at all
 //!   builds/<key>                of a set of store paths: the blob that they were packed into
+//!   packages/<key>              what is known of a package
 //!   manifests/<key>             of an image and a media type: its manifest
 //!   links/<name>/<sha256>       a manifest under the name of its image: a digest opens nothing
 //!                               under any other name

@@ -1,0 +1,94 @@
+//! Records survive storage, and what is not whole is none.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+
+use super::*;
+use crate::layer::Directory;
+
+fn record() -> PackageRecord {
+    let derivation = Derivation::example("git");
+    let file = |executable| Tree::File {
+        executable,
+        size: 3,
+    };
+    let names = vec![
+        (OsString::from("bin"), Tree::Directory([("git".into(), file(true))].into())),
+        (OsString::from_vec(vec![b'a', 0xff, 0xc3]), file(false)),
+        ("läden".into(), Tree::Symlink("bin/git".into())),
+    ];
+    let info = PathInfo {
+        nar_hash: "00".to_owned(),
+        nar_size: 1,
+        references: [].into(),
+    };
+    let outputs = derivation.outputs.iter();
+    PackageRecord {
+        paths: outputs.map(|output| (output.path.clone(), info.clone())).collect(),
+        trees: vec![Tree::Directory(Directory::from_iter(names)); derivation.outputs.len()],
+        derivation,
+    }
+}
+
+#[test]
+fn a_record_is_read_as_it_was_written() {
+    let encoded = record().encode().unwrap();
+    assert_eq!(PackageRecord::decode(&encoded), Some(record()));
+}
+
+#[test]
+fn what_is_not_whole_is_no_record() {
+    let changes: [fn(&mut PackageRecord); 4] = [
+        |record| record.paths.clear(),
+        |record| record.trees.clear(),
+        |record| {
+            let up = Directory::from([("..".into(), Tree::Symlink("/".into()))]);
+            record.trees = vec![Tree::Directory(up)];
+        },
+        |record| {
+            let deep = Directory::from([("a/b".into(), Tree::Symlink("/".into()))]);
+            record.trees = vec![Tree::Directory(deep)];
+        },
+    ];
+    for (index, change) in changes.into_iter().enumerate() {
+        let mut damaged = record();
+        change(&mut damaged);
+        let encoded = damaged.encode().unwrap();
+        assert_eq!(PackageRecord::decode(&encoded), None, "change {index}");
+    }
+    let encoded = record().encode().unwrap();
+    assert_eq!(PackageRecord::decode(&encoded[..encoded.len() / 2]), None);
+}
+
+#[tokio::test]
+async fn the_first_record_stays_and_a_damaged_one_is_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = Storage::filesystem(folder.path()).unwrap();
+    let records = Records::new(storage.clone(), None);
+    let key = Key::package("k");
+    assert_eq!(records.get(&key).await.unwrap(), None);
+    storage.put(&key, "half".into()).await.unwrap();
+    assert_eq!(records.get(&key).await.unwrap(), None);
+    assert_eq!(records.keep(&key, &record()).await.unwrap(), record());
+
+    let mut other = record();
+    other.derivation.version = "2".to_owned();
+    assert_eq!(records.keep(&key, &other).await.unwrap(), record());
+    assert_eq!(records.get(&key).await.unwrap(), Some(record()));
+}
+
+#[tokio::test]
+async fn copies_are_read_first_and_can_be_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| Storage::filesystem(&folder.path().join(name)).unwrap();
+    let records = Records::new(at("shared"), Some(at("copies")));
+    let key = Key::package("k");
+    records.keep(&key, &record()).await.unwrap();
+    let elsewhere = Records::new(at("shared"), Some(at("others")));
+    assert_eq!(elsewhere.get(&key).await.unwrap(), Some(record()));
+    // What was read once is here.
+    std::fs::remove_dir_all(folder.path().join("shared/packages")).unwrap();
+    assert_eq!(elsewhere.get(&key).await.unwrap(), Some(record()));
+    std::fs::remove_dir_all(folder.path().join("others/packages")).unwrap();
+    assert_eq!(elsewhere.get(&key).await.unwrap(), None);
+}

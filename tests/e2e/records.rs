@@ -1,0 +1,245 @@
+//! What is known of packages is enough for new images of them: Nix is asked once for each package.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use http::{Method, StatusCode};
+use nixgate_tests::live::builder::{self, Builder, TOKEN};
+use nixgate_tests::live::http::request;
+use nixgate_tests::live::install;
+use nixgate_tests::live::process::run;
+use nixgate_tests::live::s3::S3;
+use nixgate_tests::live::scratch;
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Four packages, two of which need `lib`. An image of both has it in a layer of its own, an image of
+/// one has it in that one's. Their names have that of the folder in them, so that no
+/// other test has built them.
+struct Scene {
+    folder: TempDir,
+    salt: String,
+}
+
+impl Scene {
+    fn set() -> Result<Self> {
+        let folder = scratch::folder("records-")?;
+        let salt = folder.path().file_name().context("a name")?;
+        let salt = salt.to_string_lossy().replace('.', "-");
+        let set = folder.path().join("set");
+        fs::create_dir(&set)?;
+        fs::write(
+            set.join("default.nix"),
+            format!(
+                r#"{{ system ? builtins.currentSystem }}:
+let
+  package = name: needs: derivation {{
+    name = "{salt}-${{name}}-1";
+    pname = name;
+    system = builtins.currentSystem;
+    builder = "/bin/sh";
+    PATH = "/usr/bin:/bin";
+    args = [ "-c" "mkdir -p $out/bin; echo ${{toString needs}} > $out/bin/${{name}}" ];
+  }};
+  lib = package "lib" [ ];
+in
+{{
+  a = package "a" [ lib ];
+  b = package "b" [ lib ];
+  c = package "c" [ ];
+  d = package "d" [ ];
+  cacert = package "cacert" [ ];
+  iana-etc = package "iana-etc" [ ];
+}}
+"#
+            ),
+        )?;
+        Ok(Self { folder, salt })
+    }
+
+    /// A builder with a state of its own; storage is everybody's.
+    fn builder(&self, name: &str) -> Result<builder::Settings> {
+        let state = self.folder.path().join(name);
+        fs::create_dir_all(&state)?;
+        let settings = builder::Settings {
+            package_set: self.folder.path().join("set"),
+            state,
+            environment: Vec::new(),
+        };
+        Ok(settings.with("STORAGE_PATH", self.folder.path().join("storage")))
+    }
+
+    /// Takes the packages from the store, as the garbage collector does when nobody keeps them.
+    fn collect(&self) -> Result<()> {
+        let ours = self.packages()?;
+        ensure!(!ours.is_empty(), "there is nothing to collect");
+        run(install::nix("nix-store")?.arg("--delete").args(&ours))?;
+        assert_eq!(self.packages()?, [""; 0].map(PathBuf::from));
+        Ok(())
+    }
+
+    fn packages(&self) -> Result<Vec<PathBuf>> {
+        let paths = fs::read_dir("/nix/store")?.map(|entry| entry.map(|entry| entry.path()));
+        let paths = paths.collect::<Result<Vec<_>, _>>()?;
+        let ours = |path: &PathBuf| {
+            let name = path.to_string_lossy();
+            name.contains(&self.salt) && !name.ends_with(".drv")
+        };
+        Ok(paths.into_iter().filter(ours).collect())
+    }
+}
+
+/// The digests of an image's layers. The last is that of the symlinks.
+fn layers(builder: &Builder, packages: &str) -> Result<Vec<String>> {
+    let path = format!("/v2/{packages}/manifests/latest");
+    let headers = [(nixgate_core::wire::TOKEN, TOKEN), ("prefer", "wait=120")];
+    let answer = request(Method::GET, builder.port(), &path, &headers)?;
+    ensure!(
+        answer.status == StatusCode::OK,
+        "{packages}: {} {}",
+        answer.status,
+        answer.text()
+    );
+    let manifest: Value = serde_json::from_slice(&answer.body)?;
+    let layers = manifest["layers"].as_array().context("layers")?;
+    let digests = layers.iter().map(|layer| layer["digest"].as_str());
+    let digests = digests.map(|digest| digest.map(str::to_owned));
+    digests.collect::<Option<_>>().context("digests")
+}
+
+/// The same, and how many Nix processes it took.
+fn processes_for(builder: &Builder, packages: &str) -> Result<(Vec<String>, u64)> {
+    let before = builder.nix_processes()?;
+    let layers = layers(builder, packages)?;
+    Ok((layers, builder.nix_processes()? - before))
+}
+
+#[test]
+fn packages_that_were_never_together_need_no_nix() -> Result<()> {
+    let scene = Scene::set()?;
+    let builder = Builder::start(&scene.builder("one")?)?;
+    let (both, processes) = processes_for(&builder, "a/b")?;
+    assert!(processes > 0, "it was never asked for");
+    let c = layers(&builder, "c")?;
+    let (all, processes) = processes_for(&builder, "a/b/c")?;
+    assert_eq!(processes, 0);
+    let (_, known) = all.split_last().context("layers")?;
+    for layer in known {
+        assert!(both.contains(layer) || c.contains(layer), "{layer} is new");
+    }
+
+    // What is not known is all that Nix is asked for.
+    let (_, processes) = processes_for(&builder, "a/b/d")?;
+    assert!(processes > 0);
+    assert_eq!(processes_for(&builder, "c/d")?.1, 0);
+    Ok(())
+}
+
+#[test]
+fn new_layers_are_packed_without_nix_and_after_a_restart() -> Result<()> {
+    let scene = Scene::set()?;
+    // All store paths of an image are one layer, which no other image has.
+    let settings = scene.builder("one")?.with("NIXGATE_MAX_LAYERS", "2");
+    let builder = Builder::start(&settings)?;
+    let a = layers(&builder, "a")?;
+    layers(&builder, "b/c")?;
+    let (both, processes) = processes_for(&builder, "a/b")?;
+    assert_eq!(processes, 0);
+    assert_ne!(a.first(), both.first());
+
+    drop(builder);
+    let builder = Builder::start(&settings)?;
+    assert_eq!(processes_for(&builder, "a/c")?.1, PINNING);
+    assert_eq!(processes_for(&builder, "a/b/c")?.1, 0);
+    Ok(())
+}
+
+/// Processes that it takes to copy a folder into the store, at most once in five minutes.
+const PINNING: u64 = 2;
+
+#[test]
+fn another_builder_whose_store_is_empty_needs_no_nix_for_known_layers() -> Result<()> {
+    for s3 in [false, true] {
+        let scene = Scene::set()?;
+        let objects = scene.folder.path().join("objects");
+        let s3 = s3.then(|| S3::start(&objects)).transpose()?;
+        let start = |name: &str| -> Result<Builder> {
+            let settings = scene.builder(name)?;
+            let settings = match &s3 {
+                Some(s3) => s3.settings(settings),
+                None => settings,
+            };
+            Builder::start(&settings)
+        };
+        let first = start("first")?;
+        for image in ["a/b", "c", "d"] {
+            layers(&first, image)?;
+        }
+        drop(first);
+        fs::remove_dir_all(scene.folder.path().join("first"))?;
+        scene.collect()?;
+
+        let second = start("second")?;
+        assert_eq!(processes_for(&second, "a/b/c")?.1, PINNING);
+        assert_eq!(processes_for(&second, "c/d")?.1, 0);
+        assert_eq!(scene.packages()?.len(), 0, "nothing was built again");
+    }
+    Ok(())
+}
+
+#[test]
+fn store_paths_that_have_gone_are_made_again() -> Result<()> {
+    let scene = Scene::set()?;
+    let settings = scene.builder("one")?.with("NIXGATE_MAX_LAYERS", "2");
+    let builder = Builder::start(&settings)?;
+    layers(&builder, "a")?;
+    layers(&builder, "b")?;
+    // Somebody made room on the disk.
+    let kept = settings.state.join("builder/kept");
+    let batches = || -> Result<Vec<PathBuf>> {
+        let entries = fs::read_dir(&kept)?.map(|entry| entry.map(|entry| entry.path()));
+        Ok(entries.collect::<Result<_, _>>()?)
+    };
+    for batch in batches()? {
+        fs::remove_dir_all(batch)?;
+    }
+    scene.collect()?;
+    let (_, processes) = processes_for(&builder, "a/b")?;
+    assert!(processes > 0);
+    assert!(!scene.packages()?.is_empty());
+    Ok(())
+}
+
+#[test]
+fn a_builder_that_keeps_nothing_leaves_the_store_to_the_collector() -> Result<()> {
+    let scene = Scene::set()?;
+    let settings = scene.builder("one")?.with("NIXGATE_KEEP_SECONDS", "0");
+    let builder = Builder::start(&settings)?;
+    layers(&builder, "a")?;
+    drop(builder);
+    // What was of use in the last build is let go of before the next, or at the start.
+    let builder = Builder::start(&settings)?;
+    assert_eq!(fs::read_dir(settings.state.join("builder/kept"))?.count(), 0);
+    scene.collect()?;
+    layers(&builder, "a/b")?;
+    Ok(())
+}
+
+#[test]
+fn damaged_records_are_made_again() -> Result<()> {
+    let scene = Scene::set()?;
+    let builder = Builder::start(&scene.builder("one")?)?;
+    layers(&builder, "a")?;
+    layers(&builder, "b")?;
+    let records = scene.folder.path().join("storage/packages");
+    for record in fs::read_dir(&records)? {
+        let record = record?.path();
+        let content = fs::read(&record)?;
+        fs::write(&record, &content[..content.len() / 2])?;
+    }
+    let (_, processes) = processes_for(&builder, "a/b")?;
+    assert!(processes > 0);
+    assert_eq!(processes_for(&builder, "a/b/cacert")?.1, 0);
+    Ok(())
+}
