@@ -30,7 +30,11 @@ pub struct Kept {
 
 /// A folder of links that were made by one call of Nix.
 #[derive(Debug)]
-struct Batch(PathBuf);
+struct Batch {
+    path: PathBuf,
+    /// Of a batch that keeps no package: it goes when nobody holds it any more.
+    _temporary: Option<TempDir>,
+}
 
 /// Packages that stay in the store until this is dropped.
 #[derive(Clone, Debug, Default)]
@@ -46,9 +50,11 @@ impl Kept {
         fs::create_dir_all(folder)?;
         let mut packages = BTreeMap::new();
         for entry in fs::read_dir(folder)? {
-            let path = entry?.path();
-            let batch = Arc::new(Batch(path));
-            for entry in fs::read_dir(&batch.0)? {
+            let batch = Arc::new(Batch {
+                path: entry?.path(),
+                _temporary: None,
+            });
+            for entry in fs::read_dir(&batch.path)? {
                 let entry = entry?;
                 if entry.file_type()?.is_file() {
                     let package = entry.file_name().to_string_lossy().into_owned();
@@ -56,7 +62,7 @@ impl Kept {
                 }
             }
             if Arc::strong_count(&batch) == 1 {
-                fs::remove_dir_all(&batch.0)?;
+                fs::remove_dir_all(&batch.path)?;
             }
         }
         let kept = Self {
@@ -85,10 +91,20 @@ impl Kept {
         for package in packages {
             File::create_new(batch.path().join(package))?;
         }
-        let batch = Arc::new(Batch(batch.keep()));
+        let (path, temporary) = match packages {
+            [] => (batch.path().to_owned(), Some(batch)),
+            _ => (batch.keep(), None),
+        };
+        let batch = Arc::new(Batch {
+            path,
+            _temporary: temporary,
+        });
         let mut known = self.packages();
         for package in packages {
-            known.insert(package.clone(), Arc::clone(&batch));
+            let earlier = known.insert(package.clone(), Arc::clone(&batch));
+            if let Some(earlier) = earlier.and_then(Arc::into_inner) {
+                remove(&earlier.path);
+            }
         }
         Ok(Held(vec![batch]))
     }
@@ -97,7 +113,8 @@ impl Kept {
     pub fn hold(&self, package: &str) -> Option<Held> {
         let batch = Arc::clone(self.packages().get(package)?);
         // Whoever cleaned up by hand has let go of it.
-        let used = File::open(&batch.0).and_then(|folder| folder.set_modified(SystemTime::now()));
+        let used =
+            File::open(&batch.path).and_then(|folder| folder.set_modified(SystemTime::now()));
         used.is_ok().then(|| Held(vec![batch]))
     }
 
@@ -106,17 +123,18 @@ impl Kept {
         let mut packages = self.packages();
         let mut held: BTreeMap<PathBuf, usize> = BTreeMap::new();
         for batch in packages.values() {
-            *held.entry(batch.0.clone()).or_default() += 1;
+            *held.entry(batch.path.clone()).or_default() += 1;
         }
         packages.retain(|_, batch| {
-            let is_used = Arc::strong_count(batch) > held.get(&batch.0).copied().unwrap_or(0);
-            is_used || !self.is_over(&batch.0)
+            let is_used = Arc::strong_count(batch) > held.get(&batch.path).copied().unwrap_or(0);
+            is_used || !self.is_over(&batch.path)
         });
-        let still: Vec<&Path> = packages.values().map(|batch| batch.0.as_path()).collect();
+        let still: Vec<&Path> = packages
+            .values()
+            .map(|batch| batch.path.as_path())
+            .collect();
         for path in held.keys().filter(|path| !still.contains(&path.as_path())) {
-            if let Err(error) = fs::remove_dir_all(path) {
-                tracing::warn!(path = %path.display(), "can't let go of store paths: {error}");
-            }
+            remove(path);
         }
     }
 
@@ -131,6 +149,12 @@ impl Kept {
 
     fn packages(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Batch>>> {
         self.packages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn remove(batch: &Path) {
+    if let Err(error) = fs::remove_dir_all(batch) {
+        tracing::warn!(path = %batch.display(), "can't let go of store paths: {error}");
     }
 }
 
@@ -190,11 +214,26 @@ mod tests {
     }
 
     #[test]
+    fn what_nobody_asks_for_any_more_is_gone_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let kept = Kept::open(folder.path(), WEEK).unwrap();
+        let nameless = batch(&kept, &[]);
+        assert_eq!(folders(folder.path()), 1);
+        drop(nameless);
+        assert_eq!(folders(folder.path()), 0);
+        batch(&kept, &["git", "htop"]);
+        batch(&kept, &["git"]);
+        assert_eq!(folders(folder.path()), 2);
+        batch(&kept, &["htop"]);
+        assert_eq!(folders(folder.path()), 2);
+    }
+
+    #[test]
     fn what_was_removed_by_hand_is_not_held() {
         let folder = tempfile::tempdir().unwrap();
         let kept = Kept::open(folder.path(), WEEK).unwrap();
         let git = batch(&kept, &["git"]);
-        fs::remove_dir_all(&git.0[0].0).unwrap();
+        fs::remove_dir_all(&git.0[0].path).unwrap();
         assert!(kept.hold("git").is_none());
     }
 }

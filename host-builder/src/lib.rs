@@ -53,8 +53,8 @@ use tokio::net::TcpListener;
 
 use builder::{Coalesce, NixBuilder};
 use config::{BuildSettings, Settings, StorageSettings};
-use login::Login;
 use kept::Kept;
+use login::Login;
 use nix::{Nix, Processes};
 use records::Records;
 use server::{App, Images, Readiness};

@@ -220,7 +220,10 @@ fn a_builder_that_keeps_nothing_leaves_the_store_to_the_collector() -> Result<()
     drop(builder);
     // What was of use in the last build is let go of before the next, or at the start.
     let builder = Builder::start(&settings)?;
-    assert_eq!(fs::read_dir(settings.state.join("builder/kept"))?.count(), 0);
+    assert_eq!(
+        fs::read_dir(settings.state.join("builder/kept"))?.count(),
+        0
+    );
     scene.collect()?;
     layers(&builder, "a/b")?;
     Ok(())

@@ -154,10 +154,7 @@ impl Layers {
 
     /// The layer of symlinks on top: what is in each of the image's store paths, laid over each
     /// other in their order.
-    pub(super) async fn symlinks(
-        &self,
-        trees: Vec<(StorePath, Tree)>,
-    ) -> Result<LayerSpec, Error> {
+    pub(super) async fn symlinks(&self, trees: Vec<(StorePath, Tree)>) -> Result<LayerSpec, Error> {
         let merged = tokio::task::spawn_blocking(move || {
             layer::merge(trees.iter().map(|(path, tree)| (path, tree)))
         });

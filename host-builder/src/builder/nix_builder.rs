@@ -145,7 +145,9 @@ fn closure(packages: &[PackageRecord]) -> Result<Closure, Error> {
 /// paths, which decides between files of the same name. Two names may mean one package.
 fn outputs(packages: &[PackageRecord]) -> Vec<(StorePath, Tree)> {
     let mut seen = BTreeSet::new();
-    let outputs = packages.iter().flat_map(|one| one.outputs().zip(&one.trees));
+    let outputs = packages
+        .iter()
+        .flat_map(|one| one.outputs().zip(&one.trees));
     outputs
         .filter(|(path, _)| seen.insert(*path))
         .map(|(path, tree)| (path.clone(), tree.clone()))

@@ -13,7 +13,10 @@ fn record() -> PackageRecord {
         size: 3,
     };
     let names = vec![
-        (OsString::from("bin"), Tree::Directory([("git".into(), file(true))].into())),
+        (
+            OsString::from("bin"),
+            Tree::Directory([("git".into(), file(true))].into()),
+        ),
         (OsString::from_vec(vec![b'a', 0xff, 0xc3]), file(false)),
         ("läden".into(), Tree::Symlink("bin/git".into())),
     ];
@@ -24,7 +27,9 @@ fn record() -> PackageRecord {
     };
     let outputs = derivation.outputs.iter();
     PackageRecord {
-        paths: outputs.map(|output| (output.path.clone(), info.clone())).collect(),
+        paths: outputs
+            .map(|output| (output.path.clone(), info.clone()))
+            .collect(),
         trees: vec![Tree::Directory(Directory::from_iter(names)); derivation.outputs.len()],
         derivation,
     }

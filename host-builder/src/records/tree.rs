@@ -37,7 +37,11 @@ impl From<&Tree> for Stored {
         match tree {
             Tree::Directory(entries) => {
                 let entries = entries.iter();
-                Self::Directory(entries.map(|(name, tree)| (text(name), tree.into())).collect())
+                Self::Directory(
+                    entries
+                        .map(|(name, tree)| (text(name), tree.into()))
+                        .collect(),
+                )
             }
             Tree::File { executable, size } => match executable {
                 true => Self::Executable(*size),
@@ -71,7 +75,10 @@ fn text(name: &OsStr) -> String {
 }
 
 fn bytes(text: &str) -> Result<OsString, Damaged> {
-    let bytes = text.chars().map(u8::try_from).collect::<Result<Vec<u8>, _>>();
+    let bytes = text
+        .chars()
+        .map(u8::try_from)
+        .collect::<Result<Vec<u8>, _>>();
     bytes.map(OsString::from_vec).map_err(|_| Damaged)
 }
 

@@ -74,7 +74,12 @@ fn measure(what: &str, goal: &str, builder: &Builder, images: &[String]) -> Resu
         times.push(start.elapsed());
     }
     times.sort();
-    let at = |percent: usize| times.get(times.len() * percent / 100).copied().unwrap_or_default();
+    let at = |percent: usize| {
+        times
+            .get(times.len() * percent / 100)
+            .copied()
+            .unwrap_or_default()
+    };
     let show = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1e3);
     let processes = builder.nix_processes()? - before;
     println!(

@@ -2,13 +2,14 @@
 
 use nixgate_core::distribution::ErrorKind;
 
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::nix::{NixError, Resolution};
 use crate::nix::fake::FakeNix;
+use crate::nix::{NixError, Resolution};
 use crate::source::Pin;
 
 fn image(packages: &[&str]) -> ImageRequest {
