@@ -1,6 +1,7 @@
 //! Behind a login: Envoy with TLS and `jwt_authn`, the builder that gives out the tokens, and clients
 //! that know nothing but user and password.
 
+mod audit;
 mod clients;
 mod company;
 mod endpoint;
