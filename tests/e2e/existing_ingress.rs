@@ -168,7 +168,7 @@ fn a_line_of_json_says_what_became_of_each_request_to_the_registry() -> Result<(
     };
     let ingress = Ingress::start(settings, folder.path())?;
     ingress.ask(Method::GET, "other.corp", "/status")?;
-    ingress.ask(Method::GET, "registry.corp:80", "/v2/git/manifests/latest")?;
+    ingress.ask(Method::GET, "Registry.CORP:80", "/v2/git/manifests/latest")?;
     let line = poll::until("the line is in the log", || {
         let lines = ingress.log();
         let mut lines = lines.lines().filter_map(|line| line.parse::<Value>().ok());

@@ -153,6 +153,69 @@ fn groups_reach_the_policy() -> Result<()> {
     Ok(())
 }
 
+/// What a list of texts looks like when Envoy hands it to the filter.
+fn encoded(items: &[&str]) -> String {
+    let number = |number: usize| (number as u32).to_le_bytes().map(char::from);
+    let mut text: String = number(items.len()).into_iter().collect();
+    for item in items {
+        text.extend([number(item.len()), number(0)].concat());
+    }
+    for item in items {
+        text.push_str(item);
+        text.push_str("\0\0");
+    }
+    text
+}
+
+#[test]
+fn claims_of_another_kind_are_nobodys_groups() -> Result<()> {
+    for version in ENVOY_VERSIONS {
+        let settings = Settings {
+            version,
+            ..Settings::default()
+        };
+        let gateway = Gateway::start(&settings)?;
+        let builder = Issuer::with_key(&gateway.token_key(), None)?;
+        let ask = |groups: &Value| {
+            let token = builder.sign(&builders(&json!({"groups": groups})))?;
+            gateway.manifest("sqlite", &token)
+        };
+        let good = ask(&json!(["staff", "data-team"]))?;
+        assert_eq!(good.status, StatusCode::OK, "{}", good.text());
+        for groups in [
+            json!("data-team"),
+            json!(encoded(&["data-team"])),
+            json!(encoded(&["data-team", "staff"])),
+            json!([encoded(&["data-team"])]),
+            json!({"data-team": "data-team"}),
+            json!({"data-team": ""}),
+            json!({"data-team": null}),
+            json!({"0": "data-team"}),
+            json!({"0": "data-team", "data-team": ""}),
+            // With empty values, a map reaches the filter as a list of its keys does.
+            json!({"": "", "0": "", "data-team": ""}),
+            json!({"": "", "0": "", "1": "", "data-team": ""}),
+            json!({"": "", "data-team": ""}),
+            json!([["data-team"]]),
+            json!([{"data-team": ""}]),
+            json!([7, "data-team"]),
+            json!(7),
+            json!(true),
+            json!([]),
+            json!({}),
+            json!(null),
+        ] {
+            let answer = ask(&groups)?;
+            assert!(
+                answer.status.is_client_error(),
+                "{groups}: {}",
+                answer.text()
+            );
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn blobs_and_their_ranges_are_behind_the_login() -> Result<()> {
     let gateway = shared();
