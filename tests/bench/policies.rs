@@ -32,7 +32,10 @@ pub(crate) fn policy(rules: usize, team: &str, packages: &[&str]) -> Value {
                 _ => format!("*{word}*"),
             }
         };
-        let allow: Vec<_> = (0..PATTERNS).filter(|index| index % 5 != 0).map(pattern).collect();
+        let allow: Vec<_> = (0..PATTERNS)
+            .filter(|index| index % 5 != 0)
+            .map(pattern)
+            .collect();
         let deny: Vec<_> = (0..PATTERNS).step_by(5).map(pattern).collect();
         json!({
             "name": format!("team-{number}"), "subject": subject(&format!("team-{number}")),

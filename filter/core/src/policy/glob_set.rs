@@ -1,23 +1,20 @@
 //! Many globs at once: which of them match a text?
 //!
 //! A policy may hold thousands of patterns, nearly all of them plain names or with a literal
-//! beginning or end. Each is filed under what a text must be, begin with or end with, so that a
-//! text is compared with the few that can match it:
+//! beginning, end or middle. Each is filed under what a text must be, begin with, end with or have
+//! in it, so that a text is compared with the few that can match it:
 //!
 //! ```text
 //!   exact      "git" ────────► [3, 17]
 //!   prefixed   "python3" ────► [(python3*, 4)]
 //!   suffixed   "-unwrapped" ─► [(*-unwrapped, 9)]
-//!   rest                       [(*ssl*, 2)]
+//!   paired     "ss" ─────────► [(*ssl*, 2)]           two neighbouring letters of its own
+//!   rest                       [(*, 5), (?x, 6)]
 //! ```
 //!
 //! Literals are filed by a hash that grows byte by byte, so one walk along a text has the hashes of
 //! all that it begins with, and one back those of all that it ends with. Hashes may collide: what is
 //! found under one is compared as a whole.
-//!
-//! What is left, and whatever else is found, is compared only if the text has all pairs of letters
-//! that the glob has, by a set of 64 bits for each ([`Pairs`]): of a thousand patterns such as
-//! `*ssl*`, a few dozen are then looked at.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -30,18 +27,12 @@ pub(super) struct GlobSet {
     exact: Filed,
     prefixed: Filed,
     suffixed: Filed,
-    rest: Vec<Item>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Item {
-    pairs: Pairs,
-    glob: Glob,
-    id: usize,
+    paired: Filed,
+    rest: Vec<(Glob, usize)>,
 }
 
 /// Globs by the hash of a literal part.
-type Filed = HashMap<u64, Vec<Item>, BuildHasherDefault<Hashed>>;
+type Filed = HashMap<u64, Vec<(Glob, usize)>, BuildHasherDefault<Hashed>>;
 
 impl GlobSet {
     /// A set without globs.
@@ -50,62 +41,80 @@ impl GlobSet {
             exact: Filed::default(),
             prefixed: Filed::default(),
             suffixed: Filed::default(),
+            paired: Filed::default(),
             rest: Vec::new(),
         }
     }
 
     /// Adds a glob that stands for `id`.
     pub(super) fn insert(&mut self, glob: Glob, id: usize) {
-        let [forwards, backwards] = [
-            Hash::of(glob.prefix().bytes()),
-            Hash::of(glob.suffix().bytes().rev()),
-        ];
+        let forwards = Hash::of(glob.prefix().bytes());
+        let backwards = Hash::of(glob.suffix().bytes().rev());
         let place = if glob.is_literal() {
             self.exact.entry(forwards.0).or_default()
         } else if !glob.prefix().is_empty() {
             self.prefixed.entry(forwards.0).or_default()
         } else if !glob.suffix().is_empty() {
             self.suffixed.entry(backwards.0).or_default()
+        } else if let Some(pair) = self.rarest_pair(&glob) {
+            self.paired.entry(pair).or_default()
         } else {
             &mut self.rest
         };
-        place.push(Item {
-            pairs: Pairs::of_literals(glob.text()),
-            glob,
-            id,
-        });
+        place.push((glob, id));
+    }
+
+    /// Of the pairs of neighbouring bytes that every match of a glob has, the one under which the
+    /// fewest globs are.
+    fn rarest_pair(&self, glob: &Glob) -> Option<u64> {
+        let is_literal =
+            |&(one, other): &(u8, u8)| ![one, other].iter().any(|byte| matches!(byte, b'*' | b'?'));
+        pairs(glob.text())
+            .filter(is_literal)
+            .map(pair_hash)
+            .min_by_key(|hash| self.paired.get(hash).map_or(0, Vec::len))
     }
 
     /// Tells `hit` what every matching glob stands for, the same number more than once when
     /// several of its globs match.
     pub(super) fn each_match(&self, text: &str, mut hit: impl FnMut(usize)) {
-        let pairs = Pairs::of(text);
-        let mut look_at = |items: &[Item]| {
-            for item in items {
-                if pairs.have(item.pairs) && item.glob.matches(text) {
-                    hit(item.id);
+        let mut look_at = |items: &[(Glob, usize)]| {
+            for (glob, id) in items {
+                if glob.matches(text) {
+                    hit(*id);
                 }
+            }
+        };
+        let mut look_under = |filed: &Filed, hash: u64| {
+            if let Some(items) = filed.get(&hash) {
+                look_at(items);
             }
         };
         let mut hash = Hash::EMPTY;
         for byte in text.bytes() {
             hash = hash.with(byte);
-            if let Some(items) = self.prefixed.get(&hash.0) {
-                look_at(items);
-            }
+            look_under(&self.prefixed, hash.0);
         }
-        if let Some(items) = self.exact.get(&hash.0) {
-            look_at(items);
-        }
+        look_under(&self.exact, hash.0);
         hash = Hash::EMPTY;
         for byte in text.bytes().rev() {
             hash = hash.with(byte);
-            if let Some(items) = self.suffixed.get(&hash.0) {
-                look_at(items);
-            }
+            look_under(&self.suffixed, hash.0);
+        }
+        for pair in pairs(text) {
+            look_under(&self.paired, pair_hash(pair));
         }
         look_at(&self.rest);
     }
+}
+
+/// Neighbouring bytes.
+fn pairs(text: &str) -> impl Iterator<Item = (u8, u8)> {
+    text.bytes().zip(text.bytes().skip(1))
+}
+
+const fn pair_hash((one, other): (u8, u8)) -> u64 {
+    Hash::EMPTY.with(one).with(other).0
 }
 
 /// A hash that grows byte by byte (FNV-1a, 64 bits).
@@ -131,10 +140,8 @@ struct Hashed(u64);
 
 impl Hasher for Hashed {
     fn write(&mut self, bytes: &[u8]) {
-        self.0 = bytes
-            .iter()
-            .fold(Hash(self.0), |hash, &byte| hash.with(byte))
-            .0;
+        let hash = bytes.iter().copied();
+        self.0 = hash.fold(Hash(self.0), Hash::with).0;
     }
 
     fn write_u64(&mut self, hash: u64) {
@@ -143,41 +150,6 @@ impl Hasher for Hashed {
 
     fn finish(&self) -> u64 {
         self.0
-    }
-}
-
-/// Which pairs of neighbouring bytes a text has, roughly: several pairs share a bit, so that all of
-/// a glob's may seem to be there when they are not, and never the reverse.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Pairs(u64);
-
-impl Pairs {
-    fn of(text: &str) -> Self {
-        text.bytes().zip(text.bytes().skip(1)).collect()
-    }
-
-    /// Those of a glob that every match has.
-    fn of_literals(glob: &str) -> Self {
-        let pairs = glob.bytes().zip(glob.bytes().skip(1));
-        let is_wild = |byte| matches!(byte, b'*' | b'?');
-        pairs
-            .filter(|&(one, other)| !is_wild(one) && !is_wild(other))
-            .collect()
-    }
-
-    const fn have(self, others: Self) -> bool {
-        others.0 & !self.0 == 0
-    }
-}
-
-impl FromIterator<(u8, u8)> for Pairs {
-    fn from_iter<I: IntoIterator<Item = (u8, u8)>>(pairs: I) -> Self {
-        Self(pairs.into_iter().fold(0, |bits, (one, other)| {
-            // The upper six bits of a product tell pairs apart the best (Fibonacci hashing).
-            let pair = u32::from(u16::from_be_bytes([one, other]));
-            let bit = pair.wrapping_mul(0x9e37_79b9) >> 26;
-            bits | 1_u64.wrapping_shl(bit)
-        }))
     }
 }
 
