@@ -5,6 +5,7 @@ mod audit;
 mod clients;
 mod company;
 mod endpoint;
+mod guide;
 mod tokens;
 
 use std::sync::OnceLock;

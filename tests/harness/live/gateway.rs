@@ -43,6 +43,8 @@ pub struct Gateway {
     /// What is behind it.
     pub builder: Builder,
     port: u16,
+    admin_port: u16,
+    log: PathBuf,
     // Last: it is removed when nothing writes to it any more.
     state: TempDir,
 }
@@ -71,6 +73,8 @@ impl Gateway {
             envoy,
             builder,
             port,
+            admin_port,
+            log,
             state,
         };
         // Envoy may not have the builder's keys yet.
@@ -127,6 +131,16 @@ impl Gateway {
     pub fn password(&self, user: &str) -> Result<String> {
         let file = self.files().join(format!("{user}.password"));
         fs::read_to_string(file).with_context(|| format!("no password of {user}"))
+    }
+
+    /// The port of Envoy's administration, on loopback.
+    pub fn admin_port(&self) -> u16 {
+        self.admin_port
+    }
+
+    /// The file of Envoy's log, requests included.
+    pub fn log_file(&self) -> &Path {
+        &self.log
     }
 
     /// What Envoy logged so far, requests included.
