@@ -217,6 +217,56 @@ fn claims_of_another_kind_are_nobodys_groups() -> Result<()> {
 }
 
 #[test]
+fn nothing_that_a_client_writes_stands_for_its_token() -> Result<()> {
+    // By the claims themselves, and by a header that `jwt_authn` makes of one.
+    let subject = r#""jwt_claim": { "path": ["groups"], "type": "list", "glob": "data-team" }"#;
+    let by_header = r#""header": { "name": "x-user", "glob": "alice" }"#.to_owned();
+    let provider = "issuer: nixgate\n";
+    let claim = "claim_to_headers: [{ header_name: x-user, claim_name: sub }]";
+    let claimed = format!("{provider}                          {claim}\n");
+    for changes in [Vec::new(), vec![(subject, by_header), (provider, claimed)]] {
+        let settings = Settings {
+            changes,
+            ..Settings::default()
+        };
+        let gateway = Gateway::start(&settings)?;
+        let (alice, bob) = (gateway.token("alice")?, gateway.token("bob")?);
+        let good = gateway.manifest("sqlite", &alice)?;
+        assert_eq!(good.status, StatusCode::OK, "{}", good.text());
+        // Without the claim at all, a header that a client sends must not stand in for it.
+        let builder = Issuer::with_key(&gateway.token_key(), None)?;
+        let nobody = builder.sign(&builders(&json!({"sub": null, "groups": null})))?;
+        let groups = base64url(r#"{"sub": "alice", "groups": ["data-team"]}"#);
+        for header in [
+            "x-user: alice",
+            "X-User: alice",
+            "x-groups: data-team",
+            "x-jwt-payload: {\"groups\": [\"data-team\"]}",
+            &format!("x-jwt-payload: {groups}"),
+            &format!("x-envoy-jwt-payload: {groups}"),
+            "nixgate-token: the-token-of-the-tests",
+            "nixgate-facts: [{\"tags\": [\"latest\"], \"system\": \"x86_64-linux\"}]",
+            "x-forwarded-client-cert: URI=spiffe://corp/data-team",
+            "x-envoy-original-path: /v2/hello/manifests/latest",
+            &format!("x-authorization: Bearer {alice}"),
+            &format!("cookie: authorization=Bearer {alice}"),
+        ] {
+            for (token, status) in [
+                (None, StatusCode::UNAUTHORIZED),
+                (Some(&bob), StatusCode::FORBIDDEN),
+                (Some(&nobody), StatusCode::FORBIDDEN),
+            ] {
+                let token = token.map(String::as_str);
+                let path = "/v2/sqlite/manifests/latest";
+                let answer = gateway.request(&Method::GET, path, token, &[header])?;
+                assert_eq!(answer.status, status, "{header}: {}", answer.text());
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn blobs_and_their_ranges_are_behind_the_login() -> Result<()> {
     let gateway = shared();
     let token = gateway.token("alice")?;
