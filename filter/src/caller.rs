@@ -53,8 +53,11 @@ fn known(attribute: &Attribute, places: &Places, headers: &HeaderMap) -> Known {
             match kind {
                 ClaimKind::Text => text(&path),
                 ClaimKind::List => host::property(&path).map_or(Known::Unknown, |list| {
-                    let first: Vec<_> = path.iter().copied().chain(["0"]).collect();
-                    Known::list(&list, || host::property(&first))
+                    Known::list(&list, |index| {
+                        let index = index.to_string();
+                        let item: Vec<_> = path.iter().copied().chain([index.as_str()]).collect();
+                        host::property(&item)
+                    })
                 }),
             }
         }

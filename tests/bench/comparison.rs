@@ -7,10 +7,10 @@ use anyhow::Result;
 use crate::wrk::{self, Load};
 
 /// Runs of each side.
-const PAIRS: usize = 5;
-const RUN: Duration = Duration::from_secs(3);
+pub(crate) const PAIRS: usize = 5;
+pub(crate) const RUN: Duration = Duration::from_secs(3);
 /// Before the first pair: connections are opened, caches filled.
-const WARM_UP: Duration = Duration::from_secs(1);
+pub(crate) const WARM_UP: Duration = Duration::from_secs(1);
 
 /// The table's head.
 pub(crate) const HEAD: &str = "\
@@ -22,6 +22,8 @@ pub(crate) const HEAD: &str = "\
 pub(crate) struct Pair {
     pub(crate) ours: String,
     pub(crate) theirs: String,
+    /// What both are sent besides, as `name: value`.
+    pub(crate) header: Option<&'static str>,
 }
 
 /// What is compared.
@@ -76,8 +78,13 @@ impl Comparison {
     /// # Errors
     /// When a side does not answer.
     pub(crate) fn run(&self) -> Result<String> {
-        let Pair { ours, theirs } = &self.pair;
-        let load = |url: &str, time| wrk::run(url, self.connections, self.keep_alive, time);
+        let Pair {
+            ours,
+            theirs,
+            header,
+        } = &self.pair;
+        let load =
+            |url: &str, time| wrk::run(url, *header, self.connections, self.keep_alive, time);
         load(ours, WARM_UP)?;
         load(theirs, WARM_UP)?;
         let mut pairs = Vec::with_capacity(PAIRS);
@@ -116,7 +123,7 @@ impl Comparison {
     }
 }
 
-fn median(values: impl Iterator<Item = f64>) -> f64 {
+pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<_> = values.collect();
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)

@@ -4,6 +4,7 @@
 //!   wrk ──► Envoy + filter ──► builder ──► S3, or files        ours
 //!    └────► Envoy: direct_response, redirect, nginx            theirs
 //!    └────► docker-registry
+//!    └────► Envoy + filter without a policy, Envoy without the filter
 //! ```
 //!
 //! Both sides get the same requests, over as many connections, from the same wrk, and each Envoy
@@ -14,9 +15,13 @@
 //! Results go to stdout as a table, progress to stderr. Nothing here can fail for being slow.
 
 mod comparison;
+mod judging;
 mod peers;
+mod policies;
 mod scene;
 mod wrk;
+
+use std::env;
 
 use anyhow::Result;
 
@@ -34,6 +39,9 @@ fn main() -> Result<()> {
     let tag = scene.manifest_beside_registry("latest")?;
     let digest = scene.manifest_beside_registry(&scene.digest)?;
     let stream = scene.stream_beside_nginx()?;
+    let policy = scene.policy_beside_none()?;
+    let app = scene.other_route("Host: app.corp", "/index.html")?;
+    let status = scene.other_route("Host: other.corp", "/status")?;
 
     let mut comparisons = Vec::new();
     for (what, goal, pair) in [
@@ -41,6 +49,13 @@ fn main() -> Result<()> {
         ("blob redirect / Envoy `redirect`", "≥ 0.9", redirect),
         ("manifest by tag / docker-registry", "≥ 15", tag),
         ("manifest by digest / docker-registry", "≥ 15", digest),
+        ("manifest under 200 rules / under none", "≥ 0.9", policy),
+        ("another service, with nixgate / without", "≥ 0.98", app),
+        (
+            "Envoy's own answer, with nixgate / without",
+            "≥ 0.98",
+            status,
+        ),
     ] {
         for keep_alive in [true, false] {
             comparisons.push(Comparison {
@@ -64,6 +79,10 @@ fn main() -> Result<()> {
         });
     }
 
+    // `make bench` measures all; `-- policy` only what has that in its name.
+    let wanted = env::args().nth(1).unwrap_or_default();
+    comparisons.retain(|one| one.what.contains(&wanted));
+
     println!("{}", scene.machine());
     println!();
     println!("{}", comparison::HEAD);
@@ -71,5 +90,8 @@ fn main() -> Result<()> {
         eprintln!("measuring: {}", comparison.name());
         println!("{}", comparison.run()?);
     }
+    eprintln!("measuring: a policy of 1,000 rules with 10,000 patterns");
+    println!();
+    println!("{}", judging::table(&scene.judging()?)?);
     Ok(())
 }

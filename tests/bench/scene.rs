@@ -6,11 +6,14 @@ use std::{env, thread};
 
 use anyhow::{Context, Result, ensure};
 use http::{Method, StatusCode, Uri};
+use nixgate_core::policy::Policy;
 use nixgate_tests::live::builder::{self, Builder};
 use nixgate_tests::live::clients::skopeo;
 use nixgate_tests::live::docker_registry::DockerRegistry;
 use nixgate_tests::live::envoy::{self, Envoy};
 use nixgate_tests::live::http::{Response, request};
+use nixgate_tests::live::ingress::{self, Ingress};
+use nixgate_tests::live::nginx::Nginx;
 use nixgate_tests::live::s3::S3;
 use nixgate_tests::live::{install, scratch};
 use serde_json::Value;
@@ -18,10 +21,25 @@ use tempfile::TempDir;
 
 use crate::comparison::Pair;
 use crate::peers::{self, Peer};
+use crate::policies;
 
 /// What is pulled, but for the large blob.
 const IMAGE: &str = "app/tools";
 const ACCEPT: (&str, &str) = ("accept", "application/vnd.oci.image.manifest.v1+json");
+
+/// What the filter's configuration says once, and where more can be said.
+const SETTING: &str = "\"hold_seconds\": 20,";
+/// Rules of a large company, and of a very large one.
+const RULES: usize = 200;
+const MANY_RULES: usize = 1000;
+/// Who asks, on all Envoys whose policies are compared: what `jwt_authn` would leave behind.
+const CALLER: &str = r#"http_filters:
+                  - name: envoy.filters.http.set_metadata
+                    typed_config:
+                      "@type": type.googleapis.com/envoy.extensions.filters.http.set_metadata.v3.Config
+                      metadata:
+                        - metadata_namespace: envoy.filters.http.jwt_authn
+                          value: { jwt_payload: { sub: alice, groups: [staff, data, ours] } }"#;
 
 /// The servers, and where on them the same things are.
 pub(crate) struct Scene {
@@ -29,6 +47,10 @@ pub(crate) struct Scene {
     envoy: Envoy,
     /// With files behind it.
     filing_envoy: Envoy,
+    /// Without a policy, with one, and with a very large one; all know who asks.
+    judging: [Envoy; 3],
+    /// With services of others, without nixgate and with it.
+    ingresses: [Ingress; 2],
     peers: Peer,
     registry: DockerRegistry,
     pub(crate) digest: String,
@@ -37,6 +59,7 @@ pub(crate) struct Scene {
     large: String,
     workers: u16,
     _nginx: Peer,
+    _app: Nginx,
     _builders: [Builder; 2],
     _s3: S3,
     // Last: it is removed when nothing writes to it any more.
@@ -76,6 +99,36 @@ impl Scene {
         let (builder, envoy, _) = start("redirecting", Some(&s3))?;
         let (filing_builder, filing_envoy, filing_state) = start("filing", None)?;
 
+        let judging = |rules: usize| -> Result<Envoy> {
+            let state = folder(&format!("rules-{rules}"))?;
+            let policy = match rules {
+                0 => SETTING.to_owned(),
+                _ => {
+                    let policy = policies::policy(rules, "ours", &packages());
+                    format!("{SETTING} \"policy\": {policy},")
+                }
+            };
+            let settings = settings.clone().with("http_filters:", CALLER);
+            Envoy::start(settings.with(SETTING, policy), builder.port(), &state)
+        };
+        let judging = [judging(0)?, judging(RULES)?, judging(MANY_RULES)?];
+
+        let site = folder("site")?;
+        fs::write(site.join("index.html"), "the application\n")?;
+        let app = Nginx::start(&site, &folder("app")?)?;
+        let ingress = |builder: Option<u16>| {
+            let settings = ingress::Settings {
+                version: install::ENVOY_VERSIONS[0],
+                workers: settings.workers,
+                app: app.port(),
+                builder,
+                refused: false,
+                trace: false,
+            };
+            Ingress::start(settings, state.path())
+        };
+        let ingresses = [ingress(None)?, ingress(Some(builder.port()))?];
+
         let manifest_path = format!("/v2/{IMAGE}/manifests/latest");
         let manifest = get(envoy.port(), &manifest_path)?;
         let config = digest_of(&manifest, |manifest| &manifest["config"])?;
@@ -113,6 +166,8 @@ impl Scene {
         Ok(Self {
             envoy,
             filing_envoy,
+            judging,
+            ingresses,
             peers,
             registry,
             digest: manifest.header("docker-content-digest").to_owned(),
@@ -121,6 +176,7 @@ impl Scene {
             large,
             workers: settings.workers,
             _nginx: nginx,
+            _app: app,
             _builders: [builder, filing_builder],
             _s3: s3,
             _state: state,
@@ -186,6 +242,57 @@ impl Scene {
     }
 }
 
+/// What a request costs that is judged by a policy, each time anew.
+pub(crate) struct Judging<'a> {
+    /// Without a policy, and with the largest.
+    pub(crate) envoys: [&'a Envoy; 2],
+    pub(crate) urls: [String; 2],
+    pub(crate) policy: Policy,
+}
+
+impl Scene {
+    /// The same warm manifest, by an edge with a policy and by one with none.
+    pub(crate) fn policy_beside_none(&self) -> Result<Pair> {
+        let path = format!("/v2/{IMAGE}/manifests/latest");
+        let [plain, judging, _] = &self.judging;
+        same_body((judging.port(), &path), (plain.port(), &path))
+    }
+
+    /// A service of somebody else, behind an Envoy with nixgate and without.
+    pub(crate) fn other_route(&self, host: &'static str, path: &str) -> Result<Pair> {
+        let [before, with] = &self.ingresses;
+        let header = host.strip_prefix("Host: ").context("a header")?;
+        let answers = [before, with].map(|one| one.ask(Method::GET, header, path));
+        for answer in answers {
+            let answer = answer?;
+            ensure!(
+                answer.status == StatusCode::OK,
+                "{host}{path}: {}",
+                answer.text()
+            );
+        }
+        let mut pair = pair((with.port(), path), (before.port(), path));
+        pair.header = Some(host);
+        Ok(pair)
+    }
+
+    pub(crate) fn judging(&self) -> Result<Judging<'_>> {
+        let path = format!("/v2/{IMAGE}/manifests/latest");
+        let [plain, _, judging] = &self.judging;
+        let Pair { ours, theirs, .. } = same_body((judging.port(), &path), (plain.port(), &path))?;
+        let policy = policies::policy(MANY_RULES, "ours", &packages()).to_string();
+        Ok(Judging {
+            envoys: [plain, judging],
+            urls: [theirs, ours],
+            policy: Policy::parse(policy.as_bytes())?,
+        })
+    }
+}
+
+fn packages() -> Vec<&'static str> {
+    IMAGE.split('/').collect()
+}
+
 type Place<'a> = (u16, &'a str);
 
 fn pair((port, path): Place<'_>, (their_port, their_path): Place<'_>) -> Pair {
@@ -193,6 +300,7 @@ fn pair((port, path): Place<'_>, (their_port, their_path): Place<'_>) -> Pair {
     Pair {
         ours: url(port, path),
         theirs: url(their_port, their_path),
+        header: None,
     }
 }
 

@@ -20,12 +20,14 @@ pub(crate) struct Load {
     pub(crate) p99: f64,
 }
 
-/// Asks for a URL over `connections` connections at once, for a time.
+/// Asks for a URL over `connections` connections at once, for a time, with one header more if there
+/// is one (`name: value`).
 ///
 /// # Errors
 /// When wrk fails, or an answer is an error.
 pub(crate) fn run(
     url: &str,
+    header: Option<&str>,
     connections: u16,
     keep_alive: bool,
     duration: Duration,
@@ -37,6 +39,9 @@ pub(crate) fn run(
         .args(["--duration", &format!("{}s", duration.as_secs())])
         // A large blob takes its time.
         .args(["--timeout", "30s"]);
+    if let Some(header) = header {
+        command.args(["--header", header]);
+    }
     if !keep_alive {
         command.args(["--header", "Connection: close"]);
     }

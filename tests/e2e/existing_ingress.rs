@@ -8,6 +8,7 @@ use nixgate_tests::live::ingress::{Ingress, Settings};
 use nixgate_tests::live::install::{self, ENVOY_VERSIONS};
 use nixgate_tests::live::nginx::Nginx;
 use nixgate_tests::live::{poll, ports, scratch};
+use serde_json::Value;
 use std::fs;
 use std::process::Command;
 
@@ -57,6 +58,7 @@ fn other_services_answer_as_before_and_meet_no_filter() -> Result<()> {
             workers: 2,
             app: app.port(),
             builder: None,
+            refused: false,
             trace: true,
         };
         let before = Ingress::start(settings, folder.path())?;
@@ -117,12 +119,67 @@ fn envoys_own_answers_on_the_registrys_host_are_a_registrys() -> Result<()> {
         workers: 1,
         app: ports::free()?,
         builder: Some(ports::free()?),
+        refused: false,
         trace: false,
     };
     let ingress = Ingress::start(settings, folder.path())?;
     let path = "/v2/hello/manifests/latest";
     let away = ingress.ask(Method::GET, "registry.corp", path)?;
     assert_eq!(away.error()?.0, "UNAVAILABLE");
+    Ok(())
+}
+
+#[test]
+fn a_filter_that_can_not_be_loaded_harms_nobody_else_and_lets_nothing_through() -> Result<()> {
+    let folder = scratch::folder("ingress-")?;
+    let builder = Builder::start(&builder::Settings::new(folder.path())?)?;
+    for version in ENVOY_VERSIONS {
+        let settings = Settings {
+            version,
+            workers: 1,
+            app: ports::free()?,
+            builder: Some(builder.port()),
+            refused: true,
+            trace: false,
+        };
+        let ingress = Ingress::start(settings, folder.path())?;
+        let others = ingress.ask(Method::GET, "other.corp", "/status")?;
+        assert_eq!(others.text(), "up\n");
+        for path in ["/v2/", "/v2/hello/manifests/latest"] {
+            let ours = ingress.ask(Method::GET, "registry.corp", path)?;
+            assert_eq!(ours.status, StatusCode::INTERNAL_SERVER_ERROR, "{path}");
+        }
+        assert!(ingress.log().contains("hold_seconds is 60"));
+    }
+    assert_eq!(builder.manifest_requests()?, 0);
+    Ok(())
+}
+
+#[test]
+fn a_line_of_json_says_what_became_of_each_request_to_the_registry() -> Result<()> {
+    let folder = scratch::folder("ingress-")?;
+    let settings = Settings {
+        version: ENVOY_VERSIONS[0],
+        workers: 1,
+        app: ports::free()?,
+        builder: Some(ports::free()?),
+        refused: false,
+        trace: false,
+    };
+    let ingress = Ingress::start(settings, folder.path())?;
+    ingress.ask(Method::GET, "other.corp", "/status")?;
+    ingress.ask(Method::GET, "Registry.CORP:80", "/v2/git/manifests/latest")?;
+    let line = poll::until("the line is in the log", || {
+        let lines = ingress.log();
+        let mut lines = lines.lines().filter_map(|line| line.parse::<Value>().ok());
+        lines.find(|line| line["outcome"] == "failed")
+    })?;
+    assert_eq!(line["path"], "/v2/git/manifests/latest");
+    assert_eq!(line["image"], "cacert/git/iana-etc");
+    assert_eq!(line["status"], 503);
+    let lines = ingress.log();
+    let json = lines.lines().filter(|line| line.starts_with('{')).count();
+    assert_eq!(json, 1, "{lines}");
     Ok(())
 }
 

@@ -1,9 +1,11 @@
 //! Behind a login: Envoy with TLS and `jwt_authn`, the builder that gives out the tokens, and clients
 //! that know nothing but user and password.
 
+mod audit;
 mod clients;
 mod company;
 mod endpoint;
+mod guide;
 mod tokens;
 
 use std::sync::OnceLock;

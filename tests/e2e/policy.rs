@@ -1,6 +1,10 @@
 //! Who may have what, on real parts: each way around a policy that names, digests, aliases and the
 //! cache could open.
 
+mod authority;
+mod other_plugin;
+mod past_the_filter;
+
 use std::fs;
 use std::path::Path;
 use std::thread;
@@ -62,7 +66,11 @@ fn policy() -> Value {
 }
 
 fn guarded() -> Result<Stack> {
-    let envoy = envoy::Settings::default().with(SETTING, configured(&policy()));
+    guarded_by(&policy(), envoy::Settings::default())
+}
+
+fn guarded_by(policy: &Value, envoy: envoy::Settings) -> Result<Stack> {
+    let envoy = envoy.with(SETTING, configured(policy));
     Stack::with(envoy, |state: &Path| {
         let set = state.join("set");
         fs::create_dir(&set)?;

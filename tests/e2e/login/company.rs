@@ -56,6 +56,7 @@ impl Keys {
                 ("NIXGATE_OIDC_ISSUER", ISSUER.to_owned()),
                 ("NIXGATE_OIDC_AUDIENCE", "nixgate".to_owned()),
             ],
+            changes: Vec::new(),
         })
     }
 }

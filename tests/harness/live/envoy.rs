@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
@@ -172,6 +173,14 @@ impl Envoy {
     /// When it has ended.
     pub fn resident_bytes(&self) -> Result<u64> {
         self.process.resident_bytes()
+    }
+
+    /// How much processor time it has used so far.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn processor_time(&self) -> Result<Duration> {
+        self.process.processor_time()
     }
 
     /// Waits until it holds that many requests of clients.

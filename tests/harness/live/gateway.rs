@@ -24,6 +24,8 @@ pub struct Settings {
     pub company: Option<u16>,
     /// Variables of the builder besides.
     pub environment: Vec<(&'static str, String)>,
+    /// What a shipped file says once, and what it says instead.
+    pub changes: Vec<(&'static str, String)>,
 }
 
 impl Default for Settings {
@@ -32,6 +34,7 @@ impl Default for Settings {
             version: install::ENVOY_VERSIONS[0],
             company: None,
             environment: Vec::new(),
+            changes: Vec::new(),
         }
     }
 }
@@ -43,6 +46,8 @@ pub struct Gateway {
     /// What is behind it.
     pub builder: Builder,
     port: u16,
+    admin_port: u16,
+    log: PathBuf,
     // Last: it is removed when nothing writes to it any more.
     state: TempDir,
 }
@@ -71,6 +76,8 @@ impl Gateway {
             envoy,
             builder,
             port,
+            admin_port,
+            log,
             state,
         };
         // Envoy may not have the builder's keys yet.
@@ -127,6 +134,16 @@ impl Gateway {
     pub fn password(&self, user: &str) -> Result<String> {
         let file = self.files().join(format!("{user}.password"));
         fs::read_to_string(file).with_context(|| format!("no password of {user}"))
+    }
+
+    /// The port of Envoy's administration, on loopback.
+    pub fn admin_port(&self) -> u16 {
+        self.admin_port
+    }
+
+    /// The file of Envoy's log, requests included.
+    pub fn log_file(&self) -> &Path {
+        &self.log
     }
 
     /// What Envoy logged so far, requests included.
@@ -268,10 +285,13 @@ fn render(settings: &Settings, files: &Path, ports: [u16; 3]) -> Result<PathBuf>
     let [port, builder, admin] = ports;
 
     let module = install::filter()?.display().to_string();
-    let filter = envoy::change(
-        shipped("filter.yaml")?,
-        [(envoy::MODULE.to_owned(), module)],
-    )?;
+    let filter = shipped("filter.yaml")?;
+    let in_filter = |change: &&(&str, String)| filter.contains(change.0);
+    let owned = |(shipped, ours): &(&str, String)| ((*shipped).to_owned(), ours.clone());
+    let (of_filter, of_envoy): (Vec<_>, Vec<_>) = settings.changes.iter().partition(in_filter);
+    let module = (envoy::MODULE.to_owned(), module);
+    let of_filter = of_filter.into_iter().map(owned).chain([module]);
+    let filter = envoy::change(filter.clone(), of_filter)?;
     fs::write(path("filter.yaml"), filter)?;
     // The folder is named three times.
     let certificate = shipped("certificate.yaml")?.replace("/etc/nixgate/tls", &path("tls"));
@@ -284,6 +304,7 @@ fn render(settings: &Settings, files: &Path, ports: [u16; 3]) -> Result<PathBuf>
             let shipped = format!("path: {FOLDER}/{name}");
             (shipped, format!("path: {}", path(name)))
         }))
+        .chain(of_envoy.into_iter().map(owned))
         .collect();
     if let Some(company) = settings.company {
         config = config.replace("#| ", "");

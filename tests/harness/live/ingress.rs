@@ -7,10 +7,13 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use http::Method;
 
-use crate::live::envoy::{MODULE, launch, render};
+use crate::live::envoy::{MODULE, change, launch, render};
 use crate::live::http::{Response, request};
 use crate::live::process::Process;
 use crate::live::{install, ports};
+
+/// Where the shipped configuration finds the filter's.
+const FILTER: &str = "envoy/existing-ingress/filter.yaml";
 
 /// What stands in the log, at the level `trace`, when Envoy has the VM make a context.
 const CONTEXT: &str = "[host->vm] proxy_on_context_create(";
@@ -26,6 +29,8 @@ pub struct Settings {
     pub app: u16,
     /// The port of nixgate's builder; none before nixgate came.
     pub builder: Option<u16>,
+    /// Whether the filter's configuration is one that the filter refuses.
+    pub refused: bool,
     /// Log each call into the filter's VM.
     pub trace: bool,
 }
@@ -53,8 +58,15 @@ impl Ingress {
             }
             Some(builder) => {
                 ports.push((8081, builder));
+                let (shipped, ours) = (FILTER, state.join("ingress-filter.yaml"));
+                let mut filter = render(shipped, &[], Some((MODULE, &module)))?;
+                if settings.refused {
+                    let hold = |seconds: u16| format!("\"hold_seconds\": {seconds}");
+                    filter = change(filter, [(hold(20), hold(60))])?;
+                }
+                fs::write(&ours, filter)?;
                 let file = "envoy/existing-ingress/envoy.yaml";
-                ("with", render(file, &ports, Some((MODULE, &module)))?)
+                ("with", render(file, &ports, Some((shipped, &ours)))?)
             }
         };
         let file = state.join(format!("ingress-{name}.yaml"));
@@ -78,6 +90,11 @@ impl Ingress {
     /// When there is no answer.
     pub fn ask(&self, method: Method, host: &str, path: &str) -> Result<Response> {
         request(method, self.port, path, &[("host", host)]).with_context(|| format!("{host}{path}"))
+    }
+
+    /// What it logged so far, requests included.
+    pub fn log(&self) -> String {
+        self.process.log()
     }
 
     /// How many contexts of requests the filter's VM has made, when calls are logged. Each worker

@@ -25,6 +25,7 @@ pub mod nginx;
 pub mod poll;
 pub mod ports;
 pub mod process;
+pub mod raw;
 pub mod s3;
 pub mod scratch;
 pub mod served_set;

@@ -122,6 +122,21 @@ impl Process {
         Ok(kib << 10)
     }
 
+    /// How much processor time it has used so far, in all its threads.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn processor_time(&self) -> Result<Duration> {
+        // Of each thread: nanoseconds on a processor, then what does not matter here.
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.id()))?;
+        let times = tasks.map(|task| -> Result<u64> {
+            let text = fs::read_to_string(task?.path().join("schedstat"))?;
+            let time = text.split(' ').next().unwrap_or_default();
+            Ok(time.parse()?)
+        });
+        Ok(Duration::from_nanos(times.sum::<Result<u64>>()?))
+    }
+
     /// Sends `signal` (such as `INT`) to the process alone.
     ///
     /// # Errors

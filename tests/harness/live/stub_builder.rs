@@ -14,6 +14,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 
+use crate::live::builder::TOKEN;
+
 /// The media type of the manifests here.
 pub const OCI: &str = "application/vnd.oci.image.manifest.v1+json";
 /// Envoy sends far less; more is not a request.
@@ -28,6 +30,8 @@ pub struct Asked {
     pub path: String,
     /// Whether only a blob's location is wanted, not its bytes.
     pub prefers_minimal: bool,
+    /// Whether it comes from an edge that knows the token of the tests.
+    pub bears_token: bool,
 }
 
 impl Asked {
@@ -169,6 +173,7 @@ async fn read(stream: &mut TcpStream, received: &mut Vec<u8>) -> io::Result<Opti
                 method: words.next().unwrap_or_default(),
                 path: words.next().unwrap_or_default(),
                 prefers_minimal: head.contains("return=minimal"),
+                bears_token: head.contains(TOKEN),
             }));
         }
         if received.len() > HEAD_LIMIT || stream.read_buf(received).await? == 0 {

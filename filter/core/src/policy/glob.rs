@@ -122,6 +122,11 @@ impl Glob {
         }
     }
 
+    /// The pattern as it is compared, wildcards included.
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
     /// The literal text that every match begins with.
     pub fn prefix(&self) -> &str {
         let end = self.text.find(['*', '?']).unwrap_or(self.text.len());

@@ -1,106 +1,162 @@
 //! Many globs at once: which of them match a text?
 //!
 //! A policy may hold thousands of patterns, nearly all of them plain names or with a literal
-//! beginning or end. Each is filed under what a text must be, begin with or end with, so that a
-//! text is compared with the few that can match it:
+//! beginning, end or middle. Each is filed under what a text must be, begin with, end with or have
+//! in it, so that a text is compared with the few that can match it:
 //!
 //! ```text
 //!   exact      "git" ────────► [3, 17]
 //!   prefixed   "python3" ────► [(python3*, 4)]
 //!   suffixed   "-unwrapped" ─► [(*-unwrapped, 9)]
-//!   rest                       [(*ssl*, 2)]
+//!   paired     "ss" ─────────► [(*ssl*, 2)]           two neighbouring letters of its own
+//!   rest                       [(*, 5), (?x, 6)]
 //! ```
+//!
+//! Literals are filed by a hash that grows byte by byte, so one walk along a text has the hashes of
+//! all that it begins with, and one back those of all that it ends with. Hashes may collide: what is
+//! found under one is compared as a whole.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
 use super::glob::Glob;
 
 /// Globs, each with the number of what it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct GlobSet {
-    exact: BTreeMap<Box<str>, Vec<usize>>,
+    exact: Filed,
     prefixed: Filed,
     suffixed: Filed,
+    paired: Filed,
     rest: Vec<(Glob, usize)>,
 }
 
+/// Globs by the hash of a literal part.
+type Filed = HashMap<u64, Vec<(Glob, usize)>, BuildHasherDefault<Hashed>>;
+
 impl GlobSet {
     /// A set without globs.
-    pub(super) const fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
-            exact: BTreeMap::new(),
-            prefixed: Filed::new(),
-            suffixed: Filed::new(),
+            exact: Filed::default(),
+            prefixed: Filed::default(),
+            suffixed: Filed::default(),
+            paired: Filed::default(),
             rest: Vec::new(),
         }
     }
 
     /// Adds a glob that stands for `id`.
     pub(super) fn insert(&mut self, glob: Glob, id: usize) {
-        if glob.is_literal() {
-            let key = glob.prefix().into();
-            self.exact.entry(key).or_default().push(id);
+        let forwards = Hash::of(glob.prefix().bytes());
+        let backwards = Hash::of(glob.suffix().bytes().rev());
+        let place = if glob.is_literal() {
+            self.exact.entry(forwards.0).or_default()
         } else if !glob.prefix().is_empty() {
-            let key = glob.prefix().into();
-            self.prefixed.insert(key, glob, id);
+            self.prefixed.entry(forwards.0).or_default()
         } else if !glob.suffix().is_empty() {
-            let key = glob.suffix().into();
-            self.suffixed.insert(key, glob, id);
+            self.suffixed.entry(backwards.0).or_default()
+        } else if let Some(pair) = self.rarest_pair(&glob) {
+            self.paired.entry(pair).or_default()
         } else {
-            self.rest.push((glob, id));
-        }
+            &mut self.rest
+        };
+        place.push((glob, id));
+    }
+
+    /// Of the pairs of neighbouring bytes that every match of a glob has, the one under which the
+    /// fewest globs are.
+    fn rarest_pair(&self, glob: &Glob) -> Option<u64> {
+        let is_literal =
+            |&(one, other): &(u8, u8)| ![one, other].iter().any(|byte| matches!(byte, b'*' | b'?'));
+        pairs(glob.text())
+            .filter(is_literal)
+            .map(pair_hash)
+            .min_by_key(|hash| self.paired.get(hash).map_or(0, Vec::len))
     }
 
     /// Tells `hit` what every matching glob stands for, the same number more than once when
     /// several of its globs match.
     pub(super) fn each_match(&self, text: &str, mut hit: impl FnMut(usize)) {
-        for &id in self.exact.get(text).into_iter().flatten() {
-            hit(id);
-        }
-        let prefixes = self.prefixed.lengths.iter().map(|&end| text.get(..end));
-        let prefixed = prefixes.flat_map(|key| self.prefixed.under(key));
-        let suffixes = self.suffixed.lengths.iter().map(|&length| {
-            let start = text.len().checked_sub(length)?;
-            text.get(start..)
-        });
-        let suffixed = suffixes.flat_map(|key| self.suffixed.under(key));
-        for (glob, id) in prefixed.chain(suffixed).chain(&self.rest) {
-            if glob.matches(text) {
-                hit(*id);
+        let mut look_at = |items: &[(Glob, usize)]| {
+            for (glob, id) in items {
+                if glob.matches(text) {
+                    hit(*id);
+                }
             }
+        };
+        let mut look_under = |filed: &Filed, hash: u64| {
+            if let Some(items) = filed.get(&hash) {
+                look_at(items);
+            }
+        };
+        let mut hash = Hash::EMPTY;
+        for byte in text.bytes() {
+            hash = hash.with(byte);
+            look_under(&self.prefixed, hash.0);
         }
+        look_under(&self.exact, hash.0);
+        hash = Hash::EMPTY;
+        for byte in text.bytes().rev() {
+            hash = hash.with(byte);
+            look_under(&self.suffixed, hash.0);
+        }
+        for pair in pairs(text) {
+            look_under(&self.paired, pair_hash(pair));
+        }
+        look_at(&self.rest);
     }
 }
 
-/// Globs by a literal part, and which lengths such parts have.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Filed {
-    lengths: BTreeSet<usize>,
-    globs: BTreeMap<Box<str>, Vec<(Glob, usize)>>,
+/// Neighbouring bytes.
+fn pairs(text: &str) -> impl Iterator<Item = (u8, u8)> {
+    text.bytes().zip(text.bytes().skip(1))
 }
 
-impl Filed {
-    const fn new() -> Self {
-        Self {
-            lengths: BTreeSet::new(),
-            globs: BTreeMap::new(),
-        }
+const fn pair_hash((one, other): (u8, u8)) -> u64 {
+    Hash::EMPTY.with(one).with(other).0
+}
+
+/// A hash that grows byte by byte (FNV-1a, 64 bits).
+#[derive(Clone, Copy)]
+struct Hash(u64);
+
+impl Hash {
+    const EMPTY: Self = Self(0xcbf2_9ce4_8422_2325);
+
+    const fn with(self, byte: u8) -> Self {
+        // A byte always fits.
+        Self((self.0 ^ byte as u64).wrapping_mul(0x0100_0000_01b3))
     }
 
-    fn insert(&mut self, key: Box<str>, glob: Glob, id: usize) {
-        self.lengths.insert(key.len());
-        self.globs.entry(key).or_default().push((glob, id));
+    fn of(bytes: impl Iterator<Item = u8>) -> Self {
+        bytes.fold(Self::EMPTY, Self::with)
+    }
+}
+
+/// For keys that are hashes themselves.
+#[derive(Clone, Copy, Default)]
+struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn write(&mut self, bytes: &[u8]) {
+        let hash = bytes.iter().copied();
+        self.0 = hash.fold(Hash(self.0), Hash::with).0;
     }
 
-    fn under(&self, key: Option<&str>) -> impl Iterator<Item = &(Glob, usize)> {
-        key.and_then(|key| self.globs.get(key))
-            .into_iter()
-            .flatten()
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use proptest::prelude::*;
 
     use super::super::glob::Reach;

@@ -6,9 +6,13 @@
 //!
 //! ```text
 //!   text   UTF-8 without control characters: no number that a person would write, and no list
-//!   list   the encoding of one, whole, and the host finds its first item under the index 0, which
-//!          it does not in a text that was made to look like a list
+//!   list   the encoding of one, whole, and the host finds an item under its index, which it does
+//!          neither in a text that was made to look like a list nor in a map
 //! ```
+//!
+//! A map is encoded as its keys with their values, so one whose values are all empty looks like a
+//! list of its keys. It gives itself away by any key that is not empty: under a list's index the
+//! host has that item, and under a map's key the empty value.
 
 use super::subject::Known;
 
@@ -20,15 +24,18 @@ impl Known {
             .map_or(Self::Unknown, |text| Self::Values(vec![text.to_owned()]))
     }
 
-    /// The value of a property that is to be a list of texts. `first` looks up what the host has
-    /// under the index 0 of the property.
-    pub fn list(bytes: &[u8], first: impl FnOnce() -> Option<Vec<u8>>) -> Self {
+    /// The value of a property that is to be a list of texts. `item` looks up what the host has
+    /// under an index of the property.
+    pub fn list(bytes: &[u8], item: impl FnOnce(usize) -> Option<Vec<u8>>) -> Self {
         let Some(values) = items(bytes) else {
             return Self::Unknown;
         };
+        // With nothing but empty items, the first is as good as any.
+        let telling = values.iter().position(|value| !value.is_empty());
+        let index = telling.unwrap_or(0);
         let is_list = values
-            .first()
-            .is_none_or(|value| first().as_deref() == Some(value.as_bytes()));
+            .get(index)
+            .is_none_or(|value| item(index).as_deref() == Some(value.as_bytes()));
         if is_list {
             Self::Values(values)
         } else {
@@ -119,16 +126,23 @@ mod tests {
         let list = encode(&[b"data-eng", b"staff"]);
         assert_eq!(Known::text(b"data-eng"), known(&["data-eng"]));
         assert_eq!(Known::text(&list), Known::Unknown);
-        let first = |item: &[u8]| Some(item.to_vec());
+        let has = |items: &'static [&str]| {
+            move |index: usize| items.get(index).map(|item| item.as_bytes().to_vec())
+        };
         assert_eq!(
-            Known::list(&list, || first(b"data-eng")),
+            Known::list(&list, has(&["data-eng", "staff"])),
             known(&["data-eng", "staff"])
         );
+        let list_with_empty = encode(&[b"", b"staff"]);
+        assert_eq!(
+            Known::list(&list_with_empty, has(&["", "staff"])),
+            known(&["", "staff"])
+        );
         // The same bytes in a text have no items for the host.
-        assert_eq!(Known::list(&list, || None), Known::Unknown);
-        assert_eq!(Known::list(&list, || first(b"staff")), Known::Unknown);
-        assert_eq!(Known::list(b"data-eng", || None), Known::Unknown);
-        assert_eq!(Known::list(&encode(&[]), || None), known(&[]));
+        assert_eq!(Known::list(&list, |_| None), Known::Unknown);
+        assert_eq!(Known::list(&list, has(&["staff"])), Known::Unknown);
+        assert_eq!(Known::list(b"data-eng", |_| None), Known::Unknown);
+        assert_eq!(Known::list(&encode(&[]), |_| None), known(&[]));
     }
 
     #[test]
@@ -136,16 +150,32 @@ mod tests {
         for number in [0.0, 1.0, -1.0, 1_234_567.0, 0.5, f64::MAX] {
             let bytes = f64::to_le_bytes(number);
             assert_eq!(Known::text(&bytes), Known::Unknown, "{number}");
-            assert_eq!(Known::list(&bytes, || None), Known::Unknown, "{number}");
+            assert_eq!(Known::list(&bytes, |_| None), Known::Unknown, "{number}");
             let items = encode(&[&bytes]);
-            let first = || Some(bytes.to_vec());
-            assert_eq!(Known::list(&items, first), Known::Unknown, "{number}");
+            let item = |_| Some(bytes.to_vec());
+            assert_eq!(Known::list(&items, item), Known::Unknown, "{number}");
         }
         // A map has values that are not empty.
         let mut map = encode(&[b"data-eng"]);
         map[8] = 1;
         map.splice(21.., *b"x\0");
-        assert_eq!(Known::list(&map, || None), Known::Unknown);
+        assert_eq!(Known::list(&map, |_| None), Known::Unknown);
+        // Nor has a map of empty values items, whatever its keys are and in what order they come.
+        for keys in [
+            &["", "0", "1", "data-eng"][..],
+            &["data-eng", "0", ""],
+            &["0", "data-eng", "1"],
+            &["", "data-eng", "1"],
+            &["0"],
+        ] {
+            let bytes: Vec<_> = keys.iter().map(|key| key.as_bytes()).collect();
+            let item = |index: usize| {
+                let key = index.to_string();
+                keys.contains(&key.as_str()).then(Vec::new)
+            };
+            let map = Known::list(&encode(&bytes), item);
+            assert_eq!(map, Known::Unknown, "{keys:?}");
+        }
         for boolean in [b"\0", b"\x01"] {
             assert_eq!(Known::text(boolean), Known::Unknown);
         }
@@ -173,15 +203,15 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_read_or_unknown(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
-            Known::list(&bytes, || None);
+            Known::list(&bytes, |_| None);
             Known::address(&bytes);
         }
 
         #[test]
         fn a_list_survives(items in prop::collection::vec("[^\\p{Cc}]{0,8}", 0..6)) {
             let bytes: Vec<_> = items.iter().map(String::as_bytes).collect();
-            let first = || items.first().map(|item| item.as_bytes().to_vec());
-            prop_assert_eq!(Known::list(&encode(&bytes), first), Known::Values(items.clone()));
+            let item = |index: usize| items.get(index).map(|item| item.as_bytes().to_vec());
+            prop_assert_eq!(Known::list(&encode(&bytes), item), Known::Values(items.clone()));
         }
     }
 }

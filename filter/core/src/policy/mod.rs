@@ -70,6 +70,8 @@ pub struct Policy {
     default: Default,
     hide: bool,
     rules: Vec<Rule>,
+    /// Which rules are on audit.
+    audited: Vec<usize>,
     /// Patterns with the index of their rule.
     allow: GlobSet,
     deny: GlobSet,
@@ -114,6 +116,7 @@ impl Policy {
             default,
             hide,
             rules: Vec::new(),
+            audited: Vec::new(),
             allow: GlobSet::new(),
             deny: GlobSet::new(),
             attributes: Vec::new(),
@@ -128,6 +131,9 @@ impl Policy {
         }
         for glob in deny {
             self.deny.insert(glob, index);
+        }
+        if rule.mode == Mode::Audit {
+            self.audited.push(index);
         }
         self.rules.push(rule);
     }
@@ -223,10 +229,7 @@ impl Policy {
             if granted {
                 continue;
             }
-            let auditor = self
-                .rules
-                .iter()
-                .find(|rule| rule.mode == Mode::Audit && rule.applies_to(identity));
+            let auditor = self.audited.iter().find_map(|&index| applying(index));
             let mode = auditor.map_or(Mode::Enforce, |_| Mode::Audit);
             let finding = match (limited, auditor) {
                 (Some((rule, limit)), _) => Finding::limited(package, rule, &limit),

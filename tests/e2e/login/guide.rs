@@ -1,0 +1,187 @@
+//! The guide to a policy, as a reader would paste it, and the configurations of the page on the audit
+//! log, as far as programs that are here can read them.
+//!
+//! A block marked `sh` is run as a whole. When the block after it is marked `text`, its lines have to
+//! be in what the commands print. Logs and statistics are written with a delay, so a block is run
+//! again until they are there; none of them minds.
+
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use nixgate_tests::live::gateway::{Gateway, Settings};
+use nixgate_tests::live::install::{self, ENVOY_VERSIONS};
+use nixgate_tests::live::process::run;
+use nixgate_tests::live::{poll, scratch};
+
+/// The blocks of a page: what they are marked as, and what is in them.
+fn blocks(page: &str) -> Result<Vec<(String, String)>> {
+    let text = fs::read_to_string(install::root().join(page)).with_context(|| page.to_owned())?;
+    let mut blocks: Vec<(String, String)> = Vec::new();
+    let mut inside = false;
+    for line in text.lines() {
+        match line.strip_prefix("```") {
+            Some(mark) => {
+                inside = !inside;
+                if inside {
+                    blocks.push((mark.to_owned(), String::new()));
+                }
+            }
+            None if inside => {
+                let (_, block) = blocks.last_mut().context("a block has begun")?;
+                block.push_str(line);
+                block.push('\n');
+            }
+            None => {}
+        }
+    }
+    Ok(blocks)
+}
+
+#[test]
+fn the_guide_leads_from_nothing_to_an_enforced_policy() -> Result<()> {
+    let gateway = Gateway::start(&Settings::default())?;
+    let path = |path: &std::path::Path| path.display().to_string();
+    let replaced = [
+        (
+            ".nixgate/gateway/envoy-access.log",
+            path(gateway.log_file()),
+        ),
+        (".nixgate/gateway", path(&gateway.files())),
+        ("127.0.0.1:8443", gateway.registry()),
+        (
+            "127.0.0.1:9901",
+            format!("127.0.0.1:{}", gateway.admin_port()),
+        ),
+        ("target/release/nixgate", path(&install::builder()?)),
+    ];
+    let here = |text: &str| {
+        let replaced = replaced.iter();
+        replaced.fold(text.to_owned(), |text, (shown, ours)| {
+            text.replace(shown, ours)
+        })
+    };
+    // What the script takes where nothing else is said.
+    let defaults = format!(
+        " --filter {}/filter.yaml --admin http://127.0.0.1:{}",
+        path(&gateway.files()),
+        gateway.admin_port()
+    );
+    let blocks = blocks("docs/src/policy-guide.md")?;
+    let mut pasted = 0;
+    for (index, (mark, commands)) in blocks.iter().enumerate() {
+        if mark != "sh" {
+            continue;
+        }
+        pasted += 1;
+        let commands =
+            here(commands).replace("apply_policy.py", &format!("apply_policy.py{defaults}"));
+        let shown = blocks.get(index + 1).filter(|(mark, _)| mark == "text");
+        let shown = shown.map_or("", |(_, text)| text);
+        poll::until(
+            &format!("a reader sees\n{shown}after pasting\n{commands}"),
+            || {
+                let output = Command::new("bash")
+                    .args(["-euo", "pipefail", "-c", &commands])
+                    .current_dir(install::root())
+                    .output()
+                    .ok()?;
+                let printed = String::from_utf8_lossy(&output.stdout)
+                    + String::from_utf8_lossy(&output.stderr);
+                let sees = |line: &str| {
+                    printed.contains(line)
+                // A policy that Envoy has already is one that it took when this was run before.
+                || line.starts_with("Envoy has taken")
+                };
+                (output.status.success() && shown.lines().all(sees)).then_some(())
+            },
+        )?;
+    }
+    assert!(pasted >= 10, "only {pasted} blocks");
+    Ok(())
+}
+
+#[test]
+fn a_policy_that_envoy_refuses_is_put_back() -> Result<()> {
+    let gateway = Gateway::start(&Settings::default())?;
+    let filter = gateway.files().join("filter.yaml");
+    let before = fs::read_to_string(&filter)?;
+    let policy = gateway.files().join("bad.json");
+    fs::write(
+        &policy,
+        r#"{"revision": "bad", "default": "deny", "rules": [{"name": "x"}]}"#,
+    )?;
+    let output = Command::new(install::root().join("envoy/corporate-gateway/apply_policy.py"))
+        .arg(&policy)
+        .arg("--filter")
+        .arg(&filter)
+        .args([
+            "--admin",
+            &format!("http://127.0.0.1:{}", gateway.admin_port()),
+        ])
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("keeps the one it has"), "{said}");
+    assert_eq!(fs::read_to_string(&filter)?, before);
+    assert!(gateway.log().contains("it allows and denies nothing"));
+    Ok(())
+}
+
+/// Fluent Bit and Vector are not here to ask; of what they read, the syntax is looked at.
+#[test]
+fn the_configurations_for_shipping_the_log_can_be_read() -> Result<()> {
+    let blocks = blocks("docs/src/audit-log.md")?;
+    let marked = |mark: &str, part: &str| {
+        let mut found = blocks
+            .iter()
+            .filter(|(other, text)| other == mark && text.contains(part));
+        found
+            .next()
+            .map(|(_, text)| text.as_str())
+            .context(format!("{mark} with {part}"))
+    };
+    let line: serde_json::Value = serde_json::from_str(marked("json", "decision")?)?;
+    let shipped = fs::read_to_string(install::root().join("envoy/corporate-gateway/envoy.yaml"))?;
+    for (key, _) in line.as_object().context("an object")? {
+        assert!(
+            shipped.contains(&format!("                          {key}: \"%")),
+            "{key}"
+        );
+    }
+    let toml = "import sys, tomllib; tomllib.loads(sys.argv[1])";
+    run(Command::new("python3").args(["-c", toml, marked("toml", "[sinks.siem]")?]))?;
+
+    // Envoy itself reads what is for Envoy.
+    let logger = marked("yaml", "OpenTelemetryAccessLogConfig")?;
+    let indented = |text: &str, by: usize| -> String {
+        let lines = text.lines();
+        lines
+            .map(|line| format!("{}{line}\n", " ".repeat(by)))
+            .collect()
+    };
+    let (before, after) = shipped
+        .split_once("                access_log:\n")
+        .context("a log")?;
+    let cluster = "    - name: otel_collector\n      type: STATIC\n";
+    let (between, clusters) = after.split_once("  clusters:\n").context("clusters")?;
+    let module = install::filter()?.display().to_string();
+    let config = format!(
+        "{before}                access_log:\n{}{between}  clusters:\n{cluster}{clusters}",
+        indented(logger, 18)
+    );
+    let folder = scratch::folder("validate-")?;
+    let file = folder.path().join("envoy.yaml");
+    fs::write(
+        &file,
+        config.replace("target/wasm32-wasip1/wasm/nixgate_filter.wasm", &module),
+    )?;
+    for version in ENVOY_VERSIONS {
+        run(Command::new(install::envoy(version)?)
+            .args(["--mode", "validate", "--disable-hot-restart", "-c"])
+            .arg(&file)
+            .env("NIXGATE_TOKEN", "only-validating")
+            .current_dir(install::root()))?;
+    }
+    Ok(())
+}

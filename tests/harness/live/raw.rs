@@ -1,0 +1,116 @@
+//! Requests that no client library sends, byte by byte: what Envoy and the filter make of a
+//! malformed or ambiguous one can't be tested by a library that refuses to write it.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+/// As long as anything here may take, on a busy machine.
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn connect(port: u16) -> Result<TcpStream> {
+    let stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    Ok(stream)
+}
+
+/// Sends these bytes to a server on loopback, and gives its answer: head and body, by the length
+/// that the head says, or else until the server hangs up.
+///
+/// # Errors
+/// When the answer does not end.
+pub fn http1(port: u16, request: &str) -> Result<String> {
+    let mut stream = connect(port)?;
+    stream.write_all(request.as_bytes())?;
+    let mut answer = Vec::new();
+    let mut piece = [0; 4096];
+    while !is_whole(&answer) {
+        match stream.read(&mut piece) {
+            Ok(0) => break,
+            Ok(count) => answer.extend(piece.iter().take(count)),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => break,
+            Err(error) => return Err(error).context("the answer does not end"),
+        }
+    }
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+fn is_whole(answer: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(answer);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else {
+        return false;
+    };
+    let fields = head.lines().filter_map(|line| line.split_once(": "));
+    let mut lengths = fields.filter(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+    let length = lengths.next().and_then(|(_, length)| length.parse().ok());
+    length.is_some_and(|length: usize| body.len() >= length)
+}
+
+/// The types of frames that matter here (RFC 9113, section 6).
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const GOAWAY: u8 = 7;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+/// Sends one request by HTTP/2 with these headers, pseudo-headers included, in this order. Gives
+/// the body of the answer; none when the server refuses the request by closing it.
+///
+/// # Errors
+/// When there is no answer.
+pub fn http2(port: u16, headers: &[(&str, &str)]) -> Result<Option<String>> {
+    const STREAM: u32 = 1;
+    let mut block = Vec::new();
+    for (name, value) in headers {
+        // A literal that is not indexed, with a new name, without Huffman (RFC 7541, 6.2.2).
+        block.push(0);
+        for text in [name, value] {
+            block.push(
+                u8::try_from(text.len())
+                    .ok()
+                    .filter(|&it| it < 0x7f)
+                    .context("short")?,
+            );
+            block.extend(text.as_bytes());
+        }
+    }
+    let mut stream = connect(port)?;
+    let mut request = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    request.extend(frame(SETTINGS, 0, 0, &[])?);
+    request.extend(frame(HEADERS, END_STREAM | END_HEADERS, STREAM, &block)?);
+    stream.write_all(&request)?;
+    let mut body = Vec::new();
+    loop {
+        let mut head = [0; 9];
+        if stream.read_exact(&mut head).is_err() {
+            return Ok(None);
+        }
+        let [l0, l1, l2, kind, flags, id @ ..] = head;
+        let length = u32::from_be_bytes([0, l0, l1, l2]);
+        let mut payload = vec![0; usize::try_from(length)?];
+        stream.read_exact(&mut payload)?;
+        let is_ours = u32::from_be_bytes(id) == STREAM;
+        match kind {
+            DATA if is_ours => body.extend(payload),
+            GOAWAY => return Ok(None),
+            RST_STREAM if is_ours => return Ok(None),
+            _ => {}
+        }
+        if is_ours && matches!(kind, DATA | HEADERS) && flags & END_STREAM != 0 {
+            return Ok(Some(String::from_utf8_lossy(&body).into_owned()));
+        }
+    }
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Result<Vec<u8>> {
+    let [_, length @ ..] = u32::try_from(payload.len())?.to_be_bytes();
+    let mut frame = length.to_vec();
+    frame.extend([kind, flags]);
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    Ok(frame)
+}
