@@ -45,9 +45,13 @@ pub(super) fn add_facts<T>(response: &mut Response<T>, images: Vec<Image>, rules
     }
 }
 
+fn header(images: Vec<Image>, rules: &FactRules) -> String {
+    ImageFacts::header(&facts_of(images, rules))
+}
+
 /// One item for each image, without those that say the same. The latest come first, and the oldest
-/// are left out when the header has no place for them.
-fn header(mut images: Vec<Image>, rules: &FactRules) -> String {
+/// are left out when a header has no place for them.
+pub(super) fn facts_of(mut images: Vec<Image>, rules: &FactRules) -> Vec<ImageFacts> {
     images.sort_by_key(|image| std::cmp::Reverse(image.latest));
     let (mut items, mut length) = (Vec::new(), 0);
     for Image { record, tags, .. } in images {
@@ -61,7 +65,7 @@ fn header(mut images: Vec<Image>, rules: &FactRules) -> String {
         }
         items.push(facts);
     }
-    ImageFacts::header(&items)
+    items
 }
 
 #[cfg(test)]
