@@ -22,7 +22,6 @@
 use serde::{Deserialize, Serialize};
 
 use crate::Seconds;
-use crate::policy::ImageFacts;
 
 /// The edge's secret, sent with every request to the builder and stripped from what clients send.
 pub const TOKEN: &str = "nixgate-token";
@@ -114,8 +113,8 @@ pub struct Catalog {
 pub struct CatalogItem {
     /// The name, as short as it can be written.
     pub name: String,
-    /// What the policy has to know of its images.
-    pub facts: Vec<ImageFacts>,
+    /// What the policy has to know of its images, as [`FACTS`] says it.
+    pub facts: String,
 }
 
 impl Catalog {

@@ -75,7 +75,7 @@ impl<B: Builder> App<B> {
         let (_, packages) = self.image_of(&repository).ok()?;
         Some(CatalogItem {
             name: packages.short_name(),
-            facts: facts::facts_of(images, rules),
+            facts: facts::header(images, rules),
         })
     }
 }

@@ -45,13 +45,9 @@ pub(super) fn add_facts<T>(response: &mut Response<T>, images: Vec<Image>, rules
     }
 }
 
-fn header(images: Vec<Image>, rules: &FactRules) -> String {
-    ImageFacts::header(&facts_of(images, rules))
-}
-
 /// One item for each image, without those that say the same. The latest come first, and the oldest
-/// are left out when a header has no place for them.
-pub(super) fn facts_of(mut images: Vec<Image>, rules: &FactRules) -> Vec<ImageFacts> {
+/// are left out when the header has no place for them.
+pub(super) fn header(mut images: Vec<Image>, rules: &FactRules) -> String {
     images.sort_by_key(|image| std::cmp::Reverse(image.latest));
     let (mut items, mut length) = (Vec::new(), 0);
     for Image { record, tags, .. } in images {
@@ -65,7 +61,7 @@ pub(super) fn facts_of(mut images: Vec<Image>, rules: &FactRules) -> Vec<ImageFa
         }
         items.push(facts);
     }
-    items
+    ImageFacts::header(&items)
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use super::judge::{Case, Judged};
 use super::{Caller, Image, Reply, page};
 use crate::config::Config;
 use crate::distribution::Repository;
+use crate::policy::ImageFacts;
 use crate::wire::{Catalog, CatalogItem};
 
 /// The page that `path` asks for, of what `caller` may have of the builder's `list`. None when the
@@ -45,7 +46,9 @@ fn may_have(config: &Config, caller: &Caller, item: &CatalogItem) -> bool {
             tag: None,
             caller,
         };
-        let judged = case.judge(config, Some(&item.facts));
+        // Those that can't be read allow nothing.
+        let facts = ImageFacts::parse(&item.facts).unwrap_or_default();
+        let judged = case.judge(config, Some(&facts));
         matches!(judged, Judged::Allowed(..))
     })
 }
