@@ -2,12 +2,15 @@
 
 use anyhow::{Context, Result};
 use http::{Method, StatusCode};
-use nixgate_tests::live::builder::Settings;
+use nixgate_core::wire::{Catalog, TOKEN as TOKEN_HEADER};
+use nixgate_tests::live::builder::{Builder, Settings, TOKEN};
 use nixgate_tests::live::clients::podman::Podman;
 use nixgate_tests::live::clients::skopeo;
 use nixgate_tests::live::envoy;
 use nixgate_tests::live::http::{Response, request};
 use nixgate_tests::live::install::ENVOY_VERSIONS;
+use nixgate_tests::live::s3::S3;
+use nixgate_tests::live::scratch;
 use nixgate_tests::live::stack::Stack;
 use serde_json::{Value, json};
 
@@ -96,5 +99,44 @@ fn each_caller_sees_the_images_that_there_are_and_that_it_may_have() -> Result<(
         assert_eq!(found, [format!("{registry}/tree")]);
         skopeo::inspect(&found[0])?;
     }
+    Ok(())
+}
+
+#[test]
+fn builders_that_share_storage_list_the_images_of_their_own_package_set() -> Result<()> {
+    let objects = scratch::folder("s3-")?;
+    let s3 = S3::start(objects.path())?;
+    let (one, same, other) = (
+        scratch::folder("builder-")?,
+        scratch::folder("builder-")?,
+        scratch::folder("builder-")?,
+    );
+    let ask = |builder: &Builder, path: &str| {
+        let headers = [(TOKEN_HEADER, TOKEN), ("prefer", "wait=60")];
+        request(Method::GET, builder.port(), path, &headers)
+    };
+    let names = |builder: &Builder| {
+        let answer = ask(builder, PATH)?;
+        let catalog = Catalog::parse(&answer.body).with_context(|| answer.text())?;
+        let names = catalog.repositories.into_iter().map(|item| item.name);
+        Ok::<Vec<String>, anyhow::Error>(names.collect())
+    };
+    let one = Builder::start(&s3.settings(Settings::new(one.path())?))?;
+    assert_eq!(names(&one)?, [""; 0]);
+    for name in ["tree", "arm64/shell/tree"] {
+        let path = format!("/v2/{name}/manifests/latest");
+        while ask(&one, &path)?.status == StatusCode::ACCEPTED {}
+        assert_eq!(ask(&one, &path)?.status, StatusCode::OK, "{name}");
+    }
+    assert_eq!(names(&one)?, ["arm64/shell/tree", "tree"]);
+    let same = Builder::start(&s3.settings(Settings::new(same.path())?))?;
+    assert_eq!(names(&same)?, names(&one)?);
+    // No image is made of this channel, so it need not be there.
+    let channel = Settings::new(other.path())?
+        .with("NIXERY_PKGS_PATH", "")
+        .with("NIXERY_CHANNEL", "other")
+        .with("NIXGATE_CHANNEL_BASE", "http://localhost:9");
+    let other = Builder::start(&s3.settings(channel))?;
+    assert_eq!(names(&other)?, [""; 0]);
     Ok(())
 }
