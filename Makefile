@@ -6,7 +6,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run gateway test fuzz check advisories bench fmt doc clean uninstall build
+.PHONY: help run gateway test fuzz check advisories bench reference fmt doc clean uninstall build
 
 export PORT BUILDER_PORT ADMIN_PORT STATE_DIR TOOLS_DIR
 # An empty variable is one that was not given.
@@ -78,6 +78,9 @@ bench: ## Measure edge and builder, the edge beside Envoy itself, docker-registr
 	cargo run --quiet $(with_e2e) --example bench
 	@echo
 	cargo run --quiet $(with_e2e) --example bench-builds
+
+reference: ## Write the tables of the documentation that come from the code; tests compare them
+	UPDATE_EXPECT=1 cargo test --package nixgate-core --package nixgate --lib _page_has_
 
 fmt: ## Format the code
 	cargo fmt --all

@@ -1,15 +1,20 @@
 //! Settings: what was written ([`ServeArgs`]) → what is meant ([`Settings`]).
 //!
-//! Those of the login are in [`login`]. Every setting is a flag and a variable; Nixery's names work where the setting is Nixery's.
+//! Those of the login are in [`login`]. Every setting is a flag and a variable; Nixery's names work
+//! where the setting is Nixery's. What is said of one here is its help and what the reference page says
+//! ([`reference`]).
 
+mod bounds;
 mod login;
+#[cfg(test)]
+mod reference;
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use clap::{Arg, Args, ValueEnum};
 use nixgate_core::package_set::System;
 
@@ -18,7 +23,18 @@ use crate::nix::NixOptions;
 use crate::server::Access;
 use crate::source::Source;
 
+use bounds::Bounds;
+
 pub use login::LoginArgs;
+
+/// Docker stops at 127 layers; one is that of the symlinks.
+const MAX_LAYERS: Bounds = Bounds::new("NIXGATE_MAX_LAYERS", 2, 127);
+/// A pin that never holds would let nothing be cached.
+const PIN_SECONDS: Bounds = Bounds::new("NIXGATE_PIN_SECONDS", 1, 86_400);
+/// With none, no image could ever be built.
+const MAX_BUILDS: Bounds = Bounds::at_least("NIXGATE_MAX_BUILDS", 1);
+/// The same.
+const MAX_QUEUE: Bounds = Bounds::at_least("NIXGATE_MAX_QUEUE", 1);
 
 /// Kinds of storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -33,15 +49,26 @@ pub enum Backend {
 #[derive(Args, Clone)]
 pub struct ServeArgs {
     /// Address to listen on
-    #[arg(long, env = "NIXGATE_HOST", default_value = "127.0.0.1")]
+    #[arg(
+        long,
+        env = "NIXGATE_HOST",
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1"
+    )]
     pub host: IpAddr,
     /// Port to listen on
     #[arg(long, env = "PORT", default_value_t = 8081)]
     pub port: u16,
-    /// Secret that the filter sends with every request; whoever lacks it is refused
-    #[arg(long, env = "NIXGATE_TOKEN", hide_env_values = true)]
+    /// Secret that the filter sends with every request, so Envoy needs the same; whoever lacks it is
+    /// refused
+    #[arg(
+        long,
+        env = "NIXGATE_TOKEN",
+        value_name = "SECRET",
+        hide_env_values = true
+    )]
     pub token: Option<String>,
-    /// Answer everybody, without a token: nobody checks who may have what
+    /// Answer everybody, without a token, even if one is set: nobody checks who may have what
     #[arg(long, env = "NIXGATE_ALLOW_DIRECT")]
     pub allow_direct: bool,
     /// How clients log in
@@ -55,71 +82,112 @@ pub struct ServeArgs {
 /// What every command that builds images is told, as it was written.
 #[derive(Args, Clone)]
 pub struct BuildArgs {
-    /// Folder for the builder's own files; what is lost with it can be made again
-    #[arg(long, env = "NIXGATE_STATE_DIR", default_value = ".nixgate/builder")]
+    /// Folder for the builder's own files; each builder needs one of its own, and what is lost with
+    /// it can be made again
+    #[arg(
+        long,
+        env = "NIXGATE_STATE_DIR",
+        value_name = "FOLDER",
+        default_value = ".nixgate/builder"
+    )]
     pub state_dir: PathBuf,
     /// Packages from a nixpkgs channel, branch or commit
-    #[arg(long, env = "NIXERY_CHANNEL", group = "source")]
+    #[arg(long, env = "NIXERY_CHANNEL", value_name = "NAME", group = "source")]
     pub channel: Option<String>,
-    /// Where channels are: <base>/<channel>.tar.gz
+    /// Where channels are: `<base>/<channel>.tar.gz`
     #[arg(
         long,
         env = "NIXGATE_CHANNEL_BASE",
+        value_name = "URL",
         default_value = "https://github.com/NixOS/nixpkgs/archive"
     )]
     pub channel_base: String,
     /// Packages from a git repository with a Nix package set
-    #[arg(long, env = "NIXERY_PKGS_REPO", group = "source")]
+    #[arg(long, env = "NIXERY_PKGS_REPO", value_name = "URL", group = "source")]
     pub pkgs_repo: Option<String>,
     /// Packages from a folder with a Nix package set
-    #[arg(long, env = "NIXERY_PKGS_PATH", group = "source")]
+    #[arg(
+        long,
+        env = "NIXERY_PKGS_PATH",
+        value_name = "FOLDER",
+        group = "source"
+    )]
     pub pkgs_path: Option<PathBuf>,
-    /// Answer every tag as if it were `latest`
+    /// Answer every tag as `latest`, as Nixery does
     #[arg(long, env = "NIXGATE_ANY_TAG")]
     pub any_tag: bool,
-    /// Seconds for which a tag means the same package set before it is looked up again
-    #[arg(long, env = "NIXGATE_PIN_SECONDS", default_value_t = 300)]
+    /// For how many seconds a tag means the same package set before it is looked up again; manifests
+    /// are cached as long
+    #[arg(
+        long,
+        env = PIN_SECONDS.variable,
+        value_name = "SECONDS",
+        default_value_t = 300
+    )]
     pub pin_seconds: u64,
     /// Where images are stored
     #[arg(
         long,
         env = "NIXERY_STORAGE_BACKEND",
+        value_name = "KIND",
         value_enum,
         default_value = "filesystem"
     )]
     pub storage_backend: Backend,
     /// Folder of the filesystem storage; `storage` in the state folder when not given
-    #[arg(long, env = "STORAGE_PATH")]
+    #[arg(long, env = "STORAGE_PATH", value_name = "FOLDER")]
     pub storage_path: Option<PathBuf>,
-    /// Bucket of the S3 storage; credentials and endpoint come from the usual AWS_ variables
-    #[arg(long, env = "S3_BUCKET")]
+    /// Bucket of the S3 storage; credentials and endpoint come from the usual `AWS_` variables
+    #[arg(long, env = "S3_BUCKET", value_name = "NAME")]
     pub s3_bucket: Option<String>,
-    /// Seconds for which packages that no new image needed stay in the Nix store; layers of them are
-    /// packed without Nix meanwhile
-    #[arg(long, env = "NIXGATE_KEEP_SECONDS", default_value_t = 604_800)]
+    /// For how many seconds packages that no new image needed stay in the Nix store, whatever the
+    /// garbage collector does; layers of them are packed without Nix meanwhile
+    #[arg(
+        long,
+        env = "NIXGATE_KEEP_SECONDS",
+        value_name = "SECONDS",
+        default_value_t = 604_800
+    )]
     pub keep_seconds: u64,
     /// Seconds that one derivation may take to build
-    #[arg(long, env = "NIX_TIMEOUT", default_value_t = 3600)]
+    #[arg(
+        long,
+        env = "NIX_TIMEOUT",
+        value_name = "SECONDS",
+        default_value_t = 3600
+    )]
     pub nix_timeout: u64,
-    /// A setting of Nix, name=value; separated by `;` in the variable
+    /// A setting of Nix, `name=value`; separated by `;` in the variable
     #[arg(
         long = "nix-option",
         env = "NIXGATE_NIX_OPTIONS",
+        value_name = "OPTION",
         value_delimiter = ';'
     )]
     pub nix_options: Vec<String>,
-    /// Images that are built at once; as many as there are processors when not given
-    #[arg(long, env = "NIXGATE_MAX_BUILDS")]
+    /// Images that Nix builds at once, as many as there are processors when not given; as many others
+    /// may be evaluated meanwhile, so that wrong names are told at once
+    #[arg(long, env = MAX_BUILDS.variable, value_name = "COUNT")]
     pub max_builds: Option<usize>,
-    /// Images that are being built or wait for it, at most; who asks for one more is told to come
-    /// back later
-    #[arg(long, env = "NIXGATE_MAX_QUEUE", default_value_t = 64)]
+    /// Images that are being built or wait for it, at most; one more is answered `429` and
+    /// `Retry-After`
+    #[arg(
+        long,
+        env = MAX_QUEUE.variable,
+        value_name = "COUNT",
+        default_value_t = 64
+    )]
     pub max_queue: usize,
     /// Layers that an image has at most
-    #[arg(long, env = "NIXGATE_MAX_LAYERS", default_value_t = 94)]
+    #[arg(
+        long,
+        env = MAX_LAYERS.variable,
+        value_name = "COUNT",
+        default_value_t = 94
+    )]
     pub max_layers: usize,
     /// Platform of images whose name says none, as Nix calls it; this machine's when not given
-    #[arg(long, env = "NIXGATE_SYSTEM")]
+    #[arg(long, env = "NIXGATE_SYSTEM", value_name = "SYSTEM")]
     pub system: Option<String>,
 }
 
@@ -256,25 +324,11 @@ impl BuildArgs {
                 None => bail!("the Nix option \"{option}\" is not of the form name=value"),
             })
             .collect::<Result<_>>()?;
-        // Docker stops at 127 layers; one is that of the symlinks.
-        ensure!(
-            (2..=127).contains(&self.max_layers),
-            "NIXGATE_MAX_LAYERS is {}: it must be from 2 to 127",
-            self.max_layers
-        );
-        // A pin that never holds would let nothing be cached.
-        ensure!(
-            (1..=86_400).contains(&self.pin_seconds),
-            "NIXGATE_PIN_SECONDS is {}: it must be from 1 to 86400",
-            self.pin_seconds
-        );
         let max_builds = self.max_builds.unwrap_or_else(processors);
-        for (name, value) in [
-            ("NIXGATE_MAX_BUILDS", max_builds),
-            ("NIXGATE_MAX_QUEUE", self.max_queue),
-        ] {
-            ensure!(value > 0, "{name} is 0: no image could ever be built");
-        }
+        MAX_LAYERS.check(self.max_layers)?;
+        PIN_SECONDS.check(self.pin_seconds)?;
+        MAX_BUILDS.check(max_builds)?;
+        MAX_QUEUE.check(self.max_queue)?;
         let system = self
             .system
             .unwrap_or_else(|| format!("{}-linux", std::env::consts::ARCH));

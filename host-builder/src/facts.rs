@@ -34,7 +34,11 @@ pub type ImageId = String;
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    system: System,
+    /// The platform.
+    pub system: System,
+    /// Attribute paths in lower case, sorted.
+    #[serde(default)]
+    pub packages: Vec<String>,
     /// From attributes as they were asked for to `pname`, where that is another.
     names: BTreeMap<String, String>,
     contents: Contents,
@@ -57,6 +61,7 @@ impl Record {
         let closure: BTreeSet<&str> = closure.paths().keys().map(StorePath::name).collect();
         Self {
             system: image.system,
+            packages: image.packages.clone(),
             names: names
                 .filter(|(asked, pname)| *asked != pname)
                 .map(|(asked, pname)| (asked.clone(), pname))
@@ -85,7 +90,7 @@ impl Record {
         let Contents {
             licences, closure, ..
         } = &self.contents;
-        self.names.len() + licences.len() + closure.len() + self.blobs.len()
+        self.packages.len() + self.names.len() + licences.len() + closure.len() + self.blobs.len()
     }
 
     /// What the edge is told of the image, which was had by these tags.
@@ -159,6 +164,7 @@ impl Record {
     pub fn example(blobs: &[(Digest, u64)]) -> Self {
         Self {
             system: System::X86_64Linux,
+            packages: Vec::new(),
             names: BTreeMap::new(),
             contents: Contents::default(),
             blobs: blobs.iter().copied().collect(),

@@ -10,8 +10,8 @@ use nixgate_tests::live::docker_registry::DockerRegistry;
 use nixgate_tests::live::envoy;
 use nixgate_tests::live::http::request;
 use nixgate_tests::live::install::ENVOY_VERSIONS;
-use nixgate_tests::live::scratch;
 use nixgate_tests::live::stack::Stack;
+use nixgate_tests::live::{poll, scratch};
 use serde_json::Value;
 
 #[test]
@@ -72,6 +72,56 @@ fn each_registry_has_its_own_names() -> Result<()> {
         let (code, message) = unknown.error()?;
         assert_eq!(code, "MANIFEST_UNKNOWN");
         assert!(message.contains("no-such"), "{message}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_configuration_that_is_delivered_takes_effect_for_nixgates_names_alone() -> Result<()> {
+    for version in ENVOY_VERSIONS {
+        let folder = scratch::folder("registry-")?;
+        let other = DockerRegistry::start(folder.path())?;
+        let envoy = envoy::Settings {
+            version,
+            beside: Some(other.port()),
+            ..Default::default()
+        };
+        let stack = Stack::with(envoy, Settings::new)?;
+        let (ours, theirs) = (
+            "/v2/nix/hello/manifests/latest",
+            "/v2/tools/hello/tags/list",
+        );
+        assert_eq!(stack.get(ours)?.status, StatusCode::OK);
+        let answer_of_the_other = stack.get(theirs)?;
+        assert_eq!(answer_of_the_other.error()?.0, "NAME_UNKNOWN");
+
+        let hold = "\"hold_seconds\": 20";
+        let policy = r#""policy": { "revision": "two", "default": "deny", "rules": [] }"#;
+        assert!(stack.envoy.deliver(hold, policy)?);
+        assert_eq!(stack.get(ours)?.error()?.0, "DENIED");
+        assert_eq!(stack.get(theirs)?.body, answer_of_the_other.body);
+        // One that is refused leaves that in force.
+        assert!(!stack.envoy.deliver(hold, "\"hold_seconds\": 99")?);
+        assert_eq!(stack.get(ours)?.error()?.0, "DENIED");
+
+        let denied =
+            r#"nixgate_edge_judged_total{nixgate_decision="denied",nixgate_shadow="agrees"} 2"#;
+        let count =
+            r#"nixgate_edge_requests_total{nixgate_route="manifest",nixgate_outcome="denied"} 2"#;
+        for line in [denied, count] {
+            poll::until(&format!("the statistics say {line}"), || {
+                let statistics = stack.envoy.prometheus().ok()?;
+                statistics.lines().any(|one| one == line).then_some(())
+            })?;
+        }
+        // Revision and rule; the default of a policy is no rule.
+        let noted = "denied cacert/hello/iana-etc two -";
+        poll::until(&format!("the access log says {noted}"), || {
+            let log = stack.envoy.log();
+            let mut lines = log.lines();
+            let said = lines.any(|line| line.contains(ours) && line.ends_with(noted));
+            said.then_some(())
+        })?;
     }
     Ok(())
 }

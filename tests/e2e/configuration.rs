@@ -5,7 +5,7 @@ use std::thread;
 use anyhow::Result;
 use http::{Method, StatusCode};
 use nixgate_tests::live::envoy;
-use nixgate_tests::live::http::{get, request};
+use nixgate_tests::live::http::{Connection, get, request};
 use nixgate_tests::live::install::ENVOY_VERSIONS;
 use nixgate_tests::live::stack::Stack;
 
@@ -22,6 +22,9 @@ fn a_change_of_configuration_good_or_bad_loses_no_request_that_is_held() -> Resu
         let port = stack.envoy.port();
         let hold = "\"hold_seconds\": 20";
 
+        // One connection, open through all changes.
+        let mut open = Connection::open(port)?;
+        assert_eq!(open.get("/v2/")?.status, StatusCode::OK);
         let mut clients = vec![thread::spawn(move || get(port, PATH))];
         set.wait_for_start()?;
         stack.envoy.wait_until_it_holds(1)?;
@@ -50,7 +53,7 @@ fn a_change_of_configuration_good_or_bad_loses_no_request_that_is_held() -> Resu
             let answer = client.join().expect("the client's thread ends")?;
             assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
         }
-        assert_eq!(get(port, PATH)?.status, StatusCode::OK);
+        assert_eq!(open.get(PATH)?.status, StatusCode::OK);
     }
     Ok(())
 }

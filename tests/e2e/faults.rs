@@ -9,6 +9,7 @@ mod every_fault;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -20,7 +21,7 @@ use nixgate_tests::live::install::ENVOY_VERSIONS;
 use nixgate_tests::live::stub_builder::{
     Act, Asked, MARK, StubBuilder, manifest, refusal, response,
 };
-use nixgate_tests::live::{ports, scratch};
+use nixgate_tests::live::{poll, ports, scratch};
 use tempfile::TempDir;
 
 const BODY: &[u8] = br#"{"schemaVersion":2}"#;
@@ -215,6 +216,36 @@ fn without_a_healthy_builder_the_edge_says_so() -> Result<()> {
         for _ in 0..2 {
             unavailable(&get(envoy.port(), &path_of("git"))?, "no healthy builder")?;
         }
+    }
+    Ok(())
+}
+
+/// A circuit breaker that is open is no builder to the edge, and closes again.
+#[test]
+fn one_request_more_than_the_circuit_breaker_takes_is_told_so() -> Result<()> {
+    let script = |asked: &Asked| match asked.package() {
+        "held" => Act::SendAndHold(Vec::new()),
+        _ => Act::Send(manifest(BODY, 300)),
+    };
+    for version in ENVOY_VERSIONS {
+        let (state, port) = (scratch::folder("faults-")?, ports::free()?);
+        let _stub = StubBuilder::start(port, script)?;
+        let settings = settings(version).with("max_requests: 4096", "max_requests: 1");
+        let envoy = Envoy::start(settings, port, state.path())?;
+        let front = envoy.port();
+        let held = thread::spawn(move || get(front, &path_of("held")));
+        poll::until("the callout is under way", || {
+            let sent = envoy.stat("cluster.nixgate_builder.upstream_rq_total");
+            (sent.ok()? == 1).then_some(())
+        })?;
+        let other = get(front, &path_of("other"))?;
+        let held_on = !held.is_finished();
+        unavailable(&held.join().expect("the client's thread ends")?, "in time")?;
+        // On a machine that is very slow, the first one may have ended before.
+        if held_on {
+            unavailable(&other, "no connection to it")?;
+        }
+        served(&get(front, &path_of("other"))?, BODY)?;
     }
     Ok(())
 }

@@ -6,6 +6,7 @@
 
 mod beside_registry;
 mod caching;
+mod catalog;
 mod coalescing;
 mod configuration;
 mod documentation;

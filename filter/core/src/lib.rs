@@ -38,6 +38,9 @@ pub mod exchange;
 pub mod package_set;
 pub mod policy;
 #[cfg(any(test, feature = "test"))]
+#[allow(clippy::panic, reason = "only tests write documentation")]
+pub mod reference;
+#[cfg(any(test, feature = "test"))]
 pub mod requests;
 #[cfg(test)]
 mod untrusted_input;

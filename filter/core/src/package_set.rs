@@ -186,6 +186,28 @@ impl PackageSet {
         with_slashes.sum::<usize>().saturating_sub(1)
     }
 
+    /// The shortest name that asks for this: meta-packages written as such, and without what is in
+    /// every image.
+    pub fn short_name(&self) -> String {
+        let has = |members: &[&str]| members.iter().all(|one| self.packages.contains(*one));
+        let meta = match (has(&SHELL), has(&BUILDER)) {
+            (true, true) => Some("builder"),
+            (true, false) => Some("shell"),
+            (false, _) => None,
+        };
+        let members = meta.and_then(members).unwrap_or_default();
+        let rest = self
+            .packages()
+            .filter(|package| !is_in_every_image(package) && !members.contains(package));
+        let mut parts: Vec<&str> = meta.into_iter().chain(rest).collect();
+        if parts.is_empty() {
+            parts.extend(BASE.first());
+        }
+        let system = self.system.map(System::architecture);
+        let parts: Vec<&str> = system.into_iter().chain(parts).collect();
+        parts.join("/")
+    }
+
     /// Whether the image has the shell that `shell` brings, and starts it.
     pub fn has_shell(&self) -> bool {
         self.packages.contains("bashinteractive")
@@ -252,6 +274,29 @@ mod tests {
     }
 
     #[test]
+    fn the_shortest_name_has_what_was_meant() {
+        let short = |name: &str| {
+            let set = PackageSet::of(&Repository::parse(name).unwrap()).unwrap();
+            set.short_name()
+        };
+        for (name, expected) in [
+            ("git", "git"),
+            ("htop/iana-etc/git/git", "git/htop"),
+            ("cacert", "cacert"),
+            ("iana-etc", "cacert"),
+            ("shell", "shell"),
+            ("nano/moreutils/coreutils/bashinteractive/git", "shell/git"),
+            (
+                "nano/moreutils/coreutils/git",
+                "coreutils/git/moreutils/nano",
+            ),
+            ("hello/builder/arm64/shell", "arm64/builder/hello"),
+        ] {
+            assert_eq!(short(name), expected, "{name}");
+        }
+    }
+
+    #[test]
     fn two_platforms_are_refused() {
         let name = Repository::parse("arm64/amd64/git").unwrap();
         assert_eq!(
@@ -312,6 +357,8 @@ mod tests {
             components.push(components[0]);
             prop_assert_eq!(&first, &canonical(&components.join("/")));
             prop_assert_eq!(&first, &canonical(&first), "the printed form parses to the same set");
+            let set = PackageSet::of(&Repository::parse(&first).unwrap()).unwrap();
+            prop_assert_eq!(&first, &canonical(&set.short_name()), "and so does the shortest");
         }
     }
 }

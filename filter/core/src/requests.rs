@@ -30,7 +30,8 @@ pub struct Case {
     pub answer: Answer,
 }
 
-/// The table, for a registry whose package set has `git` and no package called `f` and a number.
+/// The table, for a registry whose package set has `git`, and no package called `f` and a number, or
+/// by many of that letter.
 pub fn requests() -> Vec<Case> {
     use Answer::{Builder, Edge, Elsewhere};
     let name = |code| Edge(400, Some(code));
@@ -114,7 +115,12 @@ pub fn requests() -> Vec<Case> {
             ("/v2/./git/manifests/latest".to_owned(), bad_name),
             ("/v2/x/../git/manifests/latest".to_owned(), bad_name),
             ("/v2/arm64/amd64/manifests/latest".to_owned(), bad_name),
-            // Within the limit as written, and beyond it with what is in every image.
+            // As long as a name may be with what is in every image, `cacert/` and `/iana-etc`.
+            (
+                format!("/v2/{}/manifests/latest", long(4080)),
+                Builder(404, Some(Code::ManifestUnknown)),
+            ),
+            (format!("/v2/{}/manifests/latest", long(4081)), bad_name),
             (format!("/v2/{}/manifests/latest", long(4096)), bad_name),
             (format!("/v2/{}/manifests/latest", long(4097)), bad_name),
             (

@@ -23,6 +23,7 @@ fn written(route: &Route) -> Option<String> {
             reference,
         } => Some(format!("/v2/{repository}/manifests/{reference}")),
         Route::Blob { repository, digest } => Some(format!("/v2/{repository}/blobs/{digest}")),
+        Route::Catalog => Some("/v2/_catalog".to_owned()),
         Route::Tags { repository } => Some(format!("/v2/{repository}/tags/list")),
         Route::Referrers { repository, digest } => {
             Some(format!("/v2/{repository}/referrers/{digest}"))

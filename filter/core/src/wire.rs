@@ -14,8 +14,12 @@
 //!                                                    name that have it ([`ImageFacts`])
 //! ```
 //!
+//! `GET /v2/_catalog` is answered by a [`Catalog`], in which the facts are with each name.
+//!
 //! [`FactRules`]: crate::policy::FactRules
 //! [`ImageFacts`]: crate::policy::ImageFacts
+
+use serde::{Deserialize, Serialize};
 
 use crate::Seconds;
 
@@ -94,6 +98,30 @@ pub fn max_age<'a>(headers: impl IntoIterator<Item = &'a str>) -> Option<Seconds
         }
     }
     age
+}
+
+/// What a builder answers when it is asked for its catalog: the whole list, of which the edge shows
+/// each caller a part.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Catalog {
+    /// The names of which there are images.
+    pub repositories: Vec<CatalogItem>,
+}
+
+/// A name of which there are images.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CatalogItem {
+    /// The name, as short as it can be written.
+    pub name: String,
+    /// What the policy has to know of its images, as [`FACTS`] says it.
+    pub facts: String,
+}
+
+impl Catalog {
+    /// Reads the body; none when it is no catalog.
+    pub fn parse(body: &[u8]) -> Option<Self> {
+        serde_json::from_slice(body).ok()
+    }
 }
 
 #[cfg(test)]

@@ -6,41 +6,60 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
+use super::bounds::Bounds;
 use crate::login::{CompanySettings, LoginSettings, UserSettings};
+
+/// Envoy and clients take a minute for clocks that differ.
+pub(super) const TOKEN_SECONDS: Bounds = Bounds::new("NIXGATE_TOKEN_SECONDS", 60, 86_400);
 
 /// How clients log in, as it was written.
 #[derive(Args, Clone)]
 pub struct LoginArgs {
-    /// Users and their bcrypt hashes, as `htpasswd -B` writes them: who is in it can log in
-    #[arg(long, env = "NIXGATE_HTPASSWD")]
+    /// Who can log in: a file of users and their bcrypt hashes, as `htpasswd -B` writes them
+    #[arg(long, env = "NIXGATE_HTPASSWD", value_name = "FILE")]
     pub htpasswd: Option<PathBuf>,
     /// Groups of these users, on lines `group: user user`; they are the tokens' claim `groups`
-    #[arg(long, env = "NIXGATE_GROUPS")]
+    #[arg(long, env = "NIXGATE_GROUPS", value_name = "FILE")]
     pub groups: Option<PathBuf>,
-    /// Private key (P-256, PKCS #8, PEM) that tokens are signed with; made in the state folder when
-    /// not given
-    #[arg(long, env = "NIXGATE_TOKEN_KEY")]
+    /// Private key that tokens are signed with: P-256, PKCS #8, PEM; several builders need the same.
+    /// When not given, `token-key.pem` in the state folder, which is made when it is missing
+    #[arg(long, env = "NIXGATE_TOKEN_KEY", value_name = "FILE")]
     pub token_key: Option<PathBuf>,
-    /// Seconds for which a token holds
+    /// For how many seconds a token holds
     // Clients that know nothing of a token's end (containerd 1) pull a whole image with one, on a
     // slow line too.
-    #[arg(long, env = "NIXGATE_TOKEN_SECONDS", default_value_t = 900)]
+    #[arg(
+        long,
+        env = TOKEN_SECONDS.variable,
+        value_name = "SECONDS",
+        default_value_t = 900
+    )]
     pub token_seconds: u64,
     /// The tokens' issuer (`iss`)
-    #[arg(long, env = "NIXGATE_TOKEN_ISSUER", default_value = "nixgate")]
+    #[arg(
+        long,
+        env = "NIXGATE_TOKEN_ISSUER",
+        value_name = "NAME",
+        default_value = "nixgate"
+    )]
     pub token_issuer: String,
     /// The tokens' audience (`aud`)
-    #[arg(long, env = "NIXGATE_TOKEN_AUDIENCE", default_value = "nixgate")]
+    #[arg(
+        long,
+        env = "NIXGATE_TOKEN_AUDIENCE",
+        value_name = "NAME",
+        default_value = "nixgate"
+    )]
     pub token_audience: String,
     /// Public keys (JSON Web Key Set) of the company's issuer, whose tokens serve as passwords: a
-    /// file or an https address
-    #[arg(long, env = "NIXGATE_OIDC_JWKS")]
+    /// file, or an `https` address
+    #[arg(long, env = "NIXGATE_OIDC_JWKS", value_name = "FILE OR URL")]
     pub oidc_jwks: Option<String>,
     /// Issuer (`iss`) of these tokens
-    #[arg(long, env = "NIXGATE_OIDC_ISSUER")]
+    #[arg(long, env = "NIXGATE_OIDC_ISSUER", value_name = "NAME")]
     pub oidc_issuer: Option<String>,
     /// Audience (`aud`) that these tokens must have
-    #[arg(long, env = "NIXGATE_OIDC_AUDIENCE")]
+    #[arg(long, env = "NIXGATE_OIDC_AUDIENCE", value_name = "NAME")]
     pub oidc_audience: Option<String>,
 }
 
@@ -50,12 +69,7 @@ impl LoginArgs {
     /// # Errors
     /// A sentence that names the setting and the remedy.
     pub fn validate(self) -> Result<LoginSettings> {
-        // Envoy and clients take a minute for clocks that differ.
-        ensure!(
-            (60..=86_400).contains(&self.token_seconds),
-            "NIXGATE_TOKEN_SECONDS is {}: it must be from 60 to 86400",
-            self.token_seconds
-        );
+        TOKEN_SECONDS.check(self.token_seconds)?;
         if self.htpasswd.is_none() {
             for (name, given) in [
                 ("NIXGATE_GROUPS", self.groups.is_some()),

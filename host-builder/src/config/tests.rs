@@ -69,20 +69,6 @@ fn errors_name_the_setting() {
 }
 
 #[test]
-fn the_reference_page_has_every_setting() {
-    use clap::CommandFactory;
-    let page = include_str!("../../../docs/src/settings.md");
-    for argument in Cli::command().get_arguments() {
-        let Some(variable) = argument.get_env() else {
-            continue;
-        };
-        let flag = argument.get_long().unwrap_or_default();
-        let row = format!("| `{}` | `--{flag}` |", variable.to_string_lossy());
-        assert!(page.contains(&row), "docs/src/settings.md lacks {row}");
-    }
-}
-
-#[test]
 fn the_least_that_is_needed() {
     let settings = settings("--token t --pkgs-path /").unwrap();
     assert_eq!(settings.listen.to_string(), "127.0.0.1:8081");

@@ -47,7 +47,7 @@ pub(super) fn add_facts<T>(response: &mut Response<T>, images: Vec<Image>, rules
 
 /// One item for each image, without those that say the same. The latest come first, and the oldest
 /// are left out when the header has no place for them.
-fn header(mut images: Vec<Image>, rules: &FactRules) -> String {
+pub(super) fn header(mut images: Vec<Image>, rules: &FactRules) -> String {
     images.sort_by_key(|image| std::cmp::Reverse(image.latest));
     let (mut items, mut length) = (Vec::new(), 0);
     for Image { record, tags, .. } in images {

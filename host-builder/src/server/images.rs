@@ -146,18 +146,33 @@ impl Images {
             return Ok(known);
         }
         let listed = Instant::now();
-        let images = self.list(storage, name).await?;
+        let facts = storage.facts(name, None).await?;
+        let images = self.read_new(storage, name, facts).await?;
         Ok(self.learn(name, images, Some(listed), fitting))
     }
 
-    /// Lists the images of a name, and reads those that are new.
-    async fn list(
+    /// The images of a name of which this was listed, at that time.
+    pub(super) async fn listed(
         &self,
         storage: &Storage,
         name: &str,
+        facts: Vec<Fact>,
+        at: Instant,
+    ) -> Result<Vec<Image>, StorageError> {
+        let images = self.read_new(storage, name, facts).await?;
+        let all = |known: &Name| known.images.values().cloned().collect();
+        Ok(self.learn(name, images, Some(at), all))
+    }
+
+    /// The images of a name of which this was listed. Those are read that are new.
+    async fn read_new(
+        &self,
+        storage: &Storage,
+        name: &str,
+        listed: Vec<Fact>,
     ) -> Result<BTreeMap<ImageId, Image>, StorageError> {
         let mut facts: BTreeMap<ImageId, Vec<Fact>> = BTreeMap::new();
-        for fact in storage.facts(name, None).await? {
+        for fact in listed {
             facts.entry(fact.image.clone()).or_default().push(fact);
         }
         let known = self.recall(name, |known| {

@@ -11,12 +11,14 @@
 //!       │    └─ both   images.rs      which images of the name that is of
 //!       │              facts.rs       what the edge is told of them
 //!       ├─ tags        tags.rs
+//!       ├─ catalog     catalog.rs     what there is
 //!       ├─ referrers   referrers.rs
 //!       └─ token       token.rs       who a client is, for a token; POST too
 //! ```
 
 mod answer;
 mod blobs;
+mod catalog;
 mod facts;
 mod health;
 mod images;
@@ -206,6 +208,7 @@ impl<B: Builder> App<B> {
                 ("blob", self.blob(request, &repository, &digest).await)
             }
             Route::Tags { repository } => ("tags", self.tags(&repository)),
+            Route::Catalog => ("catalog", self.catalog(request).await),
             Route::Referrers { repository, .. } => ("referrers", self.referrers(&repository)),
             Route::Elsewhere => {
                 let message = "nothing is here; images are under /v2/";

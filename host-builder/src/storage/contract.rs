@@ -52,6 +52,12 @@ async fn holds(storage: &Storage) {
         assert_eq!(found, expected[..found.len()], "{image:?}");
     }
     assert_eq!(storage.facts("nam", None).await.unwrap(), []);
+    let all = storage.all_facts().await.unwrap();
+    let count = |name: &str| all.get(name).map(Vec::len);
+    assert_eq!(
+        (count("name"), count("name2"), all.len()),
+        (Some(4), Some(1), 2)
+    );
     storage.probe().await.unwrap();
 }
 

@@ -46,9 +46,14 @@ impl Key {
     }
 }
 
+/// The folder of what is known of any image.
+pub(super) fn all_facts() -> ObjectPath {
+    ObjectPath::from("facts")
+}
+
 /// The folder of what is known of the images of a name, or of one of them.
 pub(super) fn facts(name: &str, image: Option<&str>) -> ObjectPath {
-    let folder = ObjectPath::from(format!("facts/{name}"));
+    let folder = all_facts().join(name);
     match image {
         Some(image) => folder.join(image),
         None => folder,
@@ -69,6 +74,11 @@ pub struct Fact {
 }
 
 impl Fact {
+    /// The name of whose images what is at a key speaks.
+    pub(super) fn name_of(path: &ObjectPath) -> Option<String> {
+        path.parts().nth(1).map(|name| name.as_ref().to_owned())
+    }
+
     /// What is at a key, if it is one of [`Key::record`] and [`Key::tagged`].
     pub(super) fn of(path: ObjectPath, written: SystemTime) -> Option<Self> {
         let mut parts = path.parts().skip(2).map(|part| part.as_ref().to_owned());

@@ -22,6 +22,7 @@ mod key;
 mod open;
 mod pieces;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -181,6 +182,23 @@ impl Storage {
             .try_filter_map(|fact| ready(Ok(fact)))
             .try_collect()
             .await?)
+    }
+
+    /// What is known of all images, by the names that they have.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub async fn all_facts(&self) -> Result<BTreeMap<String, Vec<Fact>>, StorageError> {
+        let mut names: BTreeMap<String, Vec<Fact>> = BTreeMap::new();
+        let mut listed = self.store.list(Some(&key::all_facts()));
+        while let Some(meta) = listed.try_next().await? {
+            let name = Fact::name_of(&meta.location);
+            let fact = Fact::of(meta.location, meta.last_modified.into());
+            if let (Some(name), Some(fact)) = (name, fact) {
+                names.entry(name).or_default().push(fact);
+            }
+        }
+        Ok(names)
     }
 
     /// Where clients get a key's content by this method.

@@ -11,6 +11,7 @@ fuzz_target!(|path: &str| {
             reference,
         }) => format!("/v2/{repository}/manifests/{reference}"),
         Ok(Route::Blob { repository, digest }) => format!("/v2/{repository}/blobs/{digest}"),
+        Ok(Route::Catalog) => "/v2/_catalog".to_owned(),
         Ok(Route::Tags { repository }) => format!("/v2/{repository}/tags/list"),
         Ok(Route::Referrers { repository, digest }) => {
             format!("/v2/{repository}/referrers/{digest}")

@@ -58,6 +58,8 @@ pub struct Envoy {
     port: u16,
     admin_port: u16,
     filter_config: PathBuf,
+    /// The filter's configuration as it is shipped.
+    shipped: String,
 }
 
 impl Envoy {
@@ -70,23 +72,18 @@ impl Envoy {
         let (config, filter_config) = (state.join("envoy.yaml"), state.join("filter.yaml"));
         let mut ports = vec![(8080, port), (8081, builder_port), (9901, admin_port)];
         let module = settings.filter.map_or_else(install::filter, Ok)?;
-        let (mut rendered, mut filter) = match settings.beside {
-            None => {
-                let file = ("envoy/standalone/filter.yaml", filter_config.as_path());
-                (
-                    render("envoy/standalone/envoy.yaml", &ports, Some(file))?,
-                    render(file.0, &[], Some((MODULE, &module)))?,
-                )
-            }
+        let folder = match settings.beside {
+            None => "envoy/standalone",
             Some(other) => {
                 ports.push((5000, other));
-                let file = "envoy/beside-registry/envoy.yaml";
-                (
-                    render(file, &ports, Some((MODULE, &module)))?,
-                    String::new(),
-                )
+                "envoy/beside-registry"
             }
         };
+        let delivered = format!("{folder}/filter.yaml");
+        let shipped = render(&delivered, &[], Some((MODULE, &module)))?;
+        let mut filter = shipped.clone();
+        let at = Some((delivered.as_str(), filter_config.as_path()));
+        let mut rendered = render(&format!("{folder}/envoy.yaml"), &ports, at)?;
         for (shipped, ours) in settings.changes {
             let file = if filter.contains(shipped) {
                 &mut filter
@@ -110,6 +107,7 @@ impl Envoy {
             port,
             admin_port,
             filter_config,
+            shipped,
         })
     }
 
@@ -129,7 +127,7 @@ impl Envoy {
     /// # Errors
     /// When the shipped one does not have the text, or Envoy doesn't say anything.
     pub fn deliver(&self, shipped: &str, ours: &str) -> Result<bool> {
-        let config = replace(&shipped_filter_config()?, shipped, ours)?;
+        let config = replace(&self.shipped, shipped, ours)?;
         let before = self.deliveries()?;
         let new = self.filter_config.with_extension("new");
         fs::write(&new, config)?;
@@ -271,12 +269,6 @@ pub(super) fn change(
         config = config.replace(&format!("@{index}@"), ours);
     }
     Ok(config)
-}
-
-/// The shipped configuration of the filter that is delivered to a standalone Envoy.
-fn shipped_filter_config() -> Result<String> {
-    let module = install::filter()?;
-    render("envoy/standalone/filter.yaml", &[], Some((MODULE, &module)))
 }
 
 fn replace(config: &str, shipped: &str, ours: &str) -> Result<String> {

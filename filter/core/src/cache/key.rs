@@ -66,6 +66,11 @@ impl Key {
         Self::encode(&[scope, "tags", &packages.to_string()])
     }
 
+    /// The list of all images.
+    pub fn catalog(scope: &str) -> Self {
+        Self::encode(&[scope, "catalog"])
+    }
+
     fn encode(parts: &[&str]) -> Self {
         let mut bytes = Vec::new();
         for part in [VERSION].iter().chain(parts) {

@@ -1,4 +1,4 @@
-//! The filter's settings: raw JSON → validated [`Config`].
+//! The filter's settings: JSON as it is written ([`raw`]) → validated [`Config`].
 //!
 //! ```json
 //! {
@@ -6,25 +6,25 @@
 //!   "name_prefix": "nix",
 //!   "hold_seconds": 20,
 //!   "cache": { "max_bytes": 67108864 },
+//!   "catalog": false,
 //!   "policy": { "revision": "1", "default": "deny", "rules": [] },
 //!   "identity": { "jwt_metadata": ["envoy.filters.http.jwt_authn", "jwt_payload"] }
 //! }
 //! ```
 
-use std::fmt;
+mod raw;
+#[cfg(test)]
+pub(crate) mod reference;
 
-use serde::Deserialize;
+use std::fmt;
 
 use crate::Seconds;
 use crate::cache::Seal;
 use crate::distribution::{Digest, Repository};
 use crate::policy::{Attribute, FactRules, Policy, RawPolicy};
 
-/// Current containerd and Docker give up 30 s after their request; a stream that is held is
-/// answered well before. With the margin that a callout has beyond its wait, 22 s make 27.
-const HOLD_LIMIT: Seconds = 22;
-/// Each set of the cache needs room for at least one large manifest.
-const CACHE_MINIMUM: u64 = 1 << 20;
+pub use raw::Identity;
+use raw::{CACHE_MINIMUM, HOLD_LIMIT, Raw};
 
 /// The settings of one filter configuration, checked.
 #[derive(Clone)]
@@ -42,6 +42,8 @@ pub struct Config {
     pub budget: Seconds,
     /// How much of Envoy's memory the shared cache may take, in bytes.
     pub cache_max_bytes: u64,
+    /// Whether callers can list the images that there are and that they may have.
+    pub catalog: bool,
     /// Who may have which packages; without one, everybody may have all.
     pub policy: Option<Policy>,
     /// A policy on trial: judged beside the first one, and only counted.
@@ -56,70 +58,8 @@ pub struct Config {
     pub seal: Seal,
 }
 
-/// Where in Envoy the attributes of a caller are that have no fixed place.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Identity {
-    /// The payload of the verified JSON Web Token in the dynamic metadata: its namespace, then the
-    /// keys that lead to it. `jwt_authn` puts it under the provider's `payload_in_metadata`.
-    pub jwt_metadata: Vec<String>,
-    /// The header in which Envoy's `basic_auth` puts the user (`forward_username_header`).
-    pub basic_user_header: Option<String>,
-}
-
-impl Default for Identity {
-    fn default() -> Self {
-        Self {
-            jwt_metadata: ["envoy.filters.http.jwt_authn", "jwt_payload"]
-                .map(str::to_owned)
-                .into(),
-            basic_user_header: None,
-        }
-    }
-}
-
 /// A client follows 9 redirects; the answer to the last request must not be one.
 const REDIRECTS: Seconds = 8;
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Raw {
-    builder: RawBuilder,
-    name_prefix: Option<String>,
-    #[serde(default = "default_hold")]
-    hold_seconds: Seconds,
-    #[serde(default)]
-    cache: RawCache,
-    policy: Option<RawPolicy>,
-    shadow: Option<RawPolicy>,
-    #[serde(default)]
-    identity: Identity,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawBuilder {
-    cluster: String,
-    token_env: String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawCache {
-    max_bytes: u64,
-}
-
-impl Default for RawCache {
-    fn default() -> Self {
-        Self {
-            max_bytes: 64 << 20,
-        }
-    }
-}
-
-const fn default_hold() -> Seconds {
-    20
-}
 
 impl Config {
     /// Parses and checks the filter's configuration. `environment` looks a variable of the VM up
@@ -142,6 +82,7 @@ impl Config {
             name_prefix,
             hold_seconds,
             cache,
+            catalog,
             policy,
             shadow,
             identity,
@@ -203,6 +144,7 @@ impl Config {
             hold: hold_seconds,
             budget: hold_seconds.saturating_mul(REDIRECTS),
             cache_max_bytes: cache.max_bytes,
+            catalog,
             policy,
             shadow,
             fact_rules,
@@ -250,6 +192,7 @@ impl fmt::Debug for Config {
             hold,
             budget,
             cache_max_bytes,
+            catalog,
             policy,
             shadow,
             fact_rules: _,
@@ -266,6 +209,7 @@ impl fmt::Debug for Config {
             .field("hold", hold)
             .field("budget", budget)
             .field("cache_max_bytes", cache_max_bytes)
+            .field("catalog", catalog)
             .field("policy", &revision(policy))
             .field("shadow", &revision(shadow))
             .field("identity", identity)

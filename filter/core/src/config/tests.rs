@@ -1,3 +1,5 @@
+use super::raw::Raw;
+use super::reference::keys_of;
 use super::*;
 
 fn parse(json: &str) -> Result<Config, String> {
@@ -32,49 +34,43 @@ fn with(key: &str, value: serde_json::Value) -> String {
     config.to_string()
 }
 
-/// The keys that the parser knows under one, as it says itself when it meets another.
-fn keys(under: &str) -> Vec<String> {
-    let error = parse(&with(under, serde_json::json!({"?": 0}))).unwrap_err();
-    let Some((_, known)) = error.split_once("unknown field `?`, expected ") else {
-        return vec![under.to_owned()];
-    };
-    let names = known.split('`').skip(1).step_by(2);
-    names
-        .flat_map(|name| match under {
-            "" => keys(name),
-            under => keys(&format!("{under}.{name}")),
-        })
-        .collect()
-}
-
 #[test]
-fn the_reference_page_has_every_key_and_no_other_with_its_default() {
-    let page = include_str!("../../../../docs/src/settings.md");
-    let (_, table) = page.split_once("| key | default | |").unwrap();
-    let (table, _) = table.split_once("\n\n").unwrap();
-    let rows: Vec<Vec<&str>> = table
-        .lines()
-        .filter(|line| line.starts_with("| `"))
-        .map(|line| line.split('|').map(str::trim).skip(1).collect())
-        .collect();
-    let mut known = keys("");
-    let mut listed: Vec<_> = rows.iter().map(|row| row[0].replace('`', "")).collect();
-    known.sort();
-    listed.sort();
-    assert_eq!(listed, known, "docs/src/settings.md");
-
-    let least = parse(&with("builder.cluster", "b".into())).unwrap();
-    for row in rows.iter().filter(|row| !row[1].is_empty()) {
-        let (key, default) = (row[0].replace('`', ""), row[1].replace('`', ""));
-        let default = serde_json::from_str(&default).expect("a default is JSON");
-        let given = parse(&with(&key, default)).unwrap();
-        // Each has a scope of its own.
-        let given = Config {
-            scope: least.scope.clone(),
-            ..given
-        };
-        assert_eq!(format!("{given:?}"), format!("{least:?}"), "{key}");
+fn what_the_reference_page_says_of_defaults_and_ranges_is_so() {
+    let parse = |key: &str, value| parse(&with(key, value));
+    let least = parse("builder.cluster", "b".into()).unwrap();
+    let mut seen = (0, 0);
+    for key in keys_of::<Raw>() {
+        if let Some(default) = key.default {
+            seen.0 += 1;
+            // Keys of an object that is left out can't be given alone.
+            let Ok(given) = parse(&key.path, default) else {
+                assert!(key.path.ends_with("y.hide") || key.path.ends_with("w.hide"));
+                continue;
+            };
+            // Each has a scope of its own.
+            let given = Config {
+                scope: least.scope.clone(),
+                ..given
+            };
+            assert_eq!(format!("{given:?}"), format!("{least:?}"), "{}", key.path);
+        }
+        if let Some(range) = key.range {
+            seen.1 += 1;
+            let around = [range.start() - 1, range.end().saturating_add(1)];
+            for value in [*range.start(), *range.end()] {
+                let taken = parse(&key.path, value.into());
+                assert!(taken.is_ok(), "{} is {value}: {taken:?}", key.path);
+            }
+            for value in around.into_iter().filter(|value| !range.contains(value)) {
+                let error = parse(&key.path, value.into()).unwrap_err();
+                assert!(
+                    error.contains(&format!("{} is {value}", key.path)),
+                    "{error}"
+                );
+            }
+        }
     }
+    assert!(seen.0 >= 4 && seen.1 >= 2, "{seen:?}");
 }
 
 #[test]

@@ -34,6 +34,8 @@ pub enum Route {
         /// To which manifest.
         digest: Digest,
     },
+    /// `/v2/_catalog`: which repositories are there?
+    Catalog,
     /// Not under `/v2`, or under another registry's names: not for nixgate.
     Elsewhere,
 }
@@ -49,8 +51,7 @@ impl Route {
     ///
     /// # Errors
     /// [`ErrorKind::NameInvalid`], [`ErrorKind::DigestInvalid`] or [`ErrorKind::TagInvalid`] for a
-    /// route with bad parts, [`ErrorKind::CatalogUnsupported`] for `_catalog`,
-    /// [`ErrorKind::RouteUnknown`] for anything else.
+    /// route with bad parts, [`ErrorKind::RouteUnknown`] for anything else.
     pub fn parse(path: &str) -> Result<Self, Error> {
         Self::parse_below(None, path)
     }
@@ -99,11 +100,8 @@ impl Route {
                 repository: Repository::parse(name)?,
                 digest: parse_digest(last)?,
             }),
-            (None, None) if last == "_catalog" => Err(Error::new(
-                ErrorKind::CatalogUnsupported,
-                "there is no catalog: every list of packages is a repository, so all of them can't \
-                 be listed. Look packages up in the package set",
-            )),
+            // An extension of Docker's, which names what no repository may be called.
+            (None, None) if last == "_catalog" => Ok(Self::Catalog),
             _ => Err(Error::new(
                 ErrorKind::RouteUnknown,
                 format!("no such endpoint: {}", path.escape_debug()),
@@ -135,6 +133,7 @@ mod tests {
         let text = match Route::parse_below(prefix.as_ref(), path) {
             Ok(Route::Base) => "base".to_owned(),
             Ok(Route::Elsewhere) => "elsewhere".to_owned(),
+            Ok(Route::Catalog) => "catalog".to_owned(),
             Ok(Route::Tags { repository }) => format!("tags of {repository}"),
             Ok(Route::Blob { repository, digest }) => format!("blob {digest} of {repository}"),
             Ok(Route::Referrers { repository, digest }) => {
@@ -175,6 +174,7 @@ mod tests {
             expect!["manifest manifests by tag manifests"],
         );
         check("/v2/shell/git/tags/list?n=5", expect!["tags of shell/git"]);
+        check("/v2/_catalog?n=5", expect!["catalog"]);
         check(
             "/v2/git/referrers/sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855?artifactType=x",
             expect![
@@ -202,6 +202,7 @@ mod tests {
             "/v2/corp/nix/corp/nix/tags/list",
             expect!["tags of corp/nix"],
         );
+        check("/v2/corp/nix/_catalog", expect!["catalog"]);
         check(
             "/v2/corp/nix//git/tags/list",
             expect![[

@@ -3,13 +3,13 @@
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::{Exchange, Reply, Want};
+use super::{Exchange, JSON, Reply, Want};
 use crate::Seconds;
 use crate::cache::{Content, Entry, Method};
 use crate::config::Config;
 use crate::distribution::{Digest, Error, ErrorKind, MediaType, Reference};
 use crate::policy::ImageFacts;
-use crate::wire;
+use crate::wire::{self, Catalog};
 
 /// What a client is told to wait when the builder says "later" in a way that is not understood,
 /// and the most that it is told, in seconds.
@@ -89,6 +89,7 @@ impl Answer {
             }
             (200, Want::Manifest { reference, .. }) => manifest(response, reference),
             (200, Want::Tags) => tags(response),
+            (200, Want::Catalog) => catalog(response),
             (307, Want::Blob { .. }) => response
                 .header("location")
                 .filter(|location| is_absolute(location))
@@ -194,11 +195,23 @@ fn tags(response: &Response) -> Result<Content, Error> {
     }
     serde_json::from_slice::<List>(&response.body)
         .map_err(|_| unreachable("it sent a list of tags that is none"))?;
-    Ok(Content::Document {
-        media_type: "application/json".to_owned(),
+    Ok(list(response))
+}
+
+/// As [`tags`].
+fn catalog(response: &Response) -> Result<Content, Error> {
+    match Catalog::parse(&response.body) {
+        Some(_) => Ok(list(response)),
+        None => Err(unreachable("it sent a catalog that is none")),
+    }
+}
+
+fn list(response: &Response) -> Content {
+    Content::Document {
+        media_type: JSON.to_owned(),
         digest: None,
         body: response.body.as_slice().into(),
-    })
+    }
 }
 
 /// Storage has a host of its own: a client would look for anything less at the registry.

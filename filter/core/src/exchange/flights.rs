@@ -365,7 +365,7 @@ fn wait(config: &Config, deadline: Seconds, now: Seconds) -> Seconds {
 fn call(config: &Config, exchange: &Exchange, wait: Seconds) -> Call {
     let method = match &exchange.want {
         // A manifest's bytes are needed whatever the client asks: HEAD is answered with their length.
-        Want::Manifest { .. } | Want::Tags => "GET",
+        Want::Manifest { .. } | Want::Tags | Want::Catalog => "GET",
         Want::Blob { method, .. } => method.as_str(),
     };
     let mut headers = vec![
@@ -392,8 +392,7 @@ fn call(config: &Config, exchange: &Exchange, wait: Seconds) -> Call {
 /// The callout's `:authority`, by which Envoy's ring-hash clusters choose the builder: all
 /// requests for one image go to one builder, where its build is shared.
 fn affinity(exchange: &Exchange) -> String {
-    let image = exchange.packages.to_string();
-    let mut name = Digest::of(image.as_bytes()).hex();
+    let mut name = Digest::of(exchange.image().as_bytes()).hex();
     name.truncate(32);
     name.push_str(".image");
     name

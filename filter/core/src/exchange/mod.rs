@@ -20,9 +20,11 @@
 //! back later. The build goes on all the same.
 
 mod answer;
+mod catalog;
 mod conditional;
 mod flights;
 mod judge;
+mod page;
 mod query;
 mod record;
 mod reply;
@@ -45,7 +47,7 @@ use reply::JSON;
 
 use crate::cache::{Content, Entry, Key, Method};
 use crate::config::Config;
-use crate::distribution::{Digest, Error, ErrorKind, MediaType, Reference, Route};
+use crate::distribution::{Digest, Error, ErrorKind, MediaType, Reference, Repository, Route};
 use crate::policy::{Identity, ImageFacts, Known};
 use crate::wire::Preferences;
 use crate::{PackageSet, Seconds, package_set};
@@ -135,9 +137,8 @@ pub struct Forward {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Exchange {
     want: Want,
-    packages: PackageSet,
-    /// How many packages the client wrote.
-    written: usize,
+    /// The image that it is about; none for the catalog.
+    image: Option<Image>,
     caller: Caller,
     key: Key,
     path: String,
@@ -152,6 +153,22 @@ pub struct Exchange {
 }
 
 #[derive(Clone, Debug, PartialEq)]
+struct Image {
+    packages: PackageSet,
+    /// How many packages the client wrote.
+    written: usize,
+}
+
+impl Image {
+    fn of(repository: &Repository) -> Result<Self, Error> {
+        Ok(Self {
+            packages: PackageSet::of(repository)?,
+            written: package_set::written(repository),
+        })
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
 enum Want {
     Manifest {
         reference: Reference,
@@ -162,6 +179,7 @@ enum Want {
         method: Method,
     },
     Tags,
+    Catalog,
 }
 
 impl Exchange {
@@ -196,13 +214,14 @@ impl Exchange {
                     reference,
                     media_type,
                 };
-                (repository, want)
+                (Some(repository), want)
             }
-            Route::Blob { repository, digest } => (repository, Want::Blob { digest, method }),
-            Route::Tags { repository } => (repository, Want::Tags),
+            Route::Blob { repository, digest } => (Some(repository), Want::Blob { digest, method }),
+            Route::Tags { repository } => (Some(repository), Want::Tags),
+            Route::Catalog if config.catalog => (None, Want::Catalog),
+            Route::Catalog => return Err(no_catalog()),
             Route::Referrers { repository, .. } => {
-                let packages = PackageSet::of(&repository)?;
-                let written = package_set::written(&repository);
+                let Image { packages, written } = Image::of(&repository)?;
                 let case = Case {
                     packages: &packages,
                     written,
@@ -215,19 +234,24 @@ impl Exchange {
                 }));
             }
         };
-        let packages = PackageSet::of(&repository)?;
-        let key = match &want {
-            Want::Manifest {
-                reference,
-                media_type,
-            } => Key::manifest(scope, &packages, reference, *media_type),
-            Want::Blob { digest, method } => Key::blob(scope, &packages, digest, *method),
-            Want::Tags => Key::tags(scope, &packages),
+        let image = repository.as_ref().map(Image::of).transpose()?;
+        let key = match (&want, image.as_ref().map(|image| &image.packages)) {
+            (
+                Want::Manifest {
+                    reference,
+                    media_type,
+                },
+                Some(packages),
+            ) => Key::manifest(scope, packages, reference, *media_type),
+            (Want::Blob { digest, method }, Some(packages)) => {
+                Key::blob(scope, packages, digest, *method)
+            }
+            (Want::Tags, Some(packages)) => Key::tags(scope, packages),
+            (_, None) | (Want::Catalog, _) => Key::catalog(scope),
         };
         let exchange = Self {
             want,
-            packages,
-            written: package_set::written(&repository),
+            image,
             caller: request.caller.clone(),
             key,
             path: request.path.to_owned(),
@@ -242,10 +266,14 @@ impl Exchange {
         })
     }
 
+    /// The catalog may be had by everybody: what is in it is judged name by name.
     fn judge(&self, config: &Config, facts: Option<Vec<ImageFacts>>) -> Judged {
+        let Some(Image { packages, written }) = &self.image else {
+            return Judged::Allowed(None, None);
+        };
         let case = Case {
-            packages: &self.packages,
-            written: self.written,
+            packages,
+            written: *written,
             tag: match &self.want {
                 Want::Manifest {
                     reference: Reference::Tag(tag),
@@ -268,7 +296,7 @@ impl Exchange {
     /// Whether an answer belongs to images, so that it is judged by what is in them.
     const fn needs_facts(&self, content: &Content) -> bool {
         match (&self.want, content) {
-            (_, Content::Refusal { .. }) | (Want::Tags, _) => false,
+            (_, Content::Refusal { .. }) | (Want::Tags | Want::Catalog, _) => false,
             (Want::Manifest { .. } | Want::Blob { .. }, _) => true,
         }
     }
@@ -312,7 +340,7 @@ impl Exchange {
             |entry| match self.judge(config, self.facts_of(&entry.content, &entry.facts)) {
                 Judged::Denied(reply) => reply,
                 Judged::Allowed(judgement, warning) => {
-                    let reply = self.present(&entry.content).stale();
+                    let reply = self.present(config, &entry.content).stale();
                     reply.judged(judgement).warned(warning)
                 }
             },
@@ -320,10 +348,14 @@ impl Exchange {
     }
 
     /// A content as this client asked for it.
-    fn present(&self, content: &Content) -> Reply {
+    fn present(&self, config: &Config, content: &Content) -> Reply {
         self.note(match (&self.want, content) {
             (Want::Tags, Content::Document { body, .. }) => tags::page(&self.path, body)
                 .unwrap_or_else(|| Reply::error(&unreachable("it sent no list of tags"))),
+            (Want::Catalog, Content::Document { body, .. }) => {
+                catalog::page(config, &self.caller, &self.path, body)
+                    .unwrap_or_else(|| Reply::error(&unreachable("it sent no catalog")))
+            }
             (
                 _,
                 Content::Document {
@@ -356,7 +388,10 @@ impl Exchange {
                     record,
                 })
             }
-            content => Next::Reply(self.present(content).judged(judgement).warned(warning)),
+            content => {
+                let reply = self.present(config, content);
+                Next::Reply(reply.judged(judgement).warned(warning))
+            }
         }
     }
 
@@ -365,10 +400,11 @@ impl Exchange {
             Want::Manifest { .. } => "manifest",
             Want::Blob { .. } => "blob",
             Want::Tags => "tags",
+            Want::Catalog => "catalog",
         };
         Record {
             route,
-            image: self.packages.to_string().into(),
+            image: self.image().into(),
             outcome,
             judgement: None,
         }
@@ -380,13 +416,20 @@ impl Exchange {
         Reply { record, ..reply }
     }
 
+    /// The canonical name of the image; empty for the catalog.
+    fn image(&self) -> String {
+        let image = self.image.as_ref();
+        image.map_or_else(String::new, |image| image.packages.to_string())
+    }
+
     /// The path at the builder: canonical, so that one image has one name there.
     fn upstream_path(&self) -> String {
-        let packages = &self.packages;
+        let packages = self.image();
         match &self.want {
             Want::Manifest { reference, .. } => format!("/v2/{packages}/manifests/{reference}"),
             Want::Blob { digest, .. } => format!("/v2/{packages}/blobs/{digest}"),
             Want::Tags => format!("/v2/{packages}/tags/list"),
+            Want::Catalog => "/v2/_catalog".to_owned(),
         }
     }
 
@@ -420,6 +463,14 @@ impl Exchange {
             minimal: matches!(self.want, Want::Blob { .. }),
         }
     }
+}
+
+fn no_catalog() -> Error {
+    Error::new(
+        ErrorKind::CatalogUnsupported,
+        "there is no catalog: every list of packages is a repository, so all of them can't be \
+         listed. Look packages up in the package set",
+    )
 }
 
 fn method_unsupported(method: &str) -> Error {

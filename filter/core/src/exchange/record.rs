@@ -54,9 +54,9 @@ impl Outcome {
 /// What to note of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// `manifest`, `blob`, `tags`, or `other` when the request was none of these.
+    /// `manifest`, `blob`, `tags`, `catalog`, or `other` when the request was none of these.
     pub route: &'static str,
-    /// The canonical package set; empty where the route is `other`.
+    /// The canonical package set; empty where the route is `catalog` or `other`.
     pub image: Rc<str>,
     /// How it ended.
     pub outcome: Outcome,

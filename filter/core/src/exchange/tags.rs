@@ -3,16 +3,13 @@
 //! The builder gives the whole list, the edge keeps it once for an image, and each client gets the
 //! page that it asked for, under the name that it wrote.
 
-use std::cmp::Ordering;
-
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{JSON, Reply, query};
+use super::{Reply, page};
 use crate::distribution::{Tag, split_query};
 
-/// The page that `path` asks for by `n` and `last`, of the builder's `list`. An `n` that is no
-/// number is ignored, as other parameters are that nobody understands. None when the list is none.
+/// The page that `path` asks for, of the builder's `list`. None when the list is none.
 pub(super) fn page(path: &str, list: &[u8]) -> Option<Reply> {
     #[derive(Deserialize)]
     struct List {
@@ -20,32 +17,13 @@ pub(super) fn page(path: &str, list: &[u8]) -> Option<Reply> {
     }
     let List { mut tags } = serde_json::from_slice(list).ok()?;
     tags.retain(|tag| Tag::parse(tag).is_ok());
-    tags.sort_unstable_by(|a, b| order(a, b));
-    tags.dedup();
-    if let Some(last) = query::value(path, "last") {
-        tags.retain(|tag| order(tag, last).is_gt());
-    }
-    let mut headers = vec![("content-type", JSON.to_owned())];
-    if let Some(n) = query::value(path, "n").and_then(|n| n.parse().ok()) {
-        let more = tags.len() > n;
-        tags.truncate(n);
-        // Without a last tag, for n=0, there is no next page to name, as the spec says.
-        if let (true, Some(last)) = (more, tags.last()) {
-            let next = query::with(path, &[("n", &n.to_string()), ("last", last)]);
-            headers.push(("link", format!("<{next}>; rel=\"next\"")));
-        }
-    }
     let (route, _) = split_query(path);
     let name = route.strip_prefix("/v2/")?.strip_suffix("/tags/list")?;
-    let body = json!({ "name": name, "tags": tags }).to_string();
-    Some(Reply::new(200, headers, body.into_bytes()))
-}
-
-/// The spec's "lexical (i.e. case-insensitive alphanumeric order)", made total: tags that differ
-/// by case alone would otherwise hide each other behind `last`.
-fn order(a: &str, b: &str) -> Ordering {
-    let folded = |tag: &str| tag.to_ascii_lowercase();
-    folded(a).cmp(&folded(b)).then_with(|| a.cmp(b))
+    Some(page::of(
+        path,
+        tags,
+        |tags| json!({ "name": name, "tags": tags }),
+    ))
 }
 
 #[cfg(test)]

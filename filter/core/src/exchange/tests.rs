@@ -1,5 +1,6 @@
 //! Requests and flights, played through with a clock of our own.
 
+mod catalog;
 mod held;
 mod policy;
 mod protocol;

@@ -25,12 +25,17 @@ const MAX_HEADER: usize = 16 << 10;
 
 /// The fact part of a rule, as it is written.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawFacts {
+    /// Patterns of `meta.license`: `shortName`, `spdxId`, `fullName`, and `unfree` for what is not
+    /// free
     #[serde(skip_serializing_if = "Vec::is_empty")]
     licences: Vec<String>,
+    /// `true`: packages with `meta.knownVulnerabilities`
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     insecure: bool,
+    /// Patterns of store path names, anywhere in the image: `openssl-1.*`
     #[serde(skip_serializing_if = "Vec::is_empty")]
     closure: Vec<String>,
 }

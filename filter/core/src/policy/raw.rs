@@ -19,16 +19,22 @@ use crate::distribution::Tag;
 use crate::package_set::{self, System};
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawPolicy {
+    /// The policy's name for itself, in refusals and logs
     revision: String,
+    /// What becomes of a package that no rule speaks of
     default: RawDefault,
+    /// Whether a refusal is to look like an unknown package
     #[serde(default)]
     hide: bool,
+    /// See [Policy](policy.md)
     rules: Vec<RawRule>,
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 enum RawDefault {
     Allow,
@@ -36,24 +42,36 @@ enum RawDefault {
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct RawRule {
+    /// In refusals, statistics and logs
     name: String,
+    /// Whom the rule is for; everybody when left out
     subject: Option<RawSubject>,
+    /// `audit`: what it would refuse is let through, with a `Warning: 299`, counted and logged
     #[serde(default)]
     mode: RawMode,
+    /// Patterns of the packages that it allows
     #[serde(default)]
     allow: Vec<String>,
+    /// Patterns of the packages that it denies
     #[serde(default)]
     deny: Vec<String>,
+    /// Under which tags the rule allows them; `["latest"]` when left out
     tags: Option<Vec<String>>,
+    /// For which platforms it does; all when left out
     systems: Option<Vec<String>>,
+    /// In images of at most how many packages, as the caller wrote them
     max_packages: Option<usize>,
+    /// What an image must not have; see below
     facts: Option<RawFacts>,
+    /// What a refused caller is told besides
     message: Option<String>,
 }
 
 #[derive(Deserialize, Default)]
+#[cfg_attr(test, derive(schemars::JsonSchema, serde::Serialize))]
 #[serde(rename_all = "lowercase")]
 enum RawMode {
     #[default]
@@ -62,6 +80,7 @@ enum RawMode {
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
 enum RawSubject {
     JwtClaim(RawClaim),
@@ -76,6 +95,7 @@ enum RawSubject {
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct RawClaim {
     path: Vec<String>,
@@ -84,6 +104,7 @@ struct RawClaim {
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 enum RawKind {
     String,
@@ -91,6 +112,7 @@ enum RawKind {
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct RawHeader {
     name: String,
@@ -98,12 +120,14 @@ struct RawHeader {
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct RawGlob {
     glob: String,
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct RawRanges {
     ranges: Vec<String>,
@@ -349,4 +373,18 @@ fn index_of(attributes: &mut Vec<Attribute>, attribute: Attribute) -> usize {
         attributes.push(attribute);
         attributes.len().saturating_sub(1)
     })
+}
+
+// As in `config::reference`.
+#[cfg(all(test, not(target_arch = "wasm32")))]
+mod tests {
+    use super::*;
+    use crate::config::reference::table_of;
+    use crate::reference::with_table;
+
+    #[test]
+    fn the_policy_page_has_the_keys_of_a_rule() {
+        let page = expect_test::expect_file!["../../../../docs/src/policy.md"];
+        page.assert_eq(&with_table(&page.data(), "rule", &table_of::<RawRule>()));
+    }
 }

@@ -90,6 +90,18 @@ impl Podman {
         Ok(())
     }
 
+    /// The images of a registry whose names have a word in them.
+    ///
+    /// # Errors
+    /// When podman fails.
+    pub fn search(&self, registry: &str, word: &str) -> Result<Vec<String>> {
+        let printed = run(self
+            .command()
+            .args(["search", "--tls-verify=false", "--format", "{{.Name}}"])
+            .arg(format!("{registry}/{word}")))?;
+        Ok(printed.lines().map(str::to_owned).collect())
+    }
+
     /// Runs a command in a container of an image that was pulled.
     ///
     /// # Errors
