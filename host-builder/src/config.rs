@@ -1,8 +1,9 @@
 //! Settings: what was written ([`ServeArgs`]) → what is meant ([`Settings`]).
 //!
-//! Those of the login are in [`login`]. Every setting is a flag and a variable; Nixery's names work where the setting is Nixery's.
+//! Those of the login are in [`login`], those of Nix in [`nix`]. Every setting is a flag and a variable; Nixery's names work where the setting is Nixery's.
 
 mod login;
+mod nix;
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -14,11 +15,12 @@ use clap::{Arg, Args, ValueEnum};
 use nixgate_core::package_set::System;
 
 use crate::login::LoginSettings;
-use crate::nix::NixOptions;
+use crate::nix::NixSettings;
 use crate::server::Access;
-use crate::source::Source;
+use crate::source::{AllowedRefs, FlakeUrl, Source};
 
 pub use login::LoginArgs;
+pub use nix::NixArgs;
 
 /// Kinds of storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -74,6 +76,18 @@ pub struct BuildArgs {
     /// Packages from a folder with a Nix package set
     #[arg(long, env = "NIXERY_PKGS_PATH", group = "source")]
     pub pkgs_path: Option<PathBuf>,
+    /// Packages from a flake, by its own lock: path:/folder, git+https://…, github:…
+    #[arg(long, env = "NIXGATE_FLAKE", group = "source", hide_env_values = true)]
+    pub flake: Option<String>,
+    /// Refs of a git repository that images may be made of, separated by spaces; one * stands for
+    /// anything
+    #[arg(
+        long,
+        env = "NIXGATE_GIT_REFS",
+        value_delimiter = ' ',
+        default_value = "refs/heads/* refs/tags/*"
+    )]
+    pub git_refs: Vec<String>,
     /// Answer every tag as if it were `latest`
     #[arg(long, env = "NIXGATE_ANY_TAG")]
     pub any_tag: bool,
@@ -94,16 +108,9 @@ pub struct BuildArgs {
     /// Bucket of the S3 storage; credentials and endpoint come from the usual AWS_ variables
     #[arg(long, env = "S3_BUCKET")]
     pub s3_bucket: Option<String>,
-    /// Seconds that one derivation may take to build
-    #[arg(long, env = "NIX_TIMEOUT", default_value_t = 3600)]
-    pub nix_timeout: u64,
-    /// A setting of Nix, name=value; separated by `;` in the variable
-    #[arg(
-        long = "nix-option",
-        env = "NIXGATE_NIX_OPTIONS",
-        value_delimiter = ';'
-    )]
-    pub nix_options: Vec<String>,
+    /// How Nix is run
+    #[command(flatten)]
+    pub nix: NixArgs,
     /// Images that are built at once; as many as there are processors when not given
     #[arg(long, env = "NIXGATE_MAX_BUILDS")]
     pub max_builds: Option<usize>,
@@ -154,10 +161,8 @@ pub struct BuildSettings {
     pub pin: Duration,
     /// Where images are stored.
     pub storage: StorageSettings,
-    /// Seconds for one derivation.
-    pub nix_timeout: u64,
-    /// Settings of Nix.
-    pub nix_options: NixOptions,
+    /// How Nix is run.
+    pub nix: NixSettings,
     /// Images that are built at once.
     pub max_builds: usize,
     /// Images that are being built or wait for it, at most.
@@ -212,13 +217,14 @@ impl BuildArgs {
     /// # Errors
     /// A sentence that names the setting and the remedy.
     pub fn validate(self) -> Result<BuildSettings> {
-        let source = match (self.channel, self.pkgs_repo, self.pkgs_path) {
-            (Some(name), None, None) => Source::Channel {
+        let refs = AllowedRefs::parse(&self.git_refs)?;
+        let source = match (self.channel, self.pkgs_repo, self.pkgs_path, self.flake) {
+            (Some(name), None, None, None) => Source::Channel {
                 name,
                 base: self.channel_base.trim_end_matches('/').to_owned(),
             },
-            (None, Some(url), None) => Source::Git { url },
-            (None, None, Some(path)) => Source::Path {
+            (None, Some(url), None, None) => Source::Git { url, refs },
+            (None, None, Some(path), None) => Source::Path {
                 path: path.canonicalize().with_context(|| {
                     format!(
                         "NIXERY_PKGS_PATH is {}, which can't be found",
@@ -226,9 +232,13 @@ impl BuildArgs {
                     )
                 })?,
             },
+            (None, None, None, Some(url)) => Source::Flake {
+                url: FlakeUrl::parse(&url)?,
+                refs,
+            },
             _ => bail!(
                 "no package source, or more than one: set one of NIXERY_CHANNEL, \
-                 NIXERY_PKGS_REPO and NIXERY_PKGS_PATH"
+                 NIXERY_PKGS_REPO, NIXERY_PKGS_PATH and NIXGATE_FLAKE"
             ),
         };
         let storage = match self.storage_backend {
@@ -241,15 +251,6 @@ impl BuildArgs {
                     .context("S3 storage needs a bucket: set S3_BUCKET")?,
             ),
         };
-        let nix_options = self
-            .nix_options
-            .iter()
-            .filter(|option| !option.trim().is_empty())
-            .map(|option| match option.split_once('=') {
-                Some((name, value)) => Ok((name.trim().to_owned(), value.trim().to_owned())),
-                None => bail!("the Nix option \"{option}\" is not of the form name=value"),
-            })
-            .collect::<Result<_>>()?;
         // Docker stops at 127 layers; one is that of the symlinks.
         ensure!(
             (2..=127).contains(&self.max_layers),
@@ -284,8 +285,7 @@ impl BuildArgs {
             any_tag: self.any_tag,
             pin: Duration::from_secs(self.pin_seconds),
             storage,
-            nix_timeout: self.nix_timeout,
-            nix_options: NixOptions(nix_options),
+            nix: self.nix.validate(max_builds)?,
             max_builds,
             max_queue: self.max_queue,
             max_layers: self.max_layers,

@@ -87,6 +87,10 @@ choose_package_set() {
   fi
   options=${NIXGATE_NIX_OPTIONS:-$(nix_options "$embedded")}
   [[ -z $options ]] || export NIXGATE_NIX_OPTIONS=$options
+  if [[ -z ${NIXGATE_ALLOW_UNSANDBOXED:-} ]] && ! sandbox_works; then
+    say "Nix can't build in a sandbox on this machine: its builds will see the machine (NIXGATE_ALLOW_UNSANDBOXED)"
+    export NIXGATE_ALLOW_UNSANDBOXED=true
+  fi
 }
 
 # answers PORT PATH: whether an HTTP server there says 200.

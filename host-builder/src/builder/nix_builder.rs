@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 
 use super::resolve::resolve;
 use super::{Builder, ImageRequest, failures};
+use crate::build_log::{BuildLog, BuildLogs, Phase};
 use crate::closure::{Closure, StorePath};
 use crate::facts::Record;
 use crate::fingerprint::Fingerprint;
@@ -37,6 +38,7 @@ pub struct NixBuilder {
     metrics: Metrics,
     popularity: Popularity,
     state: StateDir,
+    logs: BuildLogs,
     /// One for each image that is evaluated at the same time. Not the turns of builds, which may
     /// take hours: that a name is wrong is found out by evaluating, and told at once.
     evaluations: Semaphore,
@@ -57,15 +59,17 @@ struct LayerRecord {
 
 impl NixBuilder {
     /// Prepares to build at most `max_builds` images at once; what is in the making lies in
-    /// `state`.
+    /// `state`, and how far it is, in `logs`.
     pub fn new(
         nix: Arc<dyn Nix>,
         storage: Storage,
         metrics: Metrics,
         state: StateDir,
+        logs: BuildLogs,
         max_builds: usize,
     ) -> Self {
         Self {
+            logs,
             nix,
             storage,
             metrics,
@@ -79,18 +83,19 @@ impl NixBuilder {
         }
     }
 
-    async fn build(&self, image: &ImageRequest) -> Result<(), Error> {
+    async fn build(&self, image: &ImageRequest, log: &BuildLog) -> Result<(), Error> {
         tracing::info!(
             packages = image.packages.join(" "),
             system = image.system.nix(),
             "building"
         );
         let roots = tempfile::tempdir_in(self.state.roots()).map_err(failures::internal)?;
-        let derivations = self.realise(image, roots.path()).await?;
+        let derivations = self.realise(image, roots.path(), log).await?;
+        log.enter(Phase::Packing);
         let outputs = outputs(&derivations);
         let closure = self.nix.closure(&outputs).await;
         let closure = closure.map_err(failures::question)?;
-        let layers = self.layers(image, &closure, &outputs).await?;
+        let layers = self.layers(image, &closure, &outputs, log).await?;
         let documents = Image::new(&ImageSpec {
             architecture: match image.system {
                 System::X86_64Linux => Architecture::Amd64,
@@ -117,15 +122,20 @@ impl NixBuilder {
 
     /// Has Nix make the packages, and returns their derivations. What lies between two processes of
     /// Nix the garbage collector may take, so that is done twice.
-    async fn realise(&self, image: &ImageRequest, roots: &Path) -> Result<Vec<Derivation>, Error> {
-        let derivations = self.evaluate(image).await?;
-        let realised = self.realise_once(&derivations, roots).await?;
+    async fn realise(
+        &self,
+        image: &ImageRequest,
+        roots: &Path,
+        log: &BuildLog,
+    ) -> Result<Vec<Derivation>, Error> {
+        let derivations = self.evaluate(image, log).await?;
+        let realised = self.realise_once(&derivations, roots, log).await?;
         let gone = |one: &Derivation| !one.path.on_disk(Path::new("/")).exists();
         let (derivations, realised) = match realised {
             Err(_) if derivations.iter().any(gone) => {
                 tracing::info!("the garbage collector took a derivation: evaluating again");
-                let derivations = self.evaluate(image).await?;
-                let realised = self.realise_once(&derivations, roots).await?;
+                let derivations = self.evaluate(image, log).await?;
+                let realised = self.realise_once(&derivations, roots, log).await?;
                 (derivations, realised)
             }
             other => (derivations, other),
@@ -134,9 +144,14 @@ impl NixBuilder {
         Ok(derivations)
     }
 
-    async fn evaluate(&self, image: &ImageRequest) -> Result<Vec<Derivation>, Error> {
+    async fn evaluate(
+        &self,
+        image: &ImageRequest,
+        log: &BuildLog,
+    ) -> Result<Vec<Derivation>, Error> {
         let turn = self.evaluations.acquire().await;
         let _turn = turn.map_err(failures::internal)?;
+        log.enter(Phase::Evaluating);
         resolve(&*self.nix, image).await
     }
 
@@ -144,9 +159,11 @@ impl NixBuilder {
         &self,
         derivations: &[Derivation],
         roots: &Path,
+        log: &BuildLog,
     ) -> Result<Result<(), NixError>, Error> {
         let _turn = self.builds.acquire().await.map_err(failures::internal)?;
-        Ok(self.nix.realise(derivations, roots).await)
+        log.enter(Phase::Building);
+        Ok(self.nix.realise(derivations, roots, log).await)
     }
 
     /// The layers of the closure, highest rating first, and the layer of symlinks on top.
@@ -155,16 +172,24 @@ impl NixBuilder {
         image: &ImageRequest,
         closure: &Closure,
         outputs: &[StorePath],
+        log: &BuildLog,
     ) -> Result<Vec<LayerSpec>, Error> {
         let budget =
             NonZeroUsize::new(image.max_layers.saturating_sub(1)).unwrap_or(NonZeroUsize::MIN);
         let plan = layering::plan(closure, &self.popularity, budget);
+        let count = plan.layers.len();
         let packed = plan
             .layers
             .into_iter()
             .map(|group| self.layer(closure, group));
         let mut layers: Vec<LayerSpec> = futures::stream::iter(packed)
             .buffered(LAYERS_AT_ONCE)
+            .enumerate()
+            .map(|(index, layer)| {
+                // One more is that of the symlinks.
+                log.part((index + 1) as f64 / (count + 1) as f64);
+                layer
+            })
             .try_collect()
             .await?;
         layers.push(self.symlinks(outputs.to_vec()).await?);
@@ -306,7 +331,10 @@ impl NixBuilder {
 impl Builder for NixBuilder {
     fn build<'a>(&'a self, image: &'a ImageRequest) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async move {
-            let result = NixBuilder::build(self, image).await;
+            let id = image.fingerprint();
+            let log = self.logs.begin(&id, &image.packages, image.system.nix());
+            let result = NixBuilder::build(self, image, &log).await;
+            log.end(result.as_ref().err().cloned());
             if let Err(error) = &result {
                 let packages = image.packages.join(" ");
                 tracing::warn!(packages, kind = ?error.kind, "not built: {error}");

@@ -8,8 +8,7 @@ use http::StatusCode;
 use tempfile::TempDir;
 
 use crate::live::builder::{Builder, Settings};
-use crate::live::gated_set::GatedSet;
-use crate::live::scratch;
+use crate::live::{install, scratch};
 
 /// A builder that serves a package set of the test's.
 #[derive(Debug)]
@@ -37,7 +36,7 @@ impl ServedSet {
             state: state.path().to_path_buf(),
             environment: Vec::new(),
         };
-        let plain = plain.with("NIXGATE_NIX_OPTIONS", GatedSet::nix_options()?);
+        let plain = plain.with("NIXGATE_NIX_OPTIONS", install::nix_options()?);
         let settings = settings(plain);
         let builder = Builder::start(&settings)?;
         Ok(Self {

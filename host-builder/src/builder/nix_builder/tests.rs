@@ -24,7 +24,7 @@ fn image(packages: &[&str]) -> ImageRequest {
 fn builder(nix: Arc<dyn Nix>, folder: &Path) -> NixBuilder {
     let storage = Storage::filesystem(&folder.join("storage")).unwrap();
     let state = StateDir::open(&folder.join("state")).unwrap();
-    NixBuilder::new(nix, storage, Metrics::new(), state, 1)
+    NixBuilder::new(nix, storage, Metrics::new(), state, BuildLogs::default(), 1)
 }
 
 async fn build(nix: Arc<dyn Nix>, packages: &[&str]) -> Error {
