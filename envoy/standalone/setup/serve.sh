@@ -79,6 +79,8 @@ choose_package_set() {
     package_set="git repository $NIXERY_PKGS_REPO"
   elif [[ -n ${NIXERY_PKGS_PATH:-} ]]; then
     package_set="path $NIXERY_PKGS_PATH"
+  elif [[ -n ${NIXGATE_FLAKE:-} ]]; then
+    package_set="flake $NIXGATE_FLAKE"
   else
     embedded=true
     envoy/standalone/setup/package-set.sh amd64 arm64

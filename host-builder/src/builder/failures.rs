@@ -81,6 +81,10 @@ pub(super) fn realisation(error: NixError) -> Error {
     match &error {
         NixError::Failed { status, .. } if status.code() == Some(TIMED_OUT) => timed_out(&error),
         NixError::TimedOut { .. } => timed_out(&error),
+        // Somebody or something killed it: this says nothing of the package, and is tried again.
+        NixError::Failed { status, .. } if status.code().is_none() => {
+            Error::new(ErrorKind::BuilderUnready, error.to_string())
+        }
         NixError::Failed { .. } => Error::new(ErrorKind::BuildFailed, error.to_string()),
         _ => question(error),
     }
@@ -98,11 +102,18 @@ fn timed_out(error: &NixError) -> Error {
 mod tests {
     use super::*;
 
+    /// Instead of a code: it was killed by this signal.
+    const KILLED: i32 = 9;
+
     fn failed(code: i32) -> NixError {
         use std::os::unix::process::ExitStatusExt;
         NixError::Failed {
             program: "nix",
-            status: std::process::ExitStatus::from_raw(code << 8),
+            // A signal's number is below the exit code.
+            status: std::process::ExitStatus::from_raw(match code {
+                KILLED => KILLED,
+                code => code << 8,
+            }),
             stderr: "the last lines".to_owned(),
         }
     }
@@ -160,6 +171,7 @@ mod tests {
             (realisation(failed(100)), ErrorKind::BuildFailed),
             (realisation(failed(1)), ErrorKind::BuildFailed),
             (realisation(failed(101)), ErrorKind::BuildTimedOut),
+            (realisation(failed(KILLED)), ErrorKind::BuilderUnready),
             (realisation(missing()), ErrorKind::BuilderUnready),
             (realisation(no_store()), ErrorKind::BuilderUnready),
             (evaluation(failed(1), &set()), ErrorKind::BuildFailed),

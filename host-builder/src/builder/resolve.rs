@@ -40,7 +40,15 @@ pub(super) async fn resolve(nix: &dyn Nix, image: &ImageRequest) -> Result<Vec<D
         match resolution {
             Resolution::Derivation(derivation) => derivations.push(derivation),
             Resolution::Unknown => unknown.push(name),
-            Resolution::NotADerivation => refused.push(format!("{name} (not a package)")),
+            Resolution::NotADerivation(kind) => {
+                let article = match kind.as_str() {
+                    "int" => "an",
+                    _ => "a",
+                };
+                // Nix's own word for it is one for those who know the calculus.
+                let kind = kind.replace("lambda", "function");
+                refused.push(format!("{name} ({article} {kind}, not a package)"));
+            }
             Resolution::Refused => {
                 explained += 1;
                 let reason = match explained <= MAX_EXPLAINED {
