@@ -23,7 +23,7 @@ filter := --package nixgate-filter --target wasm32-wasip1
 help: ## List the verbs
 	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 12
 	@printf '%s\n' '' 'make run, make gateway: PORT (8080, 8443), BUILDER_PORT (8081), ADMIN_PORT (9901), STATE_DIR (.nixgate);' \
-	  'NIXERY_CHANNEL, NIXERY_PKGS_REPO or NIXERY_PKGS_PATH replace the embedded package set'
+	  'NIXERY_CHANNEL, NIXERY_PKGS_REPO, NIXERY_PKGS_PATH or NIXGATE_FLAKE replace the embedded package set'
 
 build: # What is run and shipped: the builder, and the filter as wasm
 	cargo build --release --package nixgate

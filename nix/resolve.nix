@@ -155,7 +155,11 @@ let
       described = attempt (deepSeq record record);
     in
     if isDerivation.success && !isDerivation.value then
-      { state = "not-a-derivation"; }
+      {
+        state = "not-a-derivation";
+        # "lambda", "set", "string" …
+        type = builtins.typeOf value;
+      }
     else if isDerivation.success && described.success then
       described.value
     else
@@ -184,6 +188,8 @@ let
       pname = drv.pname or parsed.name;
       version = drv.version or parsed.version;
       mainProgram = meta.mainProgram or null;
+      description = said meta "description";
+      homepage = said meta "homepage";
       licences = licences meta;
       insecure = insecure meta;
     };
@@ -196,6 +202,19 @@ let
       tried = tryEval (deepSeq value value);
     in
     if tried.success then tried.value else otherwise;
+
+  # A word or a sentence of `meta`; some packages have a list of homepages.
+  said =
+    meta: key:
+    let
+      value = orElse null (meta.${key} or null);
+    in
+    if isString value then
+      value
+    else if isList value && value != [ ] && isString (head value) then
+      head value
+    else
+      null;
 
   # All that `meta.license` (a set, a word, or a list of these) calls itself,
   # and the word "unfree" for what is not free.

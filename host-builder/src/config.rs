@@ -1,11 +1,12 @@
 //! Settings: what was written ([`ServeArgs`]) → what is meant ([`Settings`]).
 //!
-//! Those of the login are in [`login`]. Every setting is a flag and a variable; Nixery's names work
-//! where the setting is Nixery's. What is said of one here is its help and what the reference page says
-//! ([`reference`]).
+//! Those of the login are in [`login`], those of Nix in [`nix`]. Every setting is a flag and a variable;
+//! Nixery's names work where the setting is Nixery's. What is said of one here is its help and what the
+//! reference page says ([`reference`]).
 
 mod bounds;
 mod login;
+mod nix;
 #[cfg(test)]
 mod reference;
 
@@ -19,13 +20,14 @@ use clap::{Arg, Args, ValueEnum};
 use nixgate_core::package_set::System;
 
 use crate::login::LoginSettings;
-use crate::nix::NixOptions;
+use crate::nix::NixSettings;
 use crate::server::Access;
-use crate::source::Source;
+use crate::source::{AllowedRefs, FlakeUrl, Source};
 
 use bounds::Bounds;
 
 pub use login::LoginArgs;
+pub use nix::NixArgs;
 
 /// Docker stops at 127 layers; one is that of the symlinks.
 const MAX_LAYERS: Bounds = Bounds::new("NIXGATE_MAX_LAYERS", 2, 127);
@@ -113,6 +115,25 @@ pub struct BuildArgs {
         group = "source"
     )]
     pub pkgs_path: Option<PathBuf>,
+    /// Packages from a flake, by its own lock: `path:/folder`, `git+https://…`, `github:…`
+    #[arg(
+        long,
+        env = "NIXGATE_FLAKE",
+        value_name = "URL",
+        group = "source",
+        hide_env_values = true
+    )]
+    pub flake: Option<String>,
+    /// Refs of a git repository that images may be made of, separated by spaces; one `*` stands for
+    /// anything
+    #[arg(
+        long,
+        env = "NIXGATE_GIT_REFS",
+        value_name = "REFS",
+        value_delimiter = ' ',
+        default_value = "refs/heads/* refs/tags/*"
+    )]
+    pub git_refs: Vec<String>,
     /// Answer every tag as `latest`, as Nixery does
     #[arg(long, env = "NIXGATE_ANY_TAG")]
     pub any_tag: bool,
@@ -149,22 +170,9 @@ pub struct BuildArgs {
         default_value_t = 604_800
     )]
     pub keep_seconds: u64,
-    /// Seconds that one derivation may take to build
-    #[arg(
-        long,
-        env = "NIX_TIMEOUT",
-        value_name = "SECONDS",
-        default_value_t = 3600
-    )]
-    pub nix_timeout: u64,
-    /// A setting of Nix, `name=value`; separated by `;` in the variable
-    #[arg(
-        long = "nix-option",
-        env = "NIXGATE_NIX_OPTIONS",
-        value_name = "OPTION",
-        value_delimiter = ';'
-    )]
-    pub nix_options: Vec<String>,
+    /// How Nix is run
+    #[command(flatten)]
+    pub nix: NixArgs,
     /// Images that Nix builds at once, as many as there are processors when not given; as many others
     /// may be evaluated meanwhile, so that wrong names are told at once
     #[arg(long, env = MAX_BUILDS.variable, value_name = "COUNT")]
@@ -228,10 +236,8 @@ pub struct BuildSettings {
     pub storage: StorageSettings,
     /// For how long packages that are of no use are kept in the Nix store.
     pub keep: Duration,
-    /// Seconds for one derivation.
-    pub nix_timeout: u64,
-    /// Settings of Nix.
-    pub nix_options: NixOptions,
+    /// How Nix is run.
+    pub nix: NixSettings,
     /// Images that are built at once.
     pub max_builds: usize,
     /// Images that are being built or wait for it, at most.
@@ -286,13 +292,14 @@ impl BuildArgs {
     /// # Errors
     /// A sentence that names the setting and the remedy.
     pub fn validate(self) -> Result<BuildSettings> {
-        let source = match (self.channel, self.pkgs_repo, self.pkgs_path) {
-            (Some(name), None, None) => Source::Channel {
+        let refs = AllowedRefs::parse(&self.git_refs)?;
+        let source = match (self.channel, self.pkgs_repo, self.pkgs_path, self.flake) {
+            (Some(name), None, None, None) => Source::Channel {
                 name,
                 base: self.channel_base.trim_end_matches('/').to_owned(),
             },
-            (None, Some(url), None) => Source::Git { url },
-            (None, None, Some(path)) => Source::Path {
+            (None, Some(url), None, None) => Source::Git { url, refs },
+            (None, None, Some(path), None) => Source::Path {
                 path: path.canonicalize().with_context(|| {
                     format!(
                         "NIXERY_PKGS_PATH is {}, which can't be found",
@@ -300,9 +307,13 @@ impl BuildArgs {
                     )
                 })?,
             },
+            (None, None, None, Some(url)) => Source::Flake {
+                url: FlakeUrl::parse(&url)?,
+                refs,
+            },
             _ => bail!(
                 "no package source, or more than one: set one of NIXERY_CHANNEL, \
-                 NIXERY_PKGS_REPO and NIXERY_PKGS_PATH"
+                 NIXERY_PKGS_REPO, NIXERY_PKGS_PATH and NIXGATE_FLAKE"
             ),
         };
         let storage = match self.storage_backend {
@@ -315,15 +326,6 @@ impl BuildArgs {
                     .context("S3 storage needs a bucket: set S3_BUCKET")?,
             ),
         };
-        let nix_options = self
-            .nix_options
-            .iter()
-            .filter(|option| !option.trim().is_empty())
-            .map(|option| match option.split_once('=') {
-                Some((name, value)) => Ok((name.trim().to_owned(), value.trim().to_owned())),
-                None => bail!("the Nix option \"{option}\" is not of the form name=value"),
-            })
-            .collect::<Result<_>>()?;
         let max_builds = self.max_builds.unwrap_or_else(processors);
         MAX_LAYERS.check(self.max_layers)?;
         PIN_SECONDS.check(self.pin_seconds)?;
@@ -345,8 +347,7 @@ impl BuildArgs {
             pin: Duration::from_secs(self.pin_seconds),
             storage,
             keep: Duration::from_secs(self.keep_seconds),
-            nix_timeout: self.nix_timeout,
-            nix_options: NixOptions(nix_options),
+            nix: self.nix.validate(max_builds)?,
             max_builds,
             max_queue: self.max_queue,
             max_layers: self.max_layers,

@@ -21,6 +21,7 @@
 //!   catalogue ─────────── the names of a package set, for both
 //! ```
 
+pub mod build_log;
 pub mod builder;
 pub mod catalogue;
 pub mod closure;
@@ -51,11 +52,12 @@ use anyhow::{Context, Result, ensure};
 use nixgate_core::distribution::Tag;
 use tokio::net::TcpListener;
 
+use build_log::BuildLogs;
 use builder::{Coalesce, NixBuilder};
 use config::{BuildSettings, Settings, StorageSettings};
 use kept::Kept;
 use login::Login;
-use nix::{Nix, Processes};
+use nix::{Nix, NixError, Processes};
 use records::Records;
 use server::{App, Images, Readiness};
 use source::{PinError, Source, Sources};
@@ -93,6 +95,8 @@ pub struct Workshop {
     pub storage: Storage,
     /// How they are made.
     pub builder: NixBuilder,
+    /// How far builds are.
+    pub logs: BuildLogs,
     /// The counters.
     pub metrics: Metrics,
     /// Where the private key of the tokens is, or is to be made.
@@ -112,8 +116,7 @@ impl Workshop {
             StorageSettings::S3(bucket) => Storage::s3(bucket)?,
         };
         let nix: Arc<dyn Nix> = Arc::new(Processes::new(
-            settings.nix_options.clone(),
-            settings.nix_timeout,
+            settings.nix.clone(),
             state.expressions(),
             metrics.clone(),
         ));
@@ -125,12 +128,14 @@ impl Workshop {
             &settings.state_dir,
         )?;
         check_nix(&*nix, sources.source()).await?;
+        check_sandbox(&*nix).await?;
         let token_key = state.token_key();
         let copies = match &settings.storage {
             StorageSettings::Filesystem(_) => None,
             StorageSettings::S3(_) => Some(Storage::filesystem(&state.records())?),
         };
         let kept = Kept::open(&state.kept(), settings.keep);
+        let logs = BuildLogs::default();
         let builder = NixBuilder::new(
             Arc::clone(&nix),
             storage.clone(),
@@ -138,6 +143,7 @@ impl Workshop {
             kept.context("the packages that are kept can't be read: check NIXGATE_STATE_DIR")?,
             metrics.clone(),
             state,
+            logs.clone(),
             settings.max_builds,
         );
         Ok(Self {
@@ -146,6 +152,7 @@ impl Workshop {
             sources,
             storage,
             builder,
+            logs,
             metrics,
             token_key,
         })
@@ -159,6 +166,7 @@ async fn start(settings: Settings) -> Result<(Arc<App<NixBuilder>>, TcpListener)
         sources,
         storage,
         builder,
+        logs,
         metrics,
         token_key,
     } = Workshop::open(settings.build).await?;
@@ -179,6 +187,7 @@ async fn start(settings: Settings) -> Result<(Arc<App<NixBuilder>>, TcpListener)
         sources,
         storage,
         builds: Coalesce::new(builder, build.max_queue),
+        logs,
         metrics,
         nix,
         images: Images::default(),
@@ -205,6 +214,19 @@ async fn check_nix(nix: &dyn Nix, source: &Source) -> Result<()> {
     }
     tracing::info!(nix = %found, "Nix is there");
     Ok(())
+}
+
+/// Refuses a machine on which builds would see it. Where Nix can't be asked that is left to the first
+/// build: published images are served without Nix.
+async fn check_sandbox(nix: &dyn Nix) -> Result<()> {
+    match nix.check_sandbox().await {
+        Err(error @ NixError::NotSandboxed { .. }) => Err(error.into()),
+        Err(error) => {
+            tracing::error!("whether builds are sandboxed is found out later: {error}");
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+    }
 }
 
 /// Fetches a package set that is elsewhere before the first client asks for it; what goes wrong is

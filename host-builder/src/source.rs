@@ -5,6 +5,8 @@
 //!            channel   archive of the channel, unpacked into the Nix store; its hash
 //!            git       branch or tag → commit, fetched into the Nix store; the commit
 //!            path      a folder, copied into the Nix store; the hash in its store path
+//!            flake     with its own lock, all inputs fetched into the Nix store; the commit, or
+//!                      the hash in the store path of the whole
 //! ```
 //!
 //! A pin is kept for a while (a setting): until then, a tag means the same package set, no network
@@ -23,12 +25,18 @@ use nixgate_core::distribution::{Error, ErrorKind, Tag};
 use crate::fingerprint::Fingerprint;
 use crate::nix::{Nix, NixError, Version};
 
+pub use allowed_refs::AllowedRefs;
+pub use flake::FlakeUrl;
+
 use attempts::{Attempts, Known};
 use finder::Finder;
 
+mod allowed_refs;
 mod attempts;
 mod finder;
+mod flake;
 mod git;
+mod mirror;
 mod roots;
 
 /// How long a pin is used beyond its time while the source can't be reached.
@@ -48,6 +56,15 @@ pub enum Source {
     Git {
         /// What `git ls-remote` takes.
         url: String,
+        /// What of it may be used.
+        refs: AllowedRefs,
+    },
+    /// A flake with packages, by its own lock.
+    Flake {
+        /// Where it is.
+        url: FlakeUrl,
+        /// What of its repository may be used, if it is in one.
+        refs: AllowedRefs,
     },
     /// A folder with a Nix package set.
     Path {
@@ -73,8 +90,10 @@ impl Source {
         let source = Fingerprint::new("source-1");
         match self {
             Self::Channel { base, .. } => source.part("channel").part(base),
-            Self::Git { url } => source.part("git").part(url),
+            Self::Git { url, .. } => source.part("git").part(url),
             Self::Path { .. } => source.part("path"),
+            Self::Flake { url, .. } if url.is_folder() => source.part("flake"),
+            Self::Flake { url, .. } => source.part("flake").part(url.to_string()),
         }
         .hex()
     }
@@ -84,7 +103,26 @@ impl Source {
         let latest = "latest".to_owned();
         match self {
             Self::Channel { name, .. } => vec![latest, name.clone()],
-            Self::Git { .. } | Self::Path { .. } => vec![latest],
+            Self::Git { .. } | Self::Path { .. } | Self::Flake { .. } => vec![latest],
+        }
+    }
+
+    /// What kind it is, for people.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Channel { .. } => "channel",
+            Self::Git { .. } => "git",
+            Self::Path { .. } => "path",
+            Self::Flake { .. } => "flake",
+        }
+    }
+
+    /// The git repository that tags are looked up in, if it is one, and what of it may be used.
+    fn repository(&self) -> Option<(&str, &AllowedRefs)> {
+        match self {
+            Self::Git { url, refs } => Some((url, refs)),
+            Self::Flake { url, refs } => Some((url.repository()?, refs)),
+            Self::Channel { .. } | Self::Path { .. } => None,
         }
     }
 }
@@ -201,8 +239,10 @@ impl Sources {
                 self.pins.forget(&wanted);
             }
             // An unknown tag is told from the list of them all, and leaves nothing behind.
-            None if matches!(self.source(), Source::Git { .. }) => {
+            None if self.source().repository().is_some() => {
                 match self.finder.refs(wait).await? {
+                    // A commit may be held by a ref without being its tip.
+                    Known::Value(..) if git::is_commit(&wanted) => {}
                     Known::Value(refs, _) => drop(refs.find(&wanted)?),
                     Known::Preparing(since) => return Ok(Pinned::Preparing(since)),
                 }
@@ -243,7 +283,7 @@ impl Sources {
         let latest = Tag::latest().to_string();
         match self.source() {
             _ if self.any_tag => Ok(latest),
-            Source::Git { .. } => Ok(tag.to_string()),
+            source if source.repository().is_some() => Ok(tag.to_string()),
             source if source.tags().iter().any(|known| known == tag.as_str()) => Ok(latest),
             source => Err(PinError::TagUnknown(format!(
                 "the tag \"{tag}\" is unknown here; known are: {}",

@@ -3,7 +3,7 @@
 //! ```text
 //!   lock          held for as long as the builder lives
 //!   token-key.pem the private key of the tokens, where the settings name none
-//!   resolve.nix, attributes.nix   the expressions that Nix is asked with
+//!   *.nix         the expressions that Nix is asked with
 //!   staging/      layers in the making                                   emptied at start
 //!   kept/         links that keep packages from the garbage collector
 //!   records/      copies of what storage knows of packages
@@ -20,9 +20,12 @@ use anyhow::{Context, Result, bail};
 
 /// The expressions that Nix is asked with. They travel inside the binary, so that the builder is
 /// one file to install.
-const EXPRESSIONS: [(&str, &str); 2] = [
+const EXPRESSIONS: [(&str, &str); 5] = [
     ("resolve.nix", include_str!("../../nix/resolve.nix")),
     ("attributes.nix", include_str!("../../nix/attributes.nix")),
+    ("sandbox.nix", include_str!("../../nix/sandbox.nix")),
+    ("flake.nix", include_str!("../../nix/flake.nix")),
+    ("flake-set.nix", include_str!("../../nix/flake-set.nix")),
 ];
 
 /// The folder, locked until this is dropped.

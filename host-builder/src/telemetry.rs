@@ -24,7 +24,7 @@ pub fn start_logging(default: &str) {
 /// Labels of [`Metrics::requests`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct RequestLabels {
-    /// `manifest`, `blob`, `tags`, `referrers`, `token`, `base` or `other`.
+    /// `manifest`, `blob`, `tags`, `referrers`, `token`, `builds`, `base` or `other`.
     pub route: &'static str,
     /// HTTP status.
     pub status: u16,

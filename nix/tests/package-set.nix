@@ -17,7 +17,11 @@ let
   described = package { name = "described"; } // {
     pname = "described-elsewhere";
     version = "7";
-    meta.mainProgram = "program";
+    meta = {
+      mainProgram = "program";
+      description = "A thing";
+      homepage = [ "https://one.example" "https://two.example" ];
+    };
   };
   split = package { outputs = [ "out" "bin" "doc" ]; };
 in
@@ -69,6 +73,8 @@ assert arguments == { inherit system; };
     license = throw "no licence";
     knownVulnerabilities = throw "no list";
     insecure = throw "no answer";
+    description = throw "no description";
+    homepage = 7;
   };
   badMeta = having "text";
   vulnerable = having {
@@ -82,6 +88,7 @@ assert arguments == { inherit system; };
 
   set.of = "things";
   text = "not a set";
+  function = arguments: arguments;
   removed = throw "removed has been removed";
   throwingSet = throw "the set itself throws";
   broken = package { name = throw "broken"; };

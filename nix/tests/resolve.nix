@@ -17,10 +17,13 @@ let
     pname = name;
     outputs = [ { name = "out"; path = drv.outPath; } ];
     mainProgram = null;
+    description = null;
+    homepage = null;
     licences = [ ];
     insecure = false;
   };
   state = state: { inherit state; };
+  not = type: state "not-a-derivation" // { inherit type; };
   onlyDefaults = builtins.toFile "set.nix" "{ config, overlays, ... }: { inherit config overlays; }";
   anyArguments = builtins.toFile "set.nix" "arguments: { \${arguments.system} = 1; }";
   plainSet = builtins.toFile "set.nix" "{ here = 1; }";
@@ -29,6 +32,8 @@ let
     plain = found set.plain [ "plain" ] "plain" "2.39.5";
     described = found set.described [ "described" ] "described-elsewhere" "7" // {
       mainProgram = "program";
+      description = "A thing";
+      homepage = "https://one.example";
     };
     outputs = found set.outputs [ "outputs" ] "specimen" "1.0" // {
       outputs = [
@@ -50,7 +55,11 @@ let
     markedinsecure = found set.markedInsecure [ "markedInsecure" ] "specimen" "1.0" // {
       insecure = true;
     };
-    alias = found set.alias [ "alias" ] "described-elsewhere" "7" // { mainProgram = "program"; };
+    alias = found set.alias [ "alias" ] "described-elsewhere" "7" // {
+      mainProgram = "program";
+      description = "A thing";
+      homepage = "https://one.example";
+    };
     # An output named in the path comes alone, and through the derivation.
     "outputs.doc" = found set.outputs [ "outputs" "doc" ] "specimen" "1.0" // {
       outputs = [ { name = "doc"; path = set.outputs.doc.outPath; } ];
@@ -67,9 +76,10 @@ let
     "text.inside" = state "unknown";
     "7nope" = state "unknown";
     "" = state "unknown";
-    set = state "not-a-derivation";
-    "set.of" = state "not-a-derivation";
-    text = state "not-a-derivation";
+    set = not "set";
+    "set.of" = not "string";
+    text = not "string";
+    function = not "lambda";
     removed = state "refused";
     "throwingset.inside" = state "refused";
     broken = state "refused";

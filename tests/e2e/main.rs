@@ -4,11 +4,14 @@
 //! something, start a stack of their own; the rest share one. The Nix store is the machine's, so
 //! what one run built is there for the next.
 
+mod bad_package_sets;
 mod beside_registry;
+mod build_pages;
 mod caching;
 mod catalog;
 mod coalescing;
 mod configuration;
+mod crafted_names;
 mod documentation;
 mod existing_ingress;
 mod facts;
@@ -19,6 +22,7 @@ mod long_builds;
 mod lost_blobs;
 mod make_run;
 mod memory;
+mod pinned_sources;
 mod policy;
 mod policy_cli;
 mod protocol;
@@ -28,6 +32,7 @@ mod records;
 mod redirects;
 mod refusals;
 mod registry;
+mod sandbox;
 mod slow_reader;
 mod sources;
 mod stopping;

@@ -130,7 +130,7 @@ fn end_amid_a_build(end: impl FnOnce(&MakeRun) -> Result<()>) -> Result<(MakeRun
         let written = set.insert(GatedSet::write(state)?);
         command
             .env("NIXERY_PKGS_PATH", written.folder())
-            .env("NIXGATE_NIX_OPTIONS", GatedSet::nix_options()?);
+            .env("NIXGATE_NIX_OPTIONS", written.nix_options()?);
         Ok(())
     })?;
     make.ready()?;

@@ -14,8 +14,8 @@ use http::{Method, StatusCode};
 use nixgate_tests::live::builder;
 use nixgate_tests::live::clients::podman::Podman;
 use nixgate_tests::live::envoy;
-use nixgate_tests::live::gated_set::GatedSet;
 use nixgate_tests::live::http::{Response, request};
+use nixgate_tests::live::install;
 use nixgate_tests::live::stack::Stack;
 use serde_json::{Value, json};
 
@@ -80,7 +80,7 @@ fn guarded_by(policy: &Value, envoy: envoy::Settings) -> Result<Stack> {
             state: state.to_path_buf(),
             environment: Vec::new(),
         };
-        Ok(settings.with("NIXGATE_NIX_OPTIONS", GatedSet::nix_options()?))
+        Ok(settings.with("NIXGATE_NIX_OPTIONS", install::nix_options()?))
     })
 }
 

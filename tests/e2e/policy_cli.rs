@@ -78,7 +78,10 @@ in
             .args(arguments)
             .current_dir(self.path())
             .env("NIXERY_PKGS_PATH", self.path().join("set"))
-            .env("NIXGATE_NIX_OPTIONS", GatedSet::nix_options()?)
+            .env(
+                "NIXGATE_NIX_OPTIONS",
+                GatedSet::nix_options_for(self.path())?,
+            )
             .env("NIXGATE_STATE_DIR", self.path().join("warm"))
             .env("STORAGE_PATH", self.path().join("storage"));
         Ok(command)
@@ -211,7 +214,7 @@ fn what_was_built_ahead_is_pulled_without_a_build() -> Result<()> {
         state: scene.path().to_path_buf(),
         environment: Vec::new(),
     };
-    let builder = Builder::start(&settings.with("NIXGATE_NIX_OPTIONS", GatedSet::nix_options()?))?;
+    let builder = Builder::start(&settings.with("NIXGATE_NIX_OPTIONS", install::nix_options()?))?;
     let pull = |name: &str| -> Result<[u64; 2]> {
         let answer = builder.get(&format!("/v2/{name}/manifests/latest"))?;
         assert_eq!(answer.status, StatusCode::OK, "{name}: {}", answer.text());

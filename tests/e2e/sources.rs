@@ -18,8 +18,8 @@ fn nix_code_does_not_see_the_builder_s_secrets() -> Result<()> {
     let packages = r#"
         secret = if builtins.getEnv "NIXGATE_TOKEN" + builtins.getEnv "AWS_SECRET_ACCESS_KEY" == ""
           then package "secret" "mkdir $out" else throw "the secrets are seen";
-        home = if builtins.getEnv "HOME" != ""
-          then package "home" "mkdir $out" else throw "there is no HOME";
+        home = if builtins.getEnv "HOME" == ""
+          then package "home" "mkdir $out" else throw "it sees a HOME";
     "#;
     let served = ServedSet::start(packages, |settings| {
         settings.with("AWS_SECRET_ACCESS_KEY", "of the storage")

@@ -25,8 +25,18 @@ nix_options() {
     for folder in /bin /usr /lib /lib64; do
       [[ ! -e $folder ]] || folders+=("$folder")
     done
-    options+=("substituters=" "sandbox=true" "sandbox-fallback=true" "sandbox-paths=${folders[*]}")
+    options+=("substituters=" "sandbox-paths=${folders[*]}")
   fi
   local IFS=';'
   printf '%s\n' "${options[*]}"
+}
+
+# Whether Nix can build in a sandbox on this machine: the builder refuses to start where it can't,
+# and tells more about it. In some containers the kernel allows no namespaces.
+sandbox_works() {
+  local options=()
+  [[ $EUID -ne 0 ]] || getent group nixbld >/dev/null || options+=(--option build-users-group "")
+  # What was built once is not built again: each time it is another one.
+  nix-build --no-out-link --option substitute false --option sandbox true --option sandbox-fallback false \
+    "${options[@]}" "$ROOT/nix/sandbox.nix" -A builds --argstr unique "$$-$(date +%s%N)" >/dev/null 2>&1
 }

@@ -79,6 +79,8 @@ choose_package_set() {
     package_set="git repository $NIXERY_PKGS_REPO"
   elif [[ -n ${NIXERY_PKGS_PATH:-} ]]; then
     package_set="path $NIXERY_PKGS_PATH"
+  elif [[ -n ${NIXGATE_FLAKE:-} ]]; then
+    package_set="flake $NIXGATE_FLAKE"
   else
     embedded=true
     envoy/standalone/setup/package-set.sh amd64 arm64
@@ -87,6 +89,10 @@ choose_package_set() {
   fi
   options=${NIXGATE_NIX_OPTIONS:-$(nix_options "$embedded")}
   [[ -z $options ]] || export NIXGATE_NIX_OPTIONS=$options
+  if [[ -z ${NIXGATE_ALLOW_UNSANDBOXED:-} ]] && ! sandbox_works; then
+    say "Nix can't build in a sandbox on this machine: its builds will see the machine (NIXGATE_ALLOW_UNSANDBOXED)"
+    export NIXGATE_ALLOW_UNSANDBOXED=true
+  fi
 }
 
 # answers PORT PATH: whether an HTTP server there says 200.

@@ -10,6 +10,8 @@
 //!   builder → edge    Nixgate-Builder: <version>     on every answer; without it, it is Envoy's own
 //!                     Cache-Control: max-age=<s>     how long the edge may repeat the answer
 //!                     Nixgate-Building-For: <s>      with 202: how long the build has run
+//!                     Nixgate-Source: git <commit>   with a manifest by tag: the package set that it
+//!                                                    is made of; the manifest says it too
 //!                     Nixgate-Facts: [{…}]           with a manifest or a blob: the images of the
 //!                                                    name that have it ([`ImageFacts`])
 //! ```
@@ -34,6 +36,8 @@ pub const BUILDING_FOR: &str = "nixgate-building-for";
 pub const RULES: &str = "nixgate-rules";
 /// What the builder says of the images that an answer belongs to.
 pub const FACTS: &str = "nixgate-facts";
+/// With a manifest by tag: which package set the tag means.
+pub const SOURCE: &str = "nixgate-source";
 /// Envoy's own header for the path before a rewrite; its access log prefers it to `:path`.
 pub const ORIGINAL_PATH: &str = "x-envoy-original-path";
 /// RFC 7240.

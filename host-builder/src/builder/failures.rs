@@ -6,6 +6,7 @@
 use nixgate_core::distribution::{Error, ErrorKind};
 
 use crate::nix::NixError;
+use crate::source::Pin;
 use crate::storage::StorageError;
 
 pub(super) fn internal(error: impl std::fmt::Display) -> Error {
@@ -19,32 +20,57 @@ pub(super) fn storage(error: StorageError) -> Error {
 /// A question to Nix failed.
 pub(super) fn question(error: NixError) -> Error {
     let kind = match &error {
-        NixError::Missing { .. } | NixError::NotRun { .. } | NixError::NoStore { .. } => {
-            ErrorKind::BuilderUnready
-        }
-        NixError::TimedOut { .. } | NixError::Failed { .. } | NixError::NotUnderstood { .. } => {
-            ErrorKind::Internal
-        }
+        NixError::Missing { .. }
+        | NixError::NotRun { .. }
+        | NixError::NoStore { .. }
+        | NixError::NotSandboxed { .. } => ErrorKind::BuilderUnready,
+        NixError::TimedOut { .. }
+        | NixError::OutOfMemory { .. }
+        | NixError::TooMuchOutput { .. }
+        | NixError::Failed { .. }
+        | NixError::NotUnderstood { .. } => ErrorKind::Internal,
     };
     Error::new(kind, error.to_string())
 }
 
-/// Evaluating failed in a way that Nix can't tie to one of the names.
-pub(super) fn evaluation(error: NixError) -> Error {
+/// Evaluating this package set failed in a way that Nix can't tie to one of the names.
+pub(super) fn evaluation(error: NixError, set: &Pin) -> Error {
+    let revision = &set.revision;
+    let find = "leave one package out after the other to find which it is";
     let (kind, message) = match &error {
         NixError::Failed { .. } => (
             ErrorKind::BuildFailed,
-            "the package set can't be evaluated for these packages: leave one out after the other \
-             to find which it is; the builder's log has Nix's reason",
+            format!(
+                "the package set {revision} can't be evaluated for these packages: {find}; the \
+                 builder's log has Nix's reason"
+            ),
         ),
-        NixError::TimedOut { .. } => (
+        NixError::TimedOut { seconds, .. } => (
             ErrorKind::BuildTimedOut,
-            "evaluating the package set for these packages took too long; the builder's log has \
-             what Nix printed",
+            format!(
+                "evaluating the package set {revision} for these packages took longer than \
+                 {seconds} s: {find}; if all are needed, the registry's administrator can raise \
+                 NIXGATE_EVAL_TIMEOUT"
+            ),
+        ),
+        NixError::OutOfMemory { mib, .. } => (
+            ErrorKind::BuildFailed,
+            format!(
+                "evaluating the package set {revision} for these packages took more than {mib} MiB \
+                 of memory: {find}; if all are needed, the registry's administrator can raise \
+                 NIXGATE_EVAL_MEMORY"
+            ),
+        ),
+        NixError::TooMuchOutput { mib, .. } => (
+            ErrorKind::BuildFailed,
+            format!(
+                "what the package set {revision} says of these packages is longer than {mib} MiB: \
+                 {find}, and tell the package set's maintainers"
+            ),
         ),
         _ => return question(error),
     };
-    tracing::warn!("{error}");
+    tracing::warn!(%revision, "{error}");
     Error::new(kind, message)
 }
 
@@ -55,6 +81,10 @@ pub(super) fn realisation(error: NixError) -> Error {
     match &error {
         NixError::Failed { status, .. } if status.code() == Some(TIMED_OUT) => timed_out(&error),
         NixError::TimedOut { .. } => timed_out(&error),
+        // Somebody or something killed it: this says nothing of the package, and is tried again.
+        NixError::Failed { status, .. } if status.code().is_none() => {
+            Error::new(ErrorKind::BuilderUnready, error.to_string())
+        }
         NixError::Failed { .. } => Error::new(ErrorKind::BuildFailed, error.to_string()),
         _ => question(error),
     }
@@ -72,12 +102,62 @@ fn timed_out(error: &NixError) -> Error {
 mod tests {
     use super::*;
 
+    /// Instead of a code: it was killed by this signal.
+    const KILLED: i32 = 9;
+
     fn failed(code: i32) -> NixError {
         use std::os::unix::process::ExitStatusExt;
         NixError::Failed {
             program: "nix",
-            status: std::process::ExitStatus::from_raw(code << 8),
+            // A signal's number is below the exit code.
+            status: std::process::ExitStatus::from_raw(match code {
+                KILLED => KILLED,
+                code => code << 8,
+            }),
             stderr: "the last lines".to_owned(),
+        }
+    }
+
+    fn set() -> Pin {
+        Pin {
+            path: "/".into(),
+            revision: "of-monday".to_owned(),
+        }
+    }
+
+    #[test]
+    fn what_took_too_much_says_of_what_and_what_to_do() {
+        let (program, stderr) = ("nix-instantiate", "the last lines".to_owned());
+        let late = NixError::TimedOut {
+            program,
+            seconds: 60,
+            stderr: stderr.clone(),
+        };
+        let greedy = NixError::OutOfMemory {
+            program,
+            mib: 4096,
+            stderr,
+        };
+        let wordy = NixError::TooMuchOutput { program, mib: 64 };
+        for (error, kind, parts) in [
+            (
+                late,
+                ErrorKind::BuildTimedOut,
+                ["60 s", "NIXGATE_EVAL_TIMEOUT"],
+            ),
+            (
+                greedy,
+                ErrorKind::BuildFailed,
+                ["4096 MiB", "NIXGATE_EVAL_MEMORY"],
+            ),
+            (wordy, ErrorKind::BuildFailed, ["64 MiB", "maintainers"]),
+        ] {
+            let error = evaluation(error, &set());
+            assert_eq!(error.kind, kind, "{error}");
+            for part in parts.into_iter().chain(["of-monday"]) {
+                assert!(error.message.contains(part), "{part}: {error}");
+            }
+            assert!(!error.message.contains("the last lines"), "{error}");
         }
     }
 
@@ -91,10 +171,11 @@ mod tests {
             (realisation(failed(100)), ErrorKind::BuildFailed),
             (realisation(failed(1)), ErrorKind::BuildFailed),
             (realisation(failed(101)), ErrorKind::BuildTimedOut),
+            (realisation(failed(KILLED)), ErrorKind::BuilderUnready),
             (realisation(missing()), ErrorKind::BuilderUnready),
             (realisation(no_store()), ErrorKind::BuilderUnready),
-            (evaluation(failed(1)), ErrorKind::BuildFailed),
-            (evaluation(no_store()), ErrorKind::BuilderUnready),
+            (evaluation(failed(1), &set()), ErrorKind::BuildFailed),
+            (evaluation(no_store(), &set()), ErrorKind::BuilderUnready),
             (question(failed(1)), ErrorKind::Internal),
             (question(no_store()), ErrorKind::BuilderUnready),
         ] {
@@ -107,6 +188,6 @@ mod tests {
         let shown = |error: Error| error.message.contains("the last lines");
         assert!(shown(realisation(failed(100))));
         assert!(!shown(realisation(failed(101))));
-        assert!(!shown(evaluation(failed(1))));
+        assert!(!shown(evaluation(failed(1), &set())));
     }
 }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
 use super::failures;
+use crate::build_log::BuildLog;
 use crate::closure::{Closure, StorePath};
 use crate::fingerprint::Fingerprint;
 use crate::image::LayerSpec;
@@ -88,9 +89,15 @@ impl Layers {
     }
 
     /// Packs what is missing. The store paths of the plan are to be in the store meanwhile.
-    pub(super) async fn pack(&self, plan: Plan) -> Result<Vec<LayerSpec>, Error> {
+    pub(super) async fn pack(&self, plan: Plan, log: &BuildLog) -> Result<Vec<LayerSpec>, Error> {
+        let count = plan.0.len();
         let layers = plan.0.into_iter().map(|layer| self.layer(layer));
         let layers = futures::stream::iter(layers).buffered(LAYERS_AT_ONCE);
+        let layers = layers.enumerate().map(|(index, layer)| {
+            // One more is that of the symlinks.
+            log.part((index + 1) as f64 / (count + 1) as f64);
+            layer
+        });
         layers.try_collect().await
     }
 

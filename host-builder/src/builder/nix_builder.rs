@@ -18,6 +18,7 @@ use nixgate_core::package_set::System;
 use super::layers::Layers;
 use super::packages::Packages;
 use super::{Builder, ImageRequest, failures};
+use crate::build_log::{BuildLog, BuildLogs, Phase};
 use crate::closure::{Closure, StorePath};
 use crate::facts::Record;
 use crate::image::{Architecture, Image, ImageSpec, LayerSpec};
@@ -35,13 +36,18 @@ pub struct NixBuilder {
     storage: Storage,
     packages: Packages,
     layers: Layers,
+    logs: BuildLogs,
     /// Locked for as long as images are built in it.
     _state: StateDir,
 }
 
 impl NixBuilder {
     /// Prepares to build, with Nix making the packages of at most `max_builds` images at once; what
-    /// is in the making lies in `state`.
+    /// is in the making lies in `state`, and how far it is, in `logs`.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "each is one part of the workshop, named once"
+    )]
     pub fn new(
         nix: Arc<dyn Nix>,
         storage: Storage,
@@ -49,17 +55,19 @@ impl NixBuilder {
         kept: Kept,
         metrics: Metrics,
         state: StateDir,
+        logs: BuildLogs,
         max_builds: usize,
     ) -> Self {
         Self {
             packages: Packages::new(nix, records, kept, max_builds),
             layers: Layers::new(storage.clone(), metrics, state.staging()),
+            logs,
             storage,
             _state: state,
         }
     }
 
-    async fn build(&self, image: &ImageRequest) -> Result<(), Error> {
+    async fn build(&self, image: &ImageRequest, log: &BuildLog) -> Result<(), Error> {
         tracing::info!(
             packages = image.packages.join(" "),
             system = image.system.nix(),
@@ -72,14 +80,16 @@ impl NixBuilder {
             let plan = self.layers.plan(&closure, image.max_layers).await?;
             let held = self.packages.hold(image, &known);
             if plan.is_complete() || held.is_some() {
-                let layers = self.layers.pack(plan).await?;
+                log.enter(Phase::Packing);
+                let layers = self.layers.pack(plan, log).await?;
                 return self.publish(image, &known, &closure, layers).await;
             }
         }
-        let (packages, held) = self.packages.make(image, recorded).await?;
+        let (packages, held) = self.packages.make(image, recorded, log).await?;
+        log.enter(Phase::Packing);
         let closure = closure(&packages)?;
         let plan = self.layers.plan(&closure, image.max_layers).await?;
-        let layers = self.layers.pack(plan).await?;
+        let layers = self.layers.pack(plan, log).await?;
         drop(held);
         self.publish(image, &packages, &closure, layers).await
     }
@@ -120,7 +130,10 @@ impl NixBuilder {
 impl Builder for NixBuilder {
     fn build<'a>(&'a self, image: &'a ImageRequest) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async move {
-            let result = NixBuilder::build(self, image).await;
+            let id = image.fingerprint();
+            let log = self.logs.begin(&id, &image.packages, image.system.nix());
+            let result = NixBuilder::build(self, image, &log).await;
+            log.end(result.as_ref().err().cloned());
             if let Err(error) = &result {
                 let packages = image.packages.join(" ");
                 tracing::warn!(packages, kind = ?error.kind, "not built: {error}");

@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 
 use super::resolve::resolve;
 use super::{ImageRequest, failures};
+use crate::build_log::{BuildLog, Phase};
 use crate::closure::{Closure, StorePath};
 use crate::kept::{Held, Kept};
 use crate::layer::{self, PackError, Tree};
@@ -77,6 +78,7 @@ impl Packages {
         &self,
         image: &ImageRequest,
         recorded: Vec<Option<PackageRecord>>,
+        log: &BuildLog,
     ) -> Result<(Vec<PackageRecord>, Held), Error> {
         self.kept.sweep();
         let mut held = Held::default();
@@ -98,7 +100,9 @@ impl Packages {
             ..image.clone()
         };
         if !wanted.packages.is_empty() {
-            let (made, more) = self.realise(&wanted, known.into_iter().collect()).await?;
+            let (made, more) = self
+                .realise(&wanted, known.into_iter().collect(), log)
+                .await?;
             held.extend([more]);
             here.extend(wanted.packages.into_iter().zip(made));
         }
@@ -112,15 +116,16 @@ impl Packages {
         &self,
         image: &ImageRequest,
         known: BTreeMap<String, Derivation>,
+        log: &BuildLog,
     ) -> Result<(Vec<PackageRecord>, Held), Error> {
         let batch = self.kept.start().map_err(failures::internal)?;
-        let derivations = self.evaluate(image, &known).await?;
-        let realised = self.realise_once(&derivations, batch.path()).await?;
+        let derivations = self.evaluate(image, &known, log).await?;
+        let realised = self.realise_once(&derivations, batch.path(), log).await?;
         let (derivations, realised) = match realised {
             Err(_) if !derivations.iter().all(is_in_store) => {
                 tracing::info!("the garbage collector took a derivation: evaluating again");
-                let derivations = self.evaluate(image, &BTreeMap::new()).await?;
-                let realised = self.realise_once(&derivations, batch.path()).await?;
+                let derivations = self.evaluate(image, &BTreeMap::new(), log).await?;
+                let realised = self.realise_once(&derivations, batch.path(), log).await?;
                 (derivations, realised)
             }
             other => (derivations, other),
@@ -137,6 +142,7 @@ impl Packages {
         &self,
         image: &ImageRequest,
         known: &BTreeMap<String, Derivation>,
+        log: &BuildLog,
     ) -> Result<Vec<Derivation>, Error> {
         let known = known.iter().filter(|(_, one)| is_in_store(one));
         let mut known: BTreeMap<String, Derivation> = known
@@ -149,6 +155,7 @@ impl Packages {
         if !unknown.packages.is_empty() {
             let turn = self.evaluations.acquire().await;
             let _turn = turn.map_err(failures::internal)?;
+            log.enter(Phase::Evaluating);
             let found = resolve(&*self.nix, &unknown).await?;
             known.extend(unknown.packages.into_iter().zip(found));
         }
@@ -160,9 +167,11 @@ impl Packages {
         &self,
         derivations: &[Derivation],
         roots: &Path,
+        log: &BuildLog,
     ) -> Result<Result<(), NixError>, Error> {
         let _turn = self.builds.acquire().await.map_err(failures::internal)?;
-        Ok(self.nix.realise(derivations, roots).await)
+        log.enter(Phase::Building);
+        Ok(self.nix.realise(derivations, roots, log).await)
     }
 
     /// Asks Nix and the store for all that a record has of packages that are there.

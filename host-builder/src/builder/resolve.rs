@@ -28,7 +28,9 @@ pub(super) async fn resolve(nix: &dyn Nix, image: &ImageRequest) -> Result<Vec<D
     let (found, broken) = match evaluate(nix, image, &image.packages).await {
         Err(error @ NixError::Failed { .. }) => search(nix, image, error).await?,
         other => (
-            names.zip(other.map_err(failures::evaluation)?).collect(),
+            names
+                .zip(other.map_err(|error| failures::evaluation(error, &image.pin))?)
+                .collect(),
             Vec::new(),
         ),
     };
@@ -38,17 +40,29 @@ pub(super) async fn resolve(nix: &dyn Nix, image: &ImageRequest) -> Result<Vec<D
         match resolution {
             Resolution::Derivation(derivation) => derivations.push(derivation),
             Resolution::Unknown => unknown.push(name),
-            Resolution::NotADerivation => refused.push(format!("{name} (not a package)")),
+            Resolution::NotADerivation(kind) => {
+                let article = match kind.as_str() {
+                    "int" => "an",
+                    _ => "a",
+                };
+                // Nix's own word for it is one for those who know the calculus.
+                let kind = kind.replace("lambda", "function");
+                refused.push(format!("{name} ({article} {kind}, not a package)"));
+            }
             Resolution::Refused => {
                 explained += 1;
                 let reason = match explained <= MAX_EXPLAINED {
                     true => nix.explain(&image.pin.path, image.system, name).await,
                     false => Ok(None),
                 };
-                let reason = reason.map_err(failures::evaluation)?.unwrap_or_else(|| {
-                    let system = image.system.nix();
-                    format!("its evaluation fails: unfree, insecure, broken, or not for {system}")
-                });
+                let reason = reason
+                    .map_err(|error| failures::evaluation(error, &image.pin))?
+                    .unwrap_or_else(|| {
+                        let system = image.system.nix();
+                        format!(
+                            "its evaluation fails: unfree, insecure, broken, or not for {system}"
+                        )
+                    });
                 refused.push(format!("{name} ({reason})"));
             }
         }
@@ -97,7 +111,7 @@ async fn search<'a>(
     }
     if let Err(error) = evaluate(nix, image, &[]).await {
         let NixError::Failed { stderr, .. } = &error else {
-            return Err(failures::evaluation(error));
+            return Err(failures::evaluation(error, &image.pin));
         };
         let reason = reason(stderr).unwrap_or_else(|| error.to_string());
         let message = format!("Nix can't evaluate the package set, tell its maintainers: {reason}");
@@ -123,11 +137,11 @@ async fn search<'a>(
                 broken.push(format!("{name} ({reason})"));
             }
             (Err(NixError::Failed { .. }), _) => pending.extend(halves(names)),
-            (Err(error), _) => return Err(failures::evaluation(error)),
+            (Err(error), _) => return Err(failures::evaluation(error, &image.pin)),
         }
     }
     if broken.is_empty() {
-        return Err(failures::evaluation(failure));
+        return Err(failures::evaluation(failure, &image.pin));
     }
     Ok((found, broken))
 }

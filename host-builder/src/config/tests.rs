@@ -41,6 +41,44 @@ fn errors_name_the_setting() {
             "--token t --pkgs-path / --system m68k-linux",
             "NIXGATE_SYSTEM",
         ),
+        (
+            "--token t --pkgs-path / --nix-option sandbox=false",
+            "--allow-unsandboxed",
+        ),
+        (
+            "--token t --pkgs-path / --nix-option sandbox-fallback=true",
+            "--allow-unsandboxed",
+        ),
+        (
+            "--token t --pkgs-path / --nix-option extra-allowed-uris=http://",
+            "NIXGATE_ALLOWED_URIS",
+        ),
+        (
+            "--token t --pkgs-path / --nix-option restrict-eval=false",
+            "always restricted",
+        ),
+        (
+            "--token t --pkgs-path / --eval-timeout 0",
+            "NIXGATE_EVAL_TIMEOUT",
+        ),
+        (
+            "--token t --pkgs-path / --eval-memory 100",
+            "NIXGATE_EVAL_MEMORY",
+        ),
+        (
+            "--token t --pkgs-path / --ca-bundle /nonexistent",
+            "NIX_SSL_CERT_FILE",
+        ),
+        (
+            "--token t --pkgs-path / --netrc /nonexistent",
+            "NIXGATE_NETRC",
+        ),
+        ("--token t --flake nixpkgs", "NIXGATE_FLAKE"),
+        ("--token t --flake /a --pkgs-path /", "cannot be used"),
+        (
+            "--token t --pkgs-repo u --git-refs main",
+            "NIXGATE_GIT_REFS",
+        ),
         ("--token t --pkgs-path / --groups g", "set NIXGATE_HTPASSWD"),
         (
             "--token t --pkgs-path / --token-key k",
@@ -77,4 +115,10 @@ fn the_least_that_is_needed() {
     assert_eq!(settings.storage, StorageSettings::Filesystem(folder));
     assert_eq!((settings.max_layers, settings.max_queue), (94, 64));
     assert_eq!(settings.max_builds, processors());
+}
+
+#[test]
+fn what_says_the_same_as_nixgate_may_be_said() {
+    let settings = settings("--token t --pkgs-path / --nix-option sandbox=true").unwrap();
+    assert_eq!(settings.build.nix.sandbox, crate::nix::Sandbox::Required);
 }

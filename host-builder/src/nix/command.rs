@@ -9,7 +9,7 @@ use nixgate_core::package_set::System;
 
 /// A program and its arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Command {
+pub(super) struct Command {
     /// Looked up on `PATH`.
     pub program: &'static str,
     /// Arguments, none of which passes a shell.
@@ -49,26 +49,54 @@ pub(super) fn ask_store(options: &NixOptions) -> Command {
     }
 }
 
-/// Evaluates the resolver (`nix/resolve.nix`), which writes the derivations to the store.
-pub(super) fn resolve(
+/// What Nix code of a package set may do while it is evaluated.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Freedom {
+    /// URIs that it may fetch from, by their beginnings.
+    pub allowed_uris: Vec<String>,
+    /// Whether it may wait for builds and read what they made.
+    pub import_from_derivation: bool,
+}
+
+/// Evaluates an expression of ours over a package set. The set's Nix code reads the set itself and
+/// what that refers to in the store, and nothing else of the machine: in restricted mode, Nix opens
+/// what `-I` names alone. What this says comes last, so no other setting undoes it.
+fn evaluate(
     options: &NixOptions,
-    resolver: &Path,
+    freedom: &Freedom,
+    expression: &Path,
     source: &Path,
-    system: System,
-    names: &[String],
+    strings: &[(&str, &str)],
 ) -> Command {
-    let json = serde_json::Value::from(names).to_string();
     let mut arguments: Vec<OsString> = ["--eval", "--strict", "--json", "--read-write-mode"]
         .map(Into::into)
         .into();
     arguments.extend(options.arguments());
-    arguments.push(resolver.into());
-    for (name, value) in [
-        ("source", source.into()),
-        ("system", system.nix().into()),
-        ("names", OsString::from(json)),
-    ] {
-        arguments.extend(["--argstr".into(), name.into(), value]);
+    let safety = [
+        ("restrict-eval", "true"),
+        // What a machine's configuration puts there could be read.
+        ("nix-path", ""),
+        ("allowed-uris", &freedom.allowed_uris.join(" ")),
+        (
+            "allow-import-from-derivation",
+            match freedom.import_from_derivation {
+                true => "true",
+                false => "false",
+            },
+        ),
+    ];
+    let safety = safety.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    arguments.extend(NixOptions(safety.into()).arguments());
+    // With a prefix: a store path may have an `=` in it.
+    for (name, path) in [("nixgate-expression", expression), ("nixgate-set", source)] {
+        let mut readable = OsString::from(format!("{name}="));
+        readable.push(path);
+        arguments.extend(["-I".into(), readable]);
+    }
+    arguments.push(expression.into());
+    arguments.extend(["--argstr".into(), "source".into(), source.into()]);
+    for (name, value) in strings {
+        arguments.extend(["--argstr", name, value].map(Into::into));
     }
     Command {
         program: "nix-instantiate",
@@ -76,15 +104,31 @@ pub(super) fn resolve(
     }
 }
 
+/// Evaluates the resolver (`nix/resolve.nix`), which writes the derivations to the store.
+pub(super) fn resolve(
+    options: &NixOptions,
+    freedom: &Freedom,
+    resolver: &Path,
+    source: &Path,
+    system: System,
+    names: &[String],
+) -> Command {
+    let names = serde_json::Value::from(names).to_string();
+    let strings = [("system", system.nix()), ("names", &names)];
+    evaluate(options, freedom, resolver, source, &strings)
+}
+
 /// Evaluates one name without catching what it throws.
 pub(super) fn explain(
     options: &NixOptions,
+    freedom: &Freedom,
     resolver: &Path,
     source: &Path,
     system: System,
     name: &str,
 ) -> Command {
-    let mut command = resolve(options, resolver, source, system, &[name.to_owned()]);
+    let names = [name.to_owned()];
+    let mut command = resolve(options, freedom, resolver, source, system, &names);
     let explain = ["--arg", "explain", "true"].map(Into::into);
     command.arguments.extend(explain);
     command
@@ -93,26 +137,32 @@ pub(super) fn explain(
 /// Evaluates what a package set has at attribute paths (`nix/attributes.nix`).
 pub(super) fn look(
     options: &NixOptions,
+    freedom: &Freedom,
     expression: &Path,
     source: &Path,
     system: System,
     paths: &[Vec<String>],
 ) -> Command {
-    let json = serde_json::Value::from(paths.to_vec()).to_string();
-    let mut arguments: Vec<OsString> = ["--eval", "--strict", "--json", "--read-write-mode"]
-        .map(Into::into)
-        .into();
+    let paths = serde_json::Value::from(paths.to_vec()).to_string();
+    let strings = [("system", system.nix()), ("paths", &paths)];
+    evaluate(options, freedom, expression, source, &strings)
+}
+
+/// Builds one of the derivations that show whether builds are sandboxed (`nix/sandbox.nix`).
+pub(super) fn probe_sandbox(
+    options: &NixOptions,
+    expression: &Path,
+    attribute: &str,
+    unique: &str,
+) -> Command {
+    let mut arguments: Vec<OsString> = vec!["--no-out-link".into()];
     arguments.extend(options.arguments());
+    // It is nowhere to be had.
+    arguments.extend(["--option", "substitute", "false"].map(Into::into));
     arguments.push(expression.into());
-    for (name, value) in [
-        ("source", source.into()),
-        ("system", system.nix().into()),
-        ("paths", OsString::from(json)),
-    ] {
-        arguments.extend(["--argstr".into(), name.into(), value]);
-    }
+    arguments.extend(["-A", attribute, "--argstr", "unique", unique].map(Into::into));
     Command {
-        program: "nix-instantiate",
+        program: "nix-build",
         arguments,
     }
 }
@@ -129,6 +179,7 @@ pub(super) fn realise(
     let mut arguments: Vec<OsString> = vec!["--realise".into()];
     arguments.extend(options.arguments());
     arguments.extend(["--timeout".into(), timeout.to_string().into()]);
+    arguments.extend(["--log-format", "internal-json"].map(Into::into));
     arguments.extend([
         "--add-root".into(),
         roots.join("root").into(),
@@ -172,6 +223,45 @@ pub(super) fn prefetch_tarball(options: &NixOptions, url: &str) -> Command {
     arguments.extend(["--name".into(), "source".into(), url.into()]);
     Command {
         program: "nix-prefetch-url",
+        arguments,
+    }
+}
+
+/// Fetches a flake and all its inputs into the store, as its own lock says; prints where they are.
+/// A lock that is missing or lags behind is an error, not something to mend: others would get other
+/// packages. Names of registries differ between machines.
+pub(super) fn archive_flake(options: &NixOptions, url: &str) -> Command {
+    let mut arguments: Vec<OsString> = ["--extra-experimental-features", "nix-command flakes"]
+        .map(Into::into)
+        .into();
+    arguments.extend(["flake", "archive", "--json"].map(Into::into));
+    arguments.extend(options.arguments());
+    arguments.extend(["--option", "use-registries", "false"].map(Into::into));
+    arguments.extend(["--no-update-lock-file", "--", url].map(Into::into));
+    Command {
+        program: "nix",
+        arguments,
+    }
+}
+
+/// Makes a package set of a flake that was archived (`nix/flake.nix`); prints its store path as a
+/// JSON string.
+pub(super) fn pin_flake(
+    options: &NixOptions,
+    expression: &Path,
+    archive: &str,
+    dir: &str,
+) -> Command {
+    let mut arguments: Vec<OsString> = ["--eval", "--json", "--read-write-mode"]
+        .map(Into::into)
+        .into();
+    arguments.extend(options.arguments());
+    arguments.push(expression.into());
+    for (name, value) in [("archive", archive), ("dir", dir)] {
+        arguments.extend(["--argstr", name, value].map(Into::into));
+    }
+    Command {
+        program: "nix-instantiate",
         arguments,
     }
 }
@@ -241,14 +331,23 @@ mod tests {
     }
 
     #[test]
-    fn names_travel_as_one_json_string() {
-        let options = NixOptions(vec![("sandbox".into(), "true".into())]);
+    fn names_travel_as_one_json_string_and_the_set_is_all_that_can_be_read() {
+        let options = NixOptions(vec![("restrict-eval".into(), "false".into())]);
         let names = ["git".to_owned(), "a\"b".to_owned()];
+        let freedom = Freedom {
+            allowed_uris: vec!["https://a/".to_owned(), "https://b/".to_owned()],
+            import_from_derivation: false,
+        };
         let (resolver, source) = (Path::new("/r.nix"), Path::new("/pkgs"));
-        let command = resolve(&options, resolver, source, System::X86_64Linux, &names);
+        let system = System::X86_64Linux;
+        let command = resolve(&options, &freedom, resolver, source, system, &names);
         assert_eq!(
             text(&command),
-            "nix-instantiate --eval --strict --json --read-write-mode --option sandbox true /r.nix \
+            "nix-instantiate --eval --strict --json --read-write-mode \
+             --option restrict-eval false --option restrict-eval true --option nix-path  \
+             --option allowed-uris https://a/ https://b/ \
+             --option allow-import-from-derivation false \
+             -I nixgate-expression=/r.nix -I nixgate-set=/pkgs /r.nix \
              --argstr source /pkgs --argstr system x86_64-linux --argstr names [\"git\",\"a\\\"b\"]"
         );
         assert_eq!(command.arguments.last().unwrap(), "[\"git\",\"a\\\"b\"]");
@@ -264,7 +363,7 @@ mod tests {
                 Path::new("/roots/1"),
                 60
             )),
-            "nix-store --realise --timeout 60 --add-root /roots/1/root --indirect \
+            "nix-store --realise --timeout 60 --log-format internal-json --add-root /roots/1/root --indirect \
              /nix/store/00000000000000000000000000000000-git.drv!out"
         );
     }

@@ -1,10 +1,39 @@
-//! The environment of Nix and git: what they need of the builder's, and no secret of the builder.
+//! The environment of Nix and git: empty but for what they need, and no secret of the builder.
 //!
-//! Nix code can read its environment (`builtins.getEnv`), and a package set is Nix code that others
-//! wrote. So nothing passes that is not on this list, and of what is on it nothing that calls
-//! itself a secret.
+//! Nix code can read its environment (`builtins.getEnv`, or `impureEnvVars` of a derivation that
+//! fetches), and a package set is Nix code that others wrote. So nothing passes that is not on these
+//! lists, and of what is on them nothing that calls itself a secret.
+//!
+//! | | Nix evaluates, builds, answers | Nix and git fetch the package set |
+//! | --- | --- | --- |
+//! | where things are, language | yes | yes |
+//! | proxy, certificates | yes | yes |
+//! | git's settings, the ssh agent | no | yes |
+//!
+//! `NIX_PATH` passes to nobody: Nix code may read what it names.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// What a program is run for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To evaluate or build what a package set says, or to ask the store.
+    Nix,
+    /// To fetch the package set itself.
+    Fetch,
+}
+
+/// How Nix and git reach the network.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Egress {
+    /// The proxy's URL, for http and https; none leaves what the builder's variables say.
+    pub proxy: Option<String>,
+    /// Certificates of those to trust, PEM.
+    pub ca_bundle: Option<PathBuf>,
+    /// Credentials for Nix's downloads, as curl's netrc.
+    pub netrc: Option<PathBuf>,
+}
 
 /// Variables that pass, by name.
 const NAMES: &[&str] = &[
@@ -14,7 +43,19 @@ const NAMES: &[&str] = &[
     "LOGNAME",
     "TMPDIR",
     "LANG",
+    // Where Nix's store, daemon and settings are.
+    "NIX_REMOTE",
+    "NIX_DAEMON_SOCKET_PATH",
+    "NIX_STORE",
+    "NIX_STORE_DIR",
+    "NIX_STATE_DIR",
+    "NIX_LOG_DIR",
+    "NIX_CONF_DIR",
+    "NIX_USER_CONF_FILES",
+    "NIX_CONFIG",
     // Certificates of mirrors and proxies.
+    "NIX_SSL_CERT_FILE",
+    "NIX_GIT_SSL_CAINFO",
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
     "CURL_CA_BUNDLE",
@@ -28,25 +69,61 @@ const NAMES: &[&str] = &[
     "FTP_PROXY",
     "ALL_PROXY",
     "NO_PROXY",
-    // Private repositories by ssh.
-    "SSH_AUTH_SOCK",
 ];
 /// Variables that pass, by the beginning of their names.
-const PREFIXES: &[&str] = &["LC_", "NIX_", "GIT_", "XDG_"];
+const PREFIXES: &[&str] = &["LC_", "XDG_"];
+/// Variables that pass besides to what fetches: private repositories by ssh, and git's own.
+const FETCH_NAMES: &[&str] = &["SSH_AUTH_SOCK"];
+/// The same by the beginning of their names.
+const FETCH_PREFIXES: &[&str] = &["GIT_"];
 /// What the name of a secret holds.
 const SECRET: &[&str] = &["TOKEN", "SECRET", "PASSWORD", "PASSPHRASE"];
 
-/// Of the builder's variables those that its children get, and one more: git never asks a person.
+/// Of the builder's variables those that its children get, and those of the settings instead of
+/// them; git never asks a person.
 pub(super) fn of_children(
     own: impl Iterator<Item = (OsString, OsString)>,
-) -> impl Iterator<Item = (OsString, OsString)> {
-    own.filter(|(name, _)| name.to_str().is_some_and(passes))
+    purpose: Purpose,
+    egress: &Egress,
+) -> Vec<(OsString, OsString)> {
+    let own = own.filter(|(name, _)| name.to_str().is_some_and(|name| passes(name, purpose)));
+    let set = |names: &'static [&'static str], value: Option<OsString>| {
+        let pairs = names.iter().zip(value.into_iter().cycle());
+        pairs.map(|(name, value)| (name.into(), value))
+    };
+    let proxy = egress.proxy.as_ref().map(Into::into);
+    let ca_bundle = egress.ca_bundle.as_ref().map(Into::into);
+    own.chain(set(PROXY, proxy))
+        .chain(set(CA_BUNDLE, ca_bundle))
         .chain([("GIT_TERMINAL_PROMPT".into(), "0".into())])
+        .collect()
 }
 
-fn passes(name: &str) -> bool {
-    let listed = NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix));
-    listed && !SECRET.iter().any(|word| name.contains(word))
+/// All names by which curl and git know a proxy: an upper-case one of the builder's would be used
+/// where only the other is set.
+const PROXY: &[&str] = &[
+    "http_proxy",
+    "https_proxy",
+    "all_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+];
+/// The same of a file of certificates.
+const CA_BUNDLE: &[&str] = &[
+    "NIX_SSL_CERT_FILE",
+    "NIX_GIT_SSL_CAINFO",
+    "SSL_CERT_FILE",
+    "CURL_CA_BUNDLE",
+    "GIT_SSL_CAINFO",
+];
+
+fn passes(name: &str, purpose: Purpose) -> bool {
+    let listed = |names: &[&str], prefixes: &[&str]| {
+        names.contains(&name) || prefixes.iter().any(|prefix| name.starts_with(prefix))
+    };
+    let fetches = purpose == Purpose::Fetch && listed(FETCH_NAMES, FETCH_PREFIXES);
+    (listed(NAMES, PREFIXES) || fetches) && !SECRET.iter().any(|word| name.contains(word))
 }
 
 #[cfg(test)]
@@ -55,33 +132,43 @@ mod tests {
 
     #[test]
     fn what_nix_and_git_need_passes_and_no_secret() {
-        for name in [
-            "PATH",
-            "LC_ALL",
-            "NIX_REMOTE",
-            "https_proxy",
-            "GIT_CONFIG_KEY_0",
+        for (name, nix, fetch) in [
+            ("PATH", true, true),
+            ("LC_ALL", true, true),
+            ("NIX_REMOTE", true, true),
+            ("https_proxy", true, true),
+            ("NIX_SSL_CERT_FILE", true, true),
+            ("GIT_CONFIG_KEY_0", false, true),
+            ("SSH_AUTH_SOCK", false, true),
+            // Nix code may read what it names.
+            ("NIX_PATH", false, false),
+            ("NIXGATE_TOKEN", false, false),
+            ("NIXERY_CHANNEL", false, false),
+            ("AWS_SECRET_ACCESS_KEY", false, false),
+            ("AWS_ACCESS_KEY_ID", false, false),
+            ("NIX_GITHUB_PRIVATE_PASSWORD", false, false),
+            ("GIT_PASSWORD", false, false),
+            ("LD_PRELOAD", false, false),
+            ("", false, false),
         ] {
-            assert!(passes(name), "{name}");
-        }
-        for name in [
-            "NIXGATE_TOKEN",
-            "NIXERY_CHANNEL",
-            "AWS_SECRET_ACCESS_KEY",
-            "AWS_ACCESS_KEY_ID",
-            "NIX_GITHUB_PRIVATE_PASSWORD",
-            "LD_PRELOAD",
-            "",
-        ] {
-            assert!(!passes(name), "{name}");
+            assert_eq!(passes(name, Purpose::Nix), nix, "{name}");
+            assert_eq!(passes(name, Purpose::Fetch), fetch, "{name}");
         }
     }
 
     #[test]
-    fn git_never_asks_a_person_whatever_the_builder_was_told() {
-        let own = [("GIT_TERMINAL_PROMPT".into(), "1".into())];
+    fn settings_win_over_the_builder_s_variables() {
+        let own = [("GIT_TERMINAL_PROMPT", "1"), ("HTTPS_PROXY", "http://old")];
+        let own = own.map(|(name, value)| (name.into(), value.into()));
+        let egress = Egress {
+            proxy: Some("http://proxy".to_owned()),
+            ..Egress::default()
+        };
+        let given = of_children(own.into_iter(), Purpose::Fetch, &egress);
         // Later ones win.
-        let last = of_children(own.into_iter()).last().unwrap();
-        assert_eq!(last, ("GIT_TERMINAL_PROMPT".into(), "0".into()));
+        let last = |wanted: &str| given.iter().rfind(|(name, _)| name == wanted);
+        assert_eq!(last("HTTPS_PROXY").unwrap().1, "http://proxy");
+        assert_eq!(last("GIT_TERMINAL_PROMPT").unwrap().1, "0");
+        assert_eq!(last("CURL_CA_BUNDLE"), None);
     }
 }

@@ -1,15 +1,21 @@
 //! A Nix for unit tests: packages exist when they were put in, and nothing is started.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt, ready};
 use tokio::sync::Semaphore;
 
+use super::command::Command;
+use super::environment::{Egress, Purpose};
+use super::process::{self, Limits};
 use super::{Attribute, Derivation, Fetched, Nix, NixError, Resolution, Version};
+use crate::build_log::BuildLog;
 use crate::closure::{Closure, StorePath};
 use nixgate_core::package_set::System;
 
@@ -74,6 +80,10 @@ impl Nix for FakeNix {
         ready(Ok(())).boxed()
     }
 
+    fn check_sandbox(&self) -> BoxFuture<'_, Result<(), NixError>> {
+        ready(Ok(())).boxed()
+    }
+
     fn resolve<'a>(
         &'a self,
         _: &'a Path,
@@ -124,6 +134,7 @@ impl Nix for FakeNix {
         &'a self,
         _: &'a [Derivation],
         _: &'a Path,
+        _: &'a BuildLog,
     ) -> BoxFuture<'a, Result<(), NixError>> {
         self.realised.fetch_add(1, Ordering::SeqCst);
         Box::pin(async {
@@ -148,6 +159,28 @@ impl Nix for FakeNix {
 
     fn fetch_tarball<'a>(&'a self, url: &'a str) -> BoxFuture<'a, Result<Fetched, NixError>> {
         self.fetched(format!("hash of {url}"))
+    }
+
+    fn fetch_flake<'a>(
+        &'a self,
+        url: &'a str,
+        _: &'a str,
+    ) -> BoxFuture<'a, Result<Fetched, NixError>> {
+        self.fetched(format!("hash of {url}"))
+    }
+
+    /// Git is real.
+    fn git<'a>(
+        &'a self,
+        arguments: Vec<OsString>,
+        limit: Duration,
+    ) -> BoxFuture<'a, Result<Vec<u8>, NixError>> {
+        let program = "git";
+        let command = Command { program, arguments };
+        Box::pin(async move {
+            let limits = Limits::time(limit);
+            process::run(command, Purpose::Fetch, &Egress::default(), limits).await
+        })
     }
 
     fn fetch_git<'a>(

@@ -2,15 +2,21 @@
 //!
 //! ```text
 //!   trait Nix ◄── Processes ──┬── command   what to run: pure
-//!       ▲                     ├── process   running it: both pipes drained, killed when dropped
+//!       ▲                     ├── process   running it: both pipes drained, time, memory and output
+//!       │                     │     │       bounded, its whole group ended with whoever waits for it
 //!       │                     │     └── environment   what of the builder's it may see: pure
+//!       │                     ├── sandbox   whether builds see nothing of this machine
+//!       │                     ├── activity  what Nix says while it builds
 //!       │                     └── output    what it said: pure, old and new versions of Nix
 //!   a fake in unit tests
 //! ```
 //!
 //! Versions from 2.8 to the newest are understood. Nothing that a client wrote is ever an option
-//! or a piece of Nix code: names travel as one JSON string.
+//! or a piece of Nix code: names travel as one JSON string. The Nix code of a package set is somebody
+//! else's: it reads the set itself and what that refers to, fetches nothing, sees no variable, and
+//! takes no more time and memory than the settings say.
 
+mod activity;
 mod command;
 mod environment;
 #[cfg(test)]
@@ -20,18 +26,25 @@ mod output;
 mod process;
 mod processes;
 mod redact;
+mod sandbox;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 
+use crate::build_log::BuildLog;
 use crate::closure::{Closure, StorePath};
 use nixgate_core::package_set::System;
 
-pub use command::{Command, NixOptions};
+pub use command::{Freedom, NixOptions};
+pub use environment::Egress;
 pub use output::{Attribute, Derivation, Resolution, Version, reason};
-pub use process::{NixError, run};
-pub use processes::Processes;
+pub use process::NixError;
+pub use processes::{NixSettings, Processes};
+pub use redact::redact;
+pub use sandbox::Sandbox;
 
 /// An archive, a repository or a folder that Nix has copied into its store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +62,9 @@ pub trait Nix: Send + Sync + 'static {
 
     /// Whether the store can be asked.
     fn ask_store(&self) -> BoxFuture<'_, Result<(), NixError>>;
+
+    /// Whether Nix builds in a sandbox, where it has to. Once that is proven it isn't asked again.
+    fn check_sandbox(&self) -> BoxFuture<'_, Result<(), NixError>>;
 
     /// Finds the derivations behind names, all in one evaluation; one answer a name, in order.
     /// [`NixError::Failed`] when any of them, or the package set itself, can't be evaluated.
@@ -79,11 +95,12 @@ pub trait Nix: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<Vec<Attribute>, NixError>>;
 
     /// Builds or substitutes derivations, and keeps their outputs from the garbage collector by
-    /// links in the folder `roots`.
+    /// links in the folder `roots`. How that goes is told to `log`.
     fn realise<'a>(
         &'a self,
         derivations: &'a [Derivation],
         roots: &'a Path,
+        log: &'a BuildLog,
     ) -> BoxFuture<'a, Result<(), NixError>>;
 
     /// The closure of valid store paths.
@@ -98,6 +115,22 @@ pub trait Nix: Send + Sync + 'static {
 
     /// Unpacks a tarball from a URL into the store.
     fn fetch_tarball<'a>(&'a self, url: &'a str) -> BoxFuture<'a, Result<Fetched, NixError>>;
+
+    /// Fetches a flake and its inputs into the store, by its own lock, and makes one package set of
+    /// them; `dir` is the flake's folder in its source. The revision is the hash in the store path of
+    /// that, and so that of all its content.
+    fn fetch_flake<'a>(
+        &'a self,
+        url: &'a str,
+        dir: &'a str,
+    ) -> BoxFuture<'a, Result<Fetched, NixError>>;
+
+    /// Runs git, with the environment of what fetches, for at most so long; returns its stdout.
+    fn git<'a>(
+        &'a self,
+        arguments: Vec<OsString>,
+        limit: Duration,
+    ) -> BoxFuture<'a, Result<Vec<u8>, NixError>>;
 
     /// Fetches a commit of a git repository into the store; `reference` is the full name of the
     /// ref that holds it (`refs/heads/main`).

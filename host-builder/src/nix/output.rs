@@ -64,6 +64,12 @@ pub struct Derivation {
     pub version: String,
     /// The program that the package is for.
     pub main_program: Option<String>,
+    /// What it is, in a sentence.
+    #[serde(default)]
+    pub description: Option<String>,
+    /// Where to read about it.
+    #[serde(default)]
+    pub homepage: Option<String>,
     /// What its licences are called, and `unfree` when one of them is not free.
     #[serde(default)]
     pub licences: BTreeSet<String>,
@@ -79,8 +85,8 @@ pub enum Resolution {
     Derivation(Derivation),
     /// Nothing.
     Unknown,
-    /// Something that is no package.
-    NotADerivation,
+    /// Something that is no package, and what Nix calls its type.
+    NotADerivation(String),
     /// Something whose evaluation fails: unfree, insecure, broken, or plainly wrong.
     Refused,
 }
@@ -113,14 +119,17 @@ pub(super) fn resolutions(json: &[u8]) -> Result<Vec<Resolution>, serde_json::Er
     enum Package {
         Derivation(Derivation),
         Unknown,
-        NotADerivation,
+        NotADerivation {
+            #[serde(rename = "type")]
+            kind: String,
+        },
         Refused,
     }
     let output: Output = serde_json::from_slice(json)?;
     let packages = output.packages.into_iter().map(|package| match package {
         Package::Derivation(derivation) => Resolution::Derivation(derivation),
         Package::Unknown => Resolution::Unknown,
-        Package::NotADerivation => Resolution::NotADerivation,
+        Package::NotADerivation { kind } => Resolution::NotADerivation(kind),
         Package::Refused => Resolution::Refused,
     });
     Ok(packages.collect())
@@ -204,6 +213,8 @@ impl Derivation {
             pname: name.to_owned(),
             version: "1".to_owned(),
             main_program: None,
+            description: None,
+            homepage: None,
             licences: BTreeSet::new(),
             insecure: false,
         }

@@ -1,14 +1,26 @@
-//! Running a Nix program: with the environment that it needs and no more, both pipes drained at
-//! once, output bounded, the whole process group ended when nobody waits any more.
+//! Running a program: with the environment that it needs and no more, both pipes drained at once,
+//! time, memory and output bounded, the whole process group ended when nobody waits any more.
+//!
+//! ```text
+//!   spawn ─┬─ stdout ──► kept, up to a limit ──── beyond it ─┐
+//!          ├─ stderr ──► its end is kept, and a listener      ├─► TERM to the group, 2 s, KILL
+//!          │             hears it as it comes                 │
+//!          ├─ memory ──► the kernel refuses more              │   the child is reaped last: until
+//!          └─ time ────────────────────────────── over ──────┘   then nobody else gets its number
+//! ```
 
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group, set_parent_process_death_signal};
+use rustix::process::{
+    Pid, Resource, Rlimit, Signal, getrlimit, kill_process_group, set_parent_process_death_signal,
+    setrlimit,
+};
 use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::Child;
 
 use super::command::Command;
-use super::environment;
+use super::environment::{self, Egress, Purpose};
 use super::redact::redact;
 
 /// Most of what a program may print to stdout. The path-info of a closure of 10,000 paths is
@@ -17,9 +29,19 @@ const STDOUT_LIMIT: usize = 64 << 20;
 /// How much of stderr is kept: its end, where Nix says what went wrong and repeats the last lines
 /// of the log of the derivation that failed.
 const STDERR_TAIL: usize = 4 << 10;
+/// How long a process group may take to end when it is asked to, before it is made to.
+const GRACE: Duration = Duration::from_secs(2);
 /// How the line begins that every version of Nix prints when there is no daemon behind its socket.
 /// Lines of the log of a build, which could say anything, begin otherwise.
 const NO_DAEMON: &str = "error: cannot connect to socket";
+/// What programs print that got no more memory: Nix itself, its garbage collector, the C++ library
+/// and the kernel's words for it.
+const NO_MEMORY: [&str; 4] = [
+    "out of memory",
+    "Out of Memory",
+    "bad_alloc",
+    "Cannot allocate memory",
+];
 
 /// What can go wrong with Nix.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -54,6 +76,16 @@ pub enum NixError {
         /// The end of what it printed to stderr.
         stderr: String,
     },
+    /// Nix would build without a sandbox.
+    #[error(
+        "Nix can't build in a sandbox here ({reason}): let the builder make namespaces, run \
+         nix-daemon with sandbox = true and the builder's user in trusted-users, or pass \
+         --allow-unsandboxed (NIXGATE_ALLOW_UNSANDBOXED) to let builds see this machine"
+    )]
+    NotSandboxed {
+        /// How that was found out.
+        reason: String,
+    },
     /// The program took too long and was ended.
     #[error("{program} was ended after {seconds} s: {stderr}")]
     TimedOut {
@@ -63,6 +95,24 @@ pub enum NixError {
         seconds: u64,
         /// The end of what it printed to stderr.
         stderr: String,
+    },
+    /// The program wanted more memory than it may have.
+    #[error("{program} wanted more than its {mib} MiB of memory: {stderr}")]
+    OutOfMemory {
+        /// Which one.
+        program: &'static str,
+        /// Its limit.
+        mib: u64,
+        /// The end of what it printed to stderr.
+        stderr: String,
+    },
+    /// The program printed too much and was ended.
+    #[error("{program} was ended when it had printed {mib} MiB")]
+    TooMuchOutput {
+        /// Which one.
+        program: &'static str,
+        /// Its limit.
+        mib: u64,
     },
     /// The program's output is not what nixgate knows.
     #[error(
@@ -76,11 +126,61 @@ pub enum NixError {
     },
 }
 
+/// What a program may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// For how long it may run.
+    pub time: Duration,
+    /// How much it may map, in MiB; none leaves it to the machine.
+    pub memory: Option<u64>,
+    /// How much it may print to stdout, in bytes.
+    pub output: usize,
+}
+
+impl Limits {
+    /// So long, and all the memory that there is.
+    pub(super) const fn time(time: Duration) -> Self {
+        Self {
+            time,
+            memory: None,
+            output: STDOUT_LIMIT,
+        }
+    }
+}
+
+/// Hears what a program prints to stderr, as it comes.
+pub(super) trait Listener: Send {
+    /// The next piece; lines may be cut anywhere.
+    fn hear(&mut self, piece: &[u8]);
+
+    /// The end of what it heard, as a person would read it: whole lines.
+    fn end(&mut self) -> String;
+}
+
 /// Runs a command to its end and returns its stdout.
 ///
 /// # Errors
 /// [`NixError`]; a failure carries the end of stderr.
-pub async fn run(command: Command, limit: Duration) -> Result<Vec<u8>, NixError> {
+pub(super) async fn run(
+    command: Command,
+    purpose: Purpose,
+    egress: &Egress,
+    limits: Limits,
+) -> Result<Vec<u8>, NixError> {
+    listen(command, purpose, egress, limits, &mut Tail::default()).await
+}
+
+/// The same, with somebody who hears stderr.
+///
+/// # Errors
+/// [`NixError`]; a failure carries the end of what the listener heard.
+pub(super) async fn listen(
+    command: Command,
+    purpose: Purpose,
+    egress: &Egress,
+    limits: Limits,
+    listener: &mut impl Listener,
+) -> Result<Vec<u8>, NixError> {
     let program = command.program;
     let not_run = |error: std::io::Error| NixError::NotRun {
         program,
@@ -88,11 +188,15 @@ pub async fn run(command: Command, limit: Duration) -> Result<Vec<u8>, NixError>
     };
     tracing::debug!(program, arguments = ?command.arguments, "starting");
     let mut child = tokio::process::Command::new(program);
-    end_with_builder(&mut child);
+    before_exec(&mut child, limits.memory);
     let mut child = child
         .args(&command.arguments)
         .env_clear()
-        .envs(environment::of_children(std::env::vars_os()))
+        .envs(environment::of_children(
+            std::env::vars_os(),
+            purpose,
+            egress,
+        ))
         // A group of its own: ending Nix must end the builds that it started.
         .process_group(0)
         .stdin(Stdio::null())
@@ -103,47 +207,66 @@ pub async fn run(command: Command, limit: Duration) -> Result<Vec<u8>, NixError>
             std::io::ErrorKind::NotFound => NixError::Missing { program },
             _ => not_run(error),
         })?;
-    let group = Group::of(&child);
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    let mut log = Tail::default();
+    let mut group = Group::of(child);
     let output = {
-        let both = async {
-            // A pipe that nobody reads fills up and stops its writer for ever.
-            let (stdout, ()) = tokio::join!(read_limited(stdout), log.drain(stderr));
-            Ok::<_, std::io::Error>((stdout?, child.wait().await?))
+        let all = async {
+            // A pipe that nobody reads fills up and stops its writer for ever. Too much on stdout
+            // ends it all; stderr may go on as long as it likes.
+            let read = read_limited(stdout, limits.output);
+            let (stdout, ()) = tokio::try_join!(read, drain(stderr, listener))?;
+            Ok::<_, ReadError>((stdout, group.wait().await?))
         };
-        tokio::time::timeout(limit, both).await
+        tokio::time::timeout(limits.time, all).await
     };
-    let stderr = log.text();
-    let Ok(output) = output else {
-        group.terminate().await;
-        let seconds = limit.as_secs();
-        return Err(NixError::TimedOut {
-            program,
-            seconds,
-            stderr,
-        });
+    let stderr = listener.end();
+    let (stdout, status) = match output {
+        Ok(Ok(output)) => output,
+        Ok(Err(ReadError::TooMuch)) => {
+            group.terminate().await;
+            let mib = (limits.output >> 20) as u64;
+            return Err(NixError::TooMuchOutput { program, mib });
+        }
+        Ok(Err(ReadError::Io(error))) => return Err(not_run(error)),
+        Err(_) => {
+            group.terminate().await;
+            let seconds = limits.time.as_secs();
+            return Err(NixError::TimedOut {
+                program,
+                seconds,
+                stderr,
+            });
+        }
     };
-    let (stdout, status) = output.map_err(not_run)?;
     group.forget();
     if status.success() {
-        Ok(stdout)
-    } else if stderr
-        .lines()
-        .any(|line| line.trim_start().starts_with(NO_DAEMON))
-    {
-        Err(NixError::NoStore { stderr })
-    } else {
-        Err(NixError::Failed {
+        return Ok(stdout);
+    }
+    let says = |begin: &str| {
+        let mut lines = stderr.lines();
+        lines.any(|line| line.trim_start().starts_with(begin))
+    };
+    Err(match limits.memory {
+        _ if says(NO_DAEMON) => NixError::NoStore { stderr },
+        Some(mib) if NO_MEMORY.iter().any(|words| stderr.contains(words)) => {
+            NixError::OutOfMemory {
+                program,
+                mib,
+                stderr,
+            }
+        }
+        _ => NixError::Failed {
             program,
             status,
             stderr,
-        })
-    }
+        },
+    })
 }
 
 /// Has the kernel end the child when the builder dies without a chance to: a build that goes on
-/// would hold locks that the next builder waits for.
+/// would hold locks that the next builder waits for. And has it refuse memory beyond the limit,
+/// which counts what is mapped: Nix's garbage collector maps what it is about to use, and Nix ends
+/// with an error when it can't.
 ///
 /// The signal comes with the end of the *thread* that starts the child. Those that get here live
 /// as long as the runtime: its workers, and the one that blocks on it.
@@ -152,44 +275,81 @@ pub async fn run(command: Command, limit: Duration) -> Result<Vec<u8>, NixError>
     reason = "std has no safe way to say this of a child; a wrapper program would be one more to \
               install"
 )]
-fn end_with_builder(command: &mut tokio::process::Command) {
-    // SAFETY: between fork and exec nothing may allocate or lock. This is one system call.
+fn before_exec(command: &mut tokio::process::Command, memory: Option<u64>) {
+    let limit = memory.map(|mib| {
+        let bytes = mib.saturating_mul(1 << 20);
+        // Nobody may go beyond what the builder itself was given.
+        let bytes = getrlimit(Resource::As)
+            .maximum
+            .map_or(bytes, |most| most.min(bytes));
+        Rlimit {
+            current: Some(bytes),
+            maximum: Some(bytes),
+        }
+    });
+    // SAFETY: between fork and exec nothing may allocate or lock. These are two system calls.
     unsafe {
-        command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::TERM))?));
+        command.pre_exec(move || {
+            set_parent_process_death_signal(Some(Signal::TERM))?;
+            if let Some(limit) = limit {
+                setrlimit(Resource::As, limit)?;
+            }
+            Ok(())
+        });
     }
 }
 
-async fn read_limited(pipe: Option<impl AsyncRead + Unpin>) -> std::io::Result<Vec<u8>> {
+enum ReadError {
+    TooMuch,
+    Io(std::io::Error),
+}
+
+impl From<std::io::Error> for ReadError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+async fn read_limited(
+    pipe: Option<impl AsyncRead + Unpin>,
+    limit: usize,
+) -> Result<Vec<u8>, ReadError> {
     let mut output = Vec::new();
     if let Some(pipe) = pipe {
-        pipe.take(STDOUT_LIMIT as u64 + 1)
-            .read_to_end(&mut output)
-            .await?;
+        pipe.take(limit as u64 + 1).read_to_end(&mut output).await?;
     }
-    if output.len() > STDOUT_LIMIT {
-        return Err(std::io::Error::other("it printed too much"));
+    match output.len() > limit {
+        true => Err(ReadError::TooMuch),
+        false => Ok(output),
     }
-    Ok(output)
+}
+
+async fn drain(
+    pipe: Option<impl AsyncRead + Unpin>,
+    listener: &mut impl Listener,
+) -> Result<(), ReadError> {
+    let Some(mut pipe) = pipe else { return Ok(()) };
+    let mut chunk = [0; 8 << 10];
+    while let Ok(count @ 1..) = pipe.read(&mut chunk).await {
+        listener.hear(&chunk[..count]);
+    }
+    Ok(())
 }
 
 /// The end of a stream.
 #[derive(Default)]
-struct Tail(Vec<u8>);
+pub(super) struct Tail(Vec<u8>);
 
-impl Tail {
-    async fn drain(&mut self, pipe: Option<impl AsyncRead + Unpin>) {
-        let Some(mut pipe) = pipe else { return };
-        let mut chunk = [0; 8 << 10];
-        while let Ok(count @ 1..) = pipe.read(&mut chunk).await {
-            self.0.extend_from_slice(&chunk[..count]);
-            if self.0.len() > 2 * STDERR_TAIL {
-                self.0.drain(..self.0.len() - STDERR_TAIL);
-            }
+impl Listener for Tail {
+    fn hear(&mut self, piece: &[u8]) {
+        self.0.extend_from_slice(piece);
+        if self.0.len() > 2 * STDERR_TAIL {
+            self.0.drain(..self.0.len() - STDERR_TAIL);
         }
     }
 
     /// Whole lines, unless there is but one that is longer than the tail; no credentials.
-    fn text(&self) -> String {
+    fn end(&mut self) -> String {
         let start = self.0.len().saturating_sub(STDERR_TAIL);
         let text = String::from_utf8_lossy(&self.0[start..]);
         let text = text.trim();
@@ -198,121 +358,62 @@ impl Tail {
     }
 }
 
-/// The process group of a child; ended when this is dropped before the child has ended.
-struct Group(Option<Pid>);
+/// A child and its process group; ended when this is dropped before the child has ended.
+///
+/// The child is reaped after its group was made to end, so that nobody else has its number while
+/// that is used.
+struct Group(Option<(Child, Pid)>);
 
 impl Group {
-    fn of(child: &tokio::process::Child) -> Self {
-        Self(child.id().and_then(|id| Pid::from_raw(id.cast_signed())))
+    fn of(child: Child) -> Self {
+        let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+        Self(pid.map(|pid| (child, pid)))
     }
 
-    fn signal(&self, signal: Signal) {
-        if let Some(group) = self.0 {
-            // It may have ended just now, which is as well.
-            let _ = kill_process_group(group, signal);
+    async fn wait(&mut self) -> std::io::Result<ExitStatus> {
+        match &mut self.0 {
+            Some((child, _)) => child.wait().await,
+            None => Err(std::io::Error::other("it has ended before")),
         }
     }
 
-    /// Asks first, since Nix ends its builds and releases its locks when asked, then insists.
-    async fn terminate(self) {
-        self.signal(Signal::TERM);
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        self.signal(Signal::KILL);
-        self.forget();
+    async fn terminate(mut self) {
+        if let Some((child, group)) = self.0.take() {
+            end(child, group).await;
+        }
     }
 
+    /// It has ended by itself.
     fn forget(mut self) {
         self.0 = None;
     }
 }
 
+/// Asks first, since Nix ends its builds and releases its locks when asked, then insists.
+async fn end(mut child: Child, group: Pid) {
+    signal(group, Signal::TERM);
+    tokio::time::sleep(GRACE).await;
+    signal(group, Signal::KILL);
+    let _ = child.wait().await;
+}
+
+fn signal(group: Pid, signal: Signal) {
+    // It may have ended just now, which is as well.
+    let _ = kill_process_group(group, signal);
+}
+
 impl Drop for Group {
     fn drop(&mut self) {
-        self.signal(Signal::TERM);
+        let Some((child, group)) = self.0.take() else {
+            return;
+        };
+        // At once: when the builder itself ends, no task runs any more.
+        signal(group, Signal::TERM);
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(end(child, group));
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn shell(script: &str) -> Command {
-        Command {
-            program: "sh",
-            arguments: vec!["-c".into(), script.into()],
-        }
-    }
-
-    const LONG: Duration = Duration::from_secs(60);
-
-    #[tokio::test]
-    async fn a_flood_on_stderr_blocks_nothing_and_its_end_is_kept() {
-        let script =
-            "head -c 10000000 /dev/zero | tr '\\0' x >&2; echo the reason >&2; echo out; exit 3";
-        match run(shell(script), LONG).await {
-            Err(NixError::Failed { stderr, .. }) => {
-                assert!(stderr.ends_with("the reason"));
-                assert!(stderr.len() <= STDERR_TAIL);
-            }
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[tokio::test]
-    async fn success_brings_stdout_alone() {
-        assert_eq!(
-            run(shell("echo out; echo err >&2"), LONG).await.unwrap(),
-            b"out\n"
-        );
-    }
-
-    #[tokio::test]
-    async fn a_daemon_that_is_away_is_told_from_a_failure() {
-        // As every Nix from 2.8 on prints it.
-        let script = "echo \"error: cannot connect to socket at '/s': No such file\" >&2; exit 1";
-        let error = run(shell(script), LONG).await.unwrap_err();
-        assert!(matches!(error, NixError::NoStore { .. }), "{error}");
-        let script = "echo '> error: cannot connect to socket' >&2; exit 1";
-        let error = run(shell(script), LONG).await.unwrap_err();
-        assert!(matches!(error, NixError::Failed { .. }), "{error}");
-    }
-
-    #[tokio::test]
-    async fn programs_get_the_environment_that_is_meant_for_them() {
-        assert!(
-            std::env::vars().any(|(name, _)| name.starts_with("CARGO")),
-            "there is a variable to hold back"
-        );
-        let output = run(shell("env"), LONG).await.unwrap();
-        let output = String::from_utf8(output).unwrap();
-        assert!(!output.contains("CARGO"), "{output}");
-        assert!(output.contains("PATH="), "{output}");
-        assert!(output.contains("GIT_TERMINAL_PROMPT=0"), "{output}");
-    }
-
-    #[tokio::test]
-    async fn a_missing_program_says_what_to_do() {
-        let command = Command {
-            program: "nix-that-is-not-there",
-            arguments: Vec::new(),
-        };
-        let error = run(command, LONG).await.unwrap_err();
-        assert!(matches!(error, NixError::Missing { .. }));
-        assert!(error.to_string().contains("install Nix"));
-    }
-
-    #[tokio::test]
-    async fn a_timeout_ends_the_whole_group() {
-        let folder = tempfile::tempdir().unwrap();
-        let mark = folder.path().join("pid");
-        let script = format!("sleep 1000 & echo $! > {}; wait", mark.display());
-        let error = run(shell(&script), Duration::from_millis(500))
-            .await
-            .unwrap_err();
-        assert!(matches!(error, NixError::TimedOut { .. }), "{error:?}");
-        let pid = std::fs::read_to_string(mark).unwrap();
-        let stat = format!("/proc/{}/stat", pid.trim());
-        let gone = std::fs::read_to_string(stat).map_or(true, |stat| stat.contains(") Z "));
-        assert!(gone, "the grandchild still runs");
-    }
-}
+mod tests;

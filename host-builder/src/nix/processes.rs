@@ -1,20 +1,28 @@
 //! [`Nix`] by running its programs.
+//!
+//! However many ask, so many processes run at once and no more, each kind for itself: builds that
+//! take hours keep no name from being looked up, and evaluations, which take memory, keep no build
+//! from being asked about.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use tokio::sync::{OnceCell, Semaphore};
 
-use super::command::{self, Command, NixOptions};
+use super::activity::NixLog;
+use super::command::{self, Command, Freedom, NixOptions};
+use super::environment::{Egress, Purpose};
 use super::output::{self, Attribute, Derivation, Resolution, Version};
-use super::process::{self, NixError};
+use super::process::{self, Limits, NixError};
+use super::sandbox::{self, Sandbox};
 use super::{Fetched, Nix};
+use crate::build_log::BuildLog;
 use crate::closure::{Closure, StorePath};
 use crate::telemetry::Metrics;
 use nixgate_core::package_set::System;
 
-/// Evaluation is one thread of pure computation; what takes longer is a mistake.
-const EVALUATION: Duration = Duration::from_secs(300);
 /// Fetching a package set: nixpkgs is 40 MB.
 const FETCH: Duration = Duration::from_secs(900);
 /// Questions to Nix's database.
@@ -23,30 +31,63 @@ const QUERY: Duration = Duration::from_secs(120);
 const STORE_CHECK: Duration = Duration::from_secs(10);
 /// All derivations of one image together, whatever each may take.
 const REALISE: Duration = Duration::from_secs(24 * 3600);
+/// Questions and fetches at once, beyond one for each build: two may be fetches of package sets.
+const QUESTIONS: usize = 4;
+
+/// How Nix is run.
+#[derive(Clone, Debug)]
+pub struct NixSettings {
+    /// Settings that every process is given.
+    pub options: NixOptions,
+    /// What builds have to be like.
+    pub sandbox: Sandbox,
+    /// Seconds for one derivation.
+    pub derivation_timeout: u64,
+    /// How long an evaluation may take.
+    pub eval_time: Duration,
+    /// How much memory it may take, in MiB.
+    pub eval_memory: u64,
+    /// What Nix code of a package set may do meanwhile.
+    pub freedom: Freedom,
+    /// How Nix and git reach the network.
+    pub egress: Egress,
+    /// Evaluations at once, and as many builds.
+    pub at_once: usize,
+}
 
 /// Nix on this machine.
 pub struct Processes {
+    settings: NixSettings,
+    /// Those of the settings, and what follows from the others.
     options: NixOptions,
-    /// Seconds for one derivation.
-    derivation_timeout: u64,
     expressions: PathBuf,
     metrics: Metrics,
+    sandboxed: OnceCell<()>,
+    evaluations: Semaphore,
+    builds: Semaphore,
+    questions: Semaphore,
 }
 
 impl Processes {
-    /// Prepares to run Nix. `derivation_timeout` is in seconds; `expressions` is the folder
-    /// with the expressions that Nix is asked with.
-    pub fn new(
-        options: NixOptions,
-        derivation_timeout: u64,
-        expressions: PathBuf,
-        metrics: Metrics,
-    ) -> Self {
+    /// Prepares to run Nix; `expressions` is the folder with the expressions that Nix is asked with.
+    pub fn new(settings: NixSettings, expressions: PathBuf, metrics: Metrics) -> Self {
+        let mut options = settings.options.clone();
+        // Last, so that they win.
+        let own = settings.sandbox.options();
+        let own = own.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let netrc = settings.egress.netrc.as_ref();
+        let netrc = netrc.map(|file| ("netrc-file".to_owned(), file.display().to_string()));
+        options.0.extend(own.into_iter().chain(netrc));
+        let at_once = settings.at_once;
         Self {
+            settings,
             options,
-            derivation_timeout,
             expressions,
             metrics,
+            sandboxed: OnceCell::new(),
+            evaluations: Semaphore::new(at_once),
+            builds: Semaphore::new(at_once),
+            questions: Semaphore::new(at_once + QUESTIONS),
         }
     }
 
@@ -54,10 +95,60 @@ impl Processes {
         self.expressions.join("resolve.nix")
     }
 
-    async fn run(&self, command: Command, limit: Duration) -> Result<Vec<u8>, NixError> {
+    /// Runs Nix code of a package set.
+    async fn evaluate(&self, command: Command) -> Result<Vec<u8>, NixError> {
+        let limits = Limits {
+            memory: Some(self.settings.eval_memory),
+            ..Limits::time(self.settings.eval_time)
+        };
+        let _turn = turn(&self.evaluations, command.program).await?;
         self.metrics.nix_processes.inc();
-        process::run(command, limit).await
+        process::run(command, Purpose::Nix, &self.settings.egress, limits).await
     }
+
+    /// Asks the store.
+    async fn ask(&self, command: Command) -> Result<Vec<u8>, NixError> {
+        self.run(command, Purpose::Nix, QUERY).await
+    }
+
+    /// Fetches a package set.
+    async fn fetch(&self, command: Command) -> Result<Vec<u8>, NixError> {
+        self.run(command, Purpose::Fetch, FETCH).await
+    }
+
+    async fn run(
+        &self,
+        command: Command,
+        purpose: Purpose,
+        time: Duration,
+    ) -> Result<Vec<u8>, NixError> {
+        let _turn = turn(&self.questions, command.program).await?;
+        self.metrics.nix_processes.inc();
+        let limits = Limits::time(time);
+        process::run(command, purpose, &self.settings.egress, limits).await
+    }
+
+    async fn probe_sandbox(&self) -> Result<(), NixError> {
+        let expression = self.expressions.join("sandbox.nix");
+        let unique = sandbox::unique();
+        let build = async |attribute| {
+            let options = &self.options;
+            let command = command::probe_sandbox(options, &expression, attribute, &unique);
+            self.ask(command).await.map(drop)
+        };
+        sandbox::verdict(build("builds").await, build("unsandboxed").await)
+    }
+}
+
+async fn turn<'a>(
+    turns: &'a Semaphore,
+    program: &'static str,
+) -> Result<tokio::sync::SemaphorePermit<'a>, NixError> {
+    let turn = turns.acquire().await;
+    turn.map_err(|error| NixError::NotRun {
+        program,
+        reason: error.to_string(),
+    })
 }
 
 fn not_understood(program: &'static str, reason: impl ToString) -> NixError {
@@ -70,7 +161,7 @@ fn not_understood(program: &'static str, reason: impl ToString) -> NixError {
 impl Nix for Processes {
     fn version(&self) -> BoxFuture<'_, Result<Version, NixError>> {
         Box::pin(async {
-            let output = self.run(command::version(), QUERY).await?;
+            let output = self.ask(command::version()).await?;
             let text = String::from_utf8_lossy(&output);
             Version::parse(&text).ok_or_else(|| not_understood("nix", format!("{text:?}")))
         })
@@ -81,7 +172,19 @@ impl Nix for Processes {
             // Counted apart: probes come every few seconds, whatever is built.
             self.metrics.store_checks.inc();
             let command = command::ask_store(&self.options);
-            process::run(command, STORE_CHECK).await.map(drop)
+            let (egress, limits) = (&self.settings.egress, Limits::time(STORE_CHECK));
+            let answer = process::run(command, Purpose::Nix, egress, limits).await;
+            answer.map(drop)
+        })
+    }
+
+    fn check_sandbox(&self) -> BoxFuture<'_, Result<(), NixError>> {
+        Box::pin(async {
+            if self.settings.sandbox == Sandbox::Wanted {
+                return Ok(());
+            }
+            let proven = self.sandboxed.get_or_try_init(|| self.probe_sandbox());
+            proven.await.copied()
         })
     }
 
@@ -92,9 +195,11 @@ impl Nix for Processes {
         names: &'a [String],
     ) -> BoxFuture<'a, Result<Vec<Resolution>, NixError>> {
         Box::pin(async move {
-            let command = command::resolve(&self.options, &self.resolver(), source, system, names);
+            let (options, freedom) = (&self.options, &self.settings.freedom);
+            let resolver = self.resolver();
+            let command = command::resolve(options, freedom, &resolver, source, system, names);
             let program = command.program;
-            let output = self.run(command, EVALUATION).await?;
+            let output = self.evaluate(command).await?;
             let found =
                 output::resolutions(&output).map_err(|error| not_understood(program, error))?;
             if found.len() != names.len() {
@@ -113,9 +218,10 @@ impl Nix for Processes {
         system: System,
         name: &'a str,
     ) -> BoxFuture<'a, Result<Option<String>, NixError>> {
-        let command = command::explain(&self.options, &self.resolver(), source, system, name);
+        let (options, freedom) = (&self.options, &self.settings.freedom);
+        let command = command::explain(options, freedom, &self.resolver(), source, system, name);
         Box::pin(async {
-            match self.run(command, EVALUATION).await {
+            match self.evaluate(command).await {
                 Ok(_) => Ok(None),
                 Err(NixError::Failed { stderr, .. }) => Ok(output::reason(&stderr)),
                 Err(error) => Err(error),
@@ -131,9 +237,10 @@ impl Nix for Processes {
     ) -> BoxFuture<'a, Result<Vec<Attribute>, NixError>> {
         Box::pin(async move {
             let expression = self.expressions.join("attributes.nix");
-            let command = command::look(&self.options, &expression, source, system, paths);
+            let (options, freedom) = (&self.options, &self.settings.freedom);
+            let command = command::look(options, freedom, &expression, source, system, paths);
             let program = command.program;
-            let output = self.run(command, EVALUATION).await?;
+            let output = self.evaluate(command).await?;
             let seen: Vec<Attribute> =
                 serde_json::from_slice(&output).map_err(|error| not_understood(program, error))?;
             if seen.len() != paths.len() {
@@ -150,16 +257,27 @@ impl Nix for Processes {
         &'a self,
         derivations: &'a [Derivation],
         roots: &'a Path,
+        log: &'a BuildLog,
     ) -> BoxFuture<'a, Result<(), NixError>> {
-        let command = command::realise(&self.options, derivations, roots, self.derivation_timeout);
-        Box::pin(async { self.run(command, REALISE).await.map(drop) })
+        let timeout = self.settings.derivation_timeout;
+        let command = command::realise(&self.options, derivations, roots, timeout);
+        Box::pin(async move {
+            // Nix may not have been there to ask when the builder started.
+            self.check_sandbox().await?;
+            let _turn = turn(&self.builds, command.program).await?;
+            self.metrics.nix_processes.inc();
+            let (egress, limits) = (&self.settings.egress, Limits::time(REALISE));
+            let mut heard = NixLog::new(log);
+            let done = process::listen(command, Purpose::Nix, egress, limits, &mut heard);
+            done.await.map(drop)
+        })
     }
 
     fn closure<'a>(&'a self, roots: &'a [StorePath]) -> BoxFuture<'a, Result<Closure, NixError>> {
         Box::pin(async move {
             let command = command::path_info(&self.options, roots);
             let program = command.program;
-            let output = self.run(command, QUERY).await?;
+            let output = self.ask(command).await?;
             output::closure(&output, roots).map_err(|reason| not_understood(program, reason))
         })
     }
@@ -168,7 +286,7 @@ impl Nix for Processes {
         Box::pin(async move {
             let command = command::add_folder(&self.options, folder);
             let program = command.program;
-            let output = self.run(command, FETCH).await?;
+            let output = self.fetch(command).await?;
             let path: StorePath =
                 serde_json::from_slice(&output).map_err(|error| not_understood(program, error))?;
             Ok(Fetched {
@@ -180,14 +298,14 @@ impl Nix for Processes {
 
     fn keep<'a>(&'a self, path: &'a Path, link: &'a Path) -> BoxFuture<'a, Result<(), NixError>> {
         let command = command::keep(&self.options, path, link);
-        Box::pin(async { self.run(command, FETCH).await.map(drop) })
+        Box::pin(async { self.fetch(command).await.map(drop) })
     }
 
     fn fetch_tarball<'a>(&'a self, url: &'a str) -> BoxFuture<'a, Result<Fetched, NixError>> {
         Box::pin(async move {
             let command = command::prefetch_tarball(&self.options, url);
             let program = command.program;
-            let output = String::from_utf8_lossy(&self.run(command, FETCH).await?).into_owned();
+            let output = String::from_utf8_lossy(&self.fetch(command).await?).into_owned();
             match output.lines().collect::<Vec<_>>().as_slice() {
                 [hash, path] => Ok(Fetched {
                     path: path.into(),
@@ -195,6 +313,42 @@ impl Nix for Processes {
                 }),
                 _ => Err(not_understood(program, format!("{output:?}"))),
             }
+        })
+    }
+
+    fn fetch_flake<'a>(
+        &'a self,
+        url: &'a str,
+        dir: &'a str,
+    ) -> BoxFuture<'a, Result<Fetched, NixError>> {
+        Box::pin(async move {
+            let archive = self
+                .fetch(command::archive_flake(&self.options, url))
+                .await?;
+            let archive = String::from_utf8_lossy(&archive);
+            let expression = self.expressions.join("flake.nix");
+            let command = command::pin_flake(&self.options, &expression, archive.trim(), dir);
+            let program = command.program;
+            let output = self.ask(command).await?;
+            let path: StorePath =
+                serde_json::from_slice(&output).map_err(|error| not_understood(program, error))?;
+            Ok(Fetched {
+                revision: path.hash_part().to_owned(),
+                path: path.to_string().into(),
+            })
+        })
+    }
+
+    fn git<'a>(
+        &'a self,
+        arguments: Vec<OsString>,
+        limit: Duration,
+    ) -> BoxFuture<'a, Result<Vec<u8>, NixError>> {
+        let program = "git";
+        let command = Command { program, arguments };
+        Box::pin(async move {
+            let (egress, limits) = (&self.settings.egress, Limits::time(limit));
+            process::run(command, Purpose::Fetch, egress, limits).await
         })
     }
 
@@ -207,7 +361,7 @@ impl Nix for Processes {
         Box::pin(async move {
             let command = command::fetch_git(&self.options, url, reference, commit);
             let program = command.program;
-            let output = self.run(command, FETCH).await?;
+            let output = self.fetch(command).await?;
             let path: PathBuf =
                 serde_json::from_slice(&output).map_err(|error| not_understood(program, error))?;
             Ok(Fetched {

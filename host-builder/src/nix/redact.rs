@@ -2,7 +2,7 @@
 //! nor of whoever reads the log.
 
 /// The text without the `user:password@` of its URLs (RFC 3986, 3.2.1).
-pub(super) fn redact(text: &str) -> String {
+pub fn redact(text: &str) -> String {
     const BEFORE: &str = "://";
     let mut redacted = String::with_capacity(text.len());
     let mut rest = text;

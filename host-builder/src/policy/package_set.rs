@@ -55,8 +55,7 @@ fn open(
     folder: &Path,
 ) -> Result<(Arc<dyn Nix>, Sources)> {
     let nix: Arc<dyn Nix> = Arc::new(Processes::new(
-        settings.nix_options,
-        settings.nix_timeout,
+        settings.nix,
         state.expressions(),
         Metrics::new(),
     ));

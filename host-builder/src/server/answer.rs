@@ -87,7 +87,7 @@ pub(super) fn error(error: &Error) -> Response<Body> {
 
 /// What a client is told. Messages about this machine hold paths, addresses, and what programs
 /// printed: they are for the log.
-fn for_clients(error: &Error) -> Cow<'_, Error> {
+pub(super) fn for_clients(error: &Error) -> Cow<'_, Error> {
     let message = match error.kind {
         ErrorKind::BuilderUnready => {
             "the builder is up, and something that it needs (Nix, storage or the package source) \

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName, LOCATION, RETRY_AFTER};
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use nixgate_core::distribution::{Digest, Error, ErrorKind, MediaType, Reference, Repository, Tag};
 use nixgate_core::wire::{self, Preferences};
@@ -92,6 +92,7 @@ impl<B: Builder> App<B> {
             Pinned::Preparing(elapsed) => return Ok(still_building(request, elapsed)),
         };
         let wait = wait.saturating_sub(started.elapsed());
+        let source = format!("{} {}", self.sources.source().kind(), pin.revision);
         let image = self.image(pin, system, &packages);
         let name = self.link_folder(system, &image.packages);
         let media_type = MediaType::negotiate(texts(request.headers(), ACCEPT));
@@ -106,6 +107,9 @@ impl<B: Builder> App<B> {
         };
         let max_age = answer::max_age(holds.as_secs());
         let mut response = found(media_type.as_str(), manifest, max_age);
+        if let Ok(source) = HeaderValue::try_from(source) {
+            response.headers_mut().insert(wire::SOURCE, source);
+        }
         facts::add_facts(&mut response, vec![image], &rules);
         Ok(response)
     }

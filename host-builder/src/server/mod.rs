@@ -14,10 +14,12 @@
 //!       ├─ catalog     catalog.rs     what there is
 //!       ├─ referrers   referrers.rs
 //!       └─ token       token.rs       who a client is, for a token; POST too
+//!   GET /builds…          builds.rs      only with the edge's token: how far builds are
 //! ```
 
 mod answer;
 mod blobs;
+mod builds;
 mod catalog;
 mod facts;
 mod health;
@@ -43,6 +45,7 @@ use nixgate_core::package_set::System;
 use nixgate_core::{PackageSet, wire};
 use tokio::net::TcpListener;
 
+use crate::build_log::BuildLogs;
 use crate::builder::{Builder, Coalesce, ImageRequest, link_folder};
 use crate::login::Login;
 use crate::source::{Pin, Sources};
@@ -85,6 +88,8 @@ pub struct App<B> {
     pub storage: Storage,
     /// How images are made.
     pub builds: Coalesce<B>,
+    /// How far they are.
+    pub logs: BuildLogs,
     /// The counters.
     pub metrics: Metrics,
     /// Nix, as readiness sees it.
@@ -190,6 +195,9 @@ impl<B: Builder> App<B> {
                 "other",
                 Err(Error::new(ErrorKind::MethodUnsupported, message)),
             );
+        }
+        if let Some(wanted) = builds::Wanted::parse(request.uri().path()) {
+            return ("builds", self.build_page(&wanted, request.headers()));
         }
         let route = match Route::parse(request.uri().path()) {
             Ok(route) => route,

@@ -8,7 +8,8 @@ use futures::future::FutureExt;
 use tokio::sync::Semaphore;
 
 use super::attempts::{Attempts, Known};
-use super::git::{self, Refs};
+use super::git::{self, Commit, Refs};
+use super::mirror::Mirror;
 use super::roots::Roots;
 use super::{PIN_STALE, Pin, PinError, Source, required_nix};
 use crate::closure::STORE_DIR;
@@ -25,6 +26,7 @@ pub(super) struct Finder {
     source: Source,
     nix: Arc<dyn Nix>,
     refs: Attempts<Arc<Refs>>,
+    mirror: Option<Mirror>,
     roots: Roots,
     turns: Semaphore,
 }
@@ -36,9 +38,12 @@ impl Finder {
         hold: Duration,
         state_dir: &Path,
     ) -> std::io::Result<Self> {
+        let repository = source.repository();
+        let mirror = repository.map(|(_, allowed)| Mirror::new(state_dir, allowed.clone()));
         Ok(Self {
             source,
             nix,
+            mirror,
             // An old list can't say that a tag is unknown.
             refs: Attempts::new(REFS_TTL, Duration::ZERO),
             roots: Roots::new(state_dir, hold + PIN_STALE)?,
@@ -53,14 +58,12 @@ impl Finder {
     /// The branches and tags of a git repository, for which this waits at most `wait`; of another
     /// source there are none.
     pub(super) async fn refs(&self, wait: Duration) -> Result<Known<Arc<Refs>>, PinError> {
-        let url = match &self.source {
-            Source::Git { url } => url.clone(),
-            Source::Channel { .. } | Source::Path { .. } => {
-                return Ok(Known::Value(Arc::default(), REFS_TTL));
-            }
+        let Some((url, allowed)) = self.source.repository() else {
+            return Ok(Known::Value(Arc::default(), REFS_TTL));
         };
+        let (nix, url, allowed) = (Arc::clone(&self.nix), url.to_owned(), allowed.clone());
         let list = || {
-            let listed = async move { git::refs(&url).await.map(Arc::new) };
+            let listed = async move { git::refs(&*nix, &url, &allowed).await.map(Arc::new) };
             listed
                 .inspect(|listed| log_failure("its branches and tags can't be listed", listed))
                 .boxed()
@@ -101,21 +104,50 @@ impl Finder {
         Ok(Pin { path, revision })
     }
 
+    /// The commit that a tag means, and an allowed ref that holds it.
+    async fn commit(&self, wanted: &str) -> Result<Commit, PinError> {
+        let Known::Value(refs, _) = self.refs(git::LIMIT).await? else {
+            return Err(PinError::Interrupted);
+        };
+        let tip = refs.find(wanted);
+        match (&tip, &self.mirror, self.source.repository()) {
+            (Err(_), Some(mirror), Some((url, _))) if git::is_commit(wanted) => {
+                let holder = mirror.holder(&*self.nix, url, &refs, wanted).await?;
+                holder.map_or(tip, |reference| {
+                    Ok(Commit {
+                        reference,
+                        id: wanted.to_owned(),
+                    })
+                })
+            }
+            _ => tip,
+        }
+    }
+
     async fn fetch(&self, wanted: &str) -> Result<Fetched, PinError> {
         match &self.source {
             Source::Channel { name, base } => {
                 let url = format!("{base}/{name}.tar.gz");
                 Ok(self.nix.fetch_tarball(&url).await?)
             }
-            Source::Git { url } => {
-                let Known::Value(refs, _) = self.refs(git::LIMIT).await? else {
-                    return Err(PinError::Interrupted);
-                };
-                let commit = refs.find(wanted)?;
+            Source::Git { url, .. } => {
+                let commit = self.commit(wanted).await?;
                 Ok(self
                     .nix
                     .fetch_git(url, &commit.reference, &commit.id)
                     .await?)
+            }
+            Source::Flake { url, .. } => {
+                let commit = match url.repository() {
+                    Some(_) => Some(self.commit(wanted).await?),
+                    None => None,
+                };
+                let pinned = url.at(commit.as_ref());
+                let fetched = self.nix.fetch_flake(&pinned, url.dir()).await?;
+                Ok(Fetched {
+                    revision: commit.map_or(fetched.revision, |commit| commit.id),
+                    ..fetched
+                })
             }
             // The store is immutable already, and the name says it all.
             Source::Path { path } if path.starts_with(STORE_DIR) => Ok(Fetched {

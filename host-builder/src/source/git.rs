@@ -1,9 +1,11 @@
 //! Which commit a branch or tag of a remote repository is.
 
+use std::ffi::OsString;
 use std::time::Duration;
 
 use super::PinError;
-use crate::nix::{Command, run};
+use super::allowed_refs::AllowedRefs;
+use crate::nix::Nix;
 
 /// How long a repository may take to list its branches and tags.
 pub(super) const LIMIT: Duration = Duration::from_secs(60);
@@ -17,42 +19,58 @@ pub(super) struct Commit {
     pub(super) id: String,
 }
 
-/// The branches and tags of a repository, as `git ls-remote` lists them.
-#[derive(Debug, Default)]
+/// The refs of a repository that may be used, as `git ls-remote` lists them.
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Refs(String);
 
-/// Asks a repository for its branches and tags, and for nothing else: forges list their merge
+/// Asks a repository for the refs that may be used, and for no others: forges list their merge
 /// requests too, by the hundred thousand.
-pub(super) async fn refs(url: &str) -> Result<Refs, PinError> {
-    let command = Command {
-        program: "git",
-        arguments: [
-            "ls-remote",
-            "--",
-            url,
-            "HEAD",
-            "refs/heads/*",
-            "refs/tags/*",
-        ]
-        .map(Into::into)
-        .into(),
-    };
-    let output = run(command, LIMIT).await?;
-    Ok(Refs(String::from_utf8_lossy(&output).into_owned()))
+pub(super) async fn refs(
+    nix: &dyn Nix,
+    url: &str,
+    allowed: &AllowedRefs,
+) -> Result<Refs, PinError> {
+    let mut arguments: Vec<OsString> = ["ls-remote", "--", url, "HEAD"].map(Into::into).into();
+    arguments.extend(allowed.patterns().map(Into::into));
+    let output = nix.git(arguments, LIMIT).await?;
+    Ok(Refs::of(&String::from_utf8_lossy(&output), allowed))
 }
 
 impl Refs {
-    /// Finds the commit of a branch, a tag, or `latest`, which is the default branch.
-    ///
-    /// A commit's own id is found only when a branch or tag points at it: forges serve any commit
-    /// of any fork under a repository's name, so a bare id proves nothing.
+    /// The lines about refs that may be used: git takes a pattern for the end of a name as well.
+    fn of(listing: &str, allowed: &AllowedRefs) -> Self {
+        let usable = |line: &&str| {
+            let name = line.split_once('\t').map_or("", |(_, name)| name);
+            name == "HEAD" || allowed.allow(name.trim_end_matches("^{}"))
+        };
+        let lines: Vec<_> = listing.lines().filter(usable).collect();
+        Self(lines.join("\n"))
+    }
+
+    /// Finds the commit of a branch, a tag, or `latest`, which is the default branch; or a commit's
+    /// own id when a ref points at it.
     pub(super) fn find(&self, wanted: &str) -> Result<Commit, PinError> {
         choose(&self.0, wanted).ok_or_else(|| {
-            PinError::TagUnknown(format!(
-                "the package repository has no branch or tag \"{wanted}\""
-            ))
+            PinError::TagUnknown(match (is_commit(wanted), wanted) {
+                (true, _) => format!(
+                    "the package repository has the commit {wanted} on none of its branches and \
+                     tags that images may be made of (NIXGATE_GIT_REFS)"
+                ),
+                (false, "latest") => {
+                    "the package repository has no default branch that images may \
+                                      be made of: pull by the name of a branch or tag"
+                        .to_owned()
+                }
+                (false, _) => format!("the package repository has no branch or tag \"{wanted}\""),
+            })
         })
     }
+}
+
+/// Whether a tag can only be a commit's id: 40 hexadecimal digits.
+pub(super) fn is_commit(tag: &str) -> bool {
+    let digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    tag.len() == 40 && tag.bytes().all(digit)
 }
 
 /// Chooses among the lines of `git ls-remote`: `<id>\t<ref>`.
@@ -60,19 +78,18 @@ fn choose(listing: &str, wanted: &str) -> Option<Commit> {
     let refs: Vec<_> = listing
         .lines()
         .filter_map(|line| line.split_once('\t'))
-        .filter(|(_, name)| {
-            *name == "HEAD"
-                || ["refs/heads/", "refs/tags/"]
-                    .iter()
-                    .any(|kind| name.starts_with(kind))
-        })
         .collect();
     let named = |name: &str| refs.iter().find(|(_, reference)| *reference == name);
     let branch = |name: &str| named(&format!("refs/heads/{name}"));
     let found = if wanted == "latest" {
-        let head = named("HEAD")?;
-        refs.iter()
-            .find(|(id, name)| *id == head.0 && name.starts_with("refs/heads/"))
+        let at_head = |head: &&(&str, &str)| {
+            let is_head =
+                |(id, name): &&(&str, &str)| *id == head.0 && name.starts_with("refs/heads/");
+            refs.iter().find(is_head)
+        };
+        // Some repositories have no HEAD, or one that leads nowhere.
+        let head = named("HEAD").as_ref().and_then(at_head);
+        head.or_else(|| branch("main")).or_else(|| branch("master"))
     } else {
         branch(wanted)
             // An annotated tag is listed twice; the peeled line has the commit.
@@ -96,17 +113,19 @@ mod tests {
     const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
     const B: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
     const C: &str = "cccccccccccccccccccccccccccccccccccccccc";
+    const D: &str = "dddddddddddddddddddddddddddddddddddddddd";
 
     fn check(wanted: &str, expected: Option<(&str, &str)>) {
         let listing = format!(
-            "{A}\tHEAD\n{A}\trefs/heads/main\n{B}\trefs/heads/next\n{C}\trefs/pull/1/head\n\
+            "{A}\tHEAD\n{A}\trefs/heads/main\n{B}\trefs/heads/next\n{D}\trefs/pull/1/head\n\
              {C}\trefs/tags/v1\n{B}\trefs/tags/v1^{{}}\n{A}\trefs/tags/v2\n"
         );
         let expected = expected.map(|(reference, id)| Commit {
             reference: reference.to_owned(),
             id: id.to_owned(),
         });
-        assert_eq!(choose(&listing, wanted), expected, "{wanted}");
+        let Refs(refs) = Refs::of(&listing, &AllowedRefs::default());
+        assert_eq!(choose(&refs, wanted), expected, "{wanted}");
     }
 
     #[test]
@@ -123,6 +142,33 @@ mod tests {
         check("nope", None);
         check("HEAD", None);
         check("pull/1/head", None);
-        check("dddddddddddddddddddddddddddddddddddddddd", None);
+        check("eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee", None);
+        // Only the ref of a merge request points at it.
+        check(D, None);
+    }
+
+    #[test]
+    fn without_a_head_the_usual_names_are_the_default_branch() {
+        for (listing, expected) in [
+            (format!("{A}\trefs/heads/main\n"), Some(A)),
+            (
+                format!("{B}\trefs/heads/x\n{A}\trefs/heads/master"),
+                Some(A),
+            ),
+            // It points at a branch that may not be used.
+            (format!("{C}\tHEAD\n{A}\trefs/heads/main"), Some(A)),
+            (format!("{B}\trefs/heads/x"), None),
+        ] {
+            let found = choose(&listing, "latest").map(|commit| commit.id);
+            assert_eq!(found.as_deref(), expected, "{listing}");
+        }
+    }
+
+    #[test]
+    fn only_forty_digits_are_a_commit() {
+        assert!(is_commit(A));
+        for tag in ["main", &A[1..], &A.to_uppercase(), &"g".repeat(40)] {
+            assert!(!is_commit(tag), "{tag}");
+        }
     }
 }

@@ -53,6 +53,13 @@ fn channel() -> Source {
     }
 }
 
+fn git_source(url: String) -> Source {
+    Source::Git {
+        url,
+        refs: AllowedRefs::default(),
+    }
+}
+
 #[tokio::test]
 async fn unknown_tags_say_which_are_known() {
     let path = tempfile::tempdir().unwrap();
@@ -130,7 +137,7 @@ async fn branches_and_tags_of_a_repository_are_found_and_others_cost_nothing() {
     let second = git(&["rev-parse", "HEAD"]);
     let url = format!("file://{}", repository.path().display());
 
-    let fixture = Fixture::new(Source::Git { url }, false);
+    let fixture = Fixture::new(git_source(url), false);
     for (tag, commit) in [("latest", &second), ("main", &second), ("v1", &first)] {
         assert_eq!(&fixture.pin(tag).await.unwrap().revision, commit, "{tag}");
     }

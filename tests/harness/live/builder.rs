@@ -92,6 +92,11 @@ impl Builder {
         self.port
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// What it logged so far.
     pub fn log(&self) -> String {
         self.process.log()

@@ -33,6 +33,7 @@ impl GatedSet {
     /// # Errors
     /// When it can't.
     pub fn write(folder: &Path) -> Result<Self> {
+        let folder = &folder.canonicalize()?;
         let set = Self {
             folder: folder.join("gated-set"),
         };
@@ -87,16 +88,26 @@ in
             state: state.to_path_buf(),
             environment: Vec::new(),
         };
-        Ok(settings.with("NIXGATE_NIX_OPTIONS", Self::nix_options()?))
+        Ok(settings.with("NIXGATE_NIX_OPTIONS", self.nix_options()?))
     }
 
-    /// Nix's options for this set: the builds see the gate, which a sandbox would hide.
+    /// Nix's options for this set.
     ///
     /// # Errors
     /// When Nix's options for this machine can't be found out.
-    pub fn nix_options() -> Result<OsString> {
+    pub fn nix_options(&self) -> Result<OsString> {
+        Self::nix_options_for(self.folder.parent().unwrap_or(&self.folder))
+    }
+
+    /// Nix's options for a set that was written into `folder`: builds see that, which their sandbox
+    /// would hide, since the gate is in it.
+    ///
+    /// # Errors
+    /// When Nix's options for this machine can't be found out.
+    pub fn nix_options_for(folder: &Path) -> Result<OsString> {
+        let with_gate = format!("sandbox-paths={} ", folder.canonicalize()?.display());
         Ok(install::nix_options()?
-            .replace("sandbox=true", "sandbox=false")
+            .replace("sandbox-paths=", &with_gate)
             .into())
     }
 

@@ -8,8 +8,7 @@ use http::StatusCode;
 use tempfile::TempDir;
 
 use crate::live::builder::{Builder, Settings};
-use crate::live::gated_set::GatedSet;
-use crate::live::scratch;
+use crate::live::{install, scratch};
 
 /// A builder that serves a package set of the test's.
 #[derive(Debug)]
@@ -37,7 +36,7 @@ impl ServedSet {
             state: state.path().to_path_buf(),
             environment: Vec::new(),
         };
-        let plain = plain.with("NIXGATE_NIX_OPTIONS", GatedSet::nix_options()?);
+        let plain = plain.with("NIXGATE_NIX_OPTIONS", install::nix_options()?);
         let settings = settings(plain);
         let builder = Builder::start(&settings)?;
         Ok(Self {
@@ -72,13 +71,18 @@ impl ServedSet {
         })
     }
 
-    /// Status and text of the answer to a pull.
+    /// Status and text of the answer to a pull, however long that takes.
     ///
     /// # Errors
     /// When there is no answer.
     pub fn pull(&self, name: &str) -> Result<(StatusCode, String)> {
-        let answer = self.builder.get(&format!("/v2/{name}/manifests/latest"))?;
-        Ok((answer.status, answer.text()))
+        let path = format!("/v2/{name}/manifests/latest");
+        loop {
+            let answer = self.builder.get(&path)?;
+            if answer.status != StatusCode::TEMPORARY_REDIRECT {
+                return Ok((answer.status, answer.text()));
+            }
+        }
     }
 
     /// Pulls an image that can be had.
@@ -100,6 +104,11 @@ impl ServedSet {
         let link = fs::read_dir(folder)?.next().context("a link")??.path();
         let path = fs::read_link(&link)?;
         Ok((link, path))
+    }
+
+    /// The builder's folder, which builds must not see.
+    pub fn state(&self) -> &Path {
+        self.state.path()
     }
 
     /// The folder in which images are stored.

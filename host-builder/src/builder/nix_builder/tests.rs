@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use super::*;
+use crate::build_log::BuildLogs;
 use crate::nix::fake::FakeNix;
 use crate::nix::{NixError, Resolution};
 use crate::source::Pin;
@@ -31,7 +32,8 @@ fn builder(nix: Arc<dyn Nix>, folder: &Path) -> NixBuilder {
     let state = StateDir::open(&folder.join("state")).unwrap();
     let records = Records::new(storage.clone(), None);
     let kept = Kept::open(&state.kept(), Duration::from_secs(60)).unwrap();
-    NixBuilder::new(nix, storage, records, kept, Metrics::new(), state, 1)
+    let logs = BuildLogs::default();
+    NixBuilder::new(nix, storage, records, kept, Metrics::new(), state, logs, 1)
 }
 
 async fn build(nix: Arc<dyn Nix>, packages: &[&str]) -> Error {

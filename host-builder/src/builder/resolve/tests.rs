@@ -25,7 +25,7 @@ fn image(packages: impl IntoIterator<Item = impl ToString>) -> ImageRequest {
 fn nix() -> FakeNix {
     let packages = [
         ("git", Resolution::Derivation(Derivation::example("git"))),
-        ("lib", Resolution::NotADerivation),
+        ("lib", Resolution::NotADerivation("lambda".to_owned())),
         ("unfree", Resolution::Refused),
     ];
     FakeNix {
@@ -54,7 +54,7 @@ async fn what_the_package_set_refuses_is_denied_with_nix_s_reason() {
     assert_eq!(error.kind, ErrorKind::Denied);
     assert_eq!(
         error.message,
-        "refused by the package set: lib (not a package), unfree (unfree has an unfree license)"
+        "refused by the package set: lib (a function, not a package), unfree (unfree has an unfree license)"
     );
 }
 

@@ -100,10 +100,10 @@ fn each_state_of_a_name() {
     let json = format!(
         r#"{{"packages":[
           {{"name":"git","state":"derivation","attribute":["git"],"drvPath":"/nix/store/{A}.drv",
-            "outputs":[{{"name":"out","path":"/nix/store/{B}"}}],"pname":"git","version":"2","mainProgram":null,
+            "outputs":[{{"name":"out","path":"/nix/store/{B}"}}],"pname":"git","version":"2","mainProgram":null,"description":"Tracks content","homepage":null,
             "licences":["gpl2","GPL-2.0-only"],"insecure":true}},
           {{"name":"x","state":"unknown"}},
-          {{"name":"lib","state":"not-a-derivation"}},
+          {{"name":"lib","state":"not-a-derivation","type":"set"}},
           {{"name":"y","state":"refused"}}]}}"#
     );
     let found = resolutions(json.as_bytes()).unwrap();
@@ -111,12 +111,13 @@ fn each_state_of_a_name() {
         panic!("{found:?}");
     };
     assert_eq!(git.pname, "git");
+    assert_eq!(git.description.as_deref(), Some("Tracks content"));
     assert!(git.licences.iter().eq(["GPL-2.0-only", "gpl2"]) && git.insecure);
     assert_eq!(
         found[1..],
         [
             Resolution::Unknown,
-            Resolution::NotADerivation,
+            Resolution::NotADerivation("set".to_owned()),
             Resolution::Refused
         ]
     );

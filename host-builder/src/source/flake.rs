@@ -1,0 +1,156 @@
+//! Where a flake is, as far as pinning looks into it.
+//!
+//! | written | tags |
+//! | --- | --- |
+//! | `path:/folder`, or `/folder` | `latest` |
+//! | `git+https://…`, `git+ssh://…`, `git+file://…`, with `?dir=` | branches, tags and commits, as of a git repository |
+//! | anything else that Nix takes: `github:…`, `https://….tar.gz`; and git with `?ref=` or `?rev=` | `latest` |
+
+use std::fmt;
+
+use anyhow::{Result, ensure};
+
+use super::git::Commit;
+
+/// See the module.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FlakeUrl {
+    /// As Nix takes it.
+    url: String,
+    /// The repository's, for git, when tags choose what of it is used.
+    repository: Option<String>,
+    /// The folder of the flake in its source.
+    dir: String,
+}
+
+impl FlakeUrl {
+    /// Reads what was written.
+    ///
+    /// # Errors
+    /// A sentence that names the setting and what is wrong with it.
+    pub fn parse(text: &str) -> Result<Self> {
+        let url = match text.strip_prefix('/') {
+            Some(_) => format!("path:{text}"),
+            None => text.to_owned(),
+        };
+        ensure!(
+            url.contains(':') && !url.starts_with("flake:") && !url.starts_with("path:."),
+            "NIXGATE_FLAKE is \"{text}\": it must be a URL of a flake, such as path:/folder, \
+             git+https://host/repository or github:owner/repository; names of a registry mean \
+             something else on each machine"
+        );
+        ensure!(
+            !url.contains('#'),
+            "NIXGATE_FLAKE is \"{text}\": leave out what begins with #, all packages of a flake are \
+             served"
+        );
+        ensure!(
+            !url.contains(|c: char| c.is_whitespace() || c.is_control()),
+            "NIXGATE_FLAKE is \"{text}\": a URL has no spaces"
+        );
+        let (address, query) = url.split_once('?').unwrap_or((&url, ""));
+        let parameter = |wanted: &str| {
+            let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+            let mut values = pairs.filter_map(|(name, value)| (name == wanted).then_some(value));
+            values.next()
+        };
+        let dir = parameter("dir").unwrap_or_default().to_owned();
+        let is_pinned = parameter("ref").or_else(|| parameter("rev")).is_some();
+        let repository = address.strip_prefix("git+").filter(|_| !is_pinned);
+        Ok(Self {
+            repository: repository.map(str::to_owned),
+            dir,
+            url,
+        })
+    }
+
+    /// Whether it is a folder of this machine.
+    pub fn is_folder(&self) -> bool {
+        self.url.starts_with("path:")
+    }
+
+    /// The repository that tags are looked up in, as git takes it.
+    pub fn repository(&self) -> Option<&str> {
+        self.repository.as_deref()
+    }
+
+    /// The folder of the flake in its source; empty for the top.
+    pub fn dir(&self) -> &str {
+        &self.dir
+    }
+
+    /// What Nix is to fetch.
+    pub(super) fn at(&self, commit: Option<&Commit>) -> String {
+        let Some(Commit { reference, id }) = commit else {
+            return self.url.clone();
+        };
+        let joint = match self.url.contains('?') {
+            true => '&',
+            false => '?',
+        };
+        format!("{}{joint}ref={reference}&rev={id}", self.url)
+    }
+}
+
+impl fmt::Display for FlakeUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.url)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_tags_choose_from_and_what_nix_fetches() {
+        let commit = Commit {
+            reference: "refs/heads/main".to_owned(),
+            id: "a".repeat(40),
+        };
+        let a = &commit.id;
+        for (text, repository, dir, fetched) in [
+            ("/srv/set", None, "", "path:/srv/set".to_owned()),
+            ("path:/srv?dir=x", None, "x", "path:/srv?dir=x".to_owned()),
+            (
+                "git+https://h/r",
+                Some("https://h/r"),
+                "",
+                format!("git+https://h/r?ref=refs/heads/main&rev={a}"),
+            ),
+            (
+                "git+file:///r?dir=sub",
+                Some("file:///r"),
+                "sub",
+                format!("git+file:///r?dir=sub&ref=refs/heads/main&rev={a}"),
+            ),
+            (
+                "git+ssh://h/r?ref=x",
+                None,
+                "",
+                "git+ssh://h/r?ref=x".to_owned(),
+            ),
+            ("github:o/r", None, "", "github:o/r".to_owned()),
+        ] {
+            let url = FlakeUrl::parse(text).unwrap();
+            assert_eq!((url.repository(), url.dir()), (repository, dir), "{text}");
+            let commit = repository.map(|_| &commit);
+            assert_eq!(url.at(commit), fetched);
+        }
+    }
+
+    #[test]
+    fn what_means_something_else_on_each_machine_is_refused() {
+        for text in [
+            "nixpkgs",
+            "flake:nixpkgs",
+            "./set",
+            "path:./set",
+            "/a#b",
+            "/a b",
+        ] {
+            let error = FlakeUrl::parse(text).unwrap_err().to_string();
+            assert!(error.contains("NIXGATE_FLAKE"), "{error}");
+        }
+    }
+}

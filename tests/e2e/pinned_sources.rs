@@ -1,0 +1,299 @@
+//! Repositories and flakes, and what of them is served.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use http::StatusCode;
+use nixgate_tests::live::builder::{Builder, Settings};
+use nixgate_tests::live::http::Response;
+use nixgate_tests::live::process::run;
+use nixgate_tests::live::{install, scratch};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A repository with a package set, and a builder's folder.
+struct Repository {
+    folder: TempDir,
+}
+
+impl Repository {
+    fn new() -> Result<Self> {
+        let folder = scratch::folder("repository-")?;
+        let repository = Self { folder };
+        fs::create_dir(repository.path())?;
+        repository.git(&["init", "--quiet", "--initial-branch=main"])?;
+        // As forges do, which serve any commit to whoever knows its id.
+        repository.git(&["config", "uploadpack.allowFilter", "true"])?;
+        repository.git(&["config", "uploadpack.allowAnySHA1InWant", "true"])?;
+        Ok(repository)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("repository")
+    }
+
+    fn url(&self) -> Result<String> {
+        Ok(format!("file://{}", self.path().canonicalize()?.display()))
+    }
+
+    fn git(&self, arguments: &[&str]) -> Result<String> {
+        let mut git = Command::new("git");
+        git.arg("-C").arg(self.path());
+        git.args(["-c", "user.name=n", "-c", "user.email=e@example.org"]);
+        Ok(run(git.args(arguments))?.trim().to_owned())
+    }
+
+    /// Commits a package set whose package `dated` says the text.
+    fn commit(&self, text: &str) -> Result<String> {
+        fs::write(self.path().join("default.nix"), set(&self.path(), text))?;
+        self.git(&["add", "--all"])?;
+        self.git(&["commit", "--quiet", "--message", text])?;
+        self.git(&["rev-parse", "HEAD"])
+    }
+
+    fn builder(&self, environment: &[(&'static str, &str)]) -> Result<Builder> {
+        builder(self.folder.path(), environment)
+    }
+}
+
+fn builder(state: &Path, environment: &[(&'static str, &str)]) -> Result<Builder> {
+    let settings = Settings {
+        package_set: PathBuf::new(),
+        state: state.to_path_buf(),
+        environment: Vec::new(),
+    };
+    let mut settings = settings.with("NIXERY_PKGS_PATH", "");
+    for (name, value) in environment {
+        settings = settings.with(name, value);
+    }
+    settings = settings.with("NIXGATE_NIX_OPTIONS", install::nix_options()?);
+    Builder::start(&settings)
+}
+
+fn set(unique: &Path, text: &str) -> String {
+    format!(
+        r#"{{ system ? "x86_64-linux" }}:
+let package = name: derivation {{
+  inherit name system;
+  builder = "/bin/sh";
+  PATH = "/usr/bin:/bin";
+  unique = "{} {text}";
+  args = [ "-c" "mkdir -p $out/share; echo '{text}' > $out/share/${{name}}" ];
+}};
+in {{ dated = package "dated"; cacert = package "cacert"; iana-etc = package "iana-etc"; }}
+"#,
+        unique.display()
+    )
+}
+
+fn pull(builder: &Builder, tag: &str) -> Result<Response> {
+    loop {
+        let answer = builder.get(&format!("/v2/dated/manifests/{tag}"))?;
+        if answer.status != StatusCode::TEMPORARY_REDIRECT {
+            return Ok(answer);
+        }
+    }
+}
+
+/// Asserts that a tag is pinned to this, by the header and in the image.
+fn pinned(builder: &Builder, tag: &str, source: &str) -> Result<()> {
+    let answer = pull(builder, tag)?;
+    assert_eq!(
+        answer.status,
+        StatusCode::OK,
+        "{tag}: {}\n{}",
+        answer.text(),
+        builder.log()
+    );
+    assert_eq!(answer.header("nixgate-source"), source, "{tag}");
+    let manifest: Value = serde_json::from_slice(&answer.body)?;
+    let revision = manifest["annotations"]["org.opencontainers.image.revision"].as_str();
+    assert_eq!(
+        revision,
+        source.split_once(' ').map(|(_, revision)| revision)
+    );
+    Ok(())
+}
+
+#[test]
+fn a_commit_is_served_when_a_branch_or_tag_holds_it_and_no_other() -> Result<()> {
+    let repository = Repository::new()?;
+    let first = repository.commit("first")?;
+    repository.git(&["tag", "v1"])?;
+    let second = repository.commit("second")?;
+    let third = repository.commit("third")?;
+    repository.git(&["checkout", "--quiet", "-b", "next"])?;
+    let next = repository.commit("next")?;
+    // A merge request, which somebody else wrote.
+    repository.git(&["checkout", "--quiet", "-b", "theirs", &first])?;
+    let request = repository.commit("their request")?;
+    repository.git(&["update-ref", "refs/pull/1/head", &request])?;
+    // One that was pushed over, which the repository still has.
+    let lost = repository.commit("lost")?;
+    repository.git(&["checkout", "--quiet", "main"])?;
+    repository.git(&["branch", "--quiet", "-D", "theirs"])?;
+
+    let builder = repository.builder(&[("NIXERY_PKGS_REPO", &repository.url()?)])?;
+    for (tag, commit) in [
+        ("latest", &third),
+        ("main", &third),
+        ("next", &next),
+        ("v1", &first),
+        // Held, and the tip of nothing.
+        (second.as_str(), &second),
+        (next.as_str(), &next),
+    ] {
+        pinned(&builder, tag, &format!("git {commit}"))?;
+    }
+    let before = builder.nix_processes()?;
+    let unknown = "d".repeat(40);
+    for commit in [&request, &lost, &unknown] {
+        let answer = pull(&builder, commit)?;
+        assert_eq!(answer.status, StatusCode::NOT_FOUND, "{}", answer.text());
+        let (code, message) = answer.error()?;
+        assert_eq!(code, "MANIFEST_UNKNOWN");
+        assert!(
+            message.contains(commit.as_str()) && message.contains("NIXGATE_GIT_REFS"),
+            "{message}"
+        );
+    }
+    assert_eq!(
+        builder.nix_processes()?,
+        before,
+        "it was looked up with Nix"
+    );
+    Ok(())
+}
+
+#[test]
+fn only_refs_that_are_allowed_are_served() -> Result<()> {
+    let repository = Repository::new()?;
+    let first = repository.commit("first")?;
+    repository.git(&["branch", "release-1"])?;
+    repository.git(&["tag", "v1"])?;
+    let second = repository.commit("second")?;
+    let builder = repository.builder(&[
+        ("NIXERY_PKGS_REPO", &repository.url()?),
+        ("NIXGATE_GIT_REFS", "refs/heads/release-*"),
+    ])?;
+    pinned(&builder, "release-1", &format!("git {first}"))?;
+    pinned(&builder, &first, &format!("git {first}"))?;
+    for tag in ["main", "v1", "latest", &second] {
+        let answer = pull(&builder, tag)?;
+        assert_eq!(
+            answer.status,
+            StatusCode::NOT_FOUND,
+            "{tag}: {}",
+            answer.text()
+        );
+    }
+    Ok(())
+}
+
+fn nix_lock(flake: &str) -> Result<()> {
+    run(install::nix("nix")?
+        .args(["--extra-experimental-features", "nix-command flakes"])
+        .args(["flake", "lock", flake]))
+    .map(drop)
+}
+
+/// A flake whose packages come from an input of its own.
+fn write_flake(folder: &Path, input: &Path, text: &str) -> Result<()> {
+    fs::create_dir_all(input)?;
+    fs::write(input.join("default.nix"), set(folder, text))?;
+    fs::write(
+        input.join("flake.nix"),
+        r#"{ outputs = { self }: { set = system: import self { inherit system; }; }; }"#,
+    )?;
+    fs::create_dir_all(folder)?;
+    Ok(fs::write(
+        folder.join("flake.nix"),
+        format!(
+            r#"{{
+  inputs.set.url = "path:{}";
+  outputs = {{ self, set }}: {{
+    legacyPackages.x86_64-linux = set.set "x86_64-linux";
+    legacyPackages.aarch64-linux = {{ }};
+  }};
+}}
+"#,
+            input.display()
+        ),
+    )?)
+}
+
+#[test]
+fn a_flake_in_a_folder_is_taken_by_its_lock() -> Result<()> {
+    let state = scratch::folder("flake-")?;
+    let state_path = state.path().canonicalize()?;
+    let (flake, input) = (state_path.join("flake"), state_path.join("input"));
+    write_flake(&flake, &input, "locked")?;
+    let url = format!("path:{}", flake.display());
+    // Without a lock nothing says which packages those are.
+    let unlocked = builder(state.path(), &[("NIXGATE_FLAKE", &url)])?;
+    let answer = pull(&unlocked, "latest")?;
+    assert_eq!(
+        answer.status,
+        StatusCode::SERVICE_UNAVAILABLE,
+        "{}",
+        answer.text()
+    );
+    assert!(unlocked.log().contains("lock file"), "{}", unlocked.log());
+    drop(unlocked);
+
+    nix_lock(&url)?;
+    let locked = builder(state.path(), &[("NIXGATE_FLAKE", &url)])?;
+    let answer = pull(&locked, "latest")?;
+    assert_eq!(
+        answer.status,
+        StatusCode::OK,
+        "{}\n{}",
+        answer.text(),
+        locked.log()
+    );
+    let source = answer.header("nixgate-source").to_owned();
+    assert!(source.starts_with("flake "), "{source}");
+    // What is edited beside the lock changes nothing, nor does the next pin.
+    fs::write(input.join("default.nix"), "throw \"edited\"")?;
+    drop(locked);
+    let again = builder(state.path(), &[("NIXGATE_FLAKE", &url)])?;
+    let (link, kept) = root(state.path())?;
+    let delete = run(install::nix("nix-store")?.arg("--delete").arg(&kept));
+    assert!(delete.is_err() && link.exists(), "the flake was collected");
+    pinned(&again, "latest", &source)
+}
+
+fn root(state: &Path) -> Result<(PathBuf, PathBuf)> {
+    let mut links = fs::read_dir(state.join("builder/sources"))?;
+    let link = links.next().context("a link")??.path();
+    let path = fs::read_link(&link)?;
+    Ok((link, path))
+}
+
+#[test]
+fn a_flake_in_a_repository_has_branches_tags_and_commits() -> Result<()> {
+    let repository = Repository::new()?;
+    let input = repository.folder.path().canonicalize()?.join("input");
+    let flake = repository.path().canonicalize()?.join("sub");
+    let mut commits = Vec::new();
+    for text in ["first", "second", "third"] {
+        write_flake(&flake, &input, text)?;
+        // Another input is another lock.
+        let _ = fs::remove_file(flake.join("flake.lock"));
+        nix_lock(&format!("path:{}", flake.display()))?;
+        commits.push(repository.commit(text)?);
+    }
+    repository.git(&["tag", "v1", &commits[0]])?;
+    repository.git(&["update-ref", "refs/pull/1/head", &commits[2]])?;
+    repository.git(&["reset", "--quiet", "--hard", &commits[1]])?;
+    let url = format!("git+{}?dir=sub", repository.url()?);
+    let builder = repository.builder(&[("NIXGATE_FLAKE", &url)])?;
+    pinned(&builder, "latest", &format!("flake {}", commits[1]))?;
+    let request = pull(&builder, &commits[2])?;
+    assert_eq!(request.status, StatusCode::NOT_FOUND, "{}", request.text());
+    let request = pull(&builder, "nope")?;
+    assert_eq!(request.status, StatusCode::NOT_FOUND, "{}", request.text());
+    Ok(())
+}
