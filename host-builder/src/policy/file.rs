@@ -33,7 +33,7 @@ impl PolicyFile {
     pub fn parse(json: &[u8]) -> Result<Self> {
         let whole: Value = serde_json::from_slice(json)?;
         // What stands alone is parsed as it is, so that errors name its lines.
-        let inner = whole.get("policy").map(|inner| inner.to_string());
+        let inner = whole.get("policy").map(ToString::to_string);
         let json = inner.as_ref().map_or(json, |inner| inner.as_bytes());
         Ok(Self {
             policy: Policy::parse(json)?,

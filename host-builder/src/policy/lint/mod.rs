@@ -74,7 +74,10 @@ fn empty_limit(rule: &Outline) -> Option<&'static str> {
     if rule.tags().is_empty() {
         return Some("tags");
     }
-    if rule.systems().is_some_and(|systems| systems.is_empty()) {
+    if rule
+        .systems()
+        .is_some_and(std::collections::BTreeSet::is_empty)
+    {
         return Some("systems");
     }
     (rule.max_packages() == Some(0)).then_some("max_packages")
