@@ -1,8 +1,10 @@
 //! Who sent a request: the attributes that a policy asks for, as Envoy knows them.
 
+use std::cell::OnceCell;
+
 use nixgate_core::config::{Config, Identity as Places};
 use nixgate_core::exchange::Caller;
-use nixgate_core::policy::{Attribute, ClaimKind, Identity, Known, Policy};
+use nixgate_core::policy::{Attribute, Identity, Known, Policy};
 
 use crate::header_map::HeaderMap;
 use crate::host;
@@ -12,8 +14,16 @@ const REQUEST_ID: &str = "x-request-id";
 
 /// The caller of the request with these headers.
 pub(crate) fn of(config: &Config, headers: &HeaderMap) -> Caller {
+    let sources = Sources {
+        places: &config.identity,
+        headers,
+        metadata: OnceCell::new(),
+    };
     let identity = |policy: &Option<Policy>| match policy {
-        Some(policy) => identity(policy, &config.identity, headers),
+        Some(policy) => {
+            let attributes = policy.attributes().iter();
+            attributes.map(|one| sources.known(one)).collect()
+        }
         None => Identity::new(),
     };
     Caller {
@@ -26,52 +36,53 @@ pub(crate) fn of(config: &Config, headers: &HeaderMap) -> Caller {
     }
 }
 
-fn identity(policy: &Policy, places: &Places, headers: &HeaderMap) -> Identity {
-    let attributes = policy.attributes().iter();
-    attributes
-        .map(|attribute| known(attribute, places, headers))
-        .collect()
+/// Where attributes are found.
+struct Sources<'a> {
+    places: &'a Places,
+    headers: &'a HeaderMap,
+    /// Of the request, read when the first claim is asked for; empty when there is none.
+    metadata: OnceCell<Vec<u8>>,
 }
 
-fn known(attribute: &Attribute, places: &Places, headers: &HeaderMap) -> Known {
-    let header = |name: &str| {
-        let values: Vec<_> = headers.all(name).map(String::from).collect();
+impl Sources<'_> {
+    fn known(&self, attribute: &Attribute) -> Known {
+        let text = |path: &[&str]| {
+            let property = host::property(path);
+            property.map_or(Known::Unknown, |it| Known::text(&it))
+        };
+        match attribute {
+            Attribute::JwtClaim { path, kind } => {
+                let read = || host::property(&["metadata"]).unwrap_or_default();
+                let path = self.places.jwt_metadata.iter().chain(path);
+                Known::claim(
+                    self.metadata.get_or_init(read),
+                    path.map(String::as_str),
+                    *kind,
+                )
+            }
+            Attribute::Header { name } => self.header(name),
+            Attribute::BasicUser => {
+                let name = self.places.basic_user_header.as_deref();
+                name.map_or(Known::Unknown, |name| self.header(name))
+            }
+            Attribute::Host => {
+                let mut authority = self.headers.all(":authority");
+                authority
+                    .next()
+                    .map_or(Known::Unknown, |authority| Known::host(&authority))
+            }
+            Attribute::UriSan => text(&["connection", "uri_san_peer_certificate"]),
+            Attribute::Address => host::property(&["source", "address"])
+                .map_or(Known::Unknown, |address| Known::address(&address)),
+        }
+    }
+
+    fn header(&self, name: &str) -> Known {
+        let values: Vec<_> = self.headers.all(name).map(String::from).collect();
         if values.is_empty() {
             Known::Unknown
         } else {
             Known::Values(values)
         }
-    };
-    let text = |path: &[&str]| host::property(path).map_or(Known::Unknown, |it| Known::text(&it));
-    match attribute {
-        Attribute::JwtClaim { path, kind } => {
-            let place = places.jwt_metadata.iter().chain(path).map(String::as_str);
-            let path: Vec<_> = ["metadata", "filter_metadata"]
-                .into_iter()
-                .chain(place)
-                .collect();
-            match kind {
-                ClaimKind::Text => text(&path),
-                ClaimKind::List => host::property(&path).map_or(Known::Unknown, |list| {
-                    Known::list(&list, |index| {
-                        let index = index.to_string();
-                        let item: Vec<_> = path.iter().copied().chain([index.as_str()]).collect();
-                        host::property(&item)
-                    })
-                }),
-            }
-        }
-        Attribute::Header { name } => header(name),
-        Attribute::BasicUser => places
-            .basic_user_header
-            .as_deref()
-            .map_or(Known::Unknown, header),
-        Attribute::Host => headers
-            .all(":authority")
-            .next()
-            .map_or(Known::Unknown, |authority| Known::host(&authority)),
-        Attribute::UriSan => text(&["connection", "uri_san_peer_certificate"]),
-        Attribute::Address => host::property(&["source", "address"])
-            .map_or(Known::Unknown, |address| Known::address(&address)),
     }
 }

@@ -1,17 +1,17 @@
 //! Who may have what, by what the host knows of a caller.
 
+use nixgate_core::policy;
 use nixgate_tests::wasm_host::{Host, Outcome, Reply, Response, Root, Stream};
 use serde_json::{Value, json};
 
 use crate::support::*;
 
-const CLAIM: [&str; 5] = [
-    "metadata",
-    "filter_metadata",
-    "envoy.filters.http.jwt_authn",
-    "jwt_payload",
-    "groups",
-];
+/// Has Envoy know the claim `groups` of the caller's token.
+fn know(host: &mut Host, root: Root, groups: &Value) {
+    let payload = json!({"jwt_payload": {"sub": "alice", "groups": groups}});
+    let metadata = policy::metadata(&json!({"envoy.filters.http.jwt_authn": payload}));
+    host.know(root, &["metadata"], Some(metadata));
+}
 
 fn configuration(revision: &str, rules: &Value) -> String {
     json!({
@@ -67,55 +67,51 @@ fn judged(body: &[u8], tag: &str, matched: &[&str]) -> Response {
     response
 }
 
-/// A list in the encoding of the host.
-fn list(items: &[&str]) -> Vec<u8> {
-    let number = |number: usize| u32::try_from(number).unwrap().to_le_bytes();
-    let mut bytes = number(items.len()).to_vec();
-    for item in items {
-        bytes.extend([number(item.len()), number(0)].concat());
-    }
-    for item in items {
-        bytes.extend([item.as_bytes(), b"\0\0"].concat());
-    }
-    bytes
-}
-
 #[test]
-fn a_claim_is_a_list_only_when_the_host_has_items_in_it() {
-    let claim = json!({"jwt_claim": {"path": ["groups"], "type": "list", "glob": "data-*"}});
-    let (mut host, root) = guarded(&only(&claim));
-    assert!(!may(&mut host, root, &[]), "nobody in particular");
-
-    let first: Vec<_> = CLAIM.into_iter().chain(["0"]).collect();
-    host.know(root, &CLAIM, Some(list(&["data-eng", "staff"])));
-    assert!(!may(&mut host, root, &[]), "a text that looks like a list");
-    host.know(root, &first, Some(b"data-eng".to_vec()));
-    assert!(may(&mut host, root, &[]));
-    host.know(root, &CLAIM, Some(list(&["web"])));
-    host.know(root, &first, Some(b"web".to_vec()));
-    assert!(!may(&mut host, root, &[]));
-    host.know(root, &CLAIM, Some(b"data-eng".to_vec()));
-    assert!(!may(&mut host, root, &[]), "a text");
-    for claim in [&1.0_f64.to_le_bytes()[..], b"\x01", b"", &list(&[])] {
-        host.know(root, &CLAIM, Some(claim.to_vec()));
-        assert!(!may(&mut host, root, &[]), "{claim:?}");
-    }
-}
-
-#[test]
-fn a_claim_that_is_to_be_a_text_is_no_list_and_no_number() {
-    let claim = json!({"jwt_claim": {"path": ["groups"], "type": "string", "glob": "*data*"}});
-    let (mut host, root) = guarded(&only(&claim));
-    host.know(root, &CLAIM, Some(b"data-eng".to_vec()));
-    assert!(may(&mut host, root, &[]));
-    for claim in [
-        list(&["data-eng"]),
-        b"data\0".to_vec(),
-        b"data\xff".to_vec(),
+fn a_claim_is_of_the_kind_that_the_policy_names() {
+    let claim = |kind: &str, glob: &str| {
+        only(&json!({"jwt_claim": {"path": ["groups"], "type": kind, "glob": glob}}))
+    };
+    for (kind, glob, good, bad) in [
+        (
+            "list",
+            "data-*",
+            json!(["staff", "data-eng"]),
+            [json!(["web"]), json!("data-eng"), json!({"data-eng": ""})],
+        ),
+        (
+            "string",
+            "*data*",
+            json!("data-eng"),
+            [json!("web"), json!(["data-eng"]), json!("data\0")],
+        ),
     ] {
-        host.know(root, &CLAIM, Some(claim));
-        assert!(!may(&mut host, root, &[]));
+        let (mut host, root) = guarded(&claim(kind, glob));
+        assert!(!may(&mut host, root, &[]), "nobody in particular");
+        know(&mut host, root, &good);
+        assert!(may(&mut host, root, &[]), "{good}");
+        for bad in bad {
+            know(&mut host, root, &bad);
+            assert!(!may(&mut host, root, &[]), "{bad}");
+        }
+        for nothing in [&b""[..], b"\x0a", b"data-eng"] {
+            host.know(root, &["metadata"], Some(nothing.to_vec()));
+            assert!(!may(&mut host, root, &[]), "{nothing:?}");
+        }
     }
+}
+
+#[test]
+fn all_claims_of_a_request_are_read_by_one_call() {
+    let claim = |name: &str| json!({"jwt_claim": {"path": [name], "type": "string", "glob": "x"}});
+    let subject = json!({"any": [claim("sub"), claim("groups"), claim("iss")]});
+    let (mut host, root) = guarded(&only(&subject));
+    know(&mut host, root, &json!("x"));
+    host.host_calls(root);
+    assert!(may(&mut host, root, &[]));
+    let calls = host.host_calls(root);
+    let reads = calls.iter().filter(|call| **call == "proxy_get_property");
+    assert_eq!(reads.count(), 1, "{calls:?}");
 }
 
 #[test]

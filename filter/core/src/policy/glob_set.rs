@@ -16,6 +16,10 @@
 //! all that it begins with, and one back those of all that it ends with. Hashes may collide: what is
 //! found under one is compared as a whole.
 
+// The maps are looked up in and never walked, so that their order reaches nothing. A `BTreeMap` would
+// compare its way down for each of the dozens of look-ups that a name takes.
+#![allow(clippy::disallowed_types)]
+
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -125,7 +129,6 @@ impl Hash {
     const EMPTY: Self = Self(0xcbf2_9ce4_8422_2325);
 
     const fn with(self, byte: u8) -> Self {
-        // A byte always fits.
         Self((self.0 ^ byte as u64).wrapping_mul(0x0100_0000_01b3))
     }
 

@@ -27,6 +27,7 @@
 //! A package that is really called otherwise (an alias, `pname`) is denied under both names, and
 //! allowed under the one that the caller wrote.
 
+mod claims;
 mod facts;
 mod glob;
 mod glob_set;
@@ -42,6 +43,8 @@ use crate::PackageSet;
 use crate::distribution::Tag;
 use crate::package_set;
 
+#[cfg(any(test, feature = "test"))]
+pub use claims::metadata;
 pub use facts::{Contents, FactRules, ImageFacts};
 pub use glob::{Glob, GlobError, Reach};
 pub use raw::PolicyError;
