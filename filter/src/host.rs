@@ -8,7 +8,9 @@
 
 #![allow(unsafe_code)]
 
-use std::fmt;
+mod abi;
+mod error;
+
 use std::ptr::null_mut;
 use std::time::Duration;
 
@@ -19,139 +21,15 @@ use proxy_wasm::types::{
 };
 
 use crate::header_map::{self, HeaderMap};
+use abi::*;
+use error::check;
+
+pub(crate) use error::{Error, Result, Status};
 
 /// `%RESPONSE_CODE_DETAILS%` of the access log, for answers that the filter gives.
 const DETAILS: &str = "nixgate";
 /// [`reply`] is for HTTP: no gRPC status is meant.
 const NO_GRPC_STATUS: i32 = -1;
-
-/// What a host call came back with instead of `Ok` (ABI 0.2.1, `proxy_status_t`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Status {
-    /// There is no such thing.
-    NotFound,
-    /// An argument is not valid: a context that has gone, a cluster that does not exist.
-    BadArgument,
-    /// The queue is empty.
-    Empty,
-    /// Somebody else has written since.
-    CasMismatch,
-    /// The host could not do it.
-    InternalFailure,
-    /// Any other status, by its number.
-    Other(u32),
-}
-
-impl Status {
-    const fn new(number: u32) -> Self {
-        match number {
-            1 => Self::NotFound,
-            2 => Self::BadArgument,
-            7 => Self::Empty,
-            8 => Self::CasMismatch,
-            10 => Self::InternalFailure,
-            other => Self::Other(other),
-        }
-    }
-}
-
-/// A host call that failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Error {
-    /// The function of the ABI.
-    pub(crate) call: &'static str,
-    /// Why.
-    pub(crate) status: Status,
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { call, status } = self;
-        write!(f, "the host call {call} failed with {status:?}")
-    }
-}
-
-pub(crate) type Result<T> = std::result::Result<T, Error>;
-
-fn check(call: &'static str, status: u32) -> Result<()> {
-    if status == 0 {
-        return Ok(());
-    }
-    let status = Status::new(status);
-    Err(Error { call, status })
-}
-
-#[link(wasm_import_module = "env")]
-unsafe extern "C" {
-    fn proxy_log(level: u32, message: *const u8, size: usize) -> u32;
-    fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32;
-    fn proxy_set_effective_context(context: u32) -> u32;
-    fn proxy_get_buffer_bytes(
-        buffer: u32,
-        start: usize,
-        max_size: usize,
-        data: *mut *mut u8,
-        size: *mut usize,
-    ) -> u32;
-    fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
-    fn proxy_replace_header_map_value(
-        map: u32,
-        name: *const u8,
-        name_size: usize,
-        value: *const u8,
-        value_size: usize,
-    ) -> u32;
-    fn proxy_remove_header_map_value(map: u32, name: *const u8, name_size: usize) -> u32;
-    fn proxy_continue_stream(stream: u32) -> u32;
-    fn proxy_send_local_response(
-        status: u32,
-        details: *const u8,
-        details_size: usize,
-        body: *const u8,
-        body_size: usize,
-        headers: *const u8,
-        headers_size: usize,
-        grpc_status: i32,
-    ) -> u32;
-    fn proxy_get_shared_data(
-        key: *const u8,
-        key_size: usize,
-        data: *mut *mut u8,
-        size: *mut usize,
-        cas: *mut u32,
-    ) -> u32;
-    fn proxy_set_shared_data(
-        key: *const u8,
-        key_size: usize,
-        value: *const u8,
-        value_size: usize,
-        cas: u32,
-    ) -> u32;
-    fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
-    fn proxy_define_metric(kind: u32, name: *const u8, name_size: usize, metric: *mut u32) -> u32;
-    fn proxy_increment_metric(metric: u32, offset: i64) -> u32;
-    fn proxy_record_metric(metric: u32, value: u64) -> u32;
-    fn proxy_get_property(
-        path: *const u8,
-        path_size: usize,
-        data: *mut *mut u8,
-        size: *mut usize,
-    ) -> u32;
-    fn proxy_set_property(
-        path: *const u8,
-        path_size: usize,
-        value: *const u8,
-        value_size: usize,
-    ) -> u32;
-    fn proxy_register_shared_queue(name: *const u8, name_size: usize, queue: *mut u32) -> u32;
-    fn proxy_enqueue_shared_queue(queue: u32, data: *const u8, size: usize) -> u32;
-    fn proxy_dequeue_shared_queue(queue: u32, data: *mut *mut u8, size: *mut usize) -> u32;
-}
-
-#[link(wasm_import_module = "wasi_snapshot_preview1")]
-unsafe extern "C" {
-    fn random_get(buffer: *mut u8, size: usize) -> u32;
-}
 
 /// A buffer that the host fills: it allocates by `proxy_on_memory_allocate` and passes the memory
 /// on to the filter.

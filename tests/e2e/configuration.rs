@@ -4,10 +4,10 @@ use std::thread;
 
 use anyhow::Result;
 use http::{Method, StatusCode};
-use nixgate_tests::live::envoy;
 use nixgate_tests::live::http::{Connection, get, request};
 use nixgate_tests::live::install::ENVOY_VERSIONS;
 use nixgate_tests::live::stack::Stack;
+use nixgate_tests::live::{builder, envoy};
 
 const PATH: &str = "/v2/gated/manifests/latest";
 
@@ -54,6 +54,27 @@ fn a_change_of_configuration_good_or_bad_loses_no_request_that_is_held() -> Resu
             assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
         }
         assert_eq!(open.get(PATH)?.status, StatusCode::OK);
+    }
+    Ok(())
+}
+
+#[test]
+fn an_edge_without_a_good_configuration_says_so_until_it_has_one() -> Result<()> {
+    for version in ENVOY_VERSIONS {
+        let hold = "\"hold_seconds\": 20";
+        let settings = envoy::Settings {
+            version,
+            ..envoy::Settings::default()
+        };
+        let settings = settings.with(hold, "\"hold_seconds\": 99");
+        let stack = Stack::with(settings, builder::Settings::new)?;
+        let failure = stack.get("/v2/")?;
+        assert_eq!(failure.status, StatusCode::INTERNAL_SERVER_ERROR);
+        let (code, message) = failure.error()?;
+        assert_eq!(code, "UNAVAILABLE");
+        assert!(message.contains("NFCF"), "{message}");
+        assert!(stack.envoy.deliver(hold, hold)?);
+        assert_eq!(stack.get("/v2/")?.status, StatusCode::OK);
     }
     Ok(())
 }

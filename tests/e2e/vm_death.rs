@@ -85,6 +85,7 @@ fn held_requests_end_and_the_next_are_served(version: &'static str) -> Result<()
     for stream in held.into_iter().chain(deadly) {
         let answer = stream.join().expect("the request's thread ends")?;
         assert!(answer.status.is_server_error(), "{}", answer.status);
+        assert_eq!(answer.error()?.0, "UNAVAILABLE");
     }
     assert_eq!(get(port, &path_of("known"))?.text(), "0");
     Ok(())

@@ -146,6 +146,10 @@ mod tests {
                 r#"\x00\x00\x00\tnixgate-2\x00\x00\x00\x01b\x00\x00\x00\x04tags\x00\x00\x00\x13cacert/git/iana-etc"#
             ]],
         );
+        check(
+            &Key::catalog("b"),
+            expect![[r#"\x00\x00\x00\tnixgate-2\x00\x00\x00\x01b\x00\x00\x00\x07catalog"#]],
+        );
     }
 
     #[test]

@@ -28,14 +28,16 @@ mod page;
 mod query;
 mod record;
 mod reply;
+mod request;
 mod tags;
+mod want;
 
 pub use answer::{Answer, Response};
 pub use flights::{Call, Command, Event, Flights};
 pub use record::{Decision, Judgement, Outcome, Record};
 pub use reply::Reply;
+pub use request::{Caller, Request};
 
-use std::fmt::Write;
 use std::rc::Rc;
 
 use serde_json::json;
@@ -44,60 +46,16 @@ use answer::unreachable;
 use conditional::IfNoneMatch;
 use judge::{Case, Judged};
 use reply::JSON;
+use want::{Image, Want};
 
+use crate::Seconds;
 use crate::cache::{Content, Entry, Key, Method};
 use crate::config::Config;
-use crate::distribution::{Digest, Error, ErrorKind, MediaType, Reference, Repository, Route};
-use crate::policy::{Identity, ImageFacts, Known};
+use crate::distribution::{Error, ErrorKind, MediaType, Reference, Route};
+use crate::policy::ImageFacts;
 use crate::wire::Preferences;
-use crate::{PackageSet, Seconds, package_set};
 
 const SINCE: &str = "nixgate-since";
-
-/// A client's request, as far as the edge reads it.
-#[derive(Clone, Debug)]
-pub struct Request<'a> {
-    /// `:method`
-    pub method: &'a str,
-    /// `:path`, query included
-    pub path: &'a str,
-    /// Every `Accept` header.
-    pub accept: Vec<&'a str>,
-    /// Every `If-None-Match` header.
-    pub if_none_match: Vec<&'a str>,
-    /// Who asks.
-    pub caller: &'a Caller,
-}
-
-/// Who asks, as far as the policies want to know.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Caller {
-    /// By the attributes of the policy.
-    pub identity: Identity,
-    /// By the attributes of the policy on trial.
-    pub shadow: Identity,
-    /// The id of the decision: by it a refused caller and the administrator's log speak of one
-    /// request.
-    pub decision: String,
-}
-
-impl Caller {
-    /// Adds who it is to a text, so that two texts are one only when the callers are.
-    pub(crate) fn write_to(&self, text: &mut String) {
-        for known in self.identity.iter().chain(&self.shadow) {
-            match known {
-                Known::Unknown => text.push_str(" ?"),
-                Known::Values(values) => {
-                    // Writing to a string does not fail.
-                    let _ = write!(text, " {}", values.len());
-                    for value in values {
-                        let _ = write!(text, " {} {value}", value.len());
-                    }
-                }
-            }
-        }
-    }
-}
 
 /// What becomes of a request at first sight.
 #[derive(Debug, PartialEq)]
@@ -150,36 +108,6 @@ pub struct Exchange {
     if_none_match: IfNoneMatch,
     /// A document whose time is over, for when the builder can't be reached.
     stale: Option<Entry>,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-struct Image {
-    packages: PackageSet,
-    /// How many packages the client wrote.
-    written: usize,
-}
-
-impl Image {
-    fn of(repository: &Repository) -> Result<Self, Error> {
-        Ok(Self {
-            packages: PackageSet::of(repository)?,
-            written: package_set::written(repository),
-        })
-    }
-}
-
-#[derive(Clone, Debug, PartialEq)]
-enum Want {
-    Manifest {
-        reference: Reference,
-        media_type: MediaType,
-    },
-    Blob {
-        digest: Digest,
-        method: Method,
-    },
-    Tags,
-    Catalog,
 }
 
 impl Exchange {
@@ -235,20 +163,7 @@ impl Exchange {
             }
         };
         let image = repository.as_ref().map(Image::of).transpose()?;
-        let key = match (&want, image.as_ref().map(|image| &image.packages)) {
-            (
-                Want::Manifest {
-                    reference,
-                    media_type,
-                },
-                Some(packages),
-            ) => Key::manifest(scope, packages, reference, *media_type),
-            (Want::Blob { digest, method }, Some(packages)) => {
-                Key::blob(scope, packages, digest, *method)
-            }
-            (Want::Tags, Some(packages)) => Key::tags(scope, packages),
-            (_, None) | (Want::Catalog, _) => Key::catalog(scope),
-        };
+        let key = want.key(scope, image.as_ref());
         let exchange = Self {
             want,
             image,
@@ -396,14 +311,8 @@ impl Exchange {
     }
 
     fn record(&self, outcome: Outcome) -> Record {
-        let route = match &self.want {
-            Want::Manifest { .. } => "manifest",
-            Want::Blob { .. } => "blob",
-            Want::Tags => "tags",
-            Want::Catalog => "catalog",
-        };
         Record {
-            route,
+            route: self.want.route(),
             image: self.image().into(),
             outcome,
             judgement: None,
@@ -422,15 +331,8 @@ impl Exchange {
         image.map_or_else(String::new, |image| image.packages.to_string())
     }
 
-    /// The path at the builder: canonical, so that one image has one name there.
     fn upstream_path(&self) -> String {
-        let packages = self.image();
-        match &self.want {
-            Want::Manifest { reference, .. } => format!("/v2/{packages}/manifests/{reference}"),
-            Want::Blob { digest, .. } => format!("/v2/{packages}/blobs/{digest}"),
-            Want::Tags => format!("/v2/{packages}/tags/list"),
-            Want::Catalog => "/v2/_catalog".to_owned(),
-        }
+        self.want.upstream_path(&self.image())
     }
 
     /// The last second of the hold, at which the client must be answered one way or another.

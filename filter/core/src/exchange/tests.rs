@@ -1,5 +1,6 @@
 //! Requests and flights, played through with a clock of our own.
 
+mod answers;
 mod catalog;
 mod held;
 mod policy;
@@ -318,120 +319,6 @@ fn a_presigned_location_serves_its_own_method_only() {
 }
 
 #[test]
-fn refusals_are_passed_on_and_kept_only_when_the_builder_says_so() {
-    for (cache, stored) in [("max-age=30", 1), ("no-store", 0), ("max-age=0", 0)] {
-        let mut sky = Sky::default();
-        sky.join(1, GIT, 0);
-        let commands = sky.answer(response(404, &[("cache-control", cache)], REFUSAL), 1);
-        assert_eq!(statuses(&commands), [(1, 404)]);
-        assert_eq!(commands.len() - 1, stored, "{cache}");
-    }
-}
-
-#[test]
-fn what_no_builder_sent_is_never_kept_or_believed() {
-    let other = Digest::of(b"other").to_string();
-    let age = ("cache-control", "max-age=300");
-    let media = ("content-type", "application/vnd.oci.image.manifest.v1+json");
-    let bare = |status| Response {
-        status,
-        ..Response::default()
-    };
-    for (name, bad) in [
-        ("no connection", bare(503)),
-        ("timed out", bare(504)),
-        ("a stranger's 200", bare(200)),
-        ("a stranger's 404", bare(404)),
-        ("no digest", response(200, &[media, age], b"{}")),
-        (
-            "wrong digest",
-            response(200, &[media, age, ("docker-content-digest", &other)], b"{}"),
-        ),
-        ("no status of ours", response(302, &[age], b"")),
-        (
-            "half an error",
-            response(404, &[age], &REFUSAL[..REFUSAL.len() - 1]),
-        ),
-        (
-            "an error without a code",
-            response(404, &[age], br#"{"errors":[{}]}"#),
-        ),
-        ("no error in it", response(500, &[age], br#"{"errors":[]}"#)),
-        ("a page", response(502, &[age], b"<html>Bad gateway</html>")),
-        ("an empty refusal", response(404, &[age], b"")),
-    ] {
-        let mut sky = Sky::default();
-        sky.join(1, GIT, 0);
-        let commands = sky.answer(bad, 1);
-        let [Command::Reply(1, reply)] = commands.as_slice() else {
-            panic!("{name}: {commands:?}")
-        };
-        assert_eq!(reply.status, 503, "{name}");
-        assert!(header(reply, "retry-after").is_some(), "{name}");
-    }
-}
-
-#[test]
-fn a_refusal_of_head_has_no_body_to_look_at() {
-    let path = format!("/v2/git/blobs/{}", Digest::of(b""));
-    let Begin::Ask(exchange) = begin("HEAD", &path, 0) else {
-        panic!()
-    };
-    let mut sky = Sky::default();
-    let stream = 1;
-    sky.on(Event::Joined { stream, exchange }, 0);
-    assert_eq!(
-        statuses(&sky.answer(response(404, &[], b""), 1)),
-        [(1, 404)]
-    );
-}
-
-#[test]
-fn half_a_list_of_tags_is_none() {
-    for (body, status) in [(r#"{"name":"git","tags":["latest"]}"#, 200), ("{", 503)] {
-        let mut sky = Sky::default();
-        sky.join(1, "/v2/git/tags/list", 0);
-        let answer = response(200, &[("cache-control", "max-age=9")], body.as_bytes());
-        let commands = sky.answer(answer, 1);
-        assert_eq!(statuses(&commands), [(1, status)], "{body}");
-        assert_eq!(commands.len() == 2, status == 200, "kept: {body}");
-    }
-}
-
-#[test]
-fn what_is_only_so_for_now_is_told_to_everyone_with_its_time_and_never_kept() {
-    for (status, after, told) in [
-        (429, "7", "7"),
-        (429, "Sat, 21 Nov 2026 08:00:00 GMT", "10"),
-        (503, "99999999", "3600"),
-    ] {
-        let mut sky = Sky::default();
-        sky.join(1, GIT, 0);
-        sky.join(2, GIT, 0);
-        let headers = [("retry-after", after), ("cache-control", "max-age=30")];
-        let commands = sky.answer(response(status, &headers, REFUSAL), 1);
-        assert_eq!(statuses(&commands), [(1, status), (2, status)]);
-        for command in &commands {
-            let Command::Reply(_, reply) = command else {
-                panic!("{command:?}")
-            };
-            assert_eq!(header(reply, "retry-after"), Some(told), "{after}");
-            assert_eq!(*reply.body, *REFUSAL);
-        }
-    }
-}
-
-#[test]
-fn an_answer_that_could_not_be_read_is_nobodys_but_the_edges_own_failure() {
-    let mut sky = Sky::default();
-    sky.join(1, GIT, 0);
-    let token = sky.calls;
-    let commands = sky.on(Event::NotRead { token }, 1);
-    assert_eq!(statuses(&commands), [(1, 500)]);
-    assert_eq!(sky.join(2, GIT, 2).len(), 1, "the next one asks again");
-}
-
-#[test]
 fn what_was_done_is_noted() {
     let note = |commands: &[Command<u32>]| match commands.last() {
         Some(Command::Reply(_, reply)) => {
@@ -499,13 +386,6 @@ fn what_was_done_is_noted() {
             other => panic!("{other:?}"),
         }
     }
-}
-
-#[test]
-fn a_manifest_other_than_the_one_asked_for_is_refused() {
-    let mut sky = Sky::default();
-    sky.join(1, &format!("/v2/git/manifests/{}", Digest::of(b"asked")), 0);
-    assert_eq!(statuses(&sky.answer(manifest(b"{}", 300), 1)), [(1, 503)]);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::policy::Known;
 
 fn rules() -> Value {
     json!([

@@ -1,0 +1,77 @@
+//! What is wanted: how it is called in the cache, at the builder and in counters.
+
+use crate::PackageSet;
+use crate::cache::{Key, Method};
+use crate::distribution::{Digest, Error, MediaType, Reference, Repository};
+use crate::package_set;
+
+/// The image that a request is about.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Image {
+    pub(super) packages: PackageSet,
+    /// How many packages the client wrote.
+    pub(super) written: usize,
+}
+
+impl Image {
+    pub(super) fn of(repository: &Repository) -> Result<Self, Error> {
+        Ok(Self {
+            packages: PackageSet::of(repository)?,
+            written: package_set::written(repository),
+        })
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Want {
+    Manifest {
+        reference: Reference,
+        media_type: MediaType,
+    },
+    Blob {
+        digest: Digest,
+        method: Method,
+    },
+    Tags,
+    Catalog,
+}
+
+impl Want {
+    /// Under what name the answer is kept. All but the catalog is of an image.
+    pub(super) fn key(&self, scope: &str, image: Option<&Image>) -> Key {
+        match (self, image.map(|image| &image.packages)) {
+            (
+                Self::Manifest {
+                    reference,
+                    media_type,
+                },
+                Some(packages),
+            ) => Key::manifest(scope, packages, reference, *media_type),
+            (Self::Blob { digest, method }, Some(packages)) => {
+                Key::blob(scope, packages, digest, *method)
+            }
+            (Self::Tags, Some(packages)) => Key::tags(scope, packages),
+            (Self::Catalog, _) | (_, None) => Key::catalog(scope),
+        }
+    }
+
+    /// The word in counters.
+    pub(super) const fn route(&self) -> &'static str {
+        match self {
+            Self::Manifest { .. } => "manifest",
+            Self::Blob { .. } => "blob",
+            Self::Tags => "tags",
+            Self::Catalog => "catalog",
+        }
+    }
+
+    /// The path at the builder, by an image's canonical name, so that one image has one name there.
+    pub(super) fn upstream_path(&self, image: &str) -> String {
+        match self {
+            Self::Manifest { reference, .. } => format!("/v2/{image}/manifests/{reference}"),
+            Self::Blob { digest, .. } => format!("/v2/{image}/blobs/{digest}"),
+            Self::Tags => format!("/v2/{image}/tags/list"),
+            Self::Catalog => "/v2/_catalog".to_owned(),
+        }
+    }
+}
