@@ -72,7 +72,7 @@ advisories: ## Check dependencies against the RustSec database (which must be re
 	@$(setup)/setup.sh check
 	$(tools_dir)/bin/cargo-deny check advisories
 
-bench: ## Measure the edge beside Envoy itself, docker-registry and nginx (about 6 minutes)
+bench: ## Measure the edge beside Envoy itself, docker-registry and nginx (about 10 minutes)
 	@$(setup)/setup.sh bench
 	@$(MAKE) --no-print-directory build
 	cargo run --quiet $(with_e2e) --example bench
