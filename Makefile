@@ -72,7 +72,7 @@ advisories: ## Check dependencies against the RustSec database (which must be re
 	@$(setup)/setup.sh check
 	$(tools_dir)/bin/cargo-deny check advisories
 
-bench: ## Measure edge and builder, the edge beside Envoy itself, docker-registry and nginx (about 8 minutes)
+bench: ## Measure edge and builder, the edge beside Envoy itself, docker-registry and nginx (about 12 minutes)
 	@$(setup)/setup.sh bench
 	@$(MAKE) --no-print-directory build
 	cargo run --quiet $(with_e2e) --example bench

@@ -39,8 +39,8 @@ pub enum Attribute {
     Address,
 }
 
-/// What a claim must be. It has to be said, since what reaches the filter of a list of texts and
-/// of a text that was made to look like one are the same bytes.
+/// What a claim must be. It has to be said: an issuer that lets users choose a text, and makes lists
+/// of groups, must not have the one taken for the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ClaimKind {
     /// One text.
