@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use http::StatusCode;
 use nixgate_tests::live::builder::{Builder, Settings};
 use nixgate_tests::live::http::Response;
+use nixgate_tests::live::nginx::Nginx;
 use nixgate_tests::live::process::run;
 use nixgate_tests::live::{install, scratch};
 use serde_json::Value;
@@ -188,6 +189,49 @@ fn only_refs_that_are_allowed_are_served() -> Result<()> {
             "{tag}: {}",
             answer.text()
         );
+    }
+    Ok(())
+}
+
+#[test]
+fn a_channel_is_fetched_from_a_mirror_by_the_proxy_and_named_by_its_hash() -> Result<()> {
+    let state = scratch::folder("channel-")?;
+    let (files, archive) = (state.path().join("files"), state.path().join("nixpkgs-1"));
+    fs::create_dir(&files)?;
+    fs::create_dir(&archive)?;
+    fs::write(archive.join("default.nix"), set(&archive, "archived"))?;
+    run(Command::new("tar")
+        .args(["--create", "--gzip", "--file"])
+        .arg(files.join("stable.tar.gz"))
+        .arg("--directory")
+        .arg(state.path())
+        .arg("nixpkgs-1"))?;
+    let nginx = Nginx::start(&files, state.path())?;
+    let proxy = format!("http://127.0.0.1:{}", nginx.port());
+    // The one host is nginx itself; the other one is nowhere, but for the proxy.
+    for (base, proxy) in [(&proxy[..], ""), ("http://mirror.invalid", &proxy)] {
+        let builder = builder(
+            state.path(),
+            &[
+                ("NIXERY_CHANNEL", "stable"),
+                ("NIXGATE_CHANNEL_BASE", base),
+                ("NIXGATE_PROXY", proxy),
+                ("no_proxy", ""),
+                ("NO_PROXY", ""),
+            ],
+        )?;
+        let answer = pull(&builder, "stable")?;
+        assert_eq!(
+            answer.status,
+            StatusCode::OK,
+            "{}\n{}",
+            answer.text(),
+            builder.log()
+        );
+        let source = answer.header("nixgate-source").to_owned();
+        assert!(source.starts_with("channel "), "{source}");
+        pinned(&builder, "latest", &source)?;
+        assert_eq!(pull(&builder, "other")?.status, StatusCode::NOT_FOUND);
     }
     Ok(())
 }

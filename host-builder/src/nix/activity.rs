@@ -121,7 +121,7 @@ impl<'a> NixLog<'a> {
                 Ok(event) => self.event(event),
                 Err(error) => tracing::debug!("an unknown line of Nix's log: {error}"),
             },
-            None => self.say(&String::from_utf8_lossy(&line)),
+            None => self.say(&plain(&String::from_utf8_lossy(&line))),
         }
     }
 
@@ -285,8 +285,9 @@ fn name(derivation: &str) -> &str {
     name.strip_suffix(".drv").unwrap_or(name)
 }
 
-/// Without the sequences that colour a terminal's text, and what else is not for reading.
-fn plain(text: &str) -> String {
+/// Without the sequences that colour a terminal's text, and what else is not for reading: a carriage
+/// return would begin another field in a stream of events.
+pub(super) fn plain(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     let mut characters = text.chars().peekable();
     while let Some(character) = characters.next() {
@@ -374,7 +375,7 @@ mod tests {
                 ),
             ],
         );
-        nix.hear(b"a word without an end");
+        nix.hear(b"a \r\x1b[1mword without an end");
         let end = nix.end();
         assert!(
             end.starts_with(&format!("error: builder for '{DRV}' failed\n")),

@@ -7,6 +7,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::NixError;
+use super::activity::plain;
 
 /// What builds have to be like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,13 +46,27 @@ pub(super) fn verdict(
 ) -> Result<(), NixError> {
     let reason = |reason: String| Err(NixError::NotSandboxed { reason });
     match (builds, unsandboxed) {
-        (Err(NixError::Failed { stderr, .. }), _) => reason(stderr),
+        (Err(NixError::Failed { stderr, .. }), _) => reason(errors(&stderr)),
         (Err(error), _) => Err(error),
         (Ok(()), Ok(())) => {
             reason("Nix was told to use one, and a build saw this machine's /sys".to_owned())
         }
         (Ok(()), Err(NixError::Failed { .. })) => Ok(()),
         (Ok(()), Err(error)) => Err(error),
+    }
+}
+
+/// What Nix says that went wrong, in one line: the cause comes before the conclusion.
+fn errors(stderr: &str) -> String {
+    let text = plain(stderr);
+    let errors: Vec<_> = text
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("error:"))
+        .map(str::trim)
+        .collect();
+    match errors.is_empty() {
+        true => text.trim().to_owned(),
+        false => errors.join("; "),
     }
 }
 
@@ -66,7 +81,9 @@ mod tests {
         let failed = || NixError::Failed {
             program: "nix-build",
             status: std::process::ExitStatus::from_raw(100 << 8),
-            stderr: "no namespaces".to_owned(),
+            stderr:
+                "this will be built:\n\u{1b}[31;1merror:\u{1b}[0m no namespaces\nerror: no build"
+                    .to_owned(),
         };
         let missing = || NixError::Missing {
             program: "nix-build",
@@ -74,7 +91,7 @@ mod tests {
         assert!(verdict(Ok(()), Err(failed())).is_ok());
         for (builds, unsandboxed, part) in [
             (Ok(()), Ok(()), "/sys"),
-            (Err(failed()), Err(failed()), "no namespaces"),
+            (Err(failed()), Err(failed()), "(no namespaces; no build)"),
             (Err(missing()), Err(missing()), "install Nix"),
             (Ok(()), Err(missing()), "install Nix"),
         ] {
