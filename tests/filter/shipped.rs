@@ -59,6 +59,8 @@ fn a_filter_that_dies_is_replaced_and_lets_nothing_through_meanwhile() {
     assert!(!examples.is_empty());
     for (example, text) in examples {
         assert!(text.contains("failure_policy: FAIL_RELOAD"), "{example:?}");
+        let reload = "reload_config: { backoff: { base_interval: 0.01s } }";
+        assert!(text.contains(reload), "{example:?}");
         assert!(text.contains("vm_id: nixgate"), "{example:?}");
         assert!(!text.contains("fail_open"), "{example:?}");
     }
