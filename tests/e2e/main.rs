@@ -4,6 +4,7 @@
 //! something, start a stack of their own; the rest share one. The Nix store is the machine's, so
 //! what one run built is there for the next.
 
+mod bad_days;
 mod bad_package_sets;
 mod beside_registry;
 mod build_pages;

@@ -4,97 +4,15 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use http::{Method, StatusCode};
-use nixgate_tests::live::builder::{self, Builder, TOKEN};
-use nixgate_tests::live::http::request;
-use nixgate_tests::live::install;
-use nixgate_tests::live::process::run;
+use http::StatusCode;
+use nixgate_tests::live::builder::Builder;
 use nixgate_tests::live::s3::S3;
-use nixgate_tests::live::scratch;
+use nixgate_tests::live::unbuilt_set::{UnbuiltSet, pull};
 use serde_json::Value;
-use tempfile::TempDir;
-
-/// Four packages, two of which need `lib`. An image of both has it in a layer of its own, an image of
-/// one has it in that one's. Their names have that of the folder in them, so that no
-/// other test has built them.
-struct Scene {
-    folder: TempDir,
-    salt: String,
-}
-
-impl Scene {
-    fn set() -> Result<Self> {
-        let folder = scratch::folder("records-")?;
-        let salt = folder.path().file_name().context("a name")?;
-        let salt = salt.to_string_lossy().replace('.', "-");
-        let set = folder.path().join("set");
-        fs::create_dir(&set)?;
-        fs::write(
-            set.join("default.nix"),
-            format!(
-                r#"{{ system ? builtins.currentSystem }}:
-let
-  package = name: needs: derivation {{
-    name = "{salt}-${{name}}-1";
-    pname = name;
-    system = builtins.currentSystem;
-    builder = "/bin/sh";
-    PATH = "/usr/bin:/bin";
-    args = [ "-c" "mkdir -p $out/bin; echo ${{toString needs}} > $out/bin/${{name}}" ];
-  }};
-  lib = package "lib" [ ];
-in
-{{
-  a = package "a" [ lib ];
-  b = package "b" [ lib ];
-  c = package "c" [ ];
-  d = package "d" [ ];
-  cacert = package "cacert" [ ];
-  iana-etc = package "iana-etc" [ ];
-}}
-"#
-            ),
-        )?;
-        Ok(Self { folder, salt })
-    }
-
-    /// A builder with a state of its own; storage is everybody's.
-    fn builder(&self, name: &str) -> Result<builder::Settings> {
-        let state = self.folder.path().join(name);
-        fs::create_dir_all(&state)?;
-        let settings = builder::Settings {
-            package_set: self.folder.path().join("set"),
-            state,
-            environment: Vec::new(),
-        };
-        Ok(settings.with("STORAGE_PATH", self.folder.path().join("storage")))
-    }
-
-    /// Takes the packages from the store, as the garbage collector does when nobody keeps them.
-    fn collect(&self) -> Result<()> {
-        let ours = self.packages()?;
-        ensure!(!ours.is_empty(), "there is nothing to collect");
-        run(install::nix("nix-store")?.arg("--delete").args(&ours))?;
-        assert_eq!(self.packages()?, [""; 0].map(PathBuf::from));
-        Ok(())
-    }
-
-    fn packages(&self) -> Result<Vec<PathBuf>> {
-        let paths = fs::read_dir("/nix/store")?.map(|entry| entry.map(|entry| entry.path()));
-        let paths = paths.collect::<Result<Vec<_>, _>>()?;
-        let ours = |path: &PathBuf| {
-            let name = path.to_string_lossy();
-            name.contains(&self.salt) && !name.ends_with(".drv")
-        };
-        Ok(paths.into_iter().filter(ours).collect())
-    }
-}
 
 /// The digests of an image's layers. The last is that of the symlinks.
 fn layers(builder: &Builder, packages: &str) -> Result<Vec<String>> {
-    let path = format!("/v2/{packages}/manifests/latest");
-    let headers = [(nixgate_core::wire::TOKEN, TOKEN), ("prefer", "wait=120")];
-    let answer = request(Method::GET, builder.port(), &path, &headers)?;
+    let answer = pull(builder.port(), packages)?;
     ensure!(
         answer.status == StatusCode::OK,
         "{packages}: {} {}",
@@ -117,8 +35,8 @@ fn processes_for(builder: &Builder, packages: &str) -> Result<(Vec<String>, u64)
 
 #[test]
 fn packages_that_were_never_together_need_no_nix() -> Result<()> {
-    let scene = Scene::set()?;
-    let builder = Builder::start(&scene.builder("one")?)?;
+    let set = UnbuiltSet::write()?;
+    let builder = Builder::start(&set.builder("one")?)?;
     let (both, processes) = processes_for(&builder, "a/b")?;
     assert!(processes > 0, "it was never asked for");
     let c = layers(&builder, "c")?;
@@ -138,9 +56,9 @@ fn packages_that_were_never_together_need_no_nix() -> Result<()> {
 
 #[test]
 fn new_layers_are_packed_without_nix_and_after_a_restart() -> Result<()> {
-    let scene = Scene::set()?;
+    let set = UnbuiltSet::write()?;
     // All store paths of an image are one layer, which no other image has.
-    let settings = scene.builder("one")?.with("NIXGATE_MAX_LAYERS", "2");
+    let settings = set.builder("one")?.with("NIXGATE_MAX_LAYERS", "2");
     let builder = Builder::start(&settings)?;
     let a = layers(&builder, "a")?;
     layers(&builder, "b/c")?;
@@ -161,11 +79,11 @@ const PINNING: u64 = 2;
 #[test]
 fn another_builder_whose_store_is_empty_needs_no_nix_for_known_layers() -> Result<()> {
     for s3 in [false, true] {
-        let scene = Scene::set()?;
-        let objects = scene.folder.path().join("objects");
+        let set = UnbuiltSet::write()?;
+        let objects = set.folder().join("objects");
         let s3 = s3.then(|| S3::start(&objects)).transpose()?;
         let start = |name: &str| -> Result<Builder> {
-            let settings = scene.builder(name)?;
+            let settings = set.builder(name)?;
             let settings = match &s3 {
                 Some(s3) => s3.settings(settings),
                 None => settings,
@@ -177,21 +95,21 @@ fn another_builder_whose_store_is_empty_needs_no_nix_for_known_layers() -> Resul
             layers(&first, image)?;
         }
         drop(first);
-        fs::remove_dir_all(scene.folder.path().join("first"))?;
-        scene.collect()?;
+        fs::remove_dir_all(set.folder().join("first"))?;
+        set.collect()?;
 
         let second = start("second")?;
         assert_eq!(processes_for(&second, "a/b/c")?.1, PINNING);
         assert_eq!(processes_for(&second, "c/d")?.1, 0);
-        assert_eq!(scene.packages()?.len(), 0, "nothing was built again");
+        assert_eq!(set.packages()?.len(), 0, "nothing was built again");
     }
     Ok(())
 }
 
 #[test]
 fn store_paths_that_have_gone_are_made_again() -> Result<()> {
-    let scene = Scene::set()?;
-    let settings = scene.builder("one")?.with("NIXGATE_MAX_LAYERS", "2");
+    let set = UnbuiltSet::write()?;
+    let settings = set.builder("one")?.with("NIXGATE_MAX_LAYERS", "2");
     let builder = Builder::start(&settings)?;
     layers(&builder, "a")?;
     layers(&builder, "b")?;
@@ -204,17 +122,17 @@ fn store_paths_that_have_gone_are_made_again() -> Result<()> {
     for batch in batches()? {
         fs::remove_dir_all(batch)?;
     }
-    scene.collect()?;
+    set.collect()?;
     let (_, processes) = processes_for(&builder, "a/b")?;
     assert!(processes > 0);
-    assert!(!scene.packages()?.is_empty());
+    assert!(!set.packages()?.is_empty());
     Ok(())
 }
 
 #[test]
 fn a_builder_that_keeps_nothing_leaves_the_store_to_the_collector() -> Result<()> {
-    let scene = Scene::set()?;
-    let settings = scene.builder("one")?.with("NIXGATE_KEEP_SECONDS", "0");
+    let set = UnbuiltSet::write()?;
+    let settings = set.builder("one")?.with("NIXGATE_KEEP_SECONDS", "0");
     let builder = Builder::start(&settings)?;
     layers(&builder, "a")?;
     drop(builder);
@@ -224,18 +142,18 @@ fn a_builder_that_keeps_nothing_leaves_the_store_to_the_collector() -> Result<()
         fs::read_dir(settings.state.join("builder/kept"))?.count(),
         0
     );
-    scene.collect()?;
+    set.collect()?;
     layers(&builder, "a/b")?;
     Ok(())
 }
 
 #[test]
 fn damaged_records_are_made_again() -> Result<()> {
-    let scene = Scene::set()?;
-    let builder = Builder::start(&scene.builder("one")?)?;
+    let set = UnbuiltSet::write()?;
+    let builder = Builder::start(&set.builder("one")?)?;
     layers(&builder, "a")?;
     layers(&builder, "b")?;
-    let records = scene.folder.path().join("storage/packages");
+    let records = set.folder().join("storage/packages");
     for record in fs::read_dir(&records)? {
         let record = record?.path();
         let content = fs::read(&record)?;

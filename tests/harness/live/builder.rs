@@ -87,6 +87,14 @@ impl Builder {
         Ok(Self { process, port })
     }
 
+    /// Kills it and all that it has started, as a machine that loses its power does.
+    ///
+    /// # Errors
+    /// When it has ended already.
+    pub fn kill(self) -> Result<()> {
+        self.process.signal_group("KILL")
+    }
+
     /// Its port on loopback.
     pub fn port(&self) -> u16 {
         self.port

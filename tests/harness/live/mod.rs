@@ -31,3 +31,4 @@ pub mod scratch;
 pub mod served_set;
 pub mod stack;
 pub mod stub_builder;
+pub mod unbuilt_set;
