@@ -90,7 +90,10 @@ async fn a_timeout_ends_the_whole_group_even_if_it_does_not_want_to() {
     let limits = Limits::time(Duration::from_secs(3));
     let error = run(stubborn(&mark), limits).await.unwrap_err();
     assert!(matches!(error, NixError::TimedOut { .. }), "{error:?}");
-    assert!(!runs(&mark), "the grandchild still runs");
+    // Killed, it takes its moment to go.
+    while runs(&mark) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 #[tokio::test]
