@@ -92,8 +92,8 @@ fn each_fault_of_a_package_is_told_by_its_name_and_reason() -> Result<()> {
         ),
         (
             "searches",
-            500,
-            ["searches (file 'nixpkgs' was not found", "maintainers"],
+            403,
+            ["searches (file 'nixpkgs' was not found", "DENIED"],
         ),
         (
             "fetches",
