@@ -18,6 +18,7 @@ fn a_package_set_that_does_not_come_keeps_no_builder_from_ending() -> Result<()>
         .arg("serve")
         .env("NIXGATE_TOKEN", TOKEN)
         .env("PORT", ports::free()?.to_string())
+        .env("NIXGATE_NIX_OPTIONS", install::nix_options()?)
         .env("NIXGATE_STATE_DIR", state.path().join("builder"))
         .env(
             "NIXERY_PKGS_REPO",
