@@ -35,6 +35,7 @@ let
   inherit (builtins)
     attrNames
     concatMap
+    concatStringsSep
     deepSeq
     filter
     fromJSON
@@ -52,6 +53,8 @@ let
     replaceStrings
     seq
     split
+    stringLength
+    substring
     tail
     tryEval
     ;
@@ -127,6 +130,25 @@ let
     else
       written "_${component}";
 
+  # Names that may have been meant by `component`, which a node does not have: those that begin as it
+  # does and are about as long. Which of them are most like it is for the caller to find out.
+  near =
+    here: component:
+    let
+      start = substring 0 1 component;
+      length = stringLength component;
+      isNear =
+        name:
+        let
+          longer = stringLength name - length;
+        in
+        substring 0 1 name == start && longer <= 2 && longer >= -2;
+    in
+    filter isNear (attrNames here.byLowercase);
+
+  # How an attribute path is written in an image's name.
+  path = attribute: lowercase (concatStringsSep "." attribute);
+
   # Follows `components` from a node; `attribute` is the path found so far.
   # Every step may meet a throw, which must not hide the other names.
   walk =
@@ -142,7 +164,10 @@ let
     else if components == [ ] then
       inspect attribute here.value
     else if !isSet.value || found == [ ] then
-      { state = "unknown"; }
+      {
+        state = "unknown";
+        near = if isSet.value then map (name: path (attribute ++ [ name ])) (near here component) else [ ];
+      }
     else
       walk (attribute ++ [ next ]) here.children.${next} (tail components);
 

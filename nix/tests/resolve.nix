@@ -23,6 +23,7 @@ let
     insecure = false;
   };
   state = state: { inherit state; };
+  unknown = near: state "unknown" // { inherit near; };
   not = type: state "not-a-derivation" // { inherit type; };
   onlyDefaults = builtins.toFile "set.nix" "{ config, overlays, ... }: { inherit config overlays; }";
   anyArguments = builtins.toFile "set.nix" "arguments: { \${arguments.system} = 1; }";
@@ -71,11 +72,13 @@ let
     "7zz" = found set._7zz [ "_7zz" ] "7zz" "9";
     "2upper" = found set._2Upper [ "_2Upper" ] "2upper" "9";
 
-    nope = state "unknown";
-    "nested.nope" = state "unknown";
-    "text.inside" = state "unknown";
-    "7nope" = state "unknown";
-    "" = state "unknown";
+    nope = unknown [ "nested" ];
+    mixef = unknown [ "mixed" ];
+    "nested.nope" = unknown [ ];
+    "nested.inned" = unknown [ "nested.inner" ];
+    "text.inside" = unknown [ ];
+    "7nope" = unknown [ ];
+    "" = unknown [ ];
     set = not "set";
     "set.of" = not "string";
     text = not "string";

@@ -43,6 +43,9 @@ fn unknown_packages_are_all_named() -> Result<()> {
         "{message}"
     );
     assert!(!message.contains("git"), "{message}");
+    let answer = shared().get("/v2/shell/hotp/manifests/latest")?;
+    let message = refused(&answer, StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN")?;
+    assert!(message.contains("Did you mean hotp: htop"), "{message}");
     logged(|| shared().builder.log(), &["no-such", "nor-this"])
 }
 

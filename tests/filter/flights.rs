@@ -31,7 +31,7 @@ fn a_miss_asks_the_builder_for_the_canonical_image() {
             Some("/v2/cacert/git/htop/iana-etc/manifests/latest"),
         ),
         ("nixgate-token", Some(TOKEN)),
-        ("prefer", Some("wait=20")),
+        ("prefer", Some("wait=20, similar-names")),
         ("accept", Some(OCI)),
         ("authorization", None),
     ] {
@@ -119,7 +119,7 @@ fn who_comes_late_to_a_long_build_is_held_for_as_long() {
     assert!(is_paused(&mut host, late));
 
     let callout = host.callout();
-    assert_eq!(callout.header("prefer"), Some("wait=12"));
+    assert_eq!(callout.header("prefer"), Some("wait=12, similar-names"));
     host.respond(&callout, manifest(b"{}"));
     assert_eq!(host.reply(late).status, 200);
 }

@@ -5,6 +5,7 @@
 //!                     Nixgate-Token: <secret>        else the builder answers 403
 //!                     Prefer: wait=20                RFC 7240: answer within 20 s, 202 if still building
 //!                     Prefer: return=minimal         a blob's location, not its bytes
+//!                     Prefer: similar-names          of unknown packages, those that may be meant
 //!                     Nixgate-Rules: {"name":{…}}    the policy's rules with facts ([`FactRules`])
 //!
 //!   builder → edge    Nixgate-Builder: <version>     on every answer; without it, it is Envoy's own
@@ -60,6 +61,9 @@ pub struct Preferences {
     pub wait: Option<Seconds>,
     /// `return=minimal`: of a blob, say where it is rather than send it.
     pub minimal: bool,
+    /// `similar-names`: say of an unknown package which ones may have been meant. Not where a policy
+    /// is to decide who may know of them.
+    pub similar: bool,
 }
 
 impl Preferences {
@@ -72,6 +76,7 @@ impl Preferences {
             match name.trim().to_ascii_lowercase().as_str() {
                 "wait" if preferences.wait.is_none() => preferences.wait = value.parse().ok(),
                 "return" => preferences.minimal |= value.eq_ignore_ascii_case("minimal"),
+                "similar-names" => preferences.similar = true,
                 _ => {}
             }
         }
@@ -82,8 +87,10 @@ impl Preferences {
     pub fn header(self) -> String {
         let wait = self.wait.map(|seconds| format!("wait={seconds}"));
         let minimal = self.minimal.then(|| "return=minimal".to_owned());
+        let similar = self.similar.then(|| "similar-names".to_owned());
         wait.into_iter()
             .chain(minimal)
+            .chain(similar)
             .collect::<Vec<_>>()
             .join(", ")
     }
@@ -136,11 +143,17 @@ mod tests {
     fn preferences_survive_the_wire() {
         for wait in [None, Some(0), Some(20)] {
             for minimal in [false, true] {
-                let preferences = Preferences { wait, minimal };
-                assert_eq!(
-                    Preferences::parse([preferences.header().as_str()]),
-                    preferences
-                );
+                for similar in [false, true] {
+                    let preferences = Preferences {
+                        wait,
+                        minimal,
+                        similar,
+                    };
+                    assert_eq!(
+                        Preferences::parse([preferences.header().as_str()]),
+                        preferences
+                    );
+                }
             }
         }
     }
@@ -154,6 +167,7 @@ mod tests {
                 Preferences {
                     wait: Some(7),
                     minimal: false,
+                    similar: false,
                 },
             ),
             ("wait=-1", Preferences::default()),
@@ -162,6 +176,7 @@ mod tests {
                 Preferences {
                     wait: Some(3),
                     minimal: false,
+                    similar: false,
                 },
             ),
         ] {

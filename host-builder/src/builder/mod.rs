@@ -17,6 +17,7 @@ mod layers;
 mod nix_builder;
 mod packages;
 mod resolve;
+pub mod similar;
 
 use futures::future::BoxFuture;
 use nixgate_core::distribution::{Error, MediaType};

@@ -13,7 +13,7 @@
 use nixgate_core::distribution::{Error, ErrorKind};
 use serde_json::json;
 
-use super::{ImageRequest, failures};
+use super::{ImageRequest, failures, similar};
 use crate::nix::{Derivation, Nix, NixError, Resolution, reason};
 
 /// Evaluations that are spent on finding broken packages. One among 100 takes 14.
@@ -39,7 +39,7 @@ pub(super) async fn resolve(nix: &dyn Nix, image: &ImageRequest) -> Result<Vec<D
     for (name, resolution) in found {
         match resolution {
             Resolution::Derivation(derivation) => derivations.push(derivation),
-            Resolution::Unknown => unknown.push(name),
+            Resolution::Unknown(near) => unknown.push((name, near)),
             Resolution::NotADerivation(kind) => {
                 let article = match kind.as_str() {
                     "int" => "an",
@@ -68,9 +68,7 @@ pub(super) async fn resolve(nix: &dyn Nix, image: &ImageRequest) -> Result<Vec<D
         }
     }
     if !unknown.is_empty() {
-        let message = format!("the package set has no {}", unknown.join(", "));
-        let error = Error::new(ErrorKind::ManifestUnknown, message);
-        return Err(error.with_detail(json!({ "unknown": unknown })));
+        return Err(similar::unknown(&unknown));
     }
     if !refused.is_empty() {
         let message = format!("refused by the package set: {}", refused.join(", "));

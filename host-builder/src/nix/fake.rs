@@ -24,6 +24,8 @@ use nixgate_core::package_set::System;
 pub struct FakeNix {
     /// What each name resolves to; others are unknown.
     pub packages: BTreeMap<String, Resolution>,
+    /// What is near to names that are unknown.
+    pub near: Vec<String>,
     /// What is at each attribute path, its names joined by dots; elsewhere is nothing.
     pub attributes: BTreeMap<String, Attribute>,
     /// Calls of [`Nix::look`].
@@ -98,7 +100,7 @@ impl Nix for FakeNix {
             self.packages
                 .get(name)
                 .cloned()
-                .unwrap_or(Resolution::Unknown)
+                .unwrap_or(Resolution::Unknown(self.near.clone()))
         };
         ready(Ok(names.iter().map(found).collect())).boxed()
     }

@@ -83,8 +83,8 @@ pub struct Derivation {
 pub enum Resolution {
     /// A derivation.
     Derivation(Derivation),
-    /// Nothing.
-    Unknown,
+    /// Nothing, and the names there that are somewhat like it.
+    Unknown(Vec<String>),
     /// Something that is no package, and what Nix calls its type.
     NotADerivation(String),
     /// Something whose evaluation fails: unfree, insecure, broken, or plainly wrong.
@@ -118,7 +118,9 @@ pub(super) fn resolutions(json: &[u8]) -> Result<Vec<Resolution>, serde_json::Er
     #[serde(tag = "state", rename_all = "kebab-case")]
     enum Package {
         Derivation(Derivation),
-        Unknown,
+        Unknown {
+            near: Vec<String>,
+        },
         NotADerivation {
             #[serde(rename = "type")]
             kind: String,
@@ -128,7 +130,7 @@ pub(super) fn resolutions(json: &[u8]) -> Result<Vec<Resolution>, serde_json::Er
     let output: Output = serde_json::from_slice(json)?;
     let packages = output.packages.into_iter().map(|package| match package {
         Package::Derivation(derivation) => Resolution::Derivation(derivation),
-        Package::Unknown => Resolution::Unknown,
+        Package::Unknown { near } => Resolution::Unknown(near),
         Package::NotADerivation { kind } => Resolution::NotADerivation(kind),
         Package::Refused => Resolution::Refused,
     });

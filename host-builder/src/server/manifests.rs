@@ -14,7 +14,7 @@ use super::App;
 use super::answer::{self, Body};
 use super::facts;
 use super::images::Image;
-use crate::builder::{Builder, Progress};
+use crate::builder::{Builder, Progress, similar};
 use crate::facts::image_of;
 use crate::source::Pinned;
 use crate::storage::{Key, StorageError};
@@ -101,7 +101,9 @@ impl<B: Builder> App<B> {
             Some(stored) => stored,
             None => match self.builds.build(image, wait).await {
                 Progress::Running(elapsed) => return Ok(still_building(request, elapsed)),
-                Progress::Done(Err(error)) => return Err(error),
+                Progress::Done(Err(error)) => {
+                    return Err(similar::told(error, preferences(request).similar));
+                }
                 Progress::Done(Ok(())) => self.published(&key, &name, tag).await?,
             },
         };

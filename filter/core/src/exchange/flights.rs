@@ -373,7 +373,7 @@ fn call(config: &Config, exchange: &Exchange, wait: Seconds) -> Call {
         (":path", exchange.upstream_path()),
         (":authority", affinity(exchange)),
         (wire::TOKEN, config.token.clone()),
-        (wire::PREFER, exchange.preferences(wait).header()),
+        (wire::PREFER, exchange.preferences(config, wait).header()),
     ];
     if let Some(rules) = config.fact_rules.header() {
         headers.push((wire::RULES, rules.to_owned()));

@@ -359,10 +359,12 @@ impl Exchange {
         self.note(Reply::error(&error))
     }
 
-    fn preferences(&self, wait: Seconds) -> Preferences {
+    fn preferences(&self, config: &Config, wait: Seconds) -> Preferences {
+        let is_blob = matches!(self.want, Want::Blob { .. });
         Preferences {
             wait: Some(wait),
-            minimal: matches!(self.want, Want::Blob { .. }),
+            minimal: is_blob,
+            similar: !is_blob && config.policy.is_none(),
         }
     }
 }

@@ -102,7 +102,7 @@ fn each_state_of_a_name() {
           {{"name":"git","state":"derivation","attribute":["git"],"drvPath":"/nix/store/{A}.drv",
             "outputs":[{{"name":"out","path":"/nix/store/{B}"}}],"pname":"git","version":"2","mainProgram":null,"description":"Tracks content","homepage":null,
             "licences":["gpl2","GPL-2.0-only"],"insecure":true}},
-          {{"name":"x","state":"unknown"}},
+          {{"name":"x","state":"unknown","near":["y"]}},
           {{"name":"lib","state":"not-a-derivation","type":"set"}},
           {{"name":"y","state":"refused"}}]}}"#
     );
@@ -116,7 +116,7 @@ fn each_state_of_a_name() {
     assert_eq!(
         found[1..],
         [
-            Resolution::Unknown,
+            Resolution::Unknown(vec!["y".to_owned()]),
             Resolution::NotADerivation("set".to_owned()),
             Resolution::Refused
         ]
