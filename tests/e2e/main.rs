@@ -6,6 +6,7 @@
 
 mod bad_package_sets;
 mod beside_registry;
+mod build_command;
 mod build_pages;
 mod caching;
 mod catalog;
@@ -22,6 +23,7 @@ mod long_builds;
 mod lost_blobs;
 mod make_run;
 mod memory;
+mod nix_image;
 mod pinned_sources;
 mod policy;
 mod policy_cli;

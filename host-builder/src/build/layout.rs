@@ -51,7 +51,7 @@ impl Layout {
         };
         layout.check().with_context(|| {
             let folder = folder.display();
-            format!("{folder} can't take an image: name another folder")
+            format!("{folder} can't take an image, name another folder")
         })?;
         Ok(layout)
     }

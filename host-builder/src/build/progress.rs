@@ -44,8 +44,9 @@ impl Display {
         }
     }
 
-    /// Says what stays true when the bar is gone.
+    /// Says what was reached, which stays there when the bar is gone.
     pub(super) fn note(&self, what: &str) {
+        self.bar.set_position(100);
         self.bar.suspend(|| eprintln!("{what}"));
     }
 
