@@ -84,8 +84,22 @@ fn an_image_has_its_contents_and_what_was_made_of_them() -> Result<()> {
     // Of jq, that is no part of the contents, it has the closure; of the machine, it sees nothing.
     let arguments = format!(
         r#"
+        # The first hello counts.
+        contents = with pkgs; [
+          bashInteractive
+          coreutils
+          hello
+          (derivation {{
+            name = "other-hello";
+            system = builtins.currentSystem;
+            builder = "${{bash}}/bin/bash";
+            PATH = "${{coreutils}}/bin";
+            args = [ "-c" "mkdir -p $out/bin; echo >$out/bin/hello; echo >$out/bin/other" ];
+          }})
+        ];
         extraCommands = ''
           test ! -e {outside}
+          test -L bin/other
           mkdir --mode=1777 tmp
           mkdir --parents srv/app
           echo "made here" >srv/app/note
