@@ -114,12 +114,15 @@ mod tests {
         std::fs::write(&in_the_way, "").unwrap();
         let published = publish(&storage, &image, &documents, &record).await;
         published.unwrap_err();
+        assert_eq!(super::published(&storage, &image).await.unwrap(), None);
         for key in &keys[..2] {
             assert_eq!(storage.get(key).await.unwrap(), None, "{key:?}");
         }
         std::fs::remove_file(in_the_way).unwrap();
         let published = publish(&storage, &image, &documents, &record).await;
         published.unwrap();
+        let found = super::published(&storage, &image).await.unwrap();
+        assert_eq!(found, Some(documents.oci_manifest.bytes.clone().into()));
         for key in &keys {
             assert!(storage.get(key).await.unwrap().is_some(), "{key:?}");
         }

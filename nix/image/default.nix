@@ -35,11 +35,10 @@
   # WorkingDir, Labels, ExposedPorts, Volumes, StopSignal.
   config ? { },
   # The platform of the contents, as Go calls it.
-  architecture ? platforms.${builtins.currentSystem},
-  platforms ? {
+  architecture ? {
     x86_64-linux = "amd64";
     aarch64-linux = "arm64";
-  },
+  }.${builtins.currentSystem},
 }:
 
 let
@@ -58,10 +57,6 @@ let
     toJSON
     ;
 
-  check =
-    condition: message: value:
-    if condition then value else throw "nix/image: ${message}";
-
   known = [
     "Cmd"
     "Entrypoint"
@@ -76,18 +71,24 @@ let
   unknown = filter (key: !elem key known) (attrNames config);
   isOwner = id: isInt id && id >= 0;
 
-  checked =
-    check (isString name && match "[a-z0-9]+((\\.|_|__|-+|/)[a-z0-9]+)*" name != null)
-      "the name is no image's: ${toJSON name}. Use lower case, digits and . _ - / between them"
-    (check (isString tag && match "[A-Za-z0-9_][A-Za-z0-9._-]*" tag != null)
-      "the tag is none: ${toJSON tag}"
-    (check (isInt maxLayers && maxLayers >= 2 && maxLayers <= 127)
-      "maxLayers is ${toJSON maxLayers}; it must be from 2 to 127, which is as many as Docker takes"
-    (check (isOwner uid && isOwner gid)
-      "uid and gid must be numbers, 0 or more"
-    (check (unknown == [ ])
+  problem = found: message: if found then [ message ] else [ ];
+  problems = concatLists [
+    (problem (!(isString name && match "[a-z0-9]+((\\.|_|__|-+|/)[a-z0-9]+)*" name != null))
+      "the name is no image's: ${toJSON name}. Use lower case, digits, and one of . _ - / between them"
+    )
+    (problem (!(isString tag && match "[A-Za-z0-9_][A-Za-z0-9._-]*" tag != null))
+      "the tag is none: ${toJSON tag}. Use letters, digits and . _ -"
+    )
+    (problem (!(isInt maxLayers && maxLayers >= 2 && maxLayers <= 127))
+      "maxLayers is ${toJSON maxLayers}: it must be from 2 to 127, which is as many as Docker takes"
+    )
+    (problem (!(isOwner uid && isOwner gid))
+      "uid and gid are ${toJSON uid} and ${toJSON gid}: they must be numbers, 0 or more"
+    )
+    (problem (unknown != [ ])
       "config has ${concatStringsSep ", " unknown}; known are ${concatStringsSep ", " known}"
-    true))));
+    )
+  ];
 
   step =
     suffix: attributes:
@@ -147,7 +148,7 @@ let
     passAsFile = [ "config" ];
   };
 in
-assert checked;
+assert problems == [ ] || throw "nix/image: ${concatStringsSep "; " problems}";
 step "" {
   args = [ ./layout.sh ];
   inherit

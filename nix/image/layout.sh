@@ -16,7 +16,8 @@ done
 
 blobs=$out/blobs/sha256
 mkdir --parents "$blobs"
-ln --symbolic --target-directory="$blobs" "$layers"/blobs/*
+below=("$layers"/blobs/*)
+((${#below[@]} == 0)) || ln --symbolic --target-directory="$blobs" "${below[@]}"
 
 cp "$tree/tree.tar" last.tar
 chmod u+w last.tar

@@ -33,8 +33,13 @@ link() {
 }
 
 mkdir root
-for root in $roots; do
-    [[ ! -d $root ]] || link "$root" root
+read -ra packages <<<"$roots"
+for package in "${packages[@]}"; do
+    if [[ ! -d $package ]]; then
+        echo "contents has $package, which is no folder: copy it in extraCommands" >&2
+        exit 1
+    fi
+    link "$package" root
 done
 (
     cd root

@@ -167,6 +167,7 @@ fn changes_make_the_last_layer_anew_and_no_other() -> Result<()> {
     }
     let config = scene.layers("words", r#"config.Cmd = [ "hello" ]; tag = "latest";"#)?;
     assert_eq!(config, first);
+    assert_eq!(scene.layers("nothing", "contents = [ ];")?.len(), 1);
     // Everything but the tree in one layer.
     assert_eq!(scene.layers("two", "maxLayers = 2;")?.len(), 2);
     let three = scene.layers("three", "maxLayers = 3;")?;
@@ -217,7 +218,7 @@ fn containerd_imports_it_under_its_name() -> Result<()> {
 }
 
 #[test]
-fn packages_that_contradict_each_other_are_named() -> Result<()> {
+fn contents_that_make_no_tree_are_named() -> Result<()> {
     let scene = Scene::new()?;
     let arguments = r#"contents = [
         pkgs.hello
@@ -230,5 +231,8 @@ fn packages_that_contradict_each_other_are_named() -> Result<()> {
       ];"#;
     let error = scene.build("image", arguments).unwrap_err().to_string();
     assert!(error.contains("clash/bin is no folder"), "{error}");
+    let arguments = r#"contents = [ (builtins.toFile "text" "") ];"#;
+    let error = scene.build("image", arguments).unwrap_err().to_string();
+    assert!(error.contains("text, which is no folder"), "{error}");
     Ok(())
 }
