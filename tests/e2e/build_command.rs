@@ -10,7 +10,8 @@ use nixgate_tests::live::builder::{self, Builder};
 use nixgate_tests::live::clients::podman::Podman;
 use nixgate_tests::live::clients::skopeo;
 use nixgate_tests::live::gated_set::{BROKEN_LOG, GatedSet};
-use nixgate_tests::live::process::Process;
+use nixgate_tests::live::process::{Process, run};
+use nixgate_tests::live::s3::S3;
 use nixgate_tests::live::{install, poll, scratch};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -129,6 +130,23 @@ fn a_server_with_the_same_storage_has_the_image() -> Result<()> {
     // The counters are not there before the first layer.
     let layers = builder.counter("nixgate_layers_total", &[]);
     assert_eq!(layers.unwrap_or_default(), 0, "{}", builder.log());
+    Ok(())
+}
+
+#[test]
+fn a_folder_is_filled_from_a_bucket() -> Result<()> {
+    let (scene, _set) = Scene::gated()?;
+    let s3 = S3::start(&scene.path("s3"))?;
+    let settings = s3.settings(builder::Settings {
+        package_set: scene.package_set.clone(),
+        state: scene.folder.path().to_path_buf(),
+        environment: Vec::new(),
+    });
+    let mut command = scene.command(install::builder()?);
+    command.args(["build", "large", "--output", "layout"]);
+    run(command.envs(settings.environment))?;
+    skopeo::copy_layout(&scene.path("layout"), "latest", &scene.path("copy"))?;
+    assert!(!scene.path("storage").exists());
     Ok(())
 }
 
