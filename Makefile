@@ -47,6 +47,7 @@ test: ## Install what is missing and run every test
 	python3 -m unittest nix/tests/test_index.py
 	nix-instantiate --eval --strict --read-write-mode nix/tests/resolve.nix >/dev/null
 	nix-instantiate --eval --strict --read-write-mode nix/tests/attributes.nix >/dev/null
+	nix-instantiate --eval --strict --read-write-mode nix/tests/image.nix >/dev/null
 	cargo test $(with_e2e)
 	@# The core's again, on the target that the filter is built for. `cargo test` has built what
 	@# runs them.

@@ -17,10 +17,12 @@
 //!   state_dir ─────────┘ what is in the making
 //!
 //!   policy ────────────── check, explain and test policies      pure, but for `--package-set`
+//!   build ─────────────── builds one image, without a server
 //!   warm ──────────────── builds ahead what a policy allows, by the parts above
 //!   catalogue ─────────── the names of a package set, for both
 //! ```
 
+pub mod build;
 pub mod build_log;
 pub mod builder;
 pub mod catalogue;
@@ -49,18 +51,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use nixgate_core::PackageSet;
 use nixgate_core::distribution::Tag;
+use nixgate_core::package_set::System;
 use tokio::net::TcpListener;
 
 use build_log::BuildLogs;
-use builder::{Coalesce, NixBuilder};
+use builder::{Coalesce, ImageRequest, NixBuilder};
 use config::{BuildSettings, Settings, StorageSettings};
 use kept::Kept;
 use login::Login;
 use nix::{Nix, NixError, Processes};
 use records::Records;
 use server::{App, Images, Readiness};
-use source::{PinError, Source, Sources};
+use source::{Pin, PinError, Source, Sources};
 use state_dir::StateDir;
 use storage::Storage;
 use telemetry::Metrics;
@@ -156,6 +160,12 @@ impl Workshop {
             metrics,
             token_key,
         })
+    }
+
+    /// The image of these packages out of that package set.
+    pub fn image(&self, pin: Pin, system: System, packages: &PackageSet) -> ImageRequest {
+        let max_layers = self.settings.max_layers;
+        ImageRequest::new(self.sources.source(), pin, system, packages, max_layers)
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use nixgate::build::{self, BuildCommand};
 use nixgate::config::{self, ServeArgs};
 use nixgate::policy::{self, PolicyCommand};
 use nixgate::telemetry;
@@ -24,6 +25,8 @@ struct Cli {
 enum Command {
     /// Build and serve images, behind Envoy with the nixgate filter
     Serve(Box<ServeArgs>),
+    /// Build one image, without a server, and print its digest
+    Build(Box<BuildCommand>),
     /// Check, explain and test policies
     #[command(subcommand)]
     Policy(PolicyCommand),
@@ -38,8 +41,8 @@ fn main() -> ExitCode {
     let Cli { command } = parse();
     telemetry::start_logging(match &command {
         Command::Serve(_) => "info",
-        // They report on stdout what there is to say.
-        Command::Policy(_) | Command::Warm(_) => "error",
+        // They report by themselves what there is to say.
+        Command::Build(_) | Command::Policy(_) | Command::Warm(_) => "error",
     });
     let result = Runtime::new().map_err(Into::into).and_then(|runtime| {
         let result = runtime.block_on(run(command));
@@ -89,6 +92,7 @@ async fn run(command: Command) -> Result<bool> {
             nixgate::run(arguments.validate()?, stop).await?;
             Ok(true)
         }
+        Command::Build(command) => build::run(*command, stop).await,
         Command::Policy(command) => tokio::select! {
             result = policy::run(command) => result,
             () = stop => Ok(false),

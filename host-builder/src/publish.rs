@@ -6,6 +6,7 @@
 //!
 //! Whoever finds a manifest finds everything that it names, and what is known of the image.
 
+use bytes::Bytes;
 use nixgate_core::distribution::MediaType;
 
 use crate::builder::{ImageRequest, link_folder};
@@ -47,6 +48,22 @@ pub async fn publish(
         storage.put(&key, manifest.bytes.clone().into()).await?;
     }
     Ok(())
+}
+
+/// The manifest in OCI's format of an image that is published. The manifests come last, so all of it
+/// was there with them.
+///
+/// # Errors
+/// When storage can't be read.
+pub async fn published(
+    storage: &Storage,
+    image: &ImageRequest,
+) -> Result<Option<Bytes>, StorageError> {
+    let docker = image.manifest_key(MediaType::Docker);
+    match storage.size(&docker).await? {
+        Some(_) => storage.get(&image.manifest_key(MediaType::Oci)).await,
+        None => Ok(None),
+    }
 }
 
 #[cfg(test)]
@@ -97,12 +114,15 @@ mod tests {
         std::fs::write(&in_the_way, "").unwrap();
         let published = publish(&storage, &image, &documents, &record).await;
         published.unwrap_err();
+        assert_eq!(super::published(&storage, &image).await.unwrap(), None);
         for key in &keys[..2] {
             assert_eq!(storage.get(key).await.unwrap(), None, "{key:?}");
         }
         std::fs::remove_file(in_the_way).unwrap();
         let published = publish(&storage, &image, &documents, &record).await;
         published.unwrap();
+        let found = super::published(&storage, &image).await.unwrap();
+        assert_eq!(found, Some(documents.oci_manifest.bytes.clone().into()));
         for key in &keys {
             assert!(storage.get(key).await.unwrap().is_some(), "{key:?}");
         }

@@ -41,6 +41,8 @@ mod roots;
 
 /// How long a pin is used beyond its time while the source can't be reached.
 const PIN_STALE: Duration = Duration::from_secs(24 * 3600);
+/// How long a command waits for a package set, which has to be fetched first.
+const PATIENCE: Duration = Duration::from_secs(3600);
 
 /// Where packages come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -258,6 +260,17 @@ impl Sources {
             Known::Value(pin, holds) => Pinned::Pin(pin, holds),
             Known::Preparing(since) => Pinned::Preparing(since),
         })
+    }
+
+    /// Pins a tag for somebody with time: a command, and no request.
+    ///
+    /// # Errors
+    /// [`PinError`]; the tag may be unknown.
+    pub async fn wait_for(&self, tag: &Tag) -> Result<Pin, PinError> {
+        match self.pin(tag, PATIENCE).await? {
+            Pinned::Pin(pin, _) => Ok(pin),
+            Pinned::Preparing(_) => Err(PinError::Preparing),
+        }
     }
 
     /// The package sets that tags mean now: that of `latest`, and those of other tags that were

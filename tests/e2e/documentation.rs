@@ -27,17 +27,7 @@ runtime = "runc"
 
 /// The commands of a page that are to be run, with the ports of the shared stack.
 fn commands(page: &str) -> Result<Vec<String>> {
-    let text = fs::read_to_string(install::root().join(page)).with_context(|| page.to_owned())?;
-    let mut commands = Vec::new();
-    let mut inside = false;
-    for line in text.lines() {
-        match line {
-            "```sh" => inside = true,
-            "```" => inside = false,
-            line if inside => commands.push(line.to_owned()),
-            _ => {}
-        }
-    }
+    let commands = blocks(page, "sh")?;
     let (front, builder) = (shared().envoy.port(), shared().builder.port());
     Ok(commands
         .into_iter()
@@ -47,6 +37,21 @@ fn commands(page: &str) -> Result<Vec<String>> {
                 .replace("127.0.0.1:8081", &format!("127.0.0.1:{builder}"))
         })
         .collect())
+}
+
+/// The lines of a page's blocks that are marked as in this language.
+fn blocks(page: &str, language: &str) -> Result<Vec<String>> {
+    let text = fs::read_to_string(install::root().join(page)).with_context(|| page.to_owned())?;
+    let mut lines = Vec::new();
+    let mut inside = false;
+    for line in text.lines() {
+        match line.strip_prefix("```") {
+            Some(mark) => inside = mark == language,
+            None if inside => lines.push(line.to_owned()),
+            None => {}
+        }
+    }
+    Ok(lines)
 }
 
 fn starts_or_installs(line: &str) -> bool {
@@ -89,16 +94,24 @@ impl Reader {
     }
 
     fn paste(&self, line: &str) -> Result<String> {
+        self.paste_into(&mut self.shell(install::root()), line)
+    }
+
+    /// The shell, in a folder.
+    fn shell(&self, folder: &Path) -> Command {
         let path = |name: &str| self.folder.path().join(name);
-        process::run(
-            Command::new("bash")
-                .args(["-euo", "pipefail", "-c", line])
-                .current_dir(install::root())
-                .env("DOCKER_HOST", self.docker.host())
-                .env("CONTAINERS_CONF", path("containers.conf"))
-                .env("CONTAINERS_STORAGE_CONF", path("storage.conf")),
-        )
-        .with_context(|| format!("a reader pasted: {line}"))
+        let mut shell = Command::new("bash");
+        shell
+            .current_dir(folder)
+            .env("DOCKER_HOST", self.docker.host())
+            .env("CONTAINERS_CONF", path("containers.conf"))
+            .env("CONTAINERS_STORAGE_CONF", path("storage.conf"));
+        shell
+    }
+
+    fn paste_into(&self, shell: &mut Command, line: &str) -> Result<String> {
+        process::run(shell.args(["-euo", "pipefail", "-c", line]))
+            .with_context(|| format!("a reader pasted: {line}"))
     }
 }
 
@@ -145,12 +158,56 @@ fn as_the_tutorial_says(outputs: &[(&String, String)]) {
 }
 
 #[test]
+fn images_are_made_without_a_server_as_the_page_says() -> Result<()> {
+    const PAGE: &str = "docs/src/without-a-server.md";
+    let reader = Reader::new()?;
+    let folder = tempfile::tempdir_in(&reader.folder)?;
+    let release = install::builder()?;
+    let release = release.parent().context("a folder")?;
+    let path = std::env::var("PATH")?;
+    let paste = |line: &str| {
+        let mut shell = reader.shell(folder.path());
+        shell
+            .env("PATH", format!("{}:{path}", release.display()))
+            .env("NIXERY_PKGS_PATH", install::debian_set()?)
+            .env("NIXGATE_NIX_OPTIONS", install::nix_options()?);
+        reader.paste_into(&mut shell, line)
+    };
+    let mut outputs = Vec::new();
+    for line in blocks(PAGE, "sh")? {
+        outputs.push(paste(&line)?);
+    }
+    assert!(outputs.len() >= 5, "{outputs:?}");
+    assert!(outputs[2].starts_with("git version "), "{outputs:?}");
+    assert_eq!(outputs[0], *outputs.last().context("the digest")?);
+
+    // The embedded set stands for nixpkgs.
+    let set = install::debian_set()?.display().to_string();
+    let root = install::root().canonicalize()?.display().to_string();
+    let expression = blocks(PAGE, "nix")?.join("\n");
+    assert!(expression.contains("<nixpkgs>") && expression.contains("./nix/image"));
+    let expression = expression.replace("<nixpkgs>", &set);
+    let expression = expression.replace("./nix/image", &format!("{root}/nix/image"));
+    fs::write(folder.path().join("image.nix"), expression)?;
+    let script = "echo \"$(whoami) in $PWD\"; hello; touch /tmp/file";
+    fs::write(folder.path().join("start.sh"), script)?;
+    let mut build = install::nix("nix-build")?;
+    build.args(["--option", "sandbox", "true", "image.nix"]);
+    process::run(build.current_dir(folder.path()))?;
+    paste("podman pull oci:result:latest")?;
+    let said = paste("podman run --rm localhost/result")?;
+    assert_eq!(said, "app in /srv\nHello, world!\n");
+    Ok(())
+}
+
+#[test]
 fn files_that_the_documentation_names_are_there() -> Result<()> {
     for page in [
         "README.md",
         "CONTRIBUTING.md",
         "docs/src/architecture.md",
         "docs/src/tutorial.md",
+        "docs/src/without-a-server.md",
         "docs/src/login.md",
         "docs/src/policy.md",
         "docs/src/policy-guide.md",

@@ -7,6 +7,7 @@
 mod bad_days;
 mod bad_package_sets;
 mod beside_registry;
+mod build_command;
 mod build_pages;
 mod caching;
 mod catalog;
@@ -23,6 +24,7 @@ mod long_builds;
 mod lost_blobs;
 mod make_run;
 mod memory;
+mod nix_image;
 mod pinned_sources;
 mod policy;
 mod policy_cli;

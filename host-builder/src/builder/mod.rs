@@ -20,12 +20,13 @@ mod resolve;
 pub mod similar;
 
 use futures::future::BoxFuture;
+use nixgate_core::PackageSet;
 use nixgate_core::distribution::{Error, MediaType};
 use nixgate_core::package_set::System;
 
 use crate::fingerprint::Fingerprint;
 use crate::layer::ENCODER_ID;
-use crate::source::Pin;
+use crate::source::{Pin, Source};
 use crate::storage::Key;
 
 pub use coalesce::{Coalesce, Progress};
@@ -53,6 +54,24 @@ pub struct ImageRequest {
 }
 
 impl ImageRequest {
+    /// The image of these packages out of that package set of a source.
+    pub fn new(
+        source: &Source,
+        pin: Pin,
+        system: System,
+        packages: &PackageSet,
+        max_layers: usize,
+    ) -> Self {
+        Self {
+            source: source.identity(),
+            pin,
+            system,
+            packages: packages.packages().map(str::to_owned).collect(),
+            shell: packages.has_shell(),
+            max_layers,
+        }
+    }
+
     /// What names the build: everything that changes the image.
     pub fn fingerprint(&self) -> String {
         self.described("image-2").hex()

@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use nixgate_core::distribution::Tag;
 use nixgate_core::policy::{Glob, Outline, Pattern};
 
@@ -13,10 +13,9 @@ use super::file::PolicyFile;
 use crate::catalogue::Catalogue;
 use crate::config::BuildSettings;
 use crate::nix::{Nix, Processes};
-use crate::source::{Pinned, Sources};
+use crate::source::Sources;
 use crate::state_dir::StateDir;
 use crate::telemetry::Metrics;
-use crate::warm::PINNING;
 
 pub(super) async fn findings(file: &PolicyFile, settings: BuildSettings) -> Result<Vec<String>> {
     // A folder of its own: a builder may be running in the one of the settings.
@@ -24,10 +23,7 @@ pub(super) async fn findings(file: &PolicyFile, settings: BuildSettings) -> Resu
     let state = StateDir::open(folder.path())?;
     let system = settings.system;
     let (nix, sources) = open(settings, &state, folder.path())?;
-    let pin = match sources.pin(&Tag::latest(), PINNING).await? {
-        Pinned::Pin(pin, _) => pin,
-        Pinned::Preparing(_) => bail!("the package set is not there yet: try again in a while"),
-    };
+    let pin = sources.wait_for(&Tag::latest()).await?;
     let mut catalogue = Catalogue::list(nix, &pin.path, system).await?;
     let unmatched: Vec<_> = patterns(&file.rules)
         .filter(|(_, _, pattern)| !is_deep(pattern) && !matches_some(pattern, &catalogue))

@@ -257,13 +257,12 @@ impl<B: Builder> App<B> {
 
     /// The image of these packages out of that package set.
     fn image(&self, pin: Pin, system: System, packages: &PackageSet) -> ImageRequest {
-        ImageRequest {
-            source: self.sources.source().identity(),
+        ImageRequest::new(
+            self.sources.source(),
             pin,
             system,
-            packages: packages.packages().map(str::to_owned).collect(),
-            shell: packages.has_shell(),
-            max_layers: self.max_layers,
-        }
+            packages,
+            self.max_layers,
+        )
     }
 }

@@ -27,7 +27,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Args;
 use futures::stream::StreamExt;
-use nixgate_core::distribution::{Error, ErrorKind, MediaType, Repository, Tag};
+use nixgate_core::distribution::{Error, ErrorKind, Repository};
 use nixgate_core::package_set::System;
 use nixgate_core::{PackageSet, policy::Outline};
 
@@ -36,14 +36,13 @@ use crate::builder::{Coalesce, ImageRequest, NixBuilder, Progress};
 use crate::catalogue::Catalogue;
 use crate::config::BuildArgs;
 use crate::policy::PolicyFile;
-use crate::source::{Pin, Pinned, Sources};
+use crate::publish::published;
+use crate::source::Pin;
 use crate::storage::Storage;
 
 use plan::Wish;
 use report::{Outcome, Report};
 
-/// For how long a package set may be fetched.
-pub(crate) const PINNING: Duration = Duration::from_secs(3600);
 /// Images that are looked up in storage at once.
 const LOOKUPS_AT_ONCE: usize = 16;
 /// How long a build is watched before it is asked after again. It goes on meanwhile.
@@ -104,10 +103,10 @@ async fn expand(workshop: &Workshop, rules: &[Outline], report: &mut Report) -> 
     let mut catalogues: BTreeMap<(String, System), Catalogue> = BTreeMap::new();
     let mut items: BTreeMap<String, Item> = BTreeMap::new();
     for (tag, system) in plan::scopes(rules, workshop.settings.system) {
-        let pin = match pin(&workshop.sources, &tag).await {
+        let pin = match workshop.sources.wait_for(&tag).await {
             Ok(pin) => pin,
             Err(error) => {
-                report.failed(&format!("the tag {tag}"), &error);
+                report.failed(&format!("the tag {tag}"), &error.into());
                 continue;
             }
         };
@@ -148,27 +147,10 @@ async fn expand(workshop: &Workshop, rules: &[Outline], report: &mut Report) -> 
     Ok(items)
 }
 
-async fn pin(sources: &Sources, tag: &Tag) -> Result<Pin, Error> {
-    match sources.pin(tag, PINNING).await? {
-        Pinned::Pin(pin, _) => Ok(pin),
-        Pinned::Preparing(_) => Err(Error::new(
-            ErrorKind::BuilderUnready,
-            "the package set is still being fetched",
-        )),
-    }
-}
-
 /// The image of a package, as the server would ask for it.
 fn request(workshop: &Workshop, pin: &Pin, wish: &Wish) -> Result<ImageRequest, Error> {
     let packages = PackageSet::of(&Repository::parse(&wish.package)?)?;
-    Ok(ImageRequest {
-        source: workshop.sources.source().identity(),
-        pin: pin.clone(),
-        system: wish.system,
-        packages: packages.packages().map(str::to_owned).collect(),
-        shell: packages.has_shell(),
-        max_layers: workshop.settings.max_layers,
-    })
+    Ok(workshop.image(pin.clone(), wish.system, &packages))
 }
 
 /// Builds what is not stored yet.
@@ -215,18 +197,11 @@ async fn build(
     }
 }
 
-/// Whether an image is published. Its manifests come last, so all of it is there with them.
 async fn is_stored(storage: &Storage, image: &ImageRequest) -> Result<bool, Error> {
-    for media_type in [MediaType::Docker, MediaType::Oci] {
-        let key = image.manifest_key(media_type);
-        let size = storage.size(&key).await;
-        let size =
-            size.map_err(|error| Error::new(ErrorKind::BuilderUnready, error.to_string()))?;
-        if size.is_none() {
-            return Ok(false);
-        }
+    match published(storage, image).await {
+        Ok(manifest) => Ok(manifest.is_some()),
+        Err(error) => Err(Error::new(ErrorKind::BuilderUnready, error.to_string())),
     }
-    Ok(true)
 }
 
 async fn build_one(builds: &Coalesce<NixBuilder>, item: &Item) -> Outcome {

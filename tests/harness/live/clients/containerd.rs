@@ -70,6 +70,16 @@ impl Containerd {
         Ok(())
     }
 
+    /// Takes the images of an archive (an OCI image layout as tar, say), and says what it calls them.
+    ///
+    /// # Errors
+    /// When ctr fails.
+    pub fn import(&self, archive: &Path) -> Result<Vec<String>> {
+        process::run(self.ctr().args(["images", "import"]).arg(archive))?;
+        let names = process::run(self.ctr().args(["images", "list", "--quiet"]))?;
+        Ok(names.lines().map(str::to_owned).collect())
+    }
+
     /// Pulls an image as a user; the folder `hosts` says how the registry is reached (`hosts.toml`).
     ///
     /// # Errors

@@ -90,6 +90,18 @@ impl Podman {
         Ok(())
     }
 
+    /// Takes an image out of the layout in `folder` that is called `layout`, and returns its id.
+    ///
+    /// # Errors
+    /// When podman fails.
+    pub fn pull_layout(&self, folder: &Path, layout: &str, tag: &str) -> Result<String> {
+        // By a short name: podman makes a reference of the path, which must be in lower case.
+        let image = format!("oci:{layout}:{tag}");
+        let mut pull = self.command();
+        pull.args(["pull", "--quiet", &image]).current_dir(folder);
+        Ok(run(&mut pull)?.trim().to_owned())
+    }
+
     /// The images of a registry whose names have a word in them.
     ///
     /// # Errors

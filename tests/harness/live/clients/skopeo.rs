@@ -20,6 +20,18 @@ pub fn copy(image: &str, folder: &Path) -> Result<()> {
     Ok(())
 }
 
+/// As [`copy`], from an OCI image layout.
+///
+/// # Errors
+/// When skopeo fails.
+pub fn copy_layout(layout: &Path, tag: &str, folder: &Path) -> Result<()> {
+    run(Command::new("skopeo")
+        .args(["copy", "--quiet"])
+        .arg(format!("oci:{}:{tag}", layout.display()))
+        .arg(format!("dir:{}", folder.display())))?;
+    Ok(())
+}
+
 /// As [`copy`], as a user of a registry whose certificate the authority in the folder `ca` signed.
 ///
 /// # Errors
