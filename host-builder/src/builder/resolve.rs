@@ -11,7 +11,6 @@
 //! ```
 
 use nixgate_core::distribution::{Error, ErrorKind};
-use serde_json::json;
 
 use super::{ImageRequest, failures, similar};
 use crate::nix::{Derivation, Nix, NixError, Resolution, reason};

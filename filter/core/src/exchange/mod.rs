@@ -360,11 +360,10 @@ impl Exchange {
     }
 
     fn preferences(&self, config: &Config, wait: Seconds) -> Preferences {
-        let is_blob = matches!(self.want, Want::Blob { .. });
         Preferences {
             wait: Some(wait),
-            minimal: is_blob,
-            similar: !is_blob && config.policy.is_none(),
+            minimal: matches!(self.want, Want::Blob { .. }),
+            similar: matches!(self.want, Want::Manifest { .. }) && config.policy.is_none(),
         }
     }
 }

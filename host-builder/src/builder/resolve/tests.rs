@@ -4,6 +4,8 @@ use std::sync::atomic::Ordering;
 
 use nixgate_core::package_set::System;
 
+use serde_json::json;
+
 use super::*;
 use crate::nix::fake::FakeNix;
 use crate::source::Pin;

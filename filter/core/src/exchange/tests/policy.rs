@@ -334,3 +334,15 @@ fn two_callers_never_ask_the_same_question() {
     again.decision = "d-2".to_owned();
     assert_eq!(question(&again), question(&values(&["a"])));
 }
+
+#[test]
+fn who_may_know_of_other_packages_is_not_for_the_builder_to_say() {
+    let prefers = |config: &Config, path: &str| {
+        let exchange = ask_as(config, "data", path);
+        exchange.preferences(config, 20).header()
+    };
+    let path = "/v2/git/manifests/latest";
+    assert_eq!(prefers(&guarded(json!({})), path), "wait=20");
+    assert_eq!(prefers(&config(), path), "wait=20, similar-names");
+    assert_eq!(prefers(&config(), "/v2/git/tags/list"), "wait=20");
+}
