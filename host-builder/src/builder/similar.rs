@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     fn error() -> Error {
-        let near = ["hello", "help", "htop", "http"].map(str::to_owned);
+        let near = ["hello", "help", "htop", "tree"].map(str::to_owned);
         unknown(&[("hotp", near.to_vec()), ("zzz", Vec::new())])
     }
 
