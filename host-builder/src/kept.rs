@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -32,8 +33,31 @@ pub struct Kept {
 #[derive(Debug)]
 struct Batch {
     path: PathBuf,
-    /// Of a batch that keeps no package: it goes when nobody holds it any more.
-    _temporary: Option<TempDir>,
+    /// Whether the folder outlives this. One that keeps no package any more goes with its last holder.
+    stays: AtomicBool,
+}
+
+impl Batch {
+    fn new(path: PathBuf) -> Arc<Self> {
+        let stays = AtomicBool::new(true);
+        Arc::new(Self { path, stays })
+    }
+
+    /// Lets the folder go when nobody holds it any more.
+    fn let_go(&self) {
+        self.stays.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        if *self.stays.get_mut() {
+            return;
+        }
+        if let Err(error) = fs::remove_dir_all(&self.path) {
+            tracing::warn!(path = %self.path.display(), "can't let go of store paths: {error}");
+        }
+    }
 }
 
 /// Packages that stay in the store until this is dropped.
@@ -49,11 +73,9 @@ impl Kept {
     pub fn open(folder: &Path, unused_for: Duration) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
         let mut packages = BTreeMap::new();
+        let mut batches = Vec::new();
         for entry in fs::read_dir(folder)? {
-            let batch = Arc::new(Batch {
-                path: entry?.path(),
-                _temporary: None,
-            });
+            let batch = Batch::new(entry?.path());
             for entry in fs::read_dir(&batch.path)? {
                 let entry = entry?;
                 if entry.file_type()?.is_file() {
@@ -61,9 +83,11 @@ impl Kept {
                     packages.insert(package, Arc::clone(&batch));
                 }
             }
-            if Arc::strong_count(&batch) == 1 {
-                fs::remove_dir_all(&batch.path)?;
-            }
+            batches.push(batch);
+        }
+        // Those that were never finished, and those whose packages are all in others as well.
+        for batch in batches.iter().filter(|batch| Arc::strong_count(batch) == 1) {
+            batch.let_go();
         }
         let kept = Self {
             folder: folder.to_owned(),
@@ -91,19 +115,16 @@ impl Kept {
         for package in packages {
             File::create_new(batch.path().join(package))?;
         }
-        let (path, temporary) = match packages {
-            [] => (batch.path().to_owned(), Some(batch)),
-            _ => (batch.keep(), None),
-        };
-        let batch = Arc::new(Batch {
-            path,
-            _temporary: temporary,
-        });
+        let batch = Batch::new(batch.keep());
+        if packages.is_empty() {
+            batch.let_go();
+        }
         let mut known = self.packages();
         for package in packages {
             let earlier = known.insert(package.clone(), Arc::clone(&batch));
-            if let Some(earlier) = earlier.and_then(Arc::into_inner) {
-                remove(&earlier.path);
+            let is_kept = |earlier: &Arc<Batch>| known.values().any(|it| Arc::ptr_eq(it, earlier));
+            if let Some(earlier) = earlier.filter(|earlier| !is_kept(earlier)) {
+                earlier.let_go();
             }
         }
         Ok(Held(vec![batch]))
@@ -121,21 +142,14 @@ impl Kept {
     /// Lets go of what was of no use for a while.
     pub fn sweep(&self) {
         let mut packages = self.packages();
-        let mut held: BTreeMap<PathBuf, usize> = BTreeMap::new();
-        for batch in packages.values() {
-            *held.entry(batch.path.clone()).or_default() += 1;
-        }
+        // Whoever holds one has used it just now.
         packages.retain(|_, batch| {
-            let is_used = Arc::strong_count(batch) > held.get(&batch.path).copied().unwrap_or(0);
-            is_used || !self.is_over(&batch.path)
+            let stays = !self.is_over(&batch.path);
+            if !stays {
+                batch.let_go();
+            }
+            stays
         });
-        let still: Vec<&Path> = packages
-            .values()
-            .map(|batch| batch.path.as_path())
-            .collect();
-        for path in held.keys().filter(|path| !still.contains(&path.as_path())) {
-            remove(path);
-        }
     }
 
     /// Whether nobody used it for long enough. A clock that was set back makes it wait.
@@ -149,12 +163,6 @@ impl Kept {
 
     fn packages(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Batch>>> {
         self.packages.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn remove(batch: &Path) {
-    if let Err(error) = fs::remove_dir_all(batch) {
-        tracing::warn!(path = %batch.display(), "can't let go of store paths: {error}");
     }
 }
 
@@ -203,13 +211,9 @@ mod tests {
         kept.sweep();
         assert!(kept.hold("htop").is_none());
         assert_eq!(folders(folder.path()), 1);
-        let more = kept.hold("git").unwrap();
-        drop(git);
-        kept.sweep();
-        assert_eq!(folders(folder.path()), 1);
-        drop(more);
-        kept.sweep();
+        // Nobody gets it any more, and who has it keeps it.
         assert!(kept.hold("git").is_none());
+        drop(git);
         assert_eq!(folders(folder.path()), 0);
     }
 
@@ -224,7 +228,11 @@ mod tests {
         batch(&kept, &["git", "htop"]);
         batch(&kept, &["git"]);
         assert_eq!(folders(folder.path()), 2);
+        let htop = batch(&kept, &["htop"]);
+        assert_eq!(folders(folder.path()), 2);
         batch(&kept, &["htop"]);
+        assert_eq!(folders(folder.path()), 3, "somebody holds it");
+        drop(htop);
         assert_eq!(folders(folder.path()), 2);
     }
 

@@ -62,7 +62,7 @@ use config::{BuildSettings, Settings, StorageSettings};
 use kept::Kept;
 use login::Login;
 use nix::{Nix, NixError, Processes};
-use records::Records;
+use records::{Copies, Records};
 use server::{App, Images, Readiness};
 use source::{Pin, PinError, Source, Sources};
 use state_dir::StateDir;
@@ -136,7 +136,7 @@ impl Workshop {
         let token_key = state.token_key();
         let copies = match &settings.storage {
             StorageSettings::Filesystem(_) => None,
-            StorageSettings::S3(_) => Some(Storage::filesystem(&state.records())?),
+            StorageSettings::S3(_) => Some(Copies::open(&state.records(), settings.keep)?),
         };
         let kept = Kept::open(&state.kept(), settings.keep);
         let logs = BuildLogs::default();

@@ -171,16 +171,21 @@ fn a_commit_is_served_when_a_branch_or_tag_holds_it_and_no_other() -> Result<()>
 #[test]
 fn only_refs_that_are_allowed_are_served() -> Result<()> {
     let repository = Repository::new()?;
+    let before = repository.commit("before")?;
     let first = repository.commit("first")?;
     repository.git(&["branch", "release-1"])?;
     repository.git(&["tag", "v1"])?;
     let second = repository.commit("second")?;
     let builder = repository.builder(&[
         ("NIXERY_PKGS_REPO", &repository.url()?),
-        ("NIXGATE_GIT_REFS", "refs/heads/release-*"),
+        (
+            "NIXGATE_GIT_REFS",
+            "refs/heads/release-* refs/heads/not-there",
+        ),
     ])?;
     pinned(&builder, "release-1", &format!("git {first}"))?;
     pinned(&builder, &first, &format!("git {first}"))?;
+    pinned(&builder, &before, &format!("git {before}"))?;
     for tag in ["main", "v1", "latest", &second] {
         let answer = pull(&builder, tag)?;
         assert_eq!(
@@ -332,9 +337,14 @@ fn a_flake_in_a_repository_has_branches_tags_and_commits() -> Result<()> {
     repository.git(&["tag", "v1", &commits[0]])?;
     repository.git(&["update-ref", "refs/pull/1/head", &commits[2]])?;
     repository.git(&["reset", "--quiet", "--hard", &commits[1]])?;
+    // Somebody who may push branches tries to have another commit taken for that of the default one.
+    let trick = format!("!x&rev={}", commits[0]);
+    repository.git(&["branch", &trick, &commits[1]])?;
+    repository.git(&["branch", &commits[1], &commits[0]])?;
     let url = format!("git+{}?dir=sub", repository.url()?);
     let builder = repository.builder(&[("NIXGATE_FLAKE", &url)])?;
     pinned(&builder, "latest", &format!("flake {}", commits[1]))?;
+    pinned(&builder, &commits[1], &format!("flake {}", commits[1]))?;
     let request = pull(&builder, &commits[2])?;
     assert_eq!(request.status, StatusCode::NOT_FOUND, "{}", request.text());
     let request = pull(&builder, "nope")?;

@@ -24,8 +24,9 @@ fn a_package_set_that_does_not_come_keeps_no_builder_from_ending() -> Result<()>
             "NIXERY_PKGS_REPO",
             format!("git://{}/packages", repository.local_addr()?),
         );
+    repository.set_nonblocking(true)?;
     let mut builder = Process::start(&command, &state.path().join("builder.log"))?;
-    let _git = repository.accept()?;
+    let _git = builder.until("git has called", |_| repository.accept().ok())?;
     builder.signal("TERM")?;
     let status = poll::until("the builder ends", || builder.ended().transpose())??;
     let log = builder.log();

@@ -73,9 +73,9 @@ impl NixBuilder {
             system = image.system.nix(),
             "building"
         );
-        let recorded = self.packages.recorded(image).await?;
-        let known: Option<Vec<PackageRecord>> = recorded.iter().cloned().collect();
-        if let Some(known) = known {
+        let mut recorded = self.packages.recorded(image).await?;
+        if recorded.iter().all(Option::is_some) {
+            let known: Vec<PackageRecord> = recorded.into_iter().flatten().collect();
             let closure = closure(&known)?;
             let plan = self.layers.plan(&closure, image.max_layers).await?;
             let held = self.packages.hold(image, &known);
@@ -84,6 +84,7 @@ impl NixBuilder {
                 let layers = self.layers.pack(plan, log).await?;
                 return self.publish(image, &known, &closure, layers).await;
             }
+            recorded = known.into_iter().map(Some).collect();
         }
         let (packages, held) = self.packages.make(image, recorded, log).await?;
         log.enter(Phase::Packing);

@@ -81,6 +81,7 @@ impl Packages {
         log: &BuildLog,
     ) -> Result<(Vec<PackageRecord>, Held), Error> {
         self.kept.sweep();
+        self.records.sweep();
         let mut held = Held::default();
         let mut here = BTreeMap::new();
         let mut known = Vec::new();

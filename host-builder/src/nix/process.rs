@@ -186,7 +186,8 @@ pub(super) async fn listen(
         program,
         reason: error.to_string(),
     };
-    tracing::debug!(program, arguments = ?command.arguments, "starting");
+    let arguments = || redact(&format!("{:?}", command.arguments));
+    tracing::debug!(program, arguments = arguments(), "starting");
     let mut child = tokio::process::Command::new(program);
     before_exec(&mut child, limits.memory);
     let mut child = child

@@ -101,6 +101,9 @@ impl Processes {
             memory: Some(self.settings.eval_memory),
             ..Limits::time(self.settings.eval_time)
         };
+        if self.settings.freedom.import_from_derivation {
+            self.check_sandbox().await?;
+        }
         let _turn = turn(&self.evaluations, command.program).await?;
         self.metrics.nix_processes.inc();
         process::run(command, Purpose::Nix, &self.settings.egress, limits).await

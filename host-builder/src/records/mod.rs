@@ -15,6 +15,7 @@
 //! Where storage is far away, each builder has copies in a folder of its own. They can be deleted at
 //! any time.
 
+mod copies;
 mod tree;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,8 @@ use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use serde::{Deserialize, Serialize};
+
+pub use copies::Copies;
 
 use crate::closure::{Closure, PathInfo, StorePath};
 use crate::layer::Tree;
@@ -88,13 +91,20 @@ impl PackageRecord {
 pub struct Records {
     shared: Storage,
     /// Copies, where storage is not on this machine.
-    copies: Option<Storage>,
+    copies: Option<Copies>,
 }
 
 impl Records {
     /// Records in storage, with copies in a folder of this builder's own if there is any.
-    pub const fn new(shared: Storage, copies: Option<Storage>) -> Self {
+    pub const fn new(shared: Storage, copies: Option<Copies>) -> Self {
         Self { shared, copies }
+    }
+
+    /// Removes copies that are too old.
+    pub fn sweep(&self) {
+        if let Some(copies) = &self.copies {
+            copies.sweep();
+        }
     }
 
     /// What is known of a package. A record that can't be read is none.
@@ -103,7 +113,7 @@ impl Records {
     /// When storage can't be read.
     pub async fn get(&self, key: &Key) -> Result<Option<PackageRecord>, StorageError> {
         if let Some(copies) = &self.copies
-            && let Some(bytes) = copies.get(key).await?
+            && let Some(bytes) = copies.get(key).await
             && let Some(record) = decode(key, bytes).await
         {
             return Ok(Some(record));
@@ -113,7 +123,7 @@ impl Records {
         };
         let record = decode(key, bytes.clone()).await;
         if let (Some(copies), Some(_)) = (&self.copies, &record) {
-            copies.put(key, bytes).await?;
+            copies.put(key, bytes).await;
         }
         Ok(record)
     }

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
+use std::time::Duration;
 
 use super::*;
 use crate::layer::Directory;
@@ -85,15 +86,17 @@ async fn the_first_record_stays_and_a_damaged_one_is_replaced() {
 #[tokio::test]
 async fn copies_are_read_first_and_can_be_lost() {
     let folder = tempfile::tempdir().unwrap();
-    let at = |name: &str| Storage::filesystem(&folder.path().join(name)).unwrap();
-    let records = Records::new(at("shared"), Some(at("copies")));
+    let shared = || Storage::filesystem(&folder.path().join("shared")).unwrap();
+    let copies = |name: &str, max_age| Copies::open(&folder.path().join(name), max_age).unwrap();
+    let day = Duration::from_secs(24 * 3600);
+    let records = Records::new(shared(), Some(copies("copies", day)));
     let key = Key::package("k");
     records.keep(&key, &record()).await.unwrap();
-    let elsewhere = Records::new(at("shared"), Some(at("others")));
+    let elsewhere = Records::new(shared(), Some(copies("others", day)));
     assert_eq!(elsewhere.get(&key).await.unwrap(), Some(record()));
     // What was read once is here.
     std::fs::remove_dir_all(folder.path().join("shared/packages")).unwrap();
     assert_eq!(elsewhere.get(&key).await.unwrap(), Some(record()));
-    std::fs::remove_dir_all(folder.path().join("others/packages")).unwrap();
-    assert_eq!(elsewhere.get(&key).await.unwrap(), None);
+    let until_now = Records::new(shared(), Some(copies("others", Duration::ZERO)));
+    assert_eq!(until_now.get(&key).await.unwrap(), None);
 }

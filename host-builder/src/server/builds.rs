@@ -76,7 +76,10 @@ impl<B: Builder> App<B> {
             Wanted::Log(id) => {
                 let last = headers.get(LAST_EVENT_ID);
                 let last = last.and_then(|last| last.to_str().ok()?.parse().ok());
-                let body = StreamBody::new(events(find(id)?, last.unwrap_or(0)));
+                let log = find(id)?;
+                // More than there is was seen of an earlier build of the same image.
+                let last = last.filter(|last| *last <= log.snapshot().lines);
+                let body = StreamBody::new(events(log, last.unwrap_or(0)));
                 let headers = [
                     (CONTENT_TYPE, "text/event-stream".to_owned()),
                     (CACHE_CONTROL, "no-store".to_owned()),

@@ -20,7 +20,7 @@ use nixgate_core::package_set::System;
 use super::App;
 use super::answer::Body;
 use super::manifests::{still_building, unready, wait_of};
-use crate::builder::{Builder, ImageRequest, Progress};
+use crate::builder::{Builder, ImageRequest, Progress, similar};
 use crate::facts::blobs_of;
 use crate::storage::Key;
 
@@ -44,7 +44,7 @@ impl<B: Builder> App<B> {
         let wait = wait.saturating_sub(started.elapsed());
         match self.builds.build(image, wait).await {
             Progress::Running(elapsed) => Ok(Some(still_building(request, elapsed))),
-            Progress::Done(Err(error)) => Err(error),
+            Progress::Done(Err(error)) => Err(similar::told(error, false)),
             Progress::Done(Ok(())) => Ok(None),
         }
     }

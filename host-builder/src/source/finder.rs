@@ -86,12 +86,17 @@ impl Finder {
     }
 
     async fn fetch_and_keep(&self, wanted: &str) -> Result<Pin, PinError> {
+        // Before the turn: to find a commit may take a mirror of the whole repository.
+        let commit = match self.source.repository() {
+            Some(_) => Some(self.commit(wanted).await?),
+            None => None,
+        };
         let _turn = self
             .turns
             .acquire()
             .await
             .map_err(|_| PinError::Interrupted)?;
-        let Fetched { path, revision } = self.fetch(wanted).await?;
+        let Fetched { path, revision } = self.fetch(commit).await?;
         let root = self.roots.link(wanted);
         self.nix.keep(&path, &root).await?;
         self.roots.prune();
@@ -124,24 +129,21 @@ impl Finder {
         }
     }
 
-    async fn fetch(&self, wanted: &str) -> Result<Fetched, PinError> {
+    /// `commit` is the one that is wanted of a repository.
+    async fn fetch(&self, commit: Option<Commit>) -> Result<Fetched, PinError> {
         match &self.source {
             Source::Channel { name, base } => {
                 let url = format!("{base}/{name}.tar.gz");
                 Ok(self.nix.fetch_tarball(&url).await?)
             }
             Source::Git { url, .. } => {
-                let commit = self.commit(wanted).await?;
+                let commit = commit.ok_or(PinError::Interrupted)?;
                 Ok(self
                     .nix
                     .fetch_git(url, &commit.reference, &commit.id)
                     .await?)
             }
             Source::Flake { url, .. } => {
-                let commit = match url.repository() {
-                    Some(_) => Some(self.commit(wanted).await?),
-                    None => None,
-                };
                 let pinned = url.at(commit.as_ref());
                 let fetched = self.nix.fetch_flake(&pinned, url.dir()).await?;
                 Ok(Fetched {

@@ -88,7 +88,12 @@ impl FlakeUrl {
             true => '&',
             false => '?',
         };
-        format!("{}{joint}ref={reference}&rev={id}", self.url)
+        // Whoever may push a branch chooses its name, which may have a `&` in it.
+        let reference: Vec<String> = reference
+            .split('/')
+            .map(|part| form_urlencoded::byte_serialize(part.as_bytes()).collect())
+            .collect();
+        format!("{}{joint}ref={}&rev={id}", self.url, reference.join("/"))
     }
 }
 
@@ -101,6 +106,22 @@ impl fmt::Display for FlakeUrl {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_name_of_a_branch_says_nothing_but_itself() {
+        let commit = Commit {
+            reference: "refs/heads/!x&rev=b#c".to_owned(),
+            id: "a".repeat(40),
+        };
+        let fetched = FlakeUrl::parse("git+https://h/r")
+            .unwrap()
+            .at(Some(&commit));
+        let expected = format!(
+            "git+https://h/r?ref=refs/heads/%21x%26rev%3Db%23c&rev={}",
+            commit.id
+        );
+        assert_eq!(fetched, expected);
+    }
 
     #[test]
     fn what_tags_choose_from_and_what_nix_fetches() {

@@ -30,7 +30,9 @@ pub(super) async fn refs(
     url: &str,
     allowed: &AllowedRefs,
 ) -> Result<Refs, PinError> {
-    let mut arguments: Vec<OsString> = ["ls-remote", "--", url, "HEAD"].map(Into::into).into();
+    let mut arguments: Vec<OsString> = ["ls-remote", "--symref", "--", url, "HEAD"]
+        .map(Into::into)
+        .into();
     arguments.extend(allowed.patterns().map(Into::into));
     let output = nix.git(arguments, LIMIT).await?;
     Ok(Refs::of(&String::from_utf8_lossy(&output), allowed))
@@ -45,6 +47,15 @@ impl Refs {
         };
         let lines: Vec<_> = listing.lines().filter(usable).collect();
         Self(lines.join("\n"))
+    }
+
+    /// Whether the repository lists a ref of this name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        let mut lines = self.0.lines();
+        lines.any(|line| {
+            line.split_once('\t')
+                .is_some_and(|(_, listed)| listed == name)
+        })
     }
 
     /// Finds the commit of a branch, a tag, or `latest`, which is the default branch; or a commit's
@@ -73,6 +84,13 @@ pub(super) fn is_commit(tag: &str) -> bool {
     tag.len() == 40 && tag.bytes().all(digit)
 }
 
+/// Whether a ref's name is one that every program takes for a name: whoever may push a branch may
+/// give it another, and the commit may be on a better one.
+pub(super) fn is_plain(reference: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte);
+    reference.bytes().all(plain)
+}
+
 /// Chooses among the lines of `git ls-remote`: `<id>\t<ref>`.
 fn choose(listing: &str, wanted: &str) -> Option<Commit> {
     let refs: Vec<_> = listing
@@ -82,23 +100,23 @@ fn choose(listing: &str, wanted: &str) -> Option<Commit> {
     let named = |name: &str| refs.iter().find(|(_, reference)| *reference == name);
     let branch = |name: &str| named(&format!("refs/heads/{name}"));
     let found = if wanted == "latest" {
-        let at_head = |head: &&(&str, &str)| {
-            let is_head =
-                |(id, name): &&(&str, &str)| *id == head.0 && name.starts_with("refs/heads/");
-            refs.iter().find(is_head)
-        };
-        // Some repositories have no HEAD, or one that leads nowhere.
-        let head = named("HEAD").as_ref().and_then(at_head);
+        // `ref: refs/heads/main\tHEAD`. Some repositories have no HEAD, or one that leads nowhere.
+        let head = refs.iter().find_map(|(target, name)| {
+            let target = target.strip_prefix("ref: ")?;
+            (*name == "HEAD").then(|| named(target))?
+        });
         head.or_else(|| branch("main")).or_else(|| branch("master"))
+    } else if is_commit(wanted) {
+        // Never a branch that somebody called so.
+        let at_commit = |(id, name): &&(&str, &str)| *id == wanted && *name != "HEAD";
+        let mut refs = refs.iter().filter(at_commit).peekable();
+        let first = refs.peek().copied();
+        refs.find(|(_, name)| is_plain(name)).or(first)
     } else {
         branch(wanted)
             // An annotated tag is listed twice; the peeled line has the commit.
             .or_else(|| named(&format!("refs/tags/{wanted}^{{}}")))
             .or_else(|| named(&format!("refs/tags/{wanted}")))
-            .or_else(|| {
-                refs.iter()
-                    .find(|(id, name)| *id == wanted && *name != "HEAD")
-            })
     };
     found.map(|(id, name)| Commit {
         reference: name.trim_end_matches("^{}").to_owned(),
@@ -117,7 +135,8 @@ mod tests {
 
     fn check(wanted: &str, expected: Option<(&str, &str)>) {
         let listing = format!(
-            "{A}\tHEAD\n{A}\trefs/heads/main\n{B}\trefs/heads/next\n{D}\trefs/pull/1/head\n\
+            "ref: refs/heads/main\tHEAD\n{A}\tHEAD\n{A}\trefs/heads/!first\n{C}\trefs/heads/{A}\n\
+             {A}\trefs/heads/main\n{B}\trefs/heads/next\n{D}\trefs/pull/1/head\n\
              {C}\trefs/tags/v1\n{B}\trefs/tags/v1^{{}}\n{A}\trefs/tags/v2\n"
         );
         let expected = expected.map(|(reference, id)| Commit {
@@ -135,6 +154,7 @@ mod tests {
         check("v1", Some(("refs/tags/v1", B)));
         check("v2", Some(("refs/tags/v2", A)));
         check(B, Some(("refs/heads/next", B)));
+        check(A, Some(("refs/heads/main", A)));
     }
 
     #[test]
@@ -156,7 +176,10 @@ mod tests {
                 Some(A),
             ),
             // It points at a branch that may not be used.
-            (format!("{C}\tHEAD\n{A}\trefs/heads/main"), Some(A)),
+            (
+                format!("ref: refs/heads/x\tHEAD\n{C}\tHEAD\n{A}\trefs/heads/main"),
+                Some(A),
+            ),
             (format!("{B}\trefs/heads/x"), None),
         ] {
             let found = choose(&listing, "latest").map(|commit| commit.id);

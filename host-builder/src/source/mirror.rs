@@ -19,6 +19,8 @@
 //! fetched when the first commit is asked for, and again when the list of refs has changed.
 
 use std::ffi::OsString;
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +29,7 @@ use tokio::sync::Mutex;
 
 use super::PinError;
 use super::allowed_refs::AllowedRefs;
-use super::git::Refs;
+use super::git::{Refs, is_plain};
 use crate::fingerprint::Fingerprint;
 use crate::nix::{Nix, NixError};
 
@@ -71,14 +73,28 @@ impl Mirror {
             let new = ["init", "--quiet", "--bare", "--"];
             let mut new: Vec<OsString> = new.map(Into::into).into();
             new.push(mirror.clone().into());
+            // The repository's URL, and a password in it, will be in the mirror's configuration.
+            let made = DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&self.folder);
+            made.map_err(|error| PinError::Folder {
+                path: self.folder.clone(),
+                reason: error.to_string(),
+            })?;
             nix.git(new, LOOK).await?;
-            nix.git(self.fetch(&mirror, url), FETCH).await?;
+            let Some(fetch) = self.fetch(&mirror, url, refs) else {
+                return Ok(None);
+            };
+            nix.git(fetch, FETCH).await?;
             *fetched = Some(Arc::clone(refs));
         }
         match nix.git(self.look(&mirror, commit), LOOK).await {
             Ok(output) => {
-                let holder = String::from_utf8_lossy(&output).trim().to_owned();
-                Ok((!holder.is_empty()).then_some(holder))
+                let output = String::from_utf8_lossy(&output);
+                let holders = || output.lines().filter(|name| !name.is_empty());
+                let plain = holders().find(|name| is_plain(name));
+                Ok(plain.or_else(|| holders().next()).map(str::to_owned))
             }
             // It doesn't have the commit at all.
             Err(NixError::Failed { .. }) => Ok(None),
@@ -86,7 +102,9 @@ impl Mirror {
         }
     }
 
-    fn fetch(&self, mirror: &Path, url: &str) -> Vec<OsString> {
+    /// Fetches what there is of the allowed refs; none when there is nothing. A name without a star
+    /// that the repository doesn't have would make git fail.
+    fn fetch(&self, mirror: &Path, url: &str, refs: &Refs) -> Option<Vec<OsString>> {
         let mut arguments = at(mirror);
         // Looking for a commit among thousands of refs is quick with it.
         arguments.extend(["-c", "fetch.writeCommitGraph=true"].map(Into::into));
@@ -94,15 +112,20 @@ impl Mirror {
         arguments.extend(fetch.map(Into::into));
         arguments.extend(["--filter=tree:0", "--", url].map(Into::into));
         let patterns = self.allowed.patterns();
-        arguments.extend(patterns.map(|pattern| format!("+{pattern}:{pattern}").into()));
-        arguments
+        let mut patterns = patterns
+            .filter(|pattern| pattern.contains('*') || refs.has(pattern))
+            .map(|pattern| format!("+{pattern}:{pattern}").into())
+            .peekable();
+        patterns.peek()?;
+        arguments.extend(patterns);
+        Some(arguments)
     }
 
     fn look(&self, mirror: &Path, commit: &str) -> Vec<OsString> {
         let mut arguments = at(mirror);
         // A mirror without files would ask the repository for what it lacks, and forges have it.
         arguments.extend(["-c", "protocol.allow=never"].map(Into::into));
-        let look = ["for-each-ref", "--count=1", "--format=%(refname)"];
+        let look = ["for-each-ref", "--format=%(refname)"];
         arguments.extend(look.map(Into::into));
         arguments.push(format!("--contains={commit}").into());
         arguments
