@@ -58,7 +58,7 @@ pub(crate) struct Scene {
     manifest_bytes: usize,
     large: String,
     workers: u16,
-    _nginx: Peer,
+    _nginx: Nginx,
     _app: Nginx,
     _builders: [Builder; 2],
     _s3: S3,
@@ -139,7 +139,7 @@ impl Scene {
         let large = get(filing_envoy.port(), "/v2/large/manifests/latest")?;
         let layer = digest_of(&large, largest_layer)?;
         let large = format!("/v2/large/blobs/{layer}");
-        let nginx = peers::nginx(&filing_state.join("storage/layers"), state.path())?;
+        let nginx = Nginx::start(&filing_state.join("storage/layers"), state.path())?;
 
         let body = state.path().join("manifest.json");
         fs::write(&body, &manifest.body)?;
@@ -156,7 +156,7 @@ impl Scene {
                 "STORAGE_PATH",
                 location.path_and_query().map_or("", |path| path.as_str()),
             ),
-            ("NGINX_PORT", &nginx.port.to_string()),
+            ("NGINX_PORT", &nginx.port().to_string()),
         ];
         let peers = peers::envoy(&words, settings.workers, state.path())?;
         let registry = DockerRegistry::start(&folder("registry")?)?;

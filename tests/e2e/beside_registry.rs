@@ -13,18 +13,26 @@ use nixgate_tests::live::install::ENVOY_VERSIONS;
 use nixgate_tests::live::stack::Stack;
 use nixgate_tests::live::{poll, scratch};
 use serde_json::Value;
+use tempfile::TempDir;
+
+/// nixgate beside another registry, whose files are in a folder. Bound in this order, nothing loses
+/// what it uses when they are dropped.
+fn both(version: &'static str) -> Result<(TempDir, DockerRegistry, Stack)> {
+    let folder = scratch::folder("registry-")?;
+    let other = DockerRegistry::start(folder.path())?;
+    let envoy = envoy::Settings {
+        version,
+        beside: Some(other.port()),
+        ..Default::default()
+    };
+    let stack = Stack::with(envoy, Settings::new)?;
+    Ok((folder, other, stack))
+}
 
 #[test]
 fn each_registry_has_its_own_names() -> Result<()> {
     for version in ENVOY_VERSIONS {
-        let folder = scratch::folder("registry-")?;
-        let other = DockerRegistry::start(folder.path())?;
-        let envoy = envoy::Settings {
-            version,
-            beside: Some(other.port()),
-            ..Default::default()
-        };
-        let stack = Stack::with(envoy, Settings::new)?;
+        let (_folder, _other, stack) = both(version)?;
         let ask = |method, path: &str| {
             let headers = [
                 ("accept", MediaType::Oci.as_str()),
@@ -79,14 +87,7 @@ fn each_registry_has_its_own_names() -> Result<()> {
 #[test]
 fn a_configuration_that_is_delivered_takes_effect_for_nixgates_names_alone() -> Result<()> {
     for version in ENVOY_VERSIONS {
-        let folder = scratch::folder("registry-")?;
-        let other = DockerRegistry::start(folder.path())?;
-        let envoy = envoy::Settings {
-            version,
-            beside: Some(other.port()),
-            ..Default::default()
-        };
-        let stack = Stack::with(envoy, Settings::new)?;
+        let (_folder, _other, stack) = both(version)?;
         let (ours, theirs) = (
             "/v2/nix/hello/manifests/latest",
             "/v2/tools/hello/tags/list",

@@ -25,6 +25,18 @@ const OTHERS: [(&str, &str); 9] = [
     ("other.corp", "/no-such-path"),
 ];
 
+/// An ingress whose other service is away, with nixgate's builder at a port.
+fn alone(builder: u16) -> Result<Settings> {
+    Ok(Settings {
+        version: ENVOY_VERSIONS[0],
+        workers: 1,
+        app: ports::free()?,
+        builder: Some(builder),
+        refused: false,
+        trace: false,
+    })
+}
+
 /// All of an answer but the time that it took and was given at.
 fn essence(answer: &Response) -> (StatusCode, Vec<(String, String)>, String) {
     let mut headers: Vec<_> = answer
@@ -114,15 +126,7 @@ fn other_services_answer_as_before_and_meet_no_filter() -> Result<()> {
 #[test]
 fn envoys_own_answers_on_the_registrys_host_are_a_registrys() -> Result<()> {
     let folder = scratch::folder("ingress-")?;
-    let settings = Settings {
-        version: ENVOY_VERSIONS[0],
-        workers: 1,
-        app: ports::free()?,
-        builder: Some(ports::free()?),
-        refused: false,
-        trace: false,
-    };
-    let ingress = Ingress::start(settings, folder.path())?;
+    let ingress = Ingress::start(alone(ports::free()?)?, folder.path())?;
     let path = "/v2/hello/manifests/latest";
     let away = ingress.ask(Method::GET, "registry.corp", path)?;
     assert_eq!(away.error()?.0, "UNAVAILABLE");
@@ -136,11 +140,8 @@ fn a_filter_that_can_not_be_loaded_harms_nobody_else_and_lets_nothing_through() 
     for version in ENVOY_VERSIONS {
         let settings = Settings {
             version,
-            workers: 1,
-            app: ports::free()?,
-            builder: Some(builder.port()),
             refused: true,
-            trace: false,
+            ..alone(builder.port())?
         };
         let ingress = Ingress::start(settings, folder.path())?;
         let others = ingress.ask(Method::GET, "other.corp", "/status")?;
@@ -158,15 +159,7 @@ fn a_filter_that_can_not_be_loaded_harms_nobody_else_and_lets_nothing_through() 
 #[test]
 fn a_line_of_json_says_what_became_of_each_request_to_the_registry() -> Result<()> {
     let folder = scratch::folder("ingress-")?;
-    let settings = Settings {
-        version: ENVOY_VERSIONS[0],
-        workers: 1,
-        app: ports::free()?,
-        builder: Some(ports::free()?),
-        refused: false,
-        trace: false,
-    };
-    let ingress = Ingress::start(settings, folder.path())?;
+    let ingress = Ingress::start(alone(ports::free()?)?, folder.path())?;
     ingress.ask(Method::GET, "other.corp", "/status")?;
     ingress.ask(Method::GET, "Registry.CORP:80", "/v2/git/manifests/latest")?;
     let line = poll::until("the line is in the log", || {

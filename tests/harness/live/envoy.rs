@@ -210,7 +210,10 @@ impl Envoy {
 }
 
 /// Starts the Envoy of a version with a configuration, and waits until it listens.
-pub(super) fn launch(
+///
+/// # Errors
+/// When it ends instead, with its log.
+pub fn launch(
     version: &str,
     workers: u16,
     config: &Path,

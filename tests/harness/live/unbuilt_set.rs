@@ -14,8 +14,31 @@ use crate::live::process::run;
 use crate::live::{install, scratch};
 
 /// Four packages, two of which need `lib`. An image of both has it in a layer of its own, an image of
-/// one has it in that one's. Their names have that of the folder in them, so that no
-/// other test has built them.
+/// one has it in that one's.
+const SMALL: &str = r#"{ system ? builtins.currentSystem }:
+let
+  package = name: needs: derivation {
+    name = "@salt@-${name}-1";
+    pname = name;
+    system = builtins.currentSystem;
+    builder = "/bin/sh";
+    PATH = "/usr/bin:/bin";
+    args = [ "-c" "mkdir -p $out/bin; echo ${toString needs} > $out/bin/${name}" ];
+  };
+  lib = package "lib" [ ];
+in
+{
+  a = package "a" [ lib ];
+  b = package "b" [ lib ];
+  c = package "c" [ ];
+  d = package "d" [ ];
+  cacert = package "cacert" [ ];
+  iana-etc = package "iana-etc" [ ];
+}
+"#;
+
+/// The set, in a folder of its own. The names of the packages have that of the folder in them, so
+/// that nobody has built them.
 #[derive(Debug)]
 pub struct UnbuiltSet {
     folder: TempDir,
@@ -23,42 +46,25 @@ pub struct UnbuiltSet {
 }
 
 impl UnbuiltSet {
-    /// Writes the set.
+    /// Writes a set of four packages, `a` to `d`.
     ///
     /// # Errors
     /// When it can't.
     pub fn write() -> Result<Self> {
+        Self::of(SMALL)
+    }
+
+    /// Writes a set with this expression, in which the names of packages have `@salt@`.
+    ///
+    /// # Errors
+    /// When it can't.
+    pub fn of(expression: &str) -> Result<Self> {
         let folder = scratch::folder("unbuilt-")?;
         let salt = folder.path().file_name().context("a name")?;
         let salt = salt.to_string_lossy().replace('.', "-");
         let set = folder.path().join("set");
         fs::create_dir(&set)?;
-        fs::write(
-            set.join("default.nix"),
-            format!(
-                r#"{{ system ? builtins.currentSystem }}:
-let
-  package = name: needs: derivation {{
-    name = "{salt}-${{name}}-1";
-    pname = name;
-    system = builtins.currentSystem;
-    builder = "/bin/sh";
-    PATH = "/usr/bin:/bin";
-    args = [ "-c" "mkdir -p $out/bin; echo ${{toString needs}} > $out/bin/${{name}}" ];
-  }};
-  lib = package "lib" [ ];
-in
-{{
-  a = package "a" [ lib ];
-  b = package "b" [ lib ];
-  c = package "c" [ ];
-  d = package "d" [ ];
-  cacert = package "cacert" [ ];
-  iana-etc = package "iana-etc" [ ];
-}}
-"#
-            ),
-        )?;
+        fs::write(set.join("default.nix"), expression.replace("@salt@", &salt))?;
         Ok(Self { folder, salt })
     }
 
