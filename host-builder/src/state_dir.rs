@@ -15,6 +15,7 @@
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
@@ -103,6 +104,18 @@ impl StateDir {
             fs::rename(new, self.path.join(name))?;
         }
         Ok(())
+    }
+}
+
+/// Removes what is in a folder and older than `age`. What can't be removed costs disk alone.
+pub fn remove_older(folder: &Path, age: Duration) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        // Of a link, not of what it points to: store paths are from 1970.
+        let made = entry.metadata().and_then(|metadata| metadata.modified());
+        let is_over = made.is_ok_and(|made| made.elapsed().is_ok_and(|old| old > age));
+        if is_over && let Err(error) = fs::remove_file(entry.path()) {
+            tracing::warn!("can't remove {}: {error}", entry.path().display());
+        }
     }
 }
 

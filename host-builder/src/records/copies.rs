@@ -1,11 +1,11 @@
 //! Copies of records on this machine: what fails with them costs time alone.
 
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::state_dir::remove_older;
 use crate::storage::{Key, Storage, StorageError};
 
 /// See the module.
@@ -46,14 +46,7 @@ impl Copies {
     }
 
     pub(super) fn sweep(&self) {
-        let copies = fs::read_dir(self.folder.join("packages"));
-        for copy in copies.into_iter().flatten().flatten() {
-            let made = copy.metadata().and_then(|metadata| metadata.modified());
-            let age = made.map(|made| SystemTime::now().duration_since(made));
-            if age.is_ok_and(|age| age.is_ok_and(|age| age > self.max_age)) {
-                _ = fs::remove_file(copy.path());
-            }
-        }
+        remove_older(&self.folder.join("packages"), self.max_age);
     }
 }
 

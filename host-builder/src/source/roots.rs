@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::fingerprint::Fingerprint;
+use crate::state_dir::remove_older;
 
 /// A folder of links.
 pub(super) struct Roots {
@@ -30,22 +31,9 @@ impl Roots {
             .join(Fingerprint::new("source-1").part(tag).hex())
     }
 
-    /// Removes what is too old. What can't be removed costs disk alone.
+    /// Removes what is too old.
     pub(super) fn prune(&self) {
-        for entry in std::fs::read_dir(&self.folder)
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
-            // Of the link, not of what it points to, which is from 1970.
-            let made = entry.metadata().and_then(|metadata| metadata.modified());
-            let age = made.ok().and_then(|made| made.elapsed().ok());
-            if age.is_some_and(|age| age > self.keep)
-                && let Err(error) = std::fs::remove_file(entry.path())
-            {
-                tracing::warn!("can't remove {}: {error}", entry.path().display());
-            }
-        }
+        remove_older(&self.folder, self.keep);
     }
 }
 
