@@ -30,7 +30,7 @@ pub use login::LoginArgs;
 pub use nix::NixArgs;
 
 /// Docker stops at 127 layers; one is that of the symlinks.
-const MAX_LAYERS: Bounds = Bounds::new("NIXGATE_MAX_LAYERS", 2, 127);
+pub(crate) const MAX_LAYERS: Bounds = Bounds::new("NIXGATE_MAX_LAYERS", 2, 127);
 /// A pin that never holds would let nothing be cached.
 const PIN_SECONDS: Bounds = Bounds::new("NIXGATE_PIN_SECONDS", 1, 86_400);
 /// With none, no image could ever be built.
@@ -194,6 +194,10 @@ pub struct BuildArgs {
         default_value_t = 94
     )]
     pub max_layers: usize,
+    /// File of images that have names of their own, read again when it changes: see
+    /// [Recipes](recipes.md)
+    #[arg(long, env = "NIXGATE_RECIPES", value_name = "FILE")]
+    pub recipes: Option<PathBuf>,
     /// Platform of images whose name says none, as Nix calls it; this machine's when not given
     #[arg(long, env = "NIXGATE_SYSTEM", value_name = "SYSTEM")]
     pub system: Option<String>,
@@ -244,6 +248,8 @@ pub struct BuildSettings {
     pub max_queue: usize,
     /// Layers of an image, that of the symlinks included.
     pub max_layers: usize,
+    /// Images that have names of their own.
+    pub recipes: Option<PathBuf>,
     /// The platform of images whose name says none.
     pub system: System,
 }
@@ -351,6 +357,7 @@ impl BuildArgs {
             max_builds,
             max_queue: self.max_queue,
             max_layers: self.max_layers,
+            recipes: self.recipes,
             system,
         })
     }

@@ -39,6 +39,9 @@ pub struct Record {
     /// Attribute paths in lower case, sorted.
     #[serde(default)]
     pub packages: Vec<String>,
+    /// The name by which it is had, when that is no list of the packages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opaque_name: Option<String>,
     /// From attributes as they were asked for to `pname`, where that is another.
     names: BTreeMap<String, String>,
     contents: Contents,
@@ -62,6 +65,7 @@ impl Record {
         Self {
             system: image.system,
             packages: image.packages.clone(),
+            opaque_name: image.opaque_name().map(str::to_owned),
             names: names
                 .filter(|(asked, pname)| *asked != pname)
                 .map(|(asked, pname)| (asked.clone(), pname))
@@ -100,6 +104,10 @@ impl Record {
             system: self.system,
             names: self.names.clone(),
             matched: rules.matched(&self.contents),
+            packages: self
+                .opaque_name
+                .as_ref()
+                .map(|_| self.packages.iter().cloned().collect()),
         }
     }
 
@@ -165,6 +173,7 @@ impl Record {
         Self {
             system: System::X86_64Linux,
             packages: Vec::new(),
+            opaque_name: None,
             names: BTreeMap::new(),
             contents: Contents::default(),
             blobs: blobs.iter().copied().collect(),

@@ -5,6 +5,7 @@
 //!                      │
 //!   server ────────────┤ HTTP: the registry API, for the filter alone
 //!   login ─────────────┤ who a client is, for a token that Envoy checks
+//!   wanted, recipes ───┤ what a name asks for
 //!   builder ───────────┤ one build per image: resolve, realise, group, pack, publish
 //!     ├─ source        │ where packages come from, pinned
 //!     ├─ nix           │ Nix as a few questions
@@ -38,22 +39,23 @@ pub mod login;
 pub mod nix;
 pub mod policy;
 pub mod publish;
+pub mod recipes;
 pub mod records;
 pub mod server;
 pub mod source;
 pub mod state_dir;
 pub mod storage;
 pub mod telemetry;
+pub mod wanted;
 pub mod warm;
+pub mod watched;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use nixgate_core::PackageSet;
-use nixgate_core::distribution::Tag;
-use nixgate_core::package_set::System;
+use nixgate_core::distribution::{Error, Repository, Tag};
 use tokio::net::TcpListener;
 
 use build_log::BuildLogs;
@@ -62,12 +64,14 @@ use config::{BuildSettings, Settings, StorageSettings};
 use kept::Kept;
 use login::Login;
 use nix::{Nix, NixError, Processes};
+use recipes::RecipeFile;
 use records::{Copies, Records};
 use server::{App, Images, Readiness};
 use source::{Pin, PinError, Source, Sources};
 use state_dir::StateDir;
 use storage::Storage;
 use telemetry::Metrics;
+use wanted::Wanted;
 
 /// How long what is done at the start may take before it is left to the requests.
 const AT_START: Duration = Duration::from_secs(3600);
@@ -95,6 +99,8 @@ pub struct Workshop {
     pub nix: Arc<dyn Nix>,
     /// Where packages come from.
     pub sources: Sources,
+    /// Which images have names of their own.
+    pub recipes: RecipeFile,
     /// Where images are.
     pub storage: Storage,
     /// How they are made.
@@ -114,6 +120,7 @@ impl Workshop {
     /// When that can't be done; the error says what to do.
     pub async fn open(settings: BuildSettings) -> Result<Self> {
         let metrics = Metrics::new();
+        let recipes = RecipeFile::open(settings.recipes.as_deref())?;
         let state = StateDir::open(&settings.state_dir)?;
         let storage = match &settings.storage {
             StorageSettings::Filesystem(folder) => Storage::filesystem(folder)?,
@@ -154,6 +161,7 @@ impl Workshop {
             settings,
             nix,
             sources,
+            recipes,
             storage,
             builder,
             logs,
@@ -162,10 +170,18 @@ impl Workshop {
         })
     }
 
-    /// The image of these packages out of that package set.
-    pub fn image(&self, pin: Pin, system: System, packages: &PackageSet) -> ImageRequest {
+    /// What a name asks for.
+    ///
+    /// # Errors
+    /// As [`Wanted::of`].
+    pub fn wanted(&self, repository: &Repository) -> Result<Wanted, Error> {
+        Wanted::of(repository, &self.recipes.current(), self.settings.system)
+    }
+
+    /// The image of a name out of that package set.
+    pub fn image(&self, pin: Pin, wanted: &Wanted) -> ImageRequest {
         let max_layers = self.settings.max_layers;
-        ImageRequest::new(self.sources.source(), pin, system, packages, max_layers)
+        ImageRequest::new(self.sources.source(), pin, wanted, max_layers)
     }
 }
 
@@ -174,6 +190,7 @@ async fn start(settings: Settings) -> Result<(Arc<App<NixBuilder>>, TcpListener)
         settings: build,
         nix,
         sources,
+        recipes,
         storage,
         builder,
         logs,
@@ -195,6 +212,7 @@ async fn start(settings: Settings) -> Result<(Arc<App<NixBuilder>>, TcpListener)
         system: build.system,
         max_layers: build.max_layers,
         sources,
+        recipes,
         storage,
         builds: Coalesce::new(builder, build.max_queue),
         logs,

@@ -8,6 +8,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use nixgate::build::{self, BuildCommand};
 use nixgate::config::{self, ServeArgs};
 use nixgate::policy::{self, PolicyCommand};
+use nixgate::recipes::{self, RecipesCommand};
 use nixgate::telemetry;
 use nixgate::warm::{self, WarmArgs};
 use tokio::runtime::Runtime;
@@ -30,6 +31,9 @@ enum Command {
     /// Check, explain and test policies
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Check recipes, the images that have names of their own
+    #[command(subcommand)]
+    Recipes(RecipesCommand),
     /// Build ahead what a policy allows, so that first pulls find it built
     Warm(Box<WarmArgs>),
 }
@@ -42,7 +46,7 @@ fn main() -> ExitCode {
     telemetry::start_logging(match &command {
         Command::Serve(_) => "info",
         // They report by themselves what there is to say.
-        Command::Build(_) | Command::Policy(_) | Command::Warm(_) => "error",
+        Command::Build(_) | Command::Policy(_) | Command::Recipes(_) | Command::Warm(_) => "error",
     });
     let result = Runtime::new().map_err(Into::into).and_then(|runtime| {
         let result = runtime.block_on(run(command));
@@ -97,6 +101,7 @@ async fn run(command: Command) -> Result<bool> {
             result = policy::run(command) => result,
             () = stop => Ok(false),
         },
+        Command::Recipes(command) => recipes::run(&command),
         Command::Warm(arguments) => warm::run(*arguments, stop).await,
     }
 }

@@ -9,7 +9,7 @@
 use bytes::Bytes;
 use nixgate_core::distribution::MediaType;
 
-use crate::builder::{ImageRequest, link_folder};
+use crate::builder::ImageRequest;
 use crate::facts::Record;
 use crate::image::Image;
 use crate::storage::{Key, Storage, StorageError};
@@ -32,7 +32,7 @@ pub async fn publish(
     storage
         .put(&Key::blob(&config.digest), config.bytes.clone().into())
         .await?;
-    let folder = link_folder(&image.source, image.system, &image.packages);
+    let folder = image.link_folder();
     let kept = Key::record(&folder, &record.image());
     record.write(storage, &kept).await?;
     let manifests = [
@@ -70,37 +70,24 @@ pub async fn published(
 mod tests {
     use std::collections::BTreeMap;
 
-    use nixgate_core::package_set::System;
-
     use super::*;
     use crate::closure::Closure;
-    use crate::image::{Architecture, ImageSpec};
-    use crate::source::Pin;
+    use crate::image::{Architecture, Execution, ImageSpec};
 
     #[tokio::test]
     async fn no_manifest_without_what_is_known_of_its_image() {
-        let image = ImageRequest {
-            source: String::new(),
-            pin: Pin {
-                path: "/".into(),
-                revision: "r".to_owned(),
-            },
-            system: System::X86_64Linux,
-            packages: Vec::new(),
-            shell: false,
-            max_layers: 94,
-        };
+        let image = ImageRequest::example(&[]);
         let documents = Image::new(&ImageSpec {
             architecture: Architecture::Amd64,
             layers: Vec::new(),
-            cmd: Vec::new(),
+            execution: Execution::default(),
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
         });
         let closure = Closure::new([], BTreeMap::new()).unwrap();
         let manifest = &documents.oci_manifest;
         let record = Record::new(&image, &[], &closure, &manifest.bytes);
-        let name = link_folder(&image.source, image.system, &image.packages);
+        let name = image.link_folder();
         let keys = [
             image.manifest_key(MediaType::Oci),
             Key::link(&name, &manifest.digest),

@@ -69,9 +69,10 @@ pub(crate) fn judgement(policy: &Policy) -> [Duration; 2] {
     [IMAGE, "git/no-such-package"].map(|name| {
         let repository = Repository::parse(name).expect("a name");
         let packages = PackageSet::of(&repository).expect("a name of one platform");
+        let image = packages.into();
         let tag = Tag::latest();
         let request = Request {
-            packages: &packages,
+            image: &image,
             written: package_set::written(&repository),
             tag: Some(&tag),
         };

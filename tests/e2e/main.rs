@@ -31,6 +31,7 @@ mod policy_cli;
 mod protocol;
 mod pulls;
 mod queue;
+mod recipes;
 mod records;
 mod redirects;
 mod refusals;

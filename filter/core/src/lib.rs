@@ -6,7 +6,8 @@
 //!                            ▼                                 ▼
 //!  ┌──────────────────────── nixgate-core ──────────────────────────────┐
 //!  │ distribution   routes, names, digests, errors of the OCI spec      │
-//!  │ package_set    repository name → canonical package set             │
+//!  │ image_name     repository name → package list, or opaque           │
+//!  │ package_set    list of packages → canonical package set            │
 //!  │ policy         who may have which packages                         │
 //!  │ wire           the headers between edge and builder                │
 //!  │ config         the filter's settings                               │
@@ -35,6 +36,7 @@ pub mod cache;
 pub mod config;
 pub mod distribution;
 pub mod exchange;
+pub mod image_name;
 pub mod package_set;
 pub mod policy;
 #[cfg(any(test, feature = "test"))]
@@ -46,6 +48,7 @@ pub mod requests;
 mod untrusted_input;
 pub mod wire;
 
+pub use image_name::{ImageName, OpaqueNamespaces};
 pub use package_set::PackageSet;
 
 /// Seconds since the Unix epoch. The only notion of time that the core has.

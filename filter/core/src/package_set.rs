@@ -95,6 +95,14 @@ pub fn is_in_every_image(package: &str) -> bool {
     BASE.contains(&package)
 }
 
+/// Whether a component stands for something else than the package of that name, or is in every image
+/// anyhow.
+pub(crate) fn has_meaning(component: &str) -> bool {
+    members(component).is_some()
+        || System::from_architecture(component).is_some()
+        || is_in_every_image(component)
+}
+
 /// How many different packages a name has as it was written: a meta-package counts as one, and a
 /// platform is no package.
 pub fn written(repository: &Repository) -> usize {

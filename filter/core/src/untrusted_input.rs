@@ -35,7 +35,9 @@ fn written(route: &Route) -> Option<String> {
 fn key() -> Key {
     Key::tags(
         "builder",
-        &PackageSet::of(&Repository::parse("git").unwrap()).unwrap(),
+        &PackageSet::of(&Repository::parse("git").unwrap())
+            .unwrap()
+            .into(),
     )
 }
 

@@ -133,11 +133,9 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use futures::future::BoxFuture;
-    use nixgate_core::package_set::System;
     use tokio::sync::Semaphore;
 
     use super::*;
-    use crate::source::Pin;
 
     /// Builds when it is let; packages called `broken` fail, `unready` finds no storage,
     /// `panic` panics.
@@ -162,17 +160,7 @@ mod tests {
     }
 
     fn image(package: &str) -> ImageRequest {
-        ImageRequest {
-            source: String::new(),
-            pin: Pin {
-                path: "/".into(),
-                revision: String::new(),
-            },
-            system: System::X86_64Linux,
-            packages: vec![package.to_owned()],
-            shell: false,
-            max_layers: 94,
-        }
+        ImageRequest::example(&[package])
     }
 
     const NO_TIME: Duration = Duration::ZERO;

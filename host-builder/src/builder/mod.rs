@@ -19,15 +19,18 @@ mod packages;
 mod resolve;
 pub mod similar;
 
+use std::sync::Arc;
+
 use futures::future::BoxFuture;
-use nixgate_core::PackageSet;
 use nixgate_core::distribution::{Error, MediaType};
 use nixgate_core::package_set::System;
 
 use crate::fingerprint::Fingerprint;
 use crate::layer::ENCODER_ID;
+use crate::recipes::Recipe;
 use crate::source::{Pin, Source};
 use crate::storage::Key;
+use crate::wanted::Wanted;
 
 pub use coalesce::{Coalesce, Progress};
 pub use nix_builder::NixBuilder;
@@ -51,25 +54,40 @@ pub struct ImageRequest {
     pub shell: bool,
     /// At most so many layers, that of the symlinks included.
     pub max_layers: usize,
+    /// What defines the image beyond its packages, when it has a name of its own.
+    pub recipe: Option<Arc<Recipe>>,
 }
 
 impl ImageRequest {
-    /// The image of these packages out of that package set of a source.
-    pub fn new(
-        source: &Source,
-        pin: Pin,
-        system: System,
-        packages: &PackageSet,
-        max_layers: usize,
-    ) -> Self {
+    /// What is wanted out of that package set of a source. `max_layers` is for images of which
+    /// nothing else is said.
+    pub fn new(source: &Source, pin: Pin, wanted: &Wanted, max_layers: usize) -> Self {
+        let Wanted {
+            system,
+            packages,
+            recipe,
+        } = wanted;
+        let own = recipe.as_ref().and_then(|recipe| recipe.max_layers());
         Self {
             source: source.identity(),
             pin,
-            system,
+            system: *system,
             packages: packages.packages().map(str::to_owned).collect(),
             shell: packages.has_shell(),
-            max_layers,
+            max_layers: own.unwrap_or(max_layers),
+            recipe: recipe.clone(),
         }
+    }
+
+    /// The name under which it is asked for, when that is no list of its packages.
+    pub fn opaque_name(&self) -> Option<&str> {
+        self.recipe.as_ref().map(|recipe| recipe.name.as_str())
+    }
+
+    /// Where its manifests are linked.
+    pub fn link_folder(&self) -> String {
+        let name = self.opaque_name();
+        link_folder(&self.source, self.system, &self.packages, name)
     }
 
     /// What names the build: everything that changes the image.
@@ -98,25 +116,58 @@ impl ImageRequest {
     }
 
     fn described(&self, kind: &str) -> Fingerprint {
-        Fingerprint::new(kind)
+        let plain = Fingerprint::new(kind)
             .part(LAYOUT)
             .part(ENCODER_ID)
             .part(self.max_layers.to_string())
             .part(&self.source)
             .part(&self.pin.revision)
             .part(self.system.nix())
-            .list(self.packages.iter())
+            .list(self.packages.iter());
+        match &self.recipe {
+            None => plain,
+            // Two names of one recipe are linked apart, so each is published.
+            Some(recipe) => plain.part(recipe.name.as_str()).part(recipe.canonical()),
+        }
     }
 }
 
 /// What names an image whatever its package set is pinned to: the folder of its links. Builders of
-/// different sources may share storage, and what one links is of no concern to the other.
-pub fn link_folder(source: &str, system: System, packages: &[String]) -> String {
-    Fingerprint::new("link-2")
-        .part(source)
-        .part(system.nix())
-        .list(packages.iter())
-        .hex()
+/// different sources may share storage, and what one links is of no concern to the other. An opaque
+/// name stays one whatever its recipe says from day to day.
+pub fn link_folder(
+    source: &str,
+    system: System,
+    packages: &[String],
+    opaque: Option<&str>,
+) -> String {
+    match opaque {
+        None => Fingerprint::new("link-2")
+            .part(source)
+            .part(system.nix())
+            .list(packages.iter()),
+        Some(name) => Fingerprint::new("opaque-link-1").part(source).part(name),
+    }
+    .hex()
+}
+
+#[cfg(test)]
+impl ImageRequest {
+    /// An image of these packages, for tests.
+    pub fn example(packages: &[&str]) -> Self {
+        Self {
+            source: "s".to_owned(),
+            pin: Pin {
+                path: "/".into(),
+                revision: "r".to_owned(),
+            },
+            system: System::X86_64Linux,
+            packages: packages.iter().map(|&name| name.to_owned()).collect(),
+            shell: false,
+            max_layers: 94,
+            recipe: None,
+        }
+    }
 }
 
 /// Whatever makes images.
@@ -127,20 +178,21 @@ pub trait Builder: Send + Sync + 'static {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+    use crate::recipes::Recipes;
+
+    const CI: &str = r#"{"namespace": "corp",
+        "images": {"ci": {"packages": ["git"], "env": {"LANG": "C.UTF-8"}}}}"#;
 
     fn request() -> ImageRequest {
-        ImageRequest {
-            source: "s".to_owned(),
-            pin: Pin {
-                path: "/a".into(),
-                revision: "r".to_owned(),
-            },
-            system: System::X86_64Linux,
-            packages: vec!["cacert".to_owned(), "git".to_owned()],
-            shell: false,
-            max_layers: 94,
-        }
+        ImageRequest::example(&["cacert", "git"])
+    }
+
+    fn recipe(json: &str) -> Option<Arc<Recipe>> {
+        let recipes = Recipes::parse(json).unwrap();
+        recipes.iter().next().cloned()
     }
 
     #[test]
@@ -155,19 +207,29 @@ mod tests {
         let mut same = request();
         same.pin.path = "/elsewhere".into();
         assert_eq!(first.fingerprint(), same.fingerprint());
-        let changes: [fn(&mut ImageRequest); 6] = [
+        let mut keys = BTreeSet::from([first.fingerprint()]);
+        let changes: [fn(&mut ImageRequest); 8] = [
             |image| image.source = "t".to_owned(),
             |image| image.pin.revision = "s".to_owned(),
             |image| image.system = System::Aarch64Linux,
             |image| image.packages = vec!["cacertgit".to_owned()],
             |image| image.packages.truncate(1),
             |image| image.max_layers = 10,
+            |image| image.recipe = recipe(CI),
+            |image| image.recipe = recipe(&CI.replace("C.UTF-8", "C")),
         ];
         for (index, change) in changes.into_iter().enumerate() {
             let mut other = request();
             change(&mut other);
-            assert_ne!(first.fingerprint(), other.fingerprint(), "change {index}");
+            let key = other.fingerprint();
+            assert!(keys.insert(key), "change {index}");
         }
+        let mut defined = request();
+        defined.recipe = recipe(CI);
+        let mut changed = request();
+        changed.recipe = recipe(&CI.replace("git", "htop"));
+        assert_eq!(defined.link_folder(), changed.link_folder());
+        assert_ne!(defined.link_folder(), request().link_folder());
         assert_ne!(
             first.manifest_key(MediaType::Oci),
             first.manifest_key(MediaType::Docker)

@@ -21,7 +21,7 @@ use super::{Builder, ImageRequest, failures};
 use crate::build_log::{BuildLog, BuildLogs, Phase};
 use crate::closure::{Closure, StorePath};
 use crate::facts::Record;
-use crate::image::{Architecture, Image, ImageSpec, LayerSpec};
+use crate::image::{Architecture, Execution, Image, ImageSpec, LayerSpec};
 use crate::kept::Kept;
 use crate::layer::Tree;
 use crate::nix::{Derivation, Nix};
@@ -110,7 +110,7 @@ impl NixBuilder {
                 System::Aarch64Linux => Architecture::Arm64,
             },
             layers,
-            cmd: command(image, &derivations),
+            execution: execution(image, &derivations),
             labels: labels(image),
             annotations: labels(image),
         });
@@ -168,6 +168,18 @@ fn outputs(packages: &[PackageRecord]) -> Vec<(StorePath, Tree)> {
         .collect()
 }
 
+/// How a container runs: as its recipe says, else by what a list of packages runs.
+fn execution(image: &ImageRequest, derivations: &[&Derivation]) -> Execution {
+    let plain = Execution {
+        cmd: command(image, derivations),
+        ..Execution::default()
+    };
+    match &image.recipe {
+        Some(recipe) => recipe.execution(plain),
+        None => plain,
+    }
+}
+
 /// What a container runs: the shell, or the program of the one package that was asked for.
 fn command(image: &ImageRequest, derivations: &[&Derivation]) -> Vec<String> {
     if image.shell {
@@ -183,15 +195,19 @@ fn command(image: &ImageRequest, derivations: &[&Derivation]) -> Vec<String> {
 }
 
 fn labels(image: &ImageRequest) -> BTreeMap<String, String> {
-    [
+    let known = [
         (
             "org.opencontainers.image.revision",
             image.pin.revision.clone(),
         ),
         ("org.nixgate.packages", image.packages.join(" ")),
-    ]
-    .map(|(name, value)| (name.to_owned(), value))
-    .into()
+    ];
+    let known = known.map(|(name, value)| (name.to_owned(), value));
+    let said = image
+        .recipe
+        .iter()
+        .flat_map(|recipe| recipe.labels().clone());
+    said.chain(known).collect()
 }
 
 #[cfg(test)]

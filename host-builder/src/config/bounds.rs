@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 
 /// Between what a setting must be.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds {
+pub(crate) struct Bounds {
     /// The setting's variable.
     pub(super) variable: &'static str,
     least: u64,
@@ -29,7 +29,7 @@ impl Bounds {
     }
 
     /// The bounds in words, as in "must be 2 to 127".
-    pub(super) fn words(&self) -> String {
+    pub(crate) fn words(&self) -> String {
         let Self { least, most, .. } = self;
         most.map_or_else(
             || format!("{least} at least"),
@@ -39,7 +39,7 @@ impl Bounds {
 
     /// # Errors
     /// A sentence that names the setting and its bounds.
-    pub(super) fn check(&self, value: impl TryInto<u64>) -> Result<()> {
+    pub(crate) fn check(&self, value: impl TryInto<u64>) -> Result<()> {
         // What has no place in 64 bits is beyond all of them.
         let value = value.try_into().unwrap_or(u64::MAX);
         ensure!(

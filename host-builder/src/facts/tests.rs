@@ -4,20 +4,12 @@ use expect_test::expect;
 
 use super::*;
 use crate::closure::PathInfo;
-use crate::image::{Architecture, Image, ImageSpec, LayerSpec};
-use crate::source::Pin;
+use crate::image::{Architecture, Execution, Image, ImageSpec, LayerSpec};
 
 fn request(packages: &[&str]) -> ImageRequest {
     ImageRequest {
-        source: String::new(),
-        pin: Pin {
-            path: "/".into(),
-            revision: "r".to_owned(),
-        },
         system: System::Aarch64Linux,
-        packages: packages.iter().map(|&name| name.to_owned()).collect(),
-        shell: false,
-        max_layers: 94,
+        ..ImageRequest::example(packages)
     }
 }
 
@@ -57,7 +49,7 @@ fn documents(layer: &[u8]) -> Image {
             size: 7,
             contents: Vec::new(),
         }],
-        cmd: Vec::new(),
+        execution: Execution::default(),
         labels: BTreeMap::new(),
         annotations: BTreeMap::new(),
     })

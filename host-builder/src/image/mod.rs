@@ -18,7 +18,7 @@ mod config;
 mod descriptor;
 mod manifest;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use nixgate_core::distribution::Digest;
 use serde::Serialize;
@@ -32,12 +32,30 @@ pub struct ImageSpec {
     pub architecture: Architecture,
     /// Lowest first. The last one is that of the links.
     pub layers: Vec<LayerSpec>,
-    /// What runs when nobody says what should; empty if there is no such thing.
-    pub cmd: Vec<String>,
+    /// How its containers run.
+    pub execution: Execution,
     /// Labels of the config: what `docker inspect` shows.
     pub labels: BTreeMap<String, String>,
     /// Annotations of the OCI manifest.
     pub annotations: BTreeMap<String, String>,
+}
+
+/// How the containers of an image run (OCI image spec, `config.md`, `config`). What is empty is left
+/// out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Execution {
+    /// What runs when nobody says what should, or the arguments of the entrypoint.
+    pub cmd: Vec<String>,
+    /// What runs in any case.
+    pub entrypoint: Vec<String>,
+    /// Variables beside those that every image has, or instead of them.
+    pub env: BTreeMap<String, String>,
+    /// `user` or `user:group`.
+    pub user: Option<String>,
+    /// An absolute path.
+    pub working_dir: Option<String>,
+    /// `port/protocol`.
+    pub exposed_ports: BTreeSet<String>,
 }
 
 /// A layer as the documents speak of it.

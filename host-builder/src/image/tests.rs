@@ -30,7 +30,10 @@ fn spec() -> ImageSpec {
             layer("1", 31_415_926, &["glibc-2.39", "bash-5.2"]),
             layer("2", 271, &["links of 2 packages"]),
         ],
-        cmd: vec!["bash".to_owned()],
+        execution: Execution {
+            cmd: vec!["bash".to_owned()],
+            ..Execution::default()
+        },
         labels: map(&[("org.nixgate.packages", "bash/git")]),
         annotations: map(&[("org.opencontainers.image.revision", "0123abc")]),
     }
@@ -69,7 +72,7 @@ fn what_is_empty_is_left_out() {
     let image = Image::new(&ImageSpec {
         architecture: Architecture::Arm64,
         layers: Vec::new(),
-        cmd: Vec::new(),
+        execution: Execution::default(),
         labels: BTreeMap::new(),
         annotations: BTreeMap::new(),
     });
@@ -83,6 +86,29 @@ fn what_is_empty_is_left_out() {
         &image.oci_manifest,
         &expect![[
             r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:3599a99cc81aabe306e99dc8812bc8753b2e4b73512fc610d77438ece8f840ab","size":215},"layers":[]}"#
+        ]],
+    );
+}
+
+#[test]
+fn a_container_runs_as_it_is_said() {
+    let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
+    let image = Image::new(&ImageSpec {
+        layers: Vec::new(),
+        execution: Execution {
+            cmd: words(&["--verbose"]),
+            entrypoint: words(&["server", "--port=80"]),
+            env: map(&[("LANG", "C.UTF-8"), ("PATH", "/opt/bin:/bin"), ("A", "")]),
+            user: Some("1000:1000".to_owned()),
+            working_dir: Some("/work".to_owned()),
+            exposed_ports: ["80/tcp".to_owned(), "53/udp".to_owned()].into(),
+        },
+        ..spec()
+    });
+    check(
+        &image.config,
+        &expect![[
+            r#"{"created":"1970-01-01T00:00:00Z","architecture":"amd64","os":"linux","config":{"User":"1000:1000","ExposedPorts":{"53/udp":{},"80/tcp":{}},"Env":["PATH=/opt/bin:/bin","SSL_CERT_FILE=/etc/ssl/certs/ca-bundle.crt","A=","LANG=C.UTF-8"],"Entrypoint":["server","--port=80"],"Cmd":["--verbose"],"WorkingDir":"/work","Labels":{"org.nixgate.packages":"bash/git"}},"rootfs":{"type":"layers","diff_ids":[]},"history":[]}"#
         ]],
     );
 }

@@ -17,7 +17,7 @@ use reqwest::{Client, Url};
 use tokio::sync::Mutex;
 
 use super::Refusal;
-use super::watched::Watched;
+use crate::watched::Watched;
 
 /// Keys are fetched again after so long.
 const FRESH: Duration = Duration::from_secs(300);

@@ -36,7 +36,6 @@ mod groups;
 mod htpasswd;
 mod signer;
 mod users;
-mod watched;
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};

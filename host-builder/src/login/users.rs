@@ -10,8 +10,8 @@ use tokio::sync::Semaphore;
 use super::groups::Groups;
 use super::htpasswd::Htpasswd;
 use super::signer::{Claims, Signer};
-use super::watched::Watched;
 use super::{Credentials, Issued, Refusal, UserSettings};
+use crate::watched::Watched;
 
 /// Passwords that are checked at once. Each takes a processor for as long as its hash was made to
 /// cost, and builds want the processors too; the others wait.

@@ -138,7 +138,7 @@ impl Case {
             Some(tag) => Tag::parse(tag)?,
             None => Tag::latest(),
         };
-        let question = Question::new(&self.image, tag, self.system.as_deref())?;
+        let question = Question::new(file, &self.image, tag, self.system.as_deref())?;
         Ok(self.failure(&explain(file, &question, &identity)))
     }
 
@@ -258,7 +258,7 @@ cases:
         );
         let given = "claim:groups=web".parse().unwrap();
         let identity = given::identity(&file.policy, &[given]).unwrap();
-        let question = Question::new("git/python3", Tag::latest(), None).unwrap();
+        let question = Question::new(&file, "git/python3", Tag::latest(), None).unwrap();
         let text = explain(&file, &question, &identity).to_string();
         assert!(page.contains(&text), "{text}");
     }

@@ -1,4 +1,4 @@
-//! Why a caller may have an image or not, package by package.
+//! Why a caller may have an image or not, package by package; an opaque name is judged as one.
 //!
 //! What is explained is what the name says, which is all that the edge knows before the builder
 //! was asked: of rules with facts it is said that they will be asked, and limits on platforms
@@ -7,9 +7,9 @@
 use std::fmt;
 
 use anyhow::{Context, Result};
-use nixgate_core::PackageSet;
+use nixgate_core::ImageName;
 use nixgate_core::distribution::{Repository, Tag};
-use nixgate_core::package_set::{self, System};
+use nixgate_core::package_set::System;
 use nixgate_core::policy::{
     Default, Finding, Identity, Known, Outline, Pattern, Policy, Request, Subject,
 };
@@ -20,41 +20,93 @@ use super::given;
 /// An image that is asked for.
 #[derive(Clone, Debug)]
 pub(super) struct Question {
-    image: String,
-    packages: PackageSet,
-    written: usize,
+    written: String,
+    image: ImageName,
+    count: usize,
     tag: Tag,
 }
 
 impl Question {
     /// `system` is the platform where the name says none.
-    pub(super) fn new(image: &str, tag: Tag, system: Option<&str>) -> Result<Self> {
+    pub(super) fn new(
+        file: &PolicyFile,
+        image: &str,
+        tag: Tag,
+        system: Option<&str>,
+    ) -> Result<Self> {
         let repository = Repository::parse(image)?;
-        let mut packages = PackageSet::of(&repository)?;
+        let mut name = file.image(&repository)?;
         if let Some(system) = system {
             let system = System::from_nix(system).with_context(|| {
                 format!("\"{system}\" is none of x86_64-linux and aarch64-linux")
             })?;
-            if packages.system().is_none() {
-                let name = format!("{}/{image}", system.architecture());
-                packages = PackageSet::of(&Repository::parse(&name)?)?;
+            if name
+                .packages()
+                .is_some_and(|packages| packages.system().is_none())
+            {
+                let platform = format!("{}/{image}", system.architecture());
+                name = file.image(&Repository::parse(&platform)?)?;
             }
         }
         Ok(Self {
-            written: package_set::written(&repository),
-            image: image.to_owned(),
-            packages,
+            count: name.written(&repository),
+            written: image.to_owned(),
+            image: name,
             tag,
         })
     }
 
     fn request(&self) -> Request<'_> {
         Request {
-            packages: &self.packages,
-            written: self.written,
+            image: &self.image,
+            written: self.count,
             tag: Some(&self.tag),
         }
     }
+
+    /// What the policy judges one by one.
+    fn things(&self) -> Vec<Thing<'_>> {
+        match &self.image {
+            ImageName::Packages(packages) => packages.packages().map(Thing::Package).collect(),
+            ImageName::Opaque(name) => vec![Thing::Image(name.as_str())],
+        }
+    }
+}
+
+/// What patterns are compared with.
+#[derive(Clone, Copy, Debug)]
+enum Thing<'a> {
+    Package(&'a str),
+    /// An opaque name.
+    Image(&'a str),
+}
+
+impl<'a> Thing<'a> {
+    const fn name(self) -> &'a str {
+        match self {
+            Self::Package(name) | Self::Image(name) => name,
+        }
+    }
+
+    /// The pattern by which a rule allows it.
+    fn allowed_by(self, rule: &Outline) -> Option<&Pattern> {
+        match self {
+            Self::Package(name) => hit(&rule.allow, name),
+            Self::Image(name) => hit(&rule.images, name),
+        }
+    }
+
+    /// The pattern by which a rule denies it.
+    fn denied_by(self, rule: &Outline) -> Option<&Pattern> {
+        match self {
+            Self::Package(name) => hit(&rule.deny, name),
+            Self::Image(name) => hit(&rule.deny_images, name),
+        }
+    }
+}
+
+fn hit<'a>(patterns: &'a [Pattern], name: &str) -> Option<&'a Pattern> {
+    patterns.iter().find(|pattern| pattern.matches(name))
 }
 
 /// What becomes of an image, or of one of its packages.
@@ -76,10 +128,10 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// What becomes of a package, and why.
+/// What becomes of a package or of an opaque name, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Line {
-    package: String,
+    name: String,
     outcome: Outcome,
     reasons: Vec<String>,
     /// The rules that decide.
@@ -113,32 +165,33 @@ impl Explanation {
 
 /// Asks the policy, and says why it answers so.
 pub(super) fn explain(file: &PolicyFile, question: &Question, identity: &Identity) -> Explanation {
-    let PolicyFile { policy, rules } = file;
+    let PolicyFile { policy, rules, .. } = file;
     let request = question.request();
     let verdict = policy.judge_name(&request, identity);
-    let of = |findings: &[Finding], package: &str| {
-        let of_package = |finding: &&Finding| finding.package.as_deref() == Some(package);
-        findings.iter().find(of_package).cloned()
+    let of = |findings: &[Finding], name: &str| {
+        let of_it = |finding: &&Finding| finding.about.name() == Some(name);
+        findings.iter().find(of_it).cloned()
     };
-    let line = |package: &str| {
-        let refusal = of(&verdict.refusals, package).map(|one| (Outcome::Refused, one));
-        let warning = || of(&verdict.warnings, package).map(|one| (Outcome::Warned, one));
+    let line = |thing: Thing<'_>| {
+        let name = thing.name();
+        let refusal = of(&verdict.refusals, name).map(|one| (Outcome::Refused, one));
+        let warning = || of(&verdict.warnings, name).map(|one| (Outcome::Warned, one));
         match refusal.or_else(warning) {
             Some((outcome, finding)) => {
                 let mut reasons = vec![finding.reason];
                 // What a rule denies, no other can give.
-                if !denied(rules, finding.rule.as_deref(), package) {
-                    reasons.extend(missed(policy, rules, package, identity));
+                if !denied(rules, finding.rule.as_deref(), thing) {
+                    reasons.extend(missed(policy, rules, thing, identity));
                 }
                 reasons.extend(finding.message);
                 Line {
-                    package: package.to_owned(),
+                    name: name.to_owned(),
                     outcome,
                     reasons,
                     rules: finding.rule.into_iter().collect(),
                 }
             }
-            None => allowed(policy, rules, package, &request, identity),
+            None => allowed(policy, rules, thing, &request, identity),
         }
     };
     let outcome = match (verdict.refusals.is_empty(), verdict.warnings.is_empty()) {
@@ -147,33 +200,29 @@ pub(super) fn explain(file: &PolicyFile, question: &Question, identity: &Identit
         (true, true) => Outcome::Allowed,
     };
     Explanation {
-        image: question.image.clone(),
+        image: question.written.clone(),
         revision: policy.revision().to_owned(),
         outcome,
-        lines: request.packages.packages().map(line).collect(),
+        lines: question.things().into_iter().map(line).collect(),
         notes: notes(rules, &request, identity, outcome),
     }
 }
 
-fn denied(rules: &[Outline], rule: Option<&str>, package: &str) -> bool {
+fn denied(rules: &[Outline], rule: Option<&str>, thing: Thing<'_>) -> bool {
     let rule = rules.iter().find(|one| Some(one.name.as_str()) == rule);
-    rule.is_some_and(|rule| hit(&rule.deny, package).is_some())
+    rule.is_some_and(|rule| thing.denied_by(rule).is_some())
 }
 
-fn hit<'a>(patterns: &'a [Pattern], package: &str) -> Option<&'a Pattern> {
-    patterns.iter().find(|pattern| pattern.matches(package))
-}
-
-/// A package that nothing stands against.
+/// What nothing stands against.
 fn allowed(
     policy: &Policy,
     rules: &[Outline],
-    package: &str,
+    thing: Thing<'_>,
     request: &Request<'_>,
     identity: &Identity,
 ) -> Line {
     let granting = rules.iter().filter_map(|rule| {
-        let pattern = hit(&rule.allow, package)?;
+        let pattern = thing.allowed_by(rule)?;
         let grants =
             rule.applies_to(identity) == Some(true) && rule.broken_limit(request).is_none();
         grants.then_some((rule, pattern))
@@ -188,17 +237,22 @@ fn allowed(
             .collect(),
     };
     Line {
-        package: package.to_owned(),
+        name: thing.name().to_owned(),
         outcome: Outcome::Allowed,
         reasons,
         rules: granting.iter().map(|(rule, _)| rule.name.clone()).collect(),
     }
 }
 
-/// The rules that would allow a package, were they for this caller.
-fn missed(policy: &Policy, rules: &[Outline], package: &str, identity: &Identity) -> Vec<String> {
+/// The rules that would allow something, were they for this caller.
+fn missed(
+    policy: &Policy,
+    rules: &[Outline],
+    thing: Thing<'_>,
+    identity: &Identity,
+) -> Vec<String> {
     let missed = rules.iter().filter_map(|rule| {
-        hit(&rule.allow, package)?;
+        thing.allowed_by(rule)?;
         match rule.applies_to(identity) {
             Some(true) => None,
             Some(false) => Some(format!("the rule {} allows it for others", rule.name)),
@@ -250,22 +304,33 @@ fn notes(
     if outcome == Outcome::Refused {
         return notes;
     }
-    for rule in rules
-        .iter()
-        .filter(|rule| rule.applies_to(identity) == Some(true))
-    {
+    let packages = request.image.packages();
+    let applying = |rule: &&Outline| rule.applies_to(identity) == Some(true);
+    for rule in rules.iter().filter(applying) {
+        if packages.is_none() && !rule.deny.is_empty() {
+            notes.push(format!(
+                "the rule {} also denies packages; which are in the image the builder says",
+                rule.name
+            ));
+        }
         if rule.facts.is_some() {
             notes.push(format!(
                 "the rule {} also asks what is in the image, which the builder says",
                 rule.name
             ));
         }
-        if rule.systems().is_some() && !rule.allow.is_empty() && request.packages.system().is_none()
-        {
-            notes.push(format!(
+        match packages {
+            Some(packages) if packages.system().is_some() => {}
+            _ if rule.systems().is_none() => {}
+            Some(_) if !rule.allow.is_empty() => notes.push(format!(
                 "the rule {} allows some platforms alone: give --system to see",
                 rule.name
-            ));
+            )),
+            None if !rule.images.is_empty() => notes.push(format!(
+                "the rule {} allows some platforms alone; which one it is the builder says",
+                rule.name
+            )),
+            _ => {}
         }
     }
     notes
@@ -281,15 +346,11 @@ impl fmt::Display for Explanation {
             notes,
         } = self;
         writeln!(f, "{image}: {outcome} (revision {revision})")?;
-        let width = lines
-            .iter()
-            .map(|line| line.package.len())
-            .max()
-            .unwrap_or(0);
+        let width = lines.iter().map(|line| line.name.len()).max().unwrap_or(0);
         for line in lines {
             let mut reasons = line.reasons.iter();
             let first = reasons.next().map_or("", String::as_str);
-            writeln!(f, "  {:width$}  {}: {first}", line.package, line.outcome)?;
+            writeln!(f, "  {:width$}  {}: {first}", line.name, line.outcome)?;
             for reason in reasons {
                 writeln!(f, "  {:width$}    {reason}", "")?;
             }

@@ -4,12 +4,17 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use nixgate_core::distribution::{Error, Repository};
 use nixgate_core::policy::{Outline, Policy};
+use nixgate_core::{ImageName, OpaqueNamespaces};
 use serde_json::Value;
 
 /// A policy, compiled and as it was written.
 #[derive(Clone, Debug)]
 pub struct PolicyFile {
+    /// Which names are opaque: as the filter's configuration says; for a policy by itself, the
+    /// namespaces that its patterns of images begin with.
+    pub opaque_namespaces: OpaqueNamespaces,
     /// What judges.
     pub policy: Policy,
     /// What was written, in that order.
@@ -35,11 +40,39 @@ impl PolicyFile {
         // What stands alone is parsed as it is, so that errors name its lines.
         let inner = whole.get("policy").map(ToString::to_string);
         let json = inner.as_ref().map_or(json, |inner| inner.as_bytes());
+        let rules = Policy::outline(json)?;
+        let configured = inner.as_ref().map(|_| whole.get("opaque_namespaces"));
+        let namespaces = match configured {
+            Some(Some(names)) => serde_json::from_value(names.clone())
+                .context("opaque_namespaces must be a list of strings")?,
+            Some(None) => Vec::new(),
+            None => namespaces_of(&rules),
+        };
         Ok(Self {
+            opaque_namespaces: OpaqueNamespaces::new(namespaces).context("opaque_namespaces")?,
             policy: Policy::parse(json)?,
-            rules: Policy::outline(json)?,
+            rules,
         })
     }
+
+    /// What an image's name means by it.
+    ///
+    /// # Errors
+    /// As [`ImageName::of`].
+    pub fn image(&self, repository: &Repository) -> Result<ImageName, Error> {
+        ImageName::of(repository, &self.opaque_namespaces)
+    }
+}
+
+/// What stands before the first slash of a pattern, where that is text.
+fn namespaces_of(rules: &[Outline]) -> Vec<String> {
+    let patterns = rules
+        .iter()
+        .flat_map(|rule| rule.images.iter().chain(&rule.deny_images));
+    let prefixes = patterns
+        .flat_map(|pattern| &pattern.globs)
+        .filter_map(|glob| glob.prefix().split_once('/'));
+    prefixes.map(|(first, _)| first.to_owned()).collect()
 }
 
 #[cfg(test)]
@@ -56,6 +89,23 @@ mod tests {
             let file = PolicyFile::parse(json.as_bytes()).unwrap();
             assert_eq!((file.policy.revision(), file.rules.len()), ("r1", 1));
         }
+    }
+
+    #[test]
+    fn names_are_opaque_as_the_configuration_says_or_the_patterns_of_a_policy_alone() {
+        let policy = r#"{"revision":"r1","default":"deny","rules":[
+            {"name":"a","images":["corp/*","*/x"],"deny_images":["lab/secret"]}]}"#;
+        let is_opaque = |json: &str, name: &str| {
+            let file = PolicyFile::parse(json.as_bytes()).unwrap();
+            let name = Repository::parse(name).unwrap();
+            matches!(file.image(&name), Ok(ImageName::Opaque(_)))
+        };
+        assert!(is_opaque(policy, "corp/a") && is_opaque(policy, "lab/a"));
+        assert!(!is_opaque(policy, "other/a"));
+        let nested = |names: &str| format!(r#"{{{names}"policy":{policy}}}"#);
+        let other = nested(r#""opaque_namespaces":["other"],"#);
+        assert!(is_opaque(&other, "other/a") && !is_opaque(&other, "corp/a"));
+        assert!(!is_opaque(&nested(""), "corp/a"));
     }
 
     #[test]

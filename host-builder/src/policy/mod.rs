@@ -69,7 +69,7 @@ pub struct ExplainArgs {
     system: Option<String>,
     /// A policy, or a filter's configuration with the key `policy`
     policy: PathBuf,
-    /// The name of an image, such as shell/git
+    /// The name of an image, such as shell/git, or of a recipe, corp/ci-base
     image: String,
 }
 
@@ -115,7 +115,8 @@ fn explain(arguments: &ExplainArgs) -> Result<(String, bool)> {
     let file = PolicyFile::read(&arguments.policy)?;
     let identity = given::identity(&file.policy, &arguments.given)?;
     let tag = Tag::parse(&arguments.tag)?;
-    let question = explain::Question::new(&arguments.image, tag, arguments.system.as_deref())?;
+    let system = arguments.system.as_deref();
+    let question = explain::Question::new(&file, &arguments.image, tag, system)?;
     let explanation = explain::explain(&file, &question, &identity);
     Ok((explanation.to_string(), explanation.allows()))
 }

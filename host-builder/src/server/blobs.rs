@@ -31,9 +31,8 @@ impl<B: Builder> App<B> {
         digest: &Digest,
     ) -> Result<Response<Body>, Error> {
         let rules = facts::rules_of(request)?;
-        let (system, packages) = self.image_of(repository)?;
-        let names: Vec<String> = packages.packages().map(str::to_owned).collect();
-        let folder = self.link_folder(system, &names);
+        let wanted = self.wanted(repository)?;
+        let folder = self.link_folder(&wanted);
         let images = self.images.with_blob(&self.storage, &folder, digest).await;
         let images = images.map_err(unready)?;
         let size = images.first().and_then(|image| image.record.size(digest));
@@ -43,7 +42,7 @@ impl<B: Builder> App<B> {
         };
         let key = Key::blob(digest);
         if !self.stored(&key, size).await? {
-            let again = self.make_again(request, system, &packages, digest).await?;
+            let again = self.make_again(request, &wanted, digest).await?;
             if let Some(not_yet) = again {
                 return Ok(not_yet);
             }

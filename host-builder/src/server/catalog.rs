@@ -65,16 +65,18 @@ impl<B: Builder> App<B> {
     /// What is said of a name with these images; none when it is no name of this builder's.
     fn item(&self, name: &str, images: Vec<Image>, rules: &FactRules) -> Option<CatalogItem> {
         let record = &images.first()?.record;
-        if self.link_folder(record.system, &record.packages) != name {
-            return None;
-        }
         let system = (record.system != self.system).then_some(record.system.architecture());
         let packages = record.packages.iter().map(String::as_str);
-        let written: Vec<&str> = system.into_iter().chain(packages).collect();
-        let repository = Repository::parse(&written.join("/")).ok()?;
-        let (_, packages) = self.image_of(&repository).ok()?;
-        Some(CatalogItem {
-            name: packages.short_name(),
+        let written: Vec<&str> = match &record.opaque_name {
+            Some(opaque) => vec![opaque],
+            None => system.into_iter().chain(packages).collect(),
+        };
+        // A recipe may be no more.
+        let wanted = self
+            .wanted(&Repository::parse(&written.join("/")).ok()?)
+            .ok()?;
+        (self.link_folder(&wanted) == name).then(|| CatalogItem {
+            name: wanted.short_name(),
             facts: facts::header(images, rules),
         })
     }

@@ -13,9 +13,7 @@ use std::time::{Duration, Instant};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
-use nixgate_core::PackageSet;
 use nixgate_core::distribution::{Digest, Error, ErrorKind, MediaType};
-use nixgate_core::package_set::System;
 
 use super::App;
 use super::answer::Body;
@@ -23,6 +21,7 @@ use super::manifests::{still_building, unready, wait_of};
 use crate::builder::{Builder, ImageRequest, Progress, similar};
 use crate::facts::blobs_of;
 use crate::storage::Key;
+use crate::wanted::Wanted;
 
 impl<B: Builder> App<B> {
     /// Builds the image again whose blob was lost. `None` when that is done.
@@ -32,12 +31,11 @@ impl<B: Builder> App<B> {
     pub(super) async fn make_again(
         &self,
         request: &Request<Incoming>,
-        system: System,
-        packages: &PackageSet,
+        wanted: &Wanted,
         digest: &Digest,
     ) -> Result<Option<Response<Body>>, Error> {
         let (wait, started) = (wait_of(request), Instant::now());
-        let Some(image) = self.image_with(system, packages, digest, wait).await? else {
+        let Some(image) = self.image_with(wanted, digest, wait).await? else {
             return Err(lost(digest));
         };
         tracing::warn!(%digest, "a blob is missing in storage: its image is built again");
@@ -49,17 +47,16 @@ impl<B: Builder> App<B> {
         }
     }
 
-    /// The image of these packages, out of one of the package sets that tags mean now, that has
-    /// the blob, or may have it: what was never built can't be known to lack it.
+    /// The image of a name, out of one of the package sets that tags mean now, that has the blob, or
+    /// may have it: what was never built can't be known to lack it.
     async fn image_with(
         &self,
-        system: System,
-        packages: &PackageSet,
+        wanted: &Wanted,
         digest: &Digest,
         wait: Duration,
     ) -> Result<Option<ImageRequest>, Error> {
         for pin in self.sources.current(wait).await? {
-            let image = self.image(pin, system, packages);
+            let image = self.image(pin, wanted);
             // The formats of a manifest name the same blobs.
             let manifest = image.manifest_key(MediaType::Oci);
             let manifest = self.storage.get(&manifest).await.map_err(unready)?;

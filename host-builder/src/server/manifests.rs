@@ -54,9 +54,7 @@ impl<B: Builder> App<B> {
             media_type: String,
         }
         let rules = facts::rules_of(request)?;
-        let (system, packages) = self.image_of(repository)?;
-        let packages: Vec<String> = packages.packages().map(str::to_owned).collect();
-        let name = self.link_folder(system, &packages);
+        let name = self.link_folder(&self.wanted(repository)?);
         let unknown = || {
             let message =
                 format!("no image of this name has the manifest {digest}; pull it by tag");
@@ -85,7 +83,7 @@ impl<B: Builder> App<B> {
         tag: &Tag,
     ) -> Result<Response<Body>, Error> {
         let rules = facts::rules_of(request)?;
-        let (system, packages) = self.image_of(repository)?;
+        let wanted = self.wanted(repository)?;
         let (wait, started) = (wait_of(request), Instant::now());
         let (pin, holds) = match self.sources.pin(tag, wait).await? {
             Pinned::Pin(pin, holds) => (pin, holds),
@@ -93,8 +91,8 @@ impl<B: Builder> App<B> {
         };
         let wait = wait.saturating_sub(started.elapsed());
         let source = format!("{} {}", self.sources.source().kind(), pin.revision);
-        let image = self.image(pin, system, &packages);
-        let name = self.link_folder(system, &image.packages);
+        let image = self.image(pin, &wanted);
+        let name = image.link_folder();
         let media_type = MediaType::negotiate(texts(request.headers(), ACCEPT));
         let key = image.manifest_key(media_type);
         let (manifest, image) = match self.stored_image(&key, &name, tag).await? {

@@ -42,15 +42,17 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use nixgate_core::distribution::{Digest, Error, ErrorKind, Repository, Route};
 use nixgate_core::package_set::System;
-use nixgate_core::{PackageSet, wire};
+use nixgate_core::wire;
 use tokio::net::TcpListener;
 
 use crate::build_log::BuildLogs;
-use crate::builder::{Builder, Coalesce, ImageRequest, link_folder};
+use crate::builder::{Builder, Coalesce, ImageRequest};
 use crate::login::Login;
+use crate::recipes::RecipeFile;
 use crate::source::{Pin, Sources};
 use crate::storage::Storage;
 use crate::telemetry::{Metrics, RequestLabels};
+use crate::wanted::Wanted;
 
 use answer::Body;
 
@@ -84,6 +86,8 @@ pub struct App<B> {
     pub max_layers: usize,
     /// Where packages come from.
     pub sources: Sources,
+    /// Which images have names of their own.
+    pub recipes: RecipeFile,
     /// Where images are.
     pub storage: Storage,
     /// How images are made.
@@ -244,25 +248,18 @@ impl<B: Builder> App<B> {
         ))
     }
 
-    /// The platform and the packages that a repository name means.
-    fn image_of(&self, repository: &Repository) -> Result<(System, PackageSet), Error> {
-        let packages = PackageSet::of(repository)?;
-        Ok((packages.system().unwrap_or(self.system), packages))
+    /// What a repository name asks for.
+    fn wanted(&self, repository: &Repository) -> Result<Wanted, Error> {
+        Wanted::of(repository, &self.recipes.current(), self.system)
     }
 
-    /// Where the manifests are linked of all images of these packages.
-    fn link_folder(&self, system: System, packages: &[String]) -> String {
-        link_folder(&self.sources.source().identity(), system, packages)
+    /// Where the manifests are linked of all images of a name.
+    fn link_folder(&self, wanted: &Wanted) -> String {
+        wanted.link_folder(&self.sources.source().identity())
     }
 
-    /// The image of these packages out of that package set.
-    fn image(&self, pin: Pin, system: System, packages: &PackageSet) -> ImageRequest {
-        ImageRequest::new(
-            self.sources.source(),
-            pin,
-            system,
-            packages,
-            self.max_layers,
-        )
+    /// The image of a name out of that package set.
+    fn image(&self, pin: Pin, wanted: &Wanted) -> ImageRequest {
+        ImageRequest::new(self.sources.source(), pin, wanted, self.max_layers)
     }
 }

@@ -12,7 +12,7 @@ impl<B: Builder> App<B> {
     /// The tags that can be asked for. Whether the packages exist is another question, which
     /// takes an evaluation, and which the manifest answers.
     pub(super) fn tags(&self, repository: &Repository) -> Result<Response<Body>, Error> {
-        self.image_of(repository)?;
+        self.wanted(repository)?;
         let body = json!({ "name": repository.as_str(), "tags": self.sources.source().tags() });
         let mut response = answer::json(200, body.to_string().into_bytes());
         let (name, value) = answer::max_age(300);

@@ -10,6 +10,8 @@
 //!                                  Coalesce ──► NixBuilder ──► storage, as on demand
 //! ```
 //!
+//! Recipes whose names it allows are built as well.
+//!
 //! **One image for each package, and not for their combinations, of which there are too many.** A
 //! pull takes long for what Nix has to build or fetch, and that is done for each package once:
 //! an image of several then needs an evaluation, and the layers that only its parts together make.
@@ -27,9 +29,9 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Args;
 use futures::stream::StreamExt;
-use nixgate_core::distribution::{Error, ErrorKind, Repository};
+use nixgate_core::distribution::{Error, ErrorKind, Repository, Tag};
 use nixgate_core::package_set::System;
-use nixgate_core::{PackageSet, policy::Outline};
+use nixgate_core::policy::Outline;
 
 use crate::Workshop;
 use crate::builder::{Coalesce, ImageRequest, NixBuilder, Progress};
@@ -103,12 +105,8 @@ async fn expand(workshop: &Workshop, rules: &[Outline], report: &mut Report) -> 
     let mut catalogues: BTreeMap<(String, System), Catalogue> = BTreeMap::new();
     let mut items: BTreeMap<String, Item> = BTreeMap::new();
     for (tag, system) in plan::scopes(rules, workshop.settings.system) {
-        let pin = match workshop.sources.wait_for(&tag).await {
-            Ok(pin) => pin,
-            Err(error) => {
-                report.failed(&format!("the tag {tag}"), &error.into());
-                continue;
-            }
+        let Some(pin) = pin(workshop, &tag, report).await else {
+            continue;
         };
         let key = (pin.revision.clone(), system);
         let mut catalogue = match catalogues.remove(&key) {
@@ -125,21 +123,25 @@ async fn expand(workshop: &Workshop, rules: &[Outline], report: &mut Report) -> 
             .await?;
         let mut wishes = plan::wishes(rules, &tag, system, workshop.settings.system, &catalogue);
         let matched = wishes.iter().filter(|wish| !wish.literal);
-        let matched = matched.map(|wish| wish.package.clone()).collect();
+        let matched = matched.map(|wish| wish.name.clone()).collect();
         let packages = catalogue.packages(&matched).await?;
         let before = wishes.len();
-        wishes.retain(|wish| wish.literal || packages.contains(&wish.package));
+        wishes.retain(|wish| wish.literal || packages.contains(&wish.name));
         report.left_out(before - wishes.len());
         catalogues.insert(key, catalogue);
-        for wish in wishes {
-            match request(workshop, &pin, &wish) {
-                Ok(image) => {
-                    items
-                        .entry(image.fingerprint())
-                        .or_insert(Item { wish, image });
-                }
-                Err(error) => report.failed(&wish.to_string(), &error),
-            }
+        add(workshop, &pin, wishes, &mut items, report);
+    }
+    let recipes = workshop.recipes.current();
+    let names = recipes.iter().map(|recipe| {
+        let system = recipe.packages.system();
+        (
+            recipe.name.as_str(),
+            system.unwrap_or(workshop.settings.system),
+        )
+    });
+    for (tag, wishes) in plan::images(rules, &names.collect()) {
+        if let Some(pin) = pin(workshop, &tag, report).await {
+            add(workshop, &pin, wishes, &mut items, report);
         }
     }
     let mut items: Vec<Item> = items.into_values().collect();
@@ -147,10 +149,39 @@ async fn expand(workshop: &Workshop, rules: &[Outline], report: &mut Report) -> 
     Ok(items)
 }
 
-/// The image of a package, as the server would ask for it.
+/// What a tag means. That it means nothing is a failure.
+async fn pin(workshop: &Workshop, tag: &Tag, report: &mut Report) -> Option<Pin> {
+    let pin = workshop.sources.wait_for(tag).await;
+    pin.map_err(|error| report.failed(&format!("the tag {tag}"), &error.into()))
+        .ok()
+}
+
+fn add(
+    workshop: &Workshop,
+    pin: &Pin,
+    wishes: Vec<Wish>,
+    items: &mut BTreeMap<String, Item>,
+    report: &mut Report,
+) {
+    for wish in wishes {
+        match request(workshop, pin, &wish) {
+            Ok(image) => {
+                let item = Item { wish, image };
+                items.entry(item.image.fingerprint()).or_insert(item);
+            }
+            Err(error) => report.failed(&wish.to_string(), &error),
+        }
+    }
+}
+
+/// The image of a package or a recipe, as the server would ask for it.
 fn request(workshop: &Workshop, pin: &Pin, wish: &Wish) -> Result<ImageRequest, Error> {
-    let packages = PackageSet::of(&Repository::parse(&wish.package)?)?;
-    Ok(workshop.image(pin.clone(), wish.system, &packages))
+    let wanted = workshop.wanted(&Repository::parse(&wish.name)?)?;
+    let image = workshop.image(pin.clone(), &wanted);
+    Ok(ImageRequest {
+        system: wish.system,
+        ..image
+    })
 }
 
 /// Builds what is not stored yet.

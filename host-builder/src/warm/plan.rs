@@ -1,18 +1,18 @@
-//! Which packages a policy allows to anybody at all. Pure.
+//! Which packages and recipes a policy allows to anybody at all. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use nixgate_core::distribution::Tag;
 use nixgate_core::package_set::System;
-use nixgate_core::policy::{Glob, Mode, Outline};
+use nixgate_core::policy::{Glob, Mode, Outline, Pattern};
 
 use crate::catalogue::Catalogue;
 
-/// A package that is to be built.
+/// A package or a recipe that is to be built.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Wish {
-    pub(super) package: String,
+    pub(super) name: String,
     pub(super) system: System,
     pub(super) tag: Tag,
     /// It is named, and not merely matched by a pattern: that there is no such package is an error.
@@ -21,7 +21,7 @@ pub(super) struct Wish {
 
 impl fmt::Display for Wish {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{} {}", self.package, self.tag, self.system.nix())
+        write!(f, "{}:{} {}", self.name, self.tag, self.system.nix())
     }
 }
 
@@ -69,8 +69,8 @@ pub(super) fn wishes(
     let names = catalogue.names();
     packages(rules, &allowed(rules, tag, system, default), names)
         .into_iter()
-        .map(|(package, literal)| Wish {
-            package,
+        .map(|(name, literal)| Wish {
+            name,
             system,
             tag: tag.clone(),
             literal,
@@ -90,17 +90,54 @@ fn packages<'a>(
     let mut packages: BTreeMap<String, bool> =
         matched.map(|name| (name.to_owned(), false)).collect();
     packages.extend(literal.iter().map(|glob| (glob.to_string(), true)));
-    packages.retain(|package, _| !is_denied(rules, package));
+    packages.retain(|package, _| !is_denied(rules, package, |rule| &rule.deny));
     packages
 }
 
-fn is_denied(rules: &[Outline], package: &str) -> bool {
+/// The recipes that are allowed, by tag, less those that are denied to everybody. `recipes` are all
+/// that there are, with their platforms. A name that is written out and is no recipe's is a wish as
+/// well, which will fail.
+pub(super) fn images(
+    rules: &[Outline],
+    recipes: &BTreeMap<&str, System>,
+) -> BTreeMap<Tag, Vec<Wish>> {
+    let mut allowed: BTreeMap<Tag, BTreeSet<Wish>> = BTreeMap::new();
+    for rule in rules {
+        let fits = |system: &System| rule.systems().is_none_or(|all| all.contains(system));
+        let globs: Vec<&Glob> = rule.images.iter().flat_map(|one| &one.globs).collect();
+        let matched = recipes
+            .iter()
+            .filter(|(name, system)| fits(system) && globs.iter().any(|glob| glob.matches(name)));
+        let matched = matched.map(|(name, system)| ((*name).to_owned(), *system));
+        let literal = globs.iter().filter(|glob| glob.is_literal());
+        let missing = literal
+            .map(ToString::to_string)
+            .filter(|name| !recipes.contains_key(name.as_str()))
+            .map(|name| (name, System::X86_64Linux));
+        let wished: Vec<_> = matched
+            .chain(missing)
+            .filter(|(name, _)| !is_denied(rules, name, |rule| &rule.deny_images))
+            .collect();
+        for tag in rule.tags() {
+            let wishes = wished.iter().cloned().map(|(name, system)| Wish {
+                name,
+                system,
+                tag: tag.clone(),
+                literal: true,
+            });
+            allowed.entry(tag.clone()).or_default().extend(wishes);
+        }
+    }
+    let wishes = allowed.into_iter();
+    wishes
+        .map(|(tag, wishes)| (tag, wishes.into_iter().collect()))
+        .collect()
+}
+
+fn is_denied(rules: &[Outline], name: &str, deny: fn(&Outline) -> &[Pattern]) -> bool {
     let for_everybody = |rule: &&Outline| rule.mode == Mode::Enforce && rule.subject.is_none();
-    let mut denied = rules
-        .iter()
-        .filter(for_everybody)
-        .flat_map(|rule| &rule.deny);
-    denied.any(|pattern| pattern.matches(package))
+    let mut denied = rules.iter().filter(for_everybody).flat_map(deny);
+    denied.any(|pattern| pattern.matches(name))
 }
 
 #[cfg(test)]
@@ -154,6 +191,37 @@ mod tests {
         assert_eq!(
             allowed("latest", AMD64),
             "bashinteractive coreutils moreutils nano python3* gone git*"
+        );
+    }
+
+    #[test]
+    fn recipes_are_built_whose_names_are_allowed() {
+        let policy = json!({"revision": "r1", "default": "deny", "rules": [
+            {"name": "a", "images": ["corp/ci-*", "corp/gone"], "systems": ["x86_64-linux"]},
+            {"name": "b", "images": ["corp/web"], "tags": ["latest", "v1"]},
+            {"name": "hard", "deny_images": ["*-secret"]},
+        ]});
+        let rules = Policy::outline(policy.to_string().as_bytes()).unwrap();
+        let recipes = [
+            ("corp/ci-arm", ARM64),
+            ("corp/ci-base", AMD64),
+            ("corp/ci-secret", AMD64),
+            ("corp/other", AMD64),
+            ("corp/web", ARM64),
+        ];
+        let wishes: Vec<String> = images(&rules, &recipes.into())
+            .values()
+            .flatten()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(
+            wishes,
+            [
+                "corp/ci-base:latest x86_64-linux",
+                "corp/gone:latest x86_64-linux",
+                "corp/web:latest aarch64-linux",
+                "corp/web:v1 aarch64-linux",
+            ]
         );
     }
 

@@ -61,7 +61,7 @@ impl Report {
             }
         };
         if let Some(bar) = &self.bar {
-            bar.set_message(wish.package.clone());
+            bar.set_message(wish.name.clone());
             bar.inc(1);
             if bar.is_hidden() {
                 let length = bar.length().unwrap_or_default();
@@ -144,7 +144,7 @@ mod tests {
 
     fn wish(package: &str) -> Wish {
         Wish {
-            package: package.to_owned(),
+            name: package.to_owned(),
             system: System::X86_64Linux,
             tag: Tag::latest(),
             literal: false,

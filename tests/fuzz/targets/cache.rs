@@ -9,7 +9,7 @@ use nixgate_core::distribution::Repository;
 fuzz_target!(|bytes: &[u8]| {
     let repository = Repository::parse("git").expect("a name of the grammar");
     let packages = PackageSet::of(&repository).expect("a name of one platform");
-    let key = Key::tags("builder", &packages);
+    let key = Key::tags("builder", &packages.into());
 
     // The key in front, which the fuzzer would hardly find: it is in no branch.
     let length = key.as_bytes().len() as u32;

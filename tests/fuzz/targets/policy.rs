@@ -47,9 +47,10 @@ fuzz_target!(|input: &str| {
         allowed && !some(&deny, Reach::Anything, package)
     });
     let tag = Tag::latest();
+    let written = packages.packages().count();
     let request = Request {
-        packages: &packages,
-        written: packages.packages().count(),
+        image: &packages.into(),
+        written,
         tag: Some(&tag),
     };
     let verdict = policy.judge_name(&request, &Vec::new());

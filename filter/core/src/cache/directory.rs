@@ -231,7 +231,7 @@ mod tests {
 
     fn key(number: usize) -> Key {
         let name = Repository::parse(&format!("p{number}")).unwrap();
-        Key::tags("builder", &PackageSet::of(&name).unwrap())
+        Key::tags("builder", &PackageSet::of(&name).unwrap().into())
     }
 
     #[test]

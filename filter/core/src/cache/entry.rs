@@ -164,7 +164,9 @@ mod tests {
     use crate::distribution::Repository;
 
     fn key(name: &str) -> Key {
-        let packages = PackageSet::of(&Repository::parse(name).unwrap()).unwrap();
+        let packages = PackageSet::of(&Repository::parse(name).unwrap())
+            .unwrap()
+            .into();
         Key::tags("builder", &packages)
     }
 

@@ -6,7 +6,7 @@
 
 use sha2::{Digest as _, Sha256};
 
-use crate::PackageSet;
+use crate::ImageName;
 use crate::distribution::{Digest, MediaType, Reference};
 
 /// Changes with the encoding of keys or entries, and with what they mean.
@@ -40,11 +40,11 @@ impl Key {
     /// configuration: two of them share nothing.
     pub fn manifest(
         scope: &str,
-        packages: &PackageSet,
+        image: &ImageName,
         reference: &Reference,
         media_type: MediaType,
     ) -> Self {
-        let image = packages.to_string();
+        let image = image.to_string();
         match reference {
             Reference::Tag(tag) => {
                 Self::encode(&[scope, "tag", &image, tag.as_str(), media_type.as_str()])
@@ -56,14 +56,14 @@ impl Key {
     }
 
     /// Where a blob is, for one method.
-    pub fn blob(scope: &str, packages: &PackageSet, digest: &Digest, method: Method) -> Self {
-        let (image, digest) = (packages.to_string(), digest.to_string());
+    pub fn blob(scope: &str, image: &ImageName, digest: &Digest, method: Method) -> Self {
+        let (image, digest) = (image.to_string(), digest.to_string());
         Self::encode(&[scope, "blob", &image, &digest, method.as_str()])
     }
 
     /// The tags of an image.
-    pub fn tags(scope: &str, packages: &PackageSet) -> Self {
-        Self::encode(&[scope, "tags", &packages.to_string()])
+    pub fn tags(scope: &str, image: &ImageName) -> Self {
+        Self::encode(&[scope, "tags", &image.to_string()])
     }
 
     /// The list of all images.
@@ -108,10 +108,12 @@ mod tests {
     use expect_test::{Expect, expect};
 
     use super::*;
+    use crate::OpaqueNamespaces;
     use crate::distribution::{Repository, Tag};
 
-    fn packages(name: &str) -> PackageSet {
-        PackageSet::of(&Repository::parse(name).unwrap()).unwrap()
+    fn packages(name: &str) -> ImageName {
+        let name = Repository::parse(name).unwrap();
+        ImageName::of(&name, &OpaqueNamespaces::default()).unwrap()
     }
 
     fn check(key: &Key, expected: Expect) {

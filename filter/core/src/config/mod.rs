@@ -4,6 +4,7 @@
 //! {
 //!   "builder": { "cluster": "nixgate_builder", "token_env": "NIXGATE_TOKEN" },
 //!   "name_prefix": "nix",
+//!   "opaque_namespaces": ["corp"],
 //!   "hold_seconds": 20,
 //!   "cache": { "max_bytes": 67108864 },
 //!   "catalog": false,
@@ -18,10 +19,10 @@ pub(crate) mod reference;
 
 use std::fmt;
 
-use crate::Seconds;
 use crate::cache::Seal;
 use crate::distribution::{Digest, Repository};
 use crate::policy::{Attribute, FactRules, Policy, RawPolicy};
+use crate::{OpaqueNamespaces, Seconds};
 
 pub use raw::Identity;
 use raw::{CACHE_MINIMUM, HOLD_LIMIT, Raw};
@@ -36,6 +37,8 @@ pub struct Config {
     /// What stands before the packages in the names that are nixgate's, when another registry has
     /// the others.
     pub name_prefix: Option<Repository>,
+    /// First components of names that are no lists of packages.
+    pub opaque_namespaces: OpaqueNamespaces,
     /// For how long a client's request is held while its image is built, in seconds.
     pub hold: Seconds,
     /// For how long a client is kept by redirects to itself, in seconds, from its first request.
@@ -80,6 +83,7 @@ impl Config {
         let Raw {
             builder,
             name_prefix,
+            opaque_namespaces,
             hold_seconds,
             cache,
             catalog,
@@ -110,6 +114,8 @@ impl Config {
                      \"nix\" or \"corp/nix\"; leave it out when all names are nixgate's"
                 ))
             })?;
+        let opaque_namespaces = OpaqueNamespaces::new(opaque_namespaces)
+            .map_err(|error| ConfigError(format!("opaque_namespaces: {error}")))?;
         if !(1..=HOLD_LIMIT).contains(&hold_seconds) {
             return Err(ConfigError(format!(
                 "hold_seconds is {hold_seconds}: it must be from 1 to {HOLD_LIMIT}, since \
@@ -135,12 +141,21 @@ impl Config {
                 .and(policy.fact_rules())
                 .map_err(|error| ConfigError(format!("policy: {error}")))?;
             identity.check(policy)?;
+            if opaque_namespaces.is_empty()
+                && let Some(rule) = policy.rule_for_images()
+            {
+                return Err(ConfigError(format!(
+                    "policy: the rule {rule} has images, and no name is one: give \
+                     opaque_namespaces the namespaces of the builder's recipes"
+                )));
+            }
         }
         Ok(Self {
             cluster: builder.cluster,
             seal: Seal::new(&token),
             token,
             name_prefix,
+            opaque_namespaces,
             hold: hold_seconds,
             budget: hold_seconds.saturating_mul(REDIRECTS),
             cache_max_bytes: cache.max_bytes,
@@ -189,6 +204,7 @@ impl fmt::Debug for Config {
             cluster,
             token: _,
             name_prefix,
+            opaque_namespaces,
             hold,
             budget,
             cache_max_bytes,
@@ -206,6 +222,7 @@ impl fmt::Debug for Config {
             .field("cluster", cluster)
             .field("token", &"(hidden)")
             .field("name_prefix", name_prefix)
+            .field("opaque_namespaces", opaque_namespaces)
             .field("hold", hold)
             .field("budget", budget)
             .field("cache_max_bytes", cache_max_bytes)

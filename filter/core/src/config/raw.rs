@@ -21,6 +21,10 @@ pub(super) struct Raw {
     /// What stands before the packages in the names that are nixgate's, such as `nix` for
     /// `nix/shell/git`; see below
     pub(super) name_prefix: Option<String>,
+    /// First components of names that are not split into packages: the namespaces of the builder's
+    /// [recipes](recipes.md), such as `corp` for `corp/ci-base`
+    #[serde(default)]
+    pub(super) opaque_namespaces: Vec<String>,
     /// For how many seconds a request is held while its image is built
     #[serde(default = "default_hold")]
     #[cfg_attr(test, schemars(range(min = 1, max = HOLD_LIMIT)))]

@@ -120,6 +120,15 @@ fn errors_name_the_key() {
             r#"{"builder": {"cluster": "b", "token_env": "TOKEN"}, "cache": {"max_bytes": 1}}"#,
             "cache.max_bytes is 1",
         ),
+        (
+            r#"{"builder": {"cluster": "b", "token_env": "TOKEN"}, "opaque_namespaces": ["shell"]}"#,
+            "opaque_namespaces: \"shell\" can't be",
+        ),
+        (
+            r#"{"builder": {"cluster": "b", "token_env": "TOKEN"}, "policy": {"revision": "1",
+                "default": "deny", "rules": [{"name": "a", "images": ["corp/*"]}]}}"#,
+            "the rule a has images, and no name is one",
+        ),
     ] {
         let error = parse(json).unwrap_err();
         assert!(error.contains(part), "{json}: {error}");

@@ -38,10 +38,11 @@ pub(super) fn page(config: &Config, caller: &Caller, path: &str, list: &[u8]) ->
 
 /// Whether the caller may have an image of that name, as of a blob: one of those that there are.
 fn may_have(config: &Config, caller: &Caller, item: &CatalogItem) -> bool {
-    let image = Repository::parse(&item.name).and_then(|name| Image::of(&name));
-    image.is_ok_and(|Image { packages, written }| {
+    let image =
+        Repository::parse(&item.name).and_then(|name| Image::of(&name, &config.opaque_namespaces));
+    image.is_ok_and(|Image { name, written }| {
         let case = Case {
-            packages: &packages,
+            name: &name,
             written,
             tag: None,
             caller,

@@ -18,12 +18,12 @@ use super::{Caller, Reply};
 use crate::config::Config;
 use crate::distribution::{Error, ErrorKind, Tag};
 use crate::policy::{self, ImageFacts, Policy, Verdict};
-use crate::{PackageSet, policy::Identity};
+use crate::{ImageName, image_name, policy::Identity};
 
 /// What a request asks of the policy.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Case<'a> {
-    pub(super) packages: &'a PackageSet,
+    pub(super) name: &'a ImageName,
     /// How many packages the client wrote.
     pub(super) written: usize,
     /// The tag that was asked for.
@@ -70,7 +70,7 @@ impl Case<'_> {
             None => Judged::Allowed(Some(judgement), verdict.warning()),
             Some(error) => {
                 let error = if policy.hides() {
-                    hidden(self.packages, &verdict)
+                    hidden(self.name, &verdict)
                 } else {
                     error
                 };
@@ -87,7 +87,7 @@ impl Case<'_> {
         facts: Option<&[ImageFacts]>,
     ) -> Verdict {
         let request = policy::Request {
-            packages: self.packages,
+            image: self.name,
             written: self.written,
             tag: self.tag,
         };
@@ -98,8 +98,12 @@ impl Case<'_> {
     }
 }
 
-/// A refusal that looks as a builder's word on packages that don't exist.
-fn hidden(packages: &PackageSet, verdict: &Verdict) -> Error {
+/// A refusal that looks as a builder's word on an image that doesn't exist.
+fn hidden(name: &ImageName, verdict: &Verdict) -> Error {
+    let packages = match name {
+        ImageName::Packages(packages) => packages,
+        ImageName::Opaque(name) => return image_name::unknown_image(name),
+    };
     let refused: Vec<&str> = packages
         .packages()
         .filter(|package| verdict.refuses(package))

@@ -149,9 +149,9 @@ impl Exchange {
             Route::Catalog if config.catalog => (None, Want::Catalog),
             Route::Catalog => return Err(no_catalog()),
             Route::Referrers { repository, .. } => {
-                let Image { packages, written } = Image::of(&repository)?;
+                let Image { name, written } = Image::of(&repository, &config.opaque_namespaces)?;
                 let case = Case {
-                    packages: &packages,
+                    name: &name,
                     written,
                     tag: None,
                     caller: request.caller,
@@ -162,7 +162,9 @@ impl Exchange {
                 }));
             }
         };
-        let image = repository.as_ref().map(Image::of).transpose()?;
+        let image = repository
+            .map(|repository| Image::of(&repository, &config.opaque_namespaces))
+            .transpose()?;
         let key = want.key(scope, image.as_ref());
         let exchange = Self {
             want,
@@ -183,11 +185,11 @@ impl Exchange {
 
     /// The catalog may be had by everybody: what is in it is judged name by name.
     fn judge(&self, config: &Config, facts: Option<Vec<ImageFacts>>) -> Judged {
-        let Some(Image { packages, written }) = &self.image else {
+        let Some(Image { name, written }) = &self.image else {
             return Judged::Allowed(None, None);
         };
         let case = Case {
-            packages,
+            name,
             written: *written,
             tag: match &self.want {
                 Want::Manifest {
@@ -328,7 +330,7 @@ impl Exchange {
     /// The canonical name of the image; empty for the catalog.
     fn image(&self) -> String {
         let image = self.image.as_ref();
-        image.map_or_else(String::new, |image| image.packages.to_string())
+        image.map_or_else(String::new, |image| image.name.to_string())
     }
 
     fn upstream_path(&self) -> String {

@@ -3,6 +3,7 @@
 mod answers;
 mod catalog;
 mod held;
+mod opaque;
 mod policy;
 mod protocol;
 

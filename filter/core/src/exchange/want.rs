@@ -1,23 +1,23 @@
 //! What is wanted: how it is called in the cache, at the builder and in counters.
 
-use crate::PackageSet;
 use crate::cache::{Key, Method};
 use crate::distribution::{Digest, Error, MediaType, Reference, Repository};
-use crate::package_set;
+use crate::{ImageName, OpaqueNamespaces};
 
 /// The image that a request is about.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Image {
-    pub(super) packages: PackageSet,
+    pub(super) name: ImageName,
     /// How many packages the client wrote.
     pub(super) written: usize,
 }
 
 impl Image {
-    pub(super) fn of(repository: &Repository) -> Result<Self, Error> {
+    pub(super) fn of(repository: &Repository, opaque: &OpaqueNamespaces) -> Result<Self, Error> {
+        let name = ImageName::of(repository, opaque)?;
         Ok(Self {
-            packages: PackageSet::of(repository)?,
-            written: package_set::written(repository),
+            written: name.written(repository),
+            name,
         })
     }
 }
@@ -39,18 +39,16 @@ pub(super) enum Want {
 impl Want {
     /// Under what name the answer is kept. All but the catalog is of an image.
     pub(super) fn key(&self, scope: &str, image: Option<&Image>) -> Key {
-        match (self, image.map(|image| &image.packages)) {
+        match (self, image.map(|image| &image.name)) {
             (
                 Self::Manifest {
                     reference,
                     media_type,
                 },
-                Some(packages),
-            ) => Key::manifest(scope, packages, reference, *media_type),
-            (Self::Blob { digest, method }, Some(packages)) => {
-                Key::blob(scope, packages, digest, *method)
-            }
-            (Self::Tags, Some(packages)) => Key::tags(scope, packages),
+                Some(name),
+            ) => Key::manifest(scope, name, reference, *media_type),
+            (Self::Blob { digest, method }, Some(name)) => Key::blob(scope, name, digest, *method),
+            (Self::Tags, Some(name)) => Key::tags(scope, name),
             (Self::Catalog, _) | (_, None) => Key::catalog(scope),
         }
     }

@@ -82,6 +82,9 @@ pub struct ImageFacts {
     /// The rules whose fact part is true of it.
     #[serde(default)]
     pub matched: BTreeSet<String>,
+    /// The packages of an image with an opaque name; none where the name itself is the list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packages: Option<BTreeSet<String>>,
 }
 
 impl ImageFacts {
@@ -279,6 +282,7 @@ mod tests {
             system: System::X86_64Linux,
             names: names.into(),
             matched: BTreeSet::new(),
+            packages: None,
         };
         let header = ImageFacts::header(std::slice::from_ref(&facts));
         assert!(
@@ -295,13 +299,20 @@ mod tests {
             system: System::Aarch64Linux,
             names: [("vcs".to_owned(), "git".to_owned())].into(),
             matched: set(&["free"]),
+            packages: None,
         };
         let header = ImageFacts::header(std::slice::from_ref(&facts));
         assert_eq!(
             header,
             r#"[{"tags":["latest"],"system":"aarch64-linux","names":{"vcs":"git"},"matched":["free"]}]"#
         );
-        assert_eq!(ImageFacts::parse(&header), Some(vec![facts]));
+        assert_eq!(ImageFacts::parse(&header), Some(vec![facts.clone()]));
+        let recipe = ImageFacts {
+            packages: Some(set(&["cacert", "git"])),
+            ..facts
+        };
+        let header = ImageFacts::header(std::slice::from_ref(&recipe));
+        assert_eq!(ImageFacts::parse(&header), Some(vec![recipe]));
         for header in [
             "",
             "[]",

@@ -24,6 +24,10 @@
 //! The packages are those of the canonical name: meta-packages written out, so that none hides
 //! another. `cacert` and `iana-etc`, which every image has, need no rule that allows them.
 //!
+//! **Opaque names** (`corp/ci-base`) are judged as one package is, by `images` and `deny_images`. What
+//! is in such an image its administrator has decided, so that its packages need no rule that allows
+//! them; they can be denied as any others, once the builder has said which they are.
+//!
 //! A package that is really called otherwise (an alias, `pname`) is denied under both names, and
 //! allowed under the one that the caller wrote.
 
@@ -39,9 +43,9 @@ mod verdict;
 
 use std::collections::BTreeSet;
 
-use crate::PackageSet;
 use crate::distribution::Tag;
 use crate::package_set;
+use crate::{ImageName, PackageSet};
 
 #[cfg(any(test, feature = "test"))]
 pub use claims::metadata;
@@ -49,10 +53,11 @@ pub use facts::{Contents, FactRules, ImageFacts};
 pub use glob::{Glob, GlobError, Reach};
 pub use raw::PolicyError;
 pub(crate) use raw::RawPolicy;
+use raw::outline::Patterns;
 pub use raw::outline::{Outline, Pattern};
 pub use rule::Mode;
 pub use subject::{AddressRange, Attribute, ClaimKind, Identity, Known, Subject};
-pub use verdict::{Finding, Verdict};
+pub use verdict::{About, Finding, Verdict};
 
 use glob_set::GlobSet;
 use rule::{Asked, Rule};
@@ -78,6 +83,8 @@ pub struct Policy {
     /// Patterns with the index of their rule.
     allow: GlobSet,
     deny: GlobSet,
+    images: GlobSet,
+    deny_images: GlobSet,
     attributes: Vec<Attribute>,
     fact_rules: FactRules,
 }
@@ -86,7 +93,7 @@ pub struct Policy {
 #[derive(Clone, Debug)]
 pub struct Request<'a> {
     /// The image.
-    pub packages: &'a PackageSet,
+    pub image: &'a ImageName,
     /// How many different packages the caller wrote, a meta-package counting as one.
     pub written: usize,
     /// The tag under which the image is asked for; none by digest, and for a list of tags.
@@ -122,18 +129,30 @@ impl Policy {
             audited: Vec::new(),
             allow: GlobSet::new(),
             deny: GlobSet::new(),
+            images: GlobSet::new(),
+            deny_images: GlobSet::new(),
             attributes: Vec::new(),
             fact_rules: FactRules::default(),
         }
     }
 
-    fn add(&mut self, rule: Rule, allow: Vec<Glob>, deny: Vec<Glob>) {
+    fn add(&mut self, rule: Rule, patterns: Patterns) {
         let index = self.rules.len();
-        for glob in allow {
-            self.allow.insert(glob, index);
-        }
-        for glob in deny {
-            self.deny.insert(glob, index);
+        let Patterns {
+            allow,
+            deny,
+            images,
+            deny_images,
+        } = patterns;
+        for (filed, patterns) in [
+            (&mut self.allow, allow),
+            (&mut self.deny, deny),
+            (&mut self.images, images),
+            (&mut self.deny_images, deny_images),
+        ] {
+            for glob in patterns.into_iter().flat_map(|pattern| pattern.globs) {
+                filed.insert(glob, index);
+            }
         }
         if rule.mode == Mode::Audit {
             self.audited.push(index);
@@ -199,82 +218,135 @@ impl Policy {
             rule.applies_to(identity).then_some(rule)
         };
         let tag = request.tag.map(|tag| BTreeSet::from([tag.clone()]));
+        let named = request.image.packages();
         let asked = Asked {
             tags: tag.as_ref().or_else(|| image.map(|image| &image.tags)),
-            system: request
-                .packages
-                .system()
+            system: named
+                .and_then(PackageSet::system)
                 .or_else(|| image.map(|image| image.system)),
             written: request.written,
         };
         let mut verdict = Verdict::new(&self.revision);
-        for package in request.packages.packages() {
+        let deny = |package: &str| {
             let alias = image.and_then(|image| image.names.get(package));
-            if let Some((rule, name)) = self.denied(package, alias, applying) {
-                verdict.add(rule.mode, Finding::denied(package, name, rule));
-                continue;
-            }
-            if self.default == Default::Allow || package_set::is_in_every_image(package) {
-                continue;
-            }
-            let (mut granted, mut limited) = (false, None);
-            self.allow.each_match(package, |index| {
-                if granted {
-                    return;
-                }
-                if let Some(rule) = applying(index) {
-                    match rule.limits.broken_by(asked) {
-                        None => granted = true,
-                        Some(limit) => limited = limited.take().or(Some((rule, limit))),
+            let (rule, name) = denied(&self.deny, package, alias, applying)?;
+            let finding = Finding::denied(About::package(package), name, rule);
+            Some((rule.mode, finding))
+        };
+        match request.image {
+            ImageName::Packages(packages) => {
+                for package in packages.packages() {
+                    let found = deny(package).or_else(|| {
+                        let needs_rule = !package_set::is_in_every_image(package);
+                        let about = || About::package(package);
+                        needs_rule
+                            .then(|| self.not_allowed(&self.allow, package, about, asked, applying))
+                            .flatten()
+                    });
+                    if let Some((mode, finding)) = found {
+                        verdict.add(mode, finding);
                     }
                 }
-            });
-            if granted {
-                continue;
             }
-            let auditor = self.audited.iter().find_map(|&index| applying(index));
-            let mode = auditor.map_or(Mode::Enforce, |_| Mode::Audit);
-            let finding = match (limited, auditor) {
-                (Some((rule, limit)), _) => Finding::limited(package, rule, &limit),
-                (None, Some(rule)) => Finding::new(package, Some(rule), "not allowed by the rule"),
-                (None, None) => Finding::new(package, None, "allowed by no rule for you"),
-            };
-            verdict.add(mode, finding);
+            ImageName::Opaque(name) => {
+                let name = name.as_str();
+                let about = || About::Image(name.to_owned());
+                let found = match denied(&self.deny_images, name, None, applying) {
+                    Some((rule, _)) => Some((rule.mode, Finding::denied(about(), name, rule))),
+                    None => self.not_allowed(&self.images, name, about, asked, applying),
+                };
+                let contents = image.into_iter().flat_map(|image| &image.packages);
+                let denied = contents.flatten().filter_map(|package| deny(package));
+                for (mode, finding) in found.into_iter().chain(denied) {
+                    verdict.add(mode, finding);
+                }
+            }
         }
-        for name in image.into_iter().flat_map(|image| &image.matched) {
-            let mut rules = self.rules.iter();
-            let rule = rules.find(|rule| rule.facts.as_ref() == Some(name));
-            if let Some(rule) = rule.filter(|rule| rule.applies_to(identity)) {
-                verdict.add(rule.mode, Finding::facts(rule));
+        if let Some(image) = image {
+            if image.packages.is_some() == named.is_some() {
+                verdict.refuse(
+                    "edge and builder do not agree on whether it is a list of packages: the \
+                     builder's recipes and opaque_namespaces differ",
+                );
+            }
+            for name in &image.matched {
+                let mut rules = self.rules.iter();
+                let rule = rules.find(|rule| rule.facts.as_ref() == Some(name));
+                if let Some(rule) = rule.filter(|rule| rule.applies_to(identity)) {
+                    verdict.add(rule.mode, Finding::facts(rule));
+                }
             }
         }
         verdict
     }
 
-    /// The rule that denies a package, and under which of its names. An enforced rule counts before
-    /// an audited one, then the first that is written.
-    fn denied<'a>(
+    /// What stands against something that no rule denies: that none allows it either.
+    fn not_allowed<'a>(
         &'a self,
-        package: &'a str,
-        alias: Option<&'a String>,
+        allow: &GlobSet,
+        name: &str,
+        about: impl FnOnce() -> About,
+        asked: Asked<'_>,
         applying: impl Fn(usize) -> Option<&'a Rule>,
-    ) -> Option<(&'a Rule, &'a str)> {
-        let mut denied: Option<(bool, usize, &Rule, &str)> = None;
-        for name in [Some(package), alias.map(String::as_str)]
-            .into_iter()
-            .flatten()
-        {
-            self.deny.each_match(name, |index| {
-                if let Some(rule) = applying(index) {
-                    let found = (rule.mode == Mode::Audit, index, rule, name);
-                    if denied.is_none_or(|first| (found.0, found.1) < (first.0, first.1)) {
-                        denied = Some(found);
-                    }
-                }
-            });
+    ) -> Option<(Mode, Finding)> {
+        if self.default == Default::Allow {
+            return None;
         }
-        denied.map(|(_, _, rule, name)| (rule, name))
+        let (mut granted, mut limited) = (false, None);
+        allow.each_match(name, |index| {
+            if granted {
+                return;
+            }
+            if let Some(rule) = applying(index) {
+                match rule.limits.broken_by(asked) {
+                    None => granted = true,
+                    Some(limit) => limited = limited.take().or(Some((rule, limit))),
+                }
+            }
+        });
+        if granted {
+            return None;
+        }
+        let auditor = self.audited.iter().find_map(|&index| applying(index));
+        let mode = auditor.map_or(Mode::Enforce, |_| Mode::Audit);
+        let finding = match (limited, auditor) {
+            (Some((rule, limit)), _) => Finding::limited(about(), rule, &limit),
+            (None, Some(rule)) => Finding::new(about(), Some(rule), "not allowed by the rule"),
+            (None, None) => Finding::new(about(), None, "allowed by no rule for you"),
+        };
+        Some((mode, finding))
     }
+
+    /// A rule that speaks of opaque names, if there is one.
+    pub(crate) fn rule_for_images(&self) -> Option<&str> {
+        let rule = self.rules.iter().find(|rule| rule.is_for_images);
+        rule.map(|rule| rule.name.as_str())
+    }
+}
+
+/// The rule that denies something, and under which of its names. An enforced rule counts before an
+/// audited one, then the first that is written.
+fn denied<'a, 'b>(
+    deny: &GlobSet,
+    name: &'b str,
+    alias: Option<&'b String>,
+    applying: impl Fn(usize) -> Option<&'a Rule>,
+) -> Option<(&'a Rule, &'b str)> {
+    let mut denied: Option<(bool, usize, &Rule, &str)> = None;
+    for name in [Some(name), alias.map(String::as_str)]
+        .into_iter()
+        .flatten()
+    {
+        deny.each_match(name, |index| {
+            if let Some(rule) = applying(index) {
+                let found = (rule.mode == Mode::Audit, index, rule, name);
+                if denied.is_none_or(|first| (found.0, found.1) < (first.0, first.1)) {
+                    denied = Some(found);
+                }
+            }
+        });
+    }
+    denied.map(|(_, _, rule, name)| (rule, name))
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use super::subject::{AddressRange, Attribute, ClaimKind, Subject};
 use super::{Default, Policy};
 use crate::distribution::Tag;
 use crate::package_set::{self, System};
+use outline::{Pattern, Patterns};
 
 #[derive(Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -58,7 +59,13 @@ struct RawRule {
     /// Patterns of the packages that it denies
     #[serde(default)]
     deny: Vec<String>,
-    /// Under which tags the rule allows them; `["latest"]` when left out
+    /// Patterns of the images with an opaque name ([recipes](recipes.md)) that it allows: `corp/ci-*`
+    #[serde(default)]
+    images: Vec<String>,
+    /// Patterns of the images with an opaque name that it denies
+    #[serde(default)]
+    deny_images: Vec<String>,
+    /// Under which tags the rule allows what it allows; `["latest"]` when left out
     tags: Option<Vec<String>>,
     /// For which platforms it does; all when left out
     systems: Option<Vec<String>>,
@@ -202,11 +209,11 @@ impl RawPolicy {
                 ));
             }
             let at = |key: &str| format!("the rule {}: {key}", raw.name);
-            let allow = patterns(&raw.allow, Reach::OneAttribute, &at("allow"))?;
-            let deny = patterns(&raw.deny, Reach::Anything, &at("deny"))?;
-            if raw.allow.is_empty() && raw.deny.is_empty() && raw.facts.is_none() {
+            let patterns = raw.patterns()?;
+            if raw.says_nothing() {
                 return error(at(
-                    "it allows and denies nothing: give it allow, deny or facts",
+                    "it allows and denies nothing: give it allow, deny, images, deny_images or \
+                     facts",
                 ));
             }
             let subject = raw
@@ -232,31 +239,65 @@ impl RawPolicy {
                 facts,
                 message: raw.message.clone(),
                 name: raw.name.clone(),
+                is_for_images: !raw.images.is_empty() || !raw.deny_images.is_empty(),
             };
-            policy.add(rule, allow, deny);
+            policy.add(rule, patterns);
         }
         policy.fact_rules = FactRules::compile(fact_rules)?;
         Ok(policy)
     }
 }
 
-/// The globs of a list of packages. Attribute paths are compared in lower case, since a
-/// repository name can't hold anything else, and without the `_` that Nix puts before a digit.
-fn patterns(texts: &[String], reach: Reach, at: &str) -> Result<Vec<Glob>, PolicyError> {
-    let mut globs = Vec::new();
-    for text in texts {
-        if let Some(meta) = text.strip_prefix('@') {
-            let members = package_set::members(meta).ok_or_else(|| {
-                PolicyError(format!("{at}: \"{text}\" is none of @shell and @builder"))
-            })?;
-            for member in members {
-                globs.extend(glob(member, reach, at)?);
-            }
-        } else {
-            globs.extend(glob(&canonical(text), reach, at)?);
-        }
+impl RawRule {
+    fn says_nothing(&self) -> bool {
+        let lists = [&self.allow, &self.deny, &self.images, &self.deny_images];
+        lists.into_iter().all(Vec::is_empty) && self.facts.is_none()
     }
-    Ok(globs)
+
+    fn patterns(&self) -> Result<Patterns, PolicyError> {
+        let each = |texts: &[String], key: &str, globs: &dyn Fn(&str, &str) -> Globs| {
+            let at = format!("the rule {}: {key}", self.name);
+            let pattern = |text: &String| {
+                Ok(Pattern {
+                    globs: globs(text, &at)?,
+                    text: text.clone(),
+                })
+            };
+            texts
+                .iter()
+                .map(pattern)
+                .collect::<Result<_, PolicyError>>()
+        };
+        Ok(Patterns {
+            allow: each(&self.allow, "allow", &|text, at| {
+                packages(text, Reach::OneAttribute, at)
+            })?,
+            deny: each(&self.deny, "deny", &|text, at| {
+                packages(text, Reach::Anything, at)
+            })?,
+            images: each(&self.images, "images", &images)?,
+            deny_images: each(&self.deny_images, "deny_images", &images)?,
+        })
+    }
+}
+
+type Globs = Result<Vec<Glob>, PolicyError>;
+
+/// The globs of a pattern of packages. Attribute paths are compared in lower case, since a
+/// repository name can't hold anything else, and without the `_` that Nix puts before a digit.
+fn packages(text: &str, reach: Reach, at: &str) -> Globs {
+    let Some(meta) = text.strip_prefix('@') else {
+        return glob(&canonical(text), reach, at);
+    };
+    let members = package_set::members(meta)
+        .ok_or_else(|| PolicyError(format!("{at}: \"{text}\" is none of @shell and @builder")))?;
+    let globs = members.into_iter().map(|member| glob(member, reach, at));
+    Ok(globs.collect::<Result<Vec<_>, _>>()?.concat())
+}
+
+/// The globs of a pattern of opaque names, whose wildcards stand for slashes and dots as well.
+fn images(text: &str, at: &str) -> Globs {
+    glob(&text.to_ascii_lowercase(), Reach::Anything, at)
 }
 
 fn canonical(pattern: &str) -> String {
@@ -271,7 +312,7 @@ fn canonical(pattern: &str) -> String {
     attributes.join(".")
 }
 
-fn glob(text: &str, reach: Reach, at: &str) -> Result<Vec<Glob>, PolicyError> {
+fn glob(text: &str, reach: Reach, at: &str) -> Globs {
     Glob::parse(text, reach).map_err(|error| PolicyError(format!("{at}: {error}")))
 }
 

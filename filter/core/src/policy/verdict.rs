@@ -5,23 +5,48 @@ use serde_json::{Value, json};
 use super::rule::{Mode, Rule};
 use crate::distribution::{Error, ErrorKind};
 
+/// What a finding is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum About {
+    /// A package.
+    Package(String),
+    /// The image with this opaque name.
+    Image(String),
+    /// What is in the image, whatever it is called.
+    Contents,
+}
+
+impl About {
+    pub(super) fn package(name: &str) -> Self {
+        Self::Package(name.to_owned())
+    }
+
+    /// The name; none for what has none.
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Package(name) | Self::Image(name) => Some(name),
+            Self::Contents => None,
+        }
+    }
+}
+
 /// What stands against a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// The package; none when the whole image is meant.
-    pub package: Option<String>,
-    /// The rule; none when no rule speaks for the package.
+    /// What is not to be had.
+    pub about: About,
+    /// The rule; none when no rule speaks for it.
     pub rule: Option<String>,
-    /// What is wrong, in words that follow the package.
+    /// What is wrong, in words that follow the name.
     pub reason: String,
     /// What the rule's author has to say about it.
     pub message: Option<String>,
 }
 
 impl Finding {
-    pub(super) fn new(package: &str, rule: Option<&Rule>, reason: &str) -> Self {
+    pub(super) fn new(about: About, rule: Option<&Rule>, reason: &str) -> Self {
         Self {
-            package: Some(package.to_owned()),
+            about,
             rule: rule.map(|rule| rule.name.clone()),
             reason: rule.map_or_else(
                 || reason.to_owned(),
@@ -32,35 +57,43 @@ impl Finding {
     }
 
     /// Denied under the name that was written, or under the one that it really has.
-    pub(super) fn denied(package: &str, name: &str, rule: &Rule) -> Self {
-        let mut finding = Self::new(package, Some(rule), "denied by the rule");
-        if name != package {
+    pub(super) fn denied(about: About, name: &str, rule: &Rule) -> Self {
+        let is_other = about.name() != Some(name);
+        let mut finding = Self::new(about, Some(rule), "denied by the rule");
+        if is_other {
             finding.reason = format!("which is {name}, {}", finding.reason);
         }
         finding
     }
 
-    pub(super) fn limited(package: &str, rule: &Rule, limit: &str) -> Self {
+    pub(super) fn limited(about: About, rule: &Rule, limit: &str) -> Self {
         Self {
             reason: format!("the rule {} allows it {limit}", rule.name),
-            ..Self::new(package, Some(rule), "")
+            ..Self::new(about, Some(rule), "")
         }
     }
 
     pub(super) fn facts(rule: &Rule) -> Self {
-        Self {
-            package: None,
-            ..Self::new("", Some(rule), "refused for what is in it by the rule")
-        }
+        let reason = "refused for what is in it by the rule";
+        Self::new(About::Contents, Some(rule), reason)
     }
 
     fn words(&self) -> String {
-        let what = self.package.as_deref().unwrap_or("this image");
+        let what = self.about.name().unwrap_or("this image");
         format!("{what} ({})", self.reason)
     }
 
     fn json(&self) -> Value {
-        json!({ "package": self.package, "rule": self.rule, "reason": self.reason })
+        let Self {
+            about,
+            rule,
+            reason,
+            ..
+        } = self;
+        match about {
+            About::Image(image) => json!({ "image": image, "rule": rule, "reason": reason }),
+            about => json!({ "package": about.name(), "rule": rule, "reason": reason }),
+        }
     }
 }
 
@@ -83,16 +116,17 @@ impl Verdict {
         }
     }
 
-    /// Nothing is known of the image, so nobody may have it.
+    /// Nothing that can be judged is known of the image, so nobody may have it.
     pub(super) fn without_facts(revision: &str) -> Self {
         let mut verdict = Self::new(revision);
-        verdict.refusals.push(Finding {
-            package: None,
-            rule: None,
-            reason: "the builder did not say what is in it".to_owned(),
-            message: None,
-        });
+        verdict.refuse("the builder did not say what is in it");
         verdict
+    }
+
+    /// Refuses the image whatever the rules say.
+    pub(super) fn refuse(&mut self, reason: &str) {
+        let finding = Finding::new(About::Contents, None, reason);
+        self.refusals.push(finding);
     }
 
     pub(super) fn add(&mut self, mode: Mode, finding: Finding) {
@@ -110,10 +144,7 @@ impl Verdict {
 
     /// Whether the package is among what is refused, or everything is.
     pub fn refuses(&self, package: &str) -> bool {
-        let mut refused = self
-            .refusals
-            .iter()
-            .map(|finding| finding.package.as_deref());
+        let mut refused = self.refusals.iter().map(|finding| finding.about.name());
         refused.any(|refused| refused.is_none_or(|refused| refused == package))
     }
 

@@ -11,21 +11,6 @@ use super::*;
 use crate::build_log::BuildLogs;
 use crate::nix::fake::FakeNix;
 use crate::nix::{NixError, Resolution};
-use crate::source::Pin;
-
-fn image(packages: &[&str]) -> ImageRequest {
-    ImageRequest {
-        source: String::new(),
-        pin: Pin {
-            path: "/".into(),
-            revision: "r".to_owned(),
-        },
-        system: System::X86_64Linux,
-        packages: packages.iter().map(|&name| name.to_owned()).collect(),
-        shell: false,
-        max_layers: 94,
-    }
-}
 
 fn builder(nix: Arc<dyn Nix>, folder: &Path) -> NixBuilder {
     let storage = Storage::filesystem(&folder.join("storage")).unwrap();
@@ -39,7 +24,7 @@ fn builder(nix: Arc<dyn Nix>, folder: &Path) -> NixBuilder {
 async fn build(nix: Arc<dyn Nix>, packages: &[&str]) -> Error {
     let folder = tempfile::tempdir().unwrap();
     let builder = builder(nix, folder.path());
-    Builder::build(&builder, &image(packages))
+    Builder::build(&builder, &ImageRequest::example(packages))
         .await
         .unwrap_err()
 }
@@ -72,13 +57,13 @@ async fn a_wrong_name_is_told_while_builds_are_under_way() {
         ..nix()
     };
     let builder = builder(Arc::new(nix), folder.path());
-    let git = image(&["git"]);
+    let git = ImageRequest::example(&["git"]);
     let mut build = Builder::build(&builder, &git);
     while builder.packages.builds.available_permits() > 0 {
         assert!(futures::poll!(&mut build).is_pending());
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    let error = Builder::build(&builder, &image(&["nope"])).await;
+    let error = Builder::build(&builder, &ImageRequest::example(&["nope"])).await;
     assert_eq!(error.unwrap_err().kind, ErrorKind::ManifestUnknown);
 }
 
@@ -94,7 +79,7 @@ fn one_program_is_started_and_several_leave_the_choice_to_the_caller() {
     let run = |shell, derivations: &[&Derivation]| {
         let image = ImageRequest {
             shell,
-            ..image(&[])
+            ..ImageRequest::example(&[])
         };
         command(&image, derivations)
     };

@@ -2,25 +2,15 @@
 
 use std::sync::atomic::Ordering;
 
-use nixgate_core::package_set::System;
-
 use serde_json::json;
 
 use super::*;
 use crate::nix::fake::FakeNix;
-use crate::source::Pin;
 
 fn image(packages: impl IntoIterator<Item = impl ToString>) -> ImageRequest {
     ImageRequest {
-        pin: Pin {
-            path: "/".into(),
-            revision: "r".to_owned(),
-        },
-        source: String::new(),
-        system: System::X86_64Linux,
         packages: packages.into_iter().map(|name| name.to_string()).collect(),
-        shell: false,
-        max_layers: 94,
+        ..ImageRequest::example(&[])
     }
 }
 

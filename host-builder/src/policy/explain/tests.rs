@@ -30,7 +30,7 @@ fn check(image: &str, given: &[&str], system: Option<&str>, expected: Expect) {
     let file = team();
     let given: Vec<Given> = given.iter().map(|text| text.parse().unwrap()).collect();
     let identity = given::identity(&file.policy, &given).unwrap();
-    let question = Question::new(image, Tag::latest(), system).unwrap();
+    let question = Question::new(&file, image, Tag::latest(), system).unwrap();
     expected.assert_eq(&explain(&file, &question, &identity).to_string());
 }
 
@@ -135,7 +135,7 @@ fn an_audited_rule_warns() {
 #[test]
 fn by_default_allowed_is_a_reason() {
     let file = file("allow", json!([{"name": "hard", "deny": ["vim"]}]));
-    let question = |image| Question::new(image, Tag::latest(), None).unwrap();
+    let question = |image| Question::new(&file, image, Tag::latest(), None).unwrap();
     let explain = |image| explain(&file, &question(image), &vec![]).to_string();
     expect![[r#"
         git: allowed (revision r1)
@@ -151,6 +151,40 @@ fn by_default_allowed_is_a_reason() {
           vim       refused: denied by the rule hard
     "#]]
     .assert_eq(&explain("vim"));
+}
+
+#[test]
+fn an_opaque_name_is_one_line() {
+    let file = file(
+        "deny",
+        json!([
+            {"name": "ci", "images": ["corp/ci-*"], "systems": ["x86_64-linux"]},
+            {"name": "hard", "deny": ["*-unwrapped"], "deny_images": ["corp/ci-secret"]},
+            {"name": "web", "images": ["corp/web"], "subject": {"host": {"glob": "web.corp"}}},
+        ]),
+    );
+    let explain = |image| {
+        let question = Question::new(&file, image, Tag::latest(), None).unwrap();
+        explain(&file, &question, &vec![Known::Unknown]).to_string()
+    };
+    expect![[r#"
+        corp/ci-base: allowed (revision r1)
+          corp/ci-base  allowed: by the rule ci: "corp/ci-*"
+          note: the rule ci allows some platforms alone; which one it is the builder says
+          note: the rule hard also denies packages; which are in the image the builder says
+    "#]]
+    .assert_eq(&explain("corp/ci-base"));
+    expect![[r#"
+        corp/ci-secret: refused (revision r1)
+          corp/ci-secret  refused: denied by the rule hard
+    "#]]
+    .assert_eq(&explain("corp/ci-secret"));
+    expect![[r#"
+        corp/web: refused (revision r1)
+          corp/web  refused: allowed by no rule for you
+                      the rule web may allow it: host is not known
+    "#]]
+    .assert_eq(&explain("corp/web"));
 }
 
 proptest! {
@@ -172,13 +206,13 @@ proptest! {
         }).collect();
         let file = file(if allow_by_default { "allow" } else { "deny" }, json!(written));
         let identity = vec![Known::Values(vec!["me".to_owned()]); file.policy.attributes().len()];
-        let question = Question::new(&package, Tag::latest(), None).unwrap();
+        let question = Question::new(&file, &package, Tag::latest(), None).unwrap();
         let verdict = file.policy.judge_name(&question.request(), &identity);
         let explanation = explain(&file, &question, &identity);
         prop_assert_eq!(explanation.allows(), verdict.allows());
         prop_assert_eq!(explanation.outcome == Outcome::Warned, verdict.allows() && verdict.warning().is_some());
         for line in &explanation.lines {
-            let refused = verdict.refusals.iter().any(|one| one.package.as_deref() == Some(&line.package));
+            let refused = verdict.refusals.iter().any(|one| one.about.name() == Some(&line.name));
             prop_assert_eq!(line.outcome == Outcome::Refused, refused);
             prop_assert!(!line.reasons.is_empty());
         }

@@ -13,7 +13,7 @@ use super::file::PolicyFile;
 
 /// Each finding is a sentence that names the rule and the key.
 pub(super) fn findings(file: &PolicyFile) -> Vec<String> {
-    let PolicyFile { policy, rules } = file;
+    let PolicyFile { policy, rules, .. } = file;
     let mut findings = Vec::new();
     for (index, rule) in rules.iter().enumerate() {
         let earlier = rules.get(..index).unwrap_or_default();
@@ -28,46 +28,104 @@ pub(super) fn findings(file: &PolicyFile) -> Vec<String> {
         {
             findings.push(at(format!("subject: it is never true: {reason}")));
         }
-        findings.extend(
-            allowing(rule, rules, policy.default_is())
-                .into_iter()
-                .map(at),
-        );
-        findings.extend(repeated(&rule.allow).map(|text| at(format!("allow: {text}"))));
-        findings.extend(repeated(&rule.deny).map(|text| at(format!("deny: {text}"))));
+        let allowing = allowing(rule, rules, policy.default_is());
+        findings.extend(allowing.into_iter().map(at));
+        for (key, patterns) in [
+            ("allow", &rule.allow),
+            ("deny", &rule.deny),
+            ("images", &rule.images),
+            ("deny_images", &rule.deny_images),
+        ] {
+            findings.extend(repeated(patterns).map(|text| at(format!("{key}: {text}"))));
+        }
     }
     findings
 }
 
+/// A list of patterns that allow something, and that which denies the same.
+struct Side {
+    key: &'static str,
+    allow: fn(&Outline) -> &[Pattern],
+    deny: fn(&Outline) -> &[Pattern],
+}
+
+const SIDES: [Side; 2] = [
+    Side {
+        key: "allow",
+        allow: |rule| &rule.allow,
+        deny: |rule| &rule.deny,
+    },
+    Side {
+        key: "images",
+        allow: |rule| &rule.images,
+        deny: |rule| &rule.deny_images,
+    },
+];
+
 /// What keeps a rule from allowing what it names.
 fn allowing(rule: &Outline, rules: &[Outline], default: Default) -> Vec<String> {
-    if rule.allow.is_empty() {
+    let sides = SIDES.iter().filter(|side| !(side.allow)(rule).is_empty());
+    let sides: Vec<&Side> = sides.collect();
+    if sides.is_empty() {
         return Vec::new();
     }
-    if default == Default::Allow {
-        return vec!["allow: nothing has to be allowed, since the default is allow".to_owned()];
-    }
-    if let Some(limit) = empty_limit(rule) {
+    if let (Default::Deny, Some(limit)) = (default, empty_limit(rule)) {
         return vec![format!(
             "{limit}: nothing fits it, so that nothing is allowed"
         )];
     }
-    let denied: Vec<_> = rule
-        .allow
-        .iter()
-        .filter_map(|pattern| denied_by(pattern, rule, rules).map(|by| (pattern, by)))
-        .collect();
-    if denied.len() == rule.allow.len() {
-        let by = names(denied.iter().flat_map(|(_, by)| by.iter().copied()));
-        return vec![format!("allow: all of it is denied, by {by}")];
-    }
-    denied
+    let findings = sides
         .into_iter()
-        .map(|(pattern, by)| {
-            let by = names(by.into_iter());
-            format!("allow: \"{}\" is denied, by {by}", pattern.text)
-        })
-        .collect()
+        .flat_map(|side| side.allowing(rule, rules, default));
+    findings.collect()
+}
+
+impl Side {
+    fn allowing(&self, rule: &Outline, rules: &[Outline], default: Default) -> Vec<String> {
+        let (key, patterns) = (self.key, (self.allow)(rule));
+        if default == Default::Allow {
+            return vec![format!(
+                "{key}: nothing has to be allowed, since the default is allow"
+            )];
+        }
+        let denied: Vec<_> = patterns
+            .iter()
+            .filter_map(|pattern| Some((pattern, self.denied_by(pattern, rule, rules)?)))
+            .collect();
+        if denied.len() == patterns.len() {
+            let by = names(denied.iter().flat_map(|(_, by)| by.iter().copied()));
+            return vec![format!("{key}: all of it is denied, by {by}")];
+        }
+        denied
+            .into_iter()
+            .map(|(pattern, by)| {
+                let by = names(by.into_iter());
+                format!("{key}: \"{}\" is denied, by {by}", pattern.text)
+            })
+            .collect()
+    }
+
+    /// The enforced rules by which a pattern of `rule` is denied to all whom the rule is for; none
+    /// when something of it is not.
+    fn denied_by<'a>(
+        &self,
+        pattern: &Pattern,
+        rule: &Outline,
+        rules: &'a [Outline],
+    ) -> Option<Vec<&'a str>> {
+        let denying = |glob: &Glob| {
+            let mut everybodys = rules.iter().filter(|other| {
+                let for_them = other.subject.is_none() || other.subject == rule.subject;
+                other.mode == Mode::Enforce && for_them
+            });
+            let covers = |other: &&Outline| {
+                let mut denied = (self.deny)(other).iter().flat_map(|pattern| &pattern.globs);
+                denied.any(|deny| deny.covers(glob))
+            };
+            everybodys.find(covers).map(|other| other.name.as_str())
+        };
+        pattern.globs.iter().map(denying).collect()
+    }
 }
 
 fn empty_limit(rule: &Outline) -> Option<&'static str> {
@@ -80,24 +138,9 @@ fn empty_limit(rule: &Outline) -> Option<&'static str> {
     {
         return Some("systems");
     }
-    (rule.max_packages() == Some(0)).then_some("max_packages")
-}
-
-/// The enforced rules by which a pattern of `rule` is denied to all whom the rule is for; none
-/// when something of it is not.
-fn denied_by<'a>(pattern: &Pattern, rule: &Outline, rules: &'a [Outline]) -> Option<Vec<&'a str>> {
-    let denying = |glob: &Glob| {
-        let mut everybodys = rules.iter().filter(|other| {
-            let for_them = other.subject.is_none() || other.subject == rule.subject;
-            other.mode == Mode::Enforce && for_them
-        });
-        let covers = |other: &&Outline| {
-            let mut denied = other.deny.iter().flat_map(|pattern| &pattern.globs);
-            denied.any(|deny| deny.covers(glob))
-        };
-        everybodys.find(covers).map(|other| other.name.as_str())
-    };
-    pattern.globs.iter().map(denying).collect()
+    // An opaque name has none.
+    let is_for_packages = rule.images.is_empty();
+    (is_for_packages && rule.max_packages() == Some(0)).then_some("max_packages")
 }
 
 /// Patterns that others of the same list cover.

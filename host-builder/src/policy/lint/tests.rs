@@ -155,3 +155,30 @@ fn subjects_that_are_never_true_are_found() {
     "#]],
     );
 }
+
+#[test]
+fn patterns_of_opaque_names_are_looked_at_as_those_of_packages() {
+    check(
+        "deny",
+        json!([
+            {"name": "ci", "images": ["corp/ci-*", "corp/ci-base", "corp/secret"]},
+            {"name": "none", "images": ["corp/secret"], "max_packages": 0, "allow": []},
+            {"name": "hard", "deny_images": ["*secret", "corp/secret"]},
+            {"name": "when", "images": ["corp/web"], "tags": []},
+        ]),
+        expect![[r#"
+            the rule ci: images: "corp/secret" is denied, by the rule hard
+            the rule ci: images: "corp/ci-*" covers "corp/ci-base"
+            the rule none: images: all of it is denied, by the rule hard
+            the rule hard: deny_images: "*secret" covers "corp/secret"
+            the rule when: tags: nothing fits it, so that nothing is allowed
+        "#]],
+    );
+    check(
+        "allow",
+        json!([{"name": "ci", "images": ["corp/ci-*"]}]),
+        expect![[r#"
+            the rule ci: images: nothing has to be allowed, since the default is allow
+        "#]],
+    );
+}

@@ -6,14 +6,15 @@
 use std::collections::BTreeSet;
 
 use super::super::Request;
-use super::super::glob::{Glob, Reach};
+use super::super::glob::Glob;
 use super::super::rule::{Asked, Limits, Mode};
 use super::super::subject::{Attribute, Identity, Subject};
-use super::{PolicyError, RawMode, RawPolicy, RawRule, patterns, systems, tags};
+use super::{PolicyError, RawMode, RawPolicy, RawRule, systems, tags};
+use crate::PackageSet;
 use crate::distribution::Tag;
 use crate::package_set::System;
 
-/// A pattern of packages.
+/// A pattern of packages or of opaque names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern {
     /// As it is written.
@@ -23,10 +24,19 @@ pub struct Pattern {
 }
 
 impl Pattern {
-    /// Whether it means a package.
-    pub fn matches(&self, package: &str) -> bool {
-        self.globs.iter().any(|glob| glob.matches(package))
+    /// Whether it means the package or the opaque name.
+    pub fn matches(&self, name: &str) -> bool {
+        self.globs.iter().any(|glob| glob.matches(name))
     }
+}
+
+/// All patterns of a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in super::super) struct Patterns {
+    pub(in super::super) allow: Vec<Pattern>,
+    pub(in super::super) deny: Vec<Pattern>,
+    pub(in super::super) images: Vec<Pattern>,
+    pub(in super::super) deny_images: Vec<Pattern>,
 }
 
 /// A rule.
@@ -38,10 +48,14 @@ pub struct Outline {
     pub subject: Option<Subject>,
     /// Whether its refusals count.
     pub mode: Mode,
-    /// What it allows.
+    /// The packages that it allows.
     pub allow: Vec<Pattern>,
-    /// What it denies.
+    /// The packages that it denies.
     pub deny: Vec<Pattern>,
+    /// The opaque names that it allows.
+    pub images: Vec<Pattern>,
+    /// The opaque names that it denies.
+    pub deny_images: Vec<Pattern>,
     /// What an image must not have, as JSON.
     pub facts: Option<String>,
     limits: Limits,
@@ -60,7 +74,7 @@ impl Outline {
         let tags = request.tag.map(|tag| BTreeSet::from([tag.clone()]));
         self.limits.broken_by(Asked {
             tags: tags.as_ref(),
-            system: request.packages.system(),
+            system: request.image.packages().and_then(PackageSet::system),
             written: request.written,
         })
     }
@@ -92,6 +106,8 @@ impl Outline {
             && self.facts == other.facts
             && globs(&self.allow) == globs(&other.allow)
             && globs(&self.deny) == globs(&other.deny)
+            && globs(&self.images) == globs(&other.images)
+            && globs(&self.deny_images) == globs(&other.deny_images)
     }
 }
 
@@ -107,21 +123,17 @@ impl RawPolicy {
 impl RawRule {
     fn outline(self, attributes: &mut Vec<Attribute>) -> Result<Outline, PolicyError> {
         let at = |key: &str| format!("the rule {}: {key}", self.name);
-        let each = |texts: &[String], reach: Reach, key: &str| {
-            let pattern = |text: &String| {
-                Ok(Pattern {
-                    globs: patterns(std::slice::from_ref(text), reach, &at(key))?,
-                    text: text.clone(),
-                })
-            };
-            texts
-                .iter()
-                .map(pattern)
-                .collect::<Result<_, PolicyError>>()
-        };
+        let Patterns {
+            allow,
+            deny,
+            images,
+            deny_images,
+        } = self.patterns()?;
         Ok(Outline {
-            allow: each(&self.allow, Reach::OneAttribute, "allow")?,
-            deny: each(&self.deny, Reach::Anything, "deny")?,
+            allow,
+            deny,
+            images,
+            deny_images,
             limits: Limits {
                 tags: tags(self.tags, &at("tags"))?,
                 systems: systems(self.systems, &at("systems"))?,

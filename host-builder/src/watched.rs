@@ -1,6 +1,7 @@
 //! A file that is read again when it has changed.
 //!
-//! Users come and go, and a builder that is started anew ends the builds that are under way. So
+//! Users and recipes come and go, and a builder that is started anew ends the builds that are under
+//! way. So
 //! each use looks whether the file is the one that was read (a system call). A new content that is
 //! not right changes nothing, and is told in the log once.
 
@@ -15,7 +16,7 @@ use anyhow::{Context, Result};
 type Stamp = (u64, u64, i64, i64);
 
 /// A file and what it says.
-pub(super) struct Watched<T> {
+pub struct Watched<T> {
     path: PathBuf,
     parse: fn(&str) -> Result<T>,
     last: Mutex<(Stamp, Arc<T>)>,
@@ -26,7 +27,7 @@ impl<T> Watched<T> {
     ///
     /// # Errors
     /// When it can't be read or `parse` refuses it.
-    pub(super) fn open(path: &Path, parse: fn(&str) -> Result<T>) -> Result<Self> {
+    pub fn open(path: &Path, parse: fn(&str) -> Result<T>) -> Result<Self> {
         let stamp = stamp(path)?;
         let content = read(path, parse)?;
         Ok(Self {
@@ -37,7 +38,7 @@ impl<T> Watched<T> {
     }
 
     /// What the file says now, or said when it was last right. It reads from the disk.
-    pub(super) fn current(&self) -> Arc<T> {
+    pub fn current(&self) -> Arc<T> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let stamp = match stamp(&self.path) {
             Ok(stamp) if stamp != last.0 => stamp,

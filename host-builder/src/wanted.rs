@@ -1,0 +1,66 @@
+//! What a repository name asks this builder for.
+//!
+//! ```text
+//!   arm64/shell/git ──ImageName──► Packages ───────────────────┐
+//!   corp/ci-base    ──ImageName──► Opaque ──► its recipe ──────┴──► Wanted { system, packages }
+//! ```
+
+use std::sync::Arc;
+
+use nixgate_core::distribution::{Error, Repository};
+use nixgate_core::image_name::unknown_image;
+use nixgate_core::package_set::System;
+use nixgate_core::{ImageName, PackageSet};
+
+use crate::builder::link_folder;
+use crate::recipes::{Recipe, Recipes};
+
+/// An image, before it is known out of which package set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The platform.
+    pub system: System,
+    /// What is in it.
+    pub packages: PackageSet,
+    /// What defines it, when that is no list of packages.
+    pub recipe: Option<Arc<Recipe>>,
+}
+
+impl Wanted {
+    /// What a repository name means by the recipes that are in force. `default` is the platform of
+    /// names that say none.
+    ///
+    /// # Errors
+    /// As [`ImageName::of`]; and [`ErrorKind::ManifestUnknown`] when there is no such recipe.
+    ///
+    /// [`ErrorKind::ManifestUnknown`]: nixgate_core::distribution::ErrorKind::ManifestUnknown
+    pub fn of(repository: &Repository, recipes: &Recipes, default: System) -> Result<Self, Error> {
+        let (packages, recipe) = match ImageName::of(repository, recipes.namespaces())? {
+            ImageName::Packages(packages) => (packages, None),
+            ImageName::Opaque(name) => {
+                let recipe = recipes.find(&name).ok_or_else(|| unknown_image(&name))?;
+                (recipe.packages.clone(), Some(Arc::clone(recipe)))
+            }
+        };
+        Ok(Self {
+            system: packages.system().unwrap_or(default),
+            packages,
+            recipe,
+        })
+    }
+
+    /// Where its manifests are linked, whatever the package set of that source is pinned to.
+    pub fn link_folder(&self, source: &str) -> String {
+        let packages: Vec<String> = self.packages.packages().map(str::to_owned).collect();
+        let name = self.recipe.as_ref().map(|recipe| recipe.name.as_str());
+        link_folder(source, self.system, &packages, name)
+    }
+
+    /// The shortest name that asks for it.
+    pub fn short_name(&self) -> String {
+        match &self.recipe {
+            Some(recipe) => recipe.name.to_string(),
+            None => self.packages.short_name(),
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! Images with names of their own: recipes of the builder's, and what a policy says of them.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use http::{Method, StatusCode};
+use nixgate_tests::live::builder::{self, Builder};
+use nixgate_tests::live::clients::podman::Podman;
+use nixgate_tests::live::http::{Response, request};
+use nixgate_tests::live::process::run;
+use nixgate_tests::live::stack::Stack;
+use nixgate_tests::live::{envoy, install, poll, scratch};
+use serde_json::{Value, json};
+
+const SETTING: &str = "\"hold_seconds\": 20,";
+
+fn recipes() -> Value {
+    json!({"namespace": "corp", "images": {
+        "ci-base": {
+            "packages": ["shell", "hello"],
+            "entrypoint": ["bash", "-c"],
+            "cmd": ["echo $GREETING from $PWD as $(id -u):$(id -g)"],
+            "env": {"GREETING": "good day"},
+            "user": "1000:65534",
+            "workdir": "/work",
+            "labels": {"org.opencontainers.image.title": "CI"},
+            "ports": ["8080"],
+            "max_layers": 5,
+        },
+        "ci-tree": {"packages": ["tree", "hello"]},
+        "team/tree": {"packages": ["tree"]},
+    }})
+}
+
+fn settings(state: &Path, recipes: &Value) -> Result<builder::Settings> {
+    let file = state.join("recipes.json");
+    fs::write(&file, recipes.to_string())?;
+    Ok(builder::Settings::new(state)?.with("NIXGATE_RECIPES", &file))
+}
+
+/// A registry with these recipes, whose edge has more settings.
+fn registry(more: &str) -> Result<Stack> {
+    let setting = format!("{SETTING} \"opaque_namespaces\": [\"corp\"], {more}");
+    let envoy = envoy::Settings::default().with(SETTING, setting);
+    Stack::with(envoy, |state| settings(state, &recipes()))
+}
+
+fn manifest(answer: &Response) -> Result<Value> {
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    Ok(serde_json::from_slice(&answer.body)?)
+}
+
+fn layers(manifest: &Value) -> Vec<String> {
+    let layers = manifest["layers"].as_array().into_iter().flatten();
+    layers.map(|layer| layer["digest"].to_string()).collect()
+}
+
+#[test]
+fn a_recipe_is_pulled_and_runs_as_it_says() -> Result<()> {
+    let stack = registry("")?;
+    let podman = Podman::new()?;
+    let image = stack.image("corp/ci-base");
+    podman.pull(&image)?;
+    let said = podman.run(&image, &[])?;
+    assert_eq!(said.trim(), "good day from /work as 1000:65534");
+    let said = podman.run(&image, &["hello"])?;
+    assert_eq!(said.trim(), "Hello, world!");
+
+    let manifest = manifest(&stack.get("/v2/corp/ci-base/manifests/latest")?)?;
+    assert_eq!(layers(&manifest).len(), 5);
+    assert_eq!(
+        manifest["annotations"]["org.opencontainers.image.title"],
+        "CI"
+    );
+    let config = manifest["config"]["digest"].as_str().context("a config")?;
+    let config = stack.get(&format!("/v2/corp/ci-base/blobs/{config}"))?;
+    let config: Value = serde_json::from_slice(&config.body)?;
+    assert_eq!(config["config"]["ExposedPorts"], json!({"8080/tcp": {}}));
+
+    for (path, status, word) in [
+        ("corp/none", 404, "there is no image corp/none"),
+        ("corp", 400, "corp is a namespace"),
+        ("hello/corp", 400, "corp is a namespace"),
+    ] {
+        for route in ["manifests/latest", "tags/list"] {
+            let answer = stack.get(&format!("/v2/{path}/{route}"))?;
+            assert_eq!(answer.status, status, "{path}: {}", answer.text());
+            assert!(answer.text().contains(word), "{}", answer.text());
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_recipe_shares_its_layers_with_lists_of_packages_and_needs_no_nix_for_what_is_known()
+-> Result<()> {
+    let stack = registry("")?;
+    let plain = manifest(&stack.get("/v2/tree/hello/manifests/latest")?)?;
+    let before = stack.builder.nix_processes()?;
+    let recipe = manifest(&stack.get("/v2/corp/ci-tree/manifests/latest")?)?;
+    assert_eq!(layers(&recipe), layers(&plain));
+    assert_eq!(stack.builder.nix_processes()?, before);
+    Ok(())
+}
+
+#[test]
+fn a_changed_recipe_is_another_image_and_a_removed_one_is_gone() -> Result<()> {
+    let state = scratch::folder("recipes-")?;
+    let builder = Builder::start(&settings(state.path(), &recipes())?)?;
+    let file = state.path().join("recipes.json");
+    let tagged = "/v2/corp/team/tree/manifests/latest";
+    let first = builder.get(tagged)?;
+    let layer = layers(&manifest(&first)?).remove(0);
+    let blob = format!("/v2/corp/team/tree/blobs/{}", layer.trim_matches('"'));
+    let first = first.header("docker-content-digest").to_owned();
+    let pinned = format!("/v2/corp/team/tree/manifests/{first}");
+
+    let mut changed = recipes();
+    changed["images"]["team/tree"]["workdir"] = json!("/tmp");
+    fs::write(&file, changed.to_string())?;
+    let second = builder.get(tagged)?;
+    manifest(&second)?;
+    assert_ne!(second.header("docker-content-digest"), first);
+    manifest(&builder.get(&pinned)?)?;
+
+    // What is wrong changes nothing.
+    fs::write(&file, changed.to_string().replace("/tmp", "tmp"))?;
+    let third = builder.get(tagged)?;
+    let digest = "docker-content-digest";
+    assert_eq!(third.header(digest), second.header(digest));
+    poll::until("the mistake is in the log", || {
+        Ok(builder.log().contains("workdir").then_some(()))
+    })?;
+
+    let removed = changed["images"].as_object_mut().context("images")?;
+    removed.remove("team/tree");
+    fs::write(&file, changed.to_string())?;
+    for path in [tagged, &pinned, &blob] {
+        assert_eq!(builder.get(path)?.status, StatusCode::NOT_FOUND, "{path}");
+    }
+    Ok(())
+}
+
+fn policy() -> String {
+    let team = |name: &str| json!({"header": {"name": "x-team", "glob": name}});
+    let policy = json!({"revision": "1", "default": "deny", "rules": [
+        {"name": "ci", "subject": team("ci"), "images": ["corp/ci-*"]},
+        {"name": "packages", "subject": team("packages"), "allow": ["*"]},
+        {"name": "strict", "subject": team("strict"), "images": ["corp/*"], "deny": ["tree"]},
+        {"name": "closure", "subject": team("closure"), "images": ["corp/*"],
+         "facts": {"closure": ["hello-*"]}},
+    ]});
+    format!("\"catalog\": true, \"policy\": {policy},")
+}
+
+#[test]
+fn a_policy_judges_a_recipe_by_its_name_and_by_what_is_in_it() -> Result<()> {
+    let stack = registry(&policy())?;
+    let ask = |team: &str, path: &str| {
+        let port = stack.envoy.port();
+        request(Method::GET, port, path, &[("x-team", team)])
+    };
+    let of = |name: &str| format!("/v2/corp/{name}/manifests/latest");
+    for (name, teams) in [
+        ("ci-base", &["ci", "strict"][..]),
+        ("ci-tree", &["ci"]),
+        ("team/tree", &["closure"]),
+    ] {
+        for team in ["ci", "packages", "strict", "closure", "none"] {
+            let answer = ask(team, &of(name))?;
+            let expected = if teams.contains(&team) { 200 } else { 403 };
+            let text = answer.text();
+            assert_eq!(answer.status, expected, "{team} {name}: {text}");
+        }
+    }
+    let refused = ask("strict", &of("ci-tree"))?.text();
+    assert!(
+        refused.contains("tree (denied by the rule strict)"),
+        "{refused}"
+    );
+    let refused = ask("none", &of("ci-tree"))?.text();
+    assert!(
+        refused.contains("corp/ci-tree (allowed by no rule"),
+        "{refused}"
+    );
+    // What is in the image, under the name of its packages, is not the recipe's to give.
+    assert_eq!(ask("ci", "/v2/tree/hello/manifests/latest")?.status, 403);
+
+    let manifest = manifest(&ask("ci", &of("ci-tree"))?)?;
+    for layer in layers(&manifest) {
+        let digest = layer.trim_matches('"');
+        for (name, team, expected) in [
+            ("corp/ci-tree", "ci", 200),
+            ("corp/ci-tree", "strict", 403),
+            ("corp/ci-tree", "packages", 403),
+            ("tree/hello", "ci", 403),
+        ] {
+            let answer = ask(team, &format!("/v2/{name}/blobs/{digest}"))?;
+            assert_eq!(answer.status, expected, "{team} {name}");
+        }
+    }
+    let listed = |team: &str| -> Result<Value> {
+        let answer = ask(team, "/v2/_catalog")?;
+        let body: Value = serde_json::from_slice(&answer.body)?;
+        Ok(body["repositories"].clone())
+    };
+    assert_eq!(listed("ci")?, json!(["corp/ci-base", "corp/ci-tree"]));
+    assert_eq!(listed("strict")?, json!(["corp/ci-base"]));
+    assert_eq!(listed("none")?, json!([]));
+    Ok(())
+}
+
+#[test]
+fn who_reads_a_name_otherwise_opens_nothing() -> Result<()> {
+    // An edge that takes the name for a list of packages, all of which may be had.
+    let allow_all = "\"policy\": {\"revision\": \"1\", \"default\": \"allow\", \"rules\": []},";
+    let envoy = envoy::Settings::default().with(SETTING, format!("{SETTING} {allow_all}"));
+    let recipes =
+        json!({"namespace": "aaa", "images": {"cacert/iana-etc/tree": {"packages": ["tree"]}}});
+    let stack = Stack::with(envoy, |state| settings(state, &recipes))?;
+    let answer = stack.get("/v2/aaa/tree/manifests/latest")?;
+    assert_eq!(answer.status, 403, "{}", answer.text());
+    assert!(answer.text().contains("do not agree"), "{}", answer.text());
+    drop(stack);
+
+    // A builder that does.
+    let setting = format!("{SETTING} \"opaque_namespaces\": [\"tree\"], {allow_all}");
+    let envoy = envoy::Settings::default().with(SETTING, setting);
+    let stack = Stack::with(envoy, builder::Settings::new)?;
+    let answer = stack.get("/v2/tree/hello/manifests/latest")?;
+    assert_eq!(answer.status, 403, "{}", answer.text());
+    assert!(answer.text().contains("do not agree"), "{}", answer.text());
+    Ok(())
+}
+
+#[test]
+fn recipes_are_checked_built_and_warmed_on_the_command_line() -> Result<()> {
+    let folder = scratch::folder("recipes-")?;
+    let write = |name: &str, text: String| fs::write(folder.path().join(name), text);
+    write("recipes.json", recipes().to_string())?;
+    let policy = json!({"revision": "1", "default": "deny", "rules": [
+        {"name": "ci", "images": ["corp/ci-*", "corp/gone"]}]});
+    write("policy.json", policy.to_string())?;
+    let nixgate = |arguments: &[&str]| -> Result<Command> {
+        let mut command = Command::new(install::builder()?);
+        command
+            .args(arguments)
+            .current_dir(&folder)
+            .env("NIXERY_PKGS_PATH", install::debian_set()?)
+            .env("NIXGATE_NIX_OPTIONS", install::nix_options()?)
+            .env("NIXGATE_RECIPES", "recipes.json")
+            .env("NIXGATE_STATE_DIR", folder.path().join("state"));
+        Ok(command)
+    };
+    let checked = run(&mut nixgate(&["recipes", "check", "recipes.json"])?)?;
+    assert_eq!(
+        checked,
+        "corp/ci-base: shell/hello\ncorp/ci-tree: hello/tree\ncorp/team/tree: tree\n"
+    );
+    write("wrong.json", recipes().to_string().replace("8080", "http"))?;
+    let wrong = nixgate(&["recipes", "check", "wrong.json"])?.output()?;
+    let said = String::from_utf8(wrong.stderr)?;
+    assert_eq!(wrong.status.code(), Some(1));
+    assert!(
+        said.contains("wrong.json") && said.contains("\"ci-base\": ports: \"http\""),
+        "{said}"
+    );
+
+    let built = run(&mut nixgate(&["build", "corp/ci-tree"])?)?;
+    assert!(built.starts_with("sha256:"), "{built}");
+    let unknown = nixgate(&["build", "corp/gone"])?.output()?;
+    let said = String::from_utf8(unknown.stderr)?;
+    assert!(said.contains("there is no image corp/gone"), "{said}");
+
+    let findings = nixgate(&["policy", "check", "policy.json", "--package-set"])?.output()?;
+    let said = String::from_utf8(findings.stdout)?;
+    assert!(
+        said.contains("images: \"corp/gone\" matches no recipe"),
+        "{said}"
+    );
+    let warmed = nixgate(&["warm", "--policy", "policy.json"])?.output()?;
+    let said = String::from_utf8(warmed.stdout)? + &String::from_utf8(warmed.stderr)?;
+    assert_eq!(warmed.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("corp/gone") && said.contains("there is no image"),
+        "{said}"
+    );
+    let again = run(&mut nixgate(&["build", "corp/ci-base"])?)?;
+    assert!(again.starts_with("sha256:"), "{again}");
+    Ok(())
+}
