@@ -131,7 +131,7 @@ fn a_changed_recipe_is_another_image_and_a_removed_one_is_gone() -> Result<()> {
     let digest = "docker-content-digest";
     assert_eq!(third.header(digest), second.header(digest));
     poll::until("the mistake is in the log", || {
-        Ok(builder.log().contains("workdir").then_some(()))
+        builder.log().contains("workdir").then_some(())
     })?;
 
     let removed = changed["images"].as_object_mut().context("images")?;
