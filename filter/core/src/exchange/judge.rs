@@ -34,8 +34,15 @@ pub(super) struct Case<'a> {
 /// The policy's word.
 #[derive(Debug)]
 pub(super) enum Judged {
-    /// The answer may be given, with this text in a `Warning` header if there is one.
-    Allowed(Option<Judgement>, Option<String>),
+    /// The answer may be given.
+    Allowed {
+        /// What to note; none without a policy.
+        judgement: Option<Judgement>,
+        /// The text of a `Warning` header.
+        warning: Option<String>,
+        /// The rule that let the caller in.
+        grantor: Option<String>,
+    },
     /// This is the answer instead.
     Denied(Reply),
 }
@@ -53,7 +60,11 @@ impl Case<'_> {
                 rule: "".into(),
                 shadow_differs: !allows,
             });
-            return Judged::Allowed(judgement, None);
+            return Judged::Allowed {
+                judgement,
+                warning: None,
+                grantor: None,
+            };
         };
         let verdict = self.verdict(policy, &self.caller.identity, facts);
         let judgement = Judgement {
@@ -67,7 +78,11 @@ impl Case<'_> {
             shadow_differs: shadow.is_some_and(|allows| allows != verdict.allows()),
         };
         match verdict.error(&self.caller.decision) {
-            None => Judged::Allowed(Some(judgement), verdict.warning()),
+            None => Judged::Allowed {
+                judgement: Some(judgement),
+                warning: verdict.warning(),
+                grantor: verdict.grantor,
+            },
             Some(error) => {
                 let error = if policy.hides() {
                     hidden(self.packages, &verdict)

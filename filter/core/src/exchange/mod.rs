@@ -98,6 +98,8 @@ pub struct Exchange {
     /// The image that it is about; none for the catalog.
     image: Option<Image>,
     caller: Caller,
+    /// The policy's rule that let the caller in; none where no rule had to.
+    grantor: Option<String>,
     key: Key,
     path: String,
     /// When this request came.
@@ -158,15 +160,16 @@ impl Exchange {
                 };
                 return Ok(Begin::Reply(match case.judge(config, None) {
                     Judged::Denied(reply) => reply,
-                    Judged::Allowed(judgement, _) => Reply::no_referrers().judged(judgement),
+                    Judged::Allowed { judgement, .. } => Reply::no_referrers().judged(judgement),
                 }));
             }
         };
         let image = repository.as_ref().map(Image::of).transpose()?;
         let key = want.key(scope, image.as_ref());
-        let exchange = Self {
+        let mut exchange = Self {
             want,
             image,
+            grantor: None,
             caller: request.caller.clone(),
             key,
             path: request.path.to_owned(),
@@ -177,14 +180,21 @@ impl Exchange {
         };
         Ok(match exchange.judge(config, None) {
             Judged::Denied(reply) => Begin::Reply(reply),
-            Judged::Allowed(..) => Begin::Ask(Box::new(exchange)),
+            Judged::Allowed { grantor, .. } => {
+                exchange.grantor = grantor;
+                Begin::Ask(Box::new(exchange))
+            }
         })
     }
 
     /// The catalog may be had by everybody: what is in it is judged name by name.
     fn judge(&self, config: &Config, facts: Option<Vec<ImageFacts>>) -> Judged {
         let Some(Image { packages, written }) = &self.image else {
-            return Judged::Allowed(None, None);
+            return Judged::Allowed {
+                judgement: None,
+                warning: None,
+                grantor: None,
+            };
         };
         let case = Case {
             packages,
@@ -254,7 +264,9 @@ impl Exchange {
             || self.note(failure.clone()),
             |entry| match self.judge(config, self.facts_of(&entry.content, &entry.facts)) {
                 Judged::Denied(reply) => reply,
-                Judged::Allowed(judgement, warning) => {
+                Judged::Allowed {
+                    judgement, warning, ..
+                } => {
                     let reply = self.present(config, &entry.content).stale();
                     reply.judged(judgement).warned(warning)
                 }
@@ -291,7 +303,9 @@ impl Exchange {
         };
         let (judgement, warning) = match self.judge(config, facts) {
             Judged::Denied(reply) => return Next::Reply(reply),
-            Judged::Allowed(judgement, warning) => (judgement, warning),
+            Judged::Allowed {
+                judgement, warning, ..
+            } => (judgement, warning),
         };
         match content {
             Content::Stream => {

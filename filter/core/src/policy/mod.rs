@@ -26,6 +26,9 @@
 //!
 //! A package that is really called otherwise (an alias, `pname`) is denied under both names, and
 //! allowed under the one that the caller wrote.
+//!
+//! A verdict names one of the rules that granted a package, the *grantor*: whose turn at the builder
+//! it is that a build takes. It decides nothing else.
 
 mod claims;
 mod facts;
@@ -208,6 +211,7 @@ impl Policy {
             written: request.written,
         };
         let mut verdict = Verdict::new(&self.revision);
+        let mut grantor = None;
         for package in request.packages.packages() {
             let alias = image.and_then(|image| image.names.get(package));
             if let Some((rule, name)) = self.denied(package, alias, applying) {
@@ -219,11 +223,14 @@ impl Policy {
             }
             let (mut granted, mut limited) = (false, None);
             self.allow.each_match(package, |index| {
-                if granted {
+                if granted && !self.comes_before(index, grantor) {
                     return;
                 }
                 if let Some(rule) = applying(index) {
                     match rule.limits.broken_by(asked) {
+                        None if self.comes_before(index, grantor) => {
+                            (granted, grantor) = (true, Some(index));
+                        }
                         None => granted = true,
                         Some(limit) => limited = limited.take().or(Some((rule, limit))),
                     }
@@ -232,7 +239,14 @@ impl Policy {
             if granted {
                 continue;
             }
-            let auditor = self.audited.iter().find_map(|&index| applying(index));
+            let mut auditors = self.audited.iter();
+            let auditor = auditors.find_map(|&index| Some((index, applying(index)?)));
+            if let Some((index, _)) = auditor
+                && self.comes_before(index, grantor)
+            {
+                grantor = Some(index);
+            }
+            let auditor = auditor.map(|(_, rule)| rule);
             let mode = auditor.map_or(Mode::Enforce, |_| Mode::Audit);
             let finding = match (limited, auditor) {
                 (Some((rule, limit)), _) => Finding::limited(package, rule, &limit),
@@ -248,7 +262,20 @@ impl Policy {
                 verdict.add(rule.mode, Finding::facts(rule));
             }
         }
+        let grantor = grantor.and_then(|index| self.rules.get(index));
+        verdict.grantor = grantor.map(|rule| rule.name.clone());
         verdict
+    }
+
+    /// Whether a rule is rather to be named as the one that let a caller in than another. What
+    /// everybody has says nothing of who asks, so a rule with a subject is, then the one that is
+    /// written first.
+    fn comes_before(&self, index: usize, other: Option<usize>) -> bool {
+        let place = |index: usize| {
+            let rule = self.rules.get(index);
+            (rule.is_none_or(|rule| rule.subject.is_none()), index)
+        };
+        other.is_none_or(|other| place(index) < place(other))
     }
 
     /// The rule that denies a package, and under which of its names. An enforced rule counts before

@@ -451,3 +451,47 @@ proptest! {
         prop_assert_eq!(seen, oracle(&rules, &package));
     }
 }
+
+#[test]
+fn a_verdict_names_a_rule_that_let_the_caller_in() {
+    let team = |name: &str| json!({"jwt_claim": {"path": ["g"], "type": "list", "glob": name}});
+    let mut rules = json!([
+        {"name": "everybody", "allow": ["@shell", "git"]},
+        {"name": "web", "subject": team("web"), "allow": ["git", "htop", "nano"]},
+        {"name": "data", "subject": team("data"), "allow": ["g*", "htop"], "max_packages": 2},
+        {"name": "trial", "subject": team("trial"), "mode": "audit", "deny": ["curl"]},
+        {"name": "no", "subject": team("web"), "deny": ["vim"]},
+    ]);
+    let grantor = |policy: &Policy, name: &str, groups_of: &[&str]| {
+        judge(policy, name, &groups(groups_of)).grantor
+    };
+    let denying = policy("deny", rules.clone());
+    for (name, groups_of, expected) in [
+        // What everybody has names nobody while another rule does, of whatever package.
+        ("git", &["web"][..], Some("web")),
+        ("shell/git", &["data"], Some("data")),
+        ("shell", &["data"], Some("everybody")),
+        ("git", &["staff"], Some("everybody")),
+        // The one that is written first, in whatever order they are found.
+        ("htop", &["data", "web"], Some("web")),
+        ("gdb/htop", &["data", "web"], Some("web")),
+        // Not one whose limits don't hold.
+        ("git/htop/nano", &["data", "web"], Some("web")),
+        ("gdb/git/nano", &["data"], Some("everybody")),
+        // An audited rule lets in what no rule allows.
+        ("vim", &["trial"], Some("trial")),
+        ("curl", &["trial"], None),
+        // Nothing had to be granted.
+        ("cacert", &["web"], None),
+    ] {
+        let found = grantor(&denying, name, groups_of);
+        assert_eq!(found.as_deref(), expected, "{name} for {groups_of:?}");
+    }
+    assert_eq!(
+        grantor(&policy("allow", rules.clone()), "git", &["web"]),
+        None
+    );
+    rules[1]["mode"] = json!("audit");
+    let audited = grantor(&policy("deny", rules), "git", &["web"]);
+    assert_eq!(audited.as_deref(), Some("web"));
+}
