@@ -214,9 +214,12 @@ impl Policy {
         let mut grantor = None;
         for package in request.packages.packages() {
             let alias = image.and_then(|image| image.names.get(package));
-            if let Some((rule, name)) = self.denied(package, alias, applying) {
+            let denied = self.denied(package, alias, applying);
+            if let Some((rule, name)) = denied {
                 verdict.add(rule.mode, Finding::denied(package, name, rule));
-                continue;
+                if rule.mode == Mode::Enforce {
+                    continue;
+                }
             }
             if self.default == Default::Allow || package_set::is_in_every_image(package) {
                 continue;
@@ -239,12 +242,16 @@ impl Policy {
             if granted {
                 continue;
             }
+            // Let through with a warning, by the first audited rule.
             let mut auditors = self.audited.iter();
             let auditor = auditors.find_map(|&index| Some((index, applying(index)?)));
             if let Some((index, _)) = auditor
                 && self.comes_before(index, grantor)
             {
                 grantor = Some(index);
+            }
+            if denied.is_some() {
+                continue;
             }
             let auditor = auditor.map(|(_, rule)| rule);
             let mode = auditor.map_or(Mode::Enforce, |_| Mode::Audit);

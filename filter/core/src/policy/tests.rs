@@ -460,6 +460,7 @@ fn a_verdict_names_a_rule_that_let_the_caller_in() {
         {"name": "web", "subject": team("web"), "allow": ["git", "htop", "nano"]},
         {"name": "data", "subject": team("data"), "allow": ["g*", "htop"], "max_packages": 2},
         {"name": "trial", "subject": team("trial"), "mode": "audit", "deny": ["curl"]},
+        {"name": "soon", "mode": "audit", "deny": ["htop"]},
         {"name": "no", "subject": team("web"), "deny": ["vim"]},
     ]);
     let grantor = |policy: &Policy, name: &str, groups_of: &[&str]| {
@@ -480,7 +481,8 @@ fn a_verdict_names_a_rule_that_let_the_caller_in() {
         ("gdb/git/nano", &["data"], Some("everybody")),
         // An audited rule lets in what no rule allows.
         ("vim", &["trial"], Some("trial")),
-        ("curl", &["trial"], None),
+        ("curl", &["trial"], Some("trial")),
+        ("git", &["trial"], Some("everybody")),
         // Nothing had to be granted.
         ("cacert", &["web"], None),
     ] {
