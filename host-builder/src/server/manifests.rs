@@ -99,7 +99,7 @@ impl<B: Builder> App<B> {
         let key = image.manifest_key(media_type);
         let (manifest, image) = match self.stored_image(&key, &name, tag).await? {
             Some(stored) => stored,
-            None => match self.builds.build(image, wait).await {
+            None => match self.builds.build(image, self.rule_of(request), wait).await {
                 Progress::Running(elapsed) => return Ok(still_building(request, elapsed)),
                 Progress::Done(Err(error)) => {
                     return Err(similar::told(error, preferences(request).similar));

@@ -46,7 +46,7 @@ use nixgate_core::{PackageSet, wire};
 use tokio::net::TcpListener;
 
 use crate::build_log::BuildLogs;
-use crate::builder::{Builder, Coalesce, ImageRequest, link_folder};
+use crate::builder::{Builder, Coalesce, ImageRequest, Rule, link_folder};
 use crate::login::Login;
 use crate::source::{Pin, Sources};
 use crate::storage::Storage;
@@ -242,6 +242,17 @@ impl<B: Builder> App<B> {
             "this builder answers the nixgate filter alone, by its token. Pull through Envoy; \
              administrators: give filter and builder the same NIXGATE_TOKEN",
         ))
+    }
+
+    /// The policy's rule that let the caller in, as the edge says. Where there is no edge, callers
+    /// would have a place in the queue for every name that they make up.
+    fn rule_of(&self, request: &Request<Incoming>) -> Rule {
+        let rule = match self.access {
+            Access::Token(_) => request.headers().get(wire::RULE),
+            Access::Direct => None,
+        };
+        let rule = rule.and_then(|rule| rule.to_str().ok());
+        rule.map_or(Rule::NONE, Rule::named)
     }
 
     /// The platform and the packages that a repository name means.
