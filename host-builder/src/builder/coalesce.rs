@@ -271,9 +271,10 @@ mod tests {
             assert_eq!(ask(package, rule).await, is_taken, "{package} for {rule}");
         }
         open.add_permits(4);
-        for package in ["git", "htop", "nano", "curl"] {
-            let built = coalesce.build(image(package), Rule::NONE, LONG).await;
-            assert_eq!(built, Progress::Done(Ok(())), "{package}");
+        let all = ["git", "htop", "nano", "curl"];
+        let all = all.map(|package| coalesce.build(image(package), Rule::NONE, LONG));
+        for built in futures::future::join_all(all).await {
+            assert_eq!(built, Progress::Done(Ok(())));
         }
         // Who is alone has all places again.
         for package in ["jq", "rsync"] {
