@@ -49,6 +49,6 @@ fn may_have(config: &Config, caller: &Caller, item: &CatalogItem) -> bool {
         // Those that can't be read allow nothing.
         let facts = ImageFacts::parse(&item.facts).unwrap_or_default();
         let judged = case.judge(config, Some(&facts));
-        matches!(judged, Judged::Allowed { .. })
+        matches!(judged, Judged::Allowed(..))
     })
 }

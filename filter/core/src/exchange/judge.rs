@@ -34,15 +34,8 @@ pub(super) struct Case<'a> {
 /// The policy's word.
 #[derive(Debug)]
 pub(super) enum Judged {
-    /// The answer may be given.
-    Allowed {
-        /// What to note; none without a policy.
-        judgement: Option<Judgement>,
-        /// The text of a `Warning` header.
-        warning: Option<String>,
-        /// The rule that let the caller in.
-        grantor: Option<String>,
-    },
+    /// The answer may be given, with this text in a `Warning` header if there is one.
+    Allowed(Option<Judgement>, Option<String>),
     /// This is the answer instead.
     Denied(Reply),
 }
@@ -60,11 +53,7 @@ impl Case<'_> {
                 rule: "".into(),
                 shadow_differs: !allows,
             });
-            return Judged::Allowed {
-                judgement,
-                warning: None,
-                grantor: None,
-            };
+            return Judged::Allowed(judgement, None);
         };
         let verdict = self.verdict(policy, &self.caller.identity, facts);
         let judgement = Judgement {
@@ -78,11 +67,7 @@ impl Case<'_> {
             shadow_differs: shadow.is_some_and(|allows| allows != verdict.allows()),
         };
         match verdict.error(&self.caller.decision) {
-            None => Judged::Allowed {
-                judgement: Some(judgement),
-                warning: verdict.warning(),
-                grantor: verdict.grantor,
-            },
+            None => Judged::Allowed(Some(judgement), verdict.warning()),
             Some(error) => {
                 let error = if policy.hides() {
                     hidden(self.packages, &verdict)
@@ -95,17 +80,27 @@ impl Case<'_> {
         }
     }
 
+    /// The rule of the policy that lets the caller in; none when no rule has to.
+    pub(super) fn grantor<'a>(&self, config: &'a Config) -> Option<&'a str> {
+        let policy = config.policy.as_ref()?;
+        policy.grantor(&self.request(), &self.caller.identity)
+    }
+
+    const fn request(&self) -> policy::Request<'_> {
+        policy::Request {
+            packages: self.packages,
+            written: self.written,
+            tag: self.tag,
+        }
+    }
+
     fn verdict(
         &self,
         policy: &Policy,
         identity: &Identity,
         facts: Option<&[ImageFacts]>,
     ) -> Verdict {
-        let request = policy::Request {
-            packages: self.packages,
-            written: self.written,
-            tag: self.tag,
-        };
+        let request = self.request();
         match facts {
             None => policy.judge_name(&request, identity),
             Some(images) => policy.judge_images(&request, identity, images),

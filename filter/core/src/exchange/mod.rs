@@ -98,8 +98,6 @@ pub struct Exchange {
     /// The image that it is about; none for the catalog.
     image: Option<Image>,
     caller: Caller,
-    /// The policy's rule that let the caller in; none where no rule had to.
-    grantor: Option<String>,
     key: Key,
     path: String,
     /// When this request came.
@@ -160,16 +158,15 @@ impl Exchange {
                 };
                 return Ok(Begin::Reply(match case.judge(config, None) {
                     Judged::Denied(reply) => reply,
-                    Judged::Allowed { judgement, .. } => Reply::no_referrers().judged(judgement),
+                    Judged::Allowed(judgement, _) => Reply::no_referrers().judged(judgement),
                 }));
             }
         };
         let image = repository.as_ref().map(Image::of).transpose()?;
         let key = want.key(scope, image.as_ref());
-        let mut exchange = Self {
+        let exchange = Self {
             want,
             image,
-            grantor: None,
             caller: request.caller.clone(),
             key,
             path: request.path.to_owned(),
@@ -180,23 +177,14 @@ impl Exchange {
         };
         Ok(match exchange.judge(config, None) {
             Judged::Denied(reply) => Begin::Reply(reply),
-            Judged::Allowed { grantor, .. } => {
-                exchange.grantor = grantor;
-                Begin::Ask(Box::new(exchange))
-            }
+            Judged::Allowed(..) => Begin::Ask(Box::new(exchange)),
         })
     }
 
-    /// The catalog may be had by everybody: what is in it is judged name by name.
-    fn judge(&self, config: &Config, facts: Option<Vec<ImageFacts>>) -> Judged {
-        let Some(Image { packages, written }) = &self.image else {
-            return Judged::Allowed {
-                judgement: None,
-                warning: None,
-                grantor: None,
-            };
-        };
-        let case = Case {
+    /// What it asks of the policy; nothing when it is about no image.
+    fn case(&self) -> Option<Case<'_>> {
+        let Image { packages, written } = self.image.as_ref()?;
+        Some(Case {
             packages,
             written: *written,
             tag: match &self.want {
@@ -207,6 +195,18 @@ impl Exchange {
                 _ => None,
             },
             caller: &self.caller,
+        })
+    }
+
+    /// The policy's rule that lets the caller in, which the builder is told.
+    fn grantor<'a>(&self, config: &'a Config) -> Option<&'a str> {
+        self.case()?.grantor(config)
+    }
+
+    /// The catalog may be had by everybody: what is in it is judged name by name.
+    fn judge(&self, config: &Config, facts: Option<Vec<ImageFacts>>) -> Judged {
+        let Some(case) = self.case() else {
+            return Judged::Allowed(None, None);
         };
         match case.judge(config, facts.as_deref()) {
             Judged::Denied(reply) => {
@@ -264,9 +264,7 @@ impl Exchange {
             || self.note(failure.clone()),
             |entry| match self.judge(config, self.facts_of(&entry.content, &entry.facts)) {
                 Judged::Denied(reply) => reply,
-                Judged::Allowed {
-                    judgement, warning, ..
-                } => {
+                Judged::Allowed(judgement, warning) => {
                     let reply = self.present(config, &entry.content).stale();
                     reply.judged(judgement).warned(warning)
                 }
@@ -303,9 +301,7 @@ impl Exchange {
         };
         let (judgement, warning) = match self.judge(config, facts) {
             Judged::Denied(reply) => return Next::Reply(reply),
-            Judged::Allowed {
-                judgement, warning, ..
-            } => (judgement, warning),
+            Judged::Allowed(judgement, warning) => (judgement, warning),
         };
         match content {
             Content::Stream => {

@@ -27,8 +27,8 @@
 //! A package that is really called otherwise (an alias, `pname`) is denied under both names, and
 //! allowed under the one that the caller wrote.
 //!
-//! A verdict names one of the rules that granted a package, the *grantor*: whose turn at the builder
-//! it is that a build takes. It decides nothing else.
+//! One of the rules that let a caller in is its *grantor* ([`Policy::grantor`]): in whose turn the
+//! builder builds for it. It decides nothing else.
 
 mod claims;
 mod facts;
@@ -191,6 +191,45 @@ impl Policy {
         best.unwrap_or_else(|| Verdict::without_facts(&self.revision))
     }
 
+    /// The rule that lets a caller in who may have an image: one that allows a package of it, or is
+    /// audited and lets one through. Rather one with a subject, since what everybody has says nothing
+    /// of who asks; then the one that is written first. None when no rule has to.
+    ///
+    /// It is not part of a verdict, since only what has to be built needs it.
+    pub fn grantor(&self, request: &Request<'_>, identity: &Identity) -> Option<&str> {
+        if self.default == Default::Allow {
+            return None;
+        }
+        let tags = request.tag.map(|tag| BTreeSet::from([tag.clone()]));
+        let asked = Asked {
+            tags: tags.as_ref(),
+            system: request.packages.system(),
+            written: request.written,
+        };
+        let applying = |index: usize| {
+            let rule = self.rules.get(index)?;
+            rule.applies_to(identity).then_some(rule)
+        };
+        let place = |index: usize, rule: &Rule| (rule.subject.is_none(), index);
+        let first_of = |one: Option<(bool, usize)>, other| one.into_iter().chain(other).min();
+        let mut first = None;
+        for package in request.packages.packages() {
+            if package_set::is_in_every_image(package) {
+                continue;
+            }
+            let mut granted = None;
+            self.allow.each_match(package, |index| {
+                let rule = applying(index).filter(|rule| rule.limits.broken_by(asked).is_none());
+                granted = first_of(granted, rule.map(|rule| place(index, rule)));
+            });
+            let mut audited = self.audited.iter();
+            let audited = || audited.find_map(|&index| Some(place(index, applying(index)?)));
+            first = first_of(first, granted.or_else(audited));
+        }
+        let rule = self.rules.get(first?.1)?;
+        Some(&rule.name)
+    }
+
     fn judge(
         &self,
         request: &Request<'_>,
@@ -211,29 +250,22 @@ impl Policy {
             written: request.written,
         };
         let mut verdict = Verdict::new(&self.revision);
-        let mut grantor = None;
         for package in request.packages.packages() {
             let alias = image.and_then(|image| image.names.get(package));
-            let denied = self.denied(package, alias, applying);
-            if let Some((rule, name)) = denied {
+            if let Some((rule, name)) = self.denied(package, alias, applying) {
                 verdict.add(rule.mode, Finding::denied(package, name, rule));
-                if rule.mode == Mode::Enforce {
-                    continue;
-                }
+                continue;
             }
             if self.default == Default::Allow || package_set::is_in_every_image(package) {
                 continue;
             }
             let (mut granted, mut limited) = (false, None);
             self.allow.each_match(package, |index| {
-                if granted && !self.comes_before(index, grantor) {
+                if granted {
                     return;
                 }
                 if let Some(rule) = applying(index) {
                     match rule.limits.broken_by(asked) {
-                        None if self.comes_before(index, grantor) => {
-                            (granted, grantor) = (true, Some(index));
-                        }
                         None => granted = true,
                         Some(limit) => limited = limited.take().or(Some((rule, limit))),
                     }
@@ -242,18 +274,7 @@ impl Policy {
             if granted {
                 continue;
             }
-            // Let through with a warning, by the first audited rule.
-            let mut auditors = self.audited.iter();
-            let auditor = auditors.find_map(|&index| Some((index, applying(index)?)));
-            if let Some((index, _)) = auditor
-                && self.comes_before(index, grantor)
-            {
-                grantor = Some(index);
-            }
-            if denied.is_some() {
-                continue;
-            }
-            let auditor = auditor.map(|(_, rule)| rule);
+            let auditor = self.audited.iter().find_map(|&index| applying(index));
             let mode = auditor.map_or(Mode::Enforce, |_| Mode::Audit);
             let finding = match (limited, auditor) {
                 (Some((rule, limit)), _) => Finding::limited(package, rule, &limit),
@@ -269,20 +290,7 @@ impl Policy {
                 verdict.add(rule.mode, Finding::facts(rule));
             }
         }
-        let grantor = grantor.and_then(|index| self.rules.get(index));
-        verdict.grantor = grantor.map(|rule| rule.name.clone());
         verdict
-    }
-
-    /// Whether a rule is rather to be named as the one that let a caller in than another. What
-    /// everybody has says nothing of who asks, so a rule with a subject is, then the one that is
-    /// written first.
-    fn comes_before(&self, index: usize, other: Option<usize>) -> bool {
-        let place = |index: usize| {
-            let rule = self.rules.get(index);
-            (rule.is_none_or(|rule| rule.subject.is_none()), index)
-        };
-        other.is_none_or(|other| place(index) < place(other))
     }
 
     /// The rule that denies a package, and under which of its names. An enforced rule counts before

@@ -72,9 +72,6 @@ pub struct Verdict {
     pub refusals: Vec<Finding>,
     /// What audited rules would have refused.
     pub warnings: Vec<Finding>,
-    /// The rule that let the caller in, enforced or audited: of those that granted one of the packages
-    /// the first with a subject, or else the first. None when no rule had to.
-    pub grantor: Option<String>,
 }
 
 impl Verdict {
@@ -83,7 +80,6 @@ impl Verdict {
             revision: revision.to_owned(),
             refusals: Vec::new(),
             warnings: Vec::new(),
-            grantor: None,
         }
     }
 
