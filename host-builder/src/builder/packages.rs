@@ -29,10 +29,10 @@ pub(super) struct Packages {
     nix: Arc<dyn Nix>,
     records: Records,
     kept: Kept,
-    /// One for each image that is evaluated at the same time. Not the turns of builds, which may
+    /// A turn for each image that is evaluated at the same time. Not the turns of builds, which may
     /// take hours: that a name is wrong is found out by evaluating, and told at once.
     evaluations: Turnstile,
-    /// One for each image that Nix builds at the same time.
+    /// A turn for each image that Nix builds at the same time.
     pub(super) builds: Turnstile,
 }
 

@@ -47,10 +47,8 @@ impl Turnstile {
         Self(Arc::new(Inside(Mutex::new(state))))
     }
 
-    /// Waits for a turn of this rule. Who stops waiting leaves the line.
-    ///
-    /// # Errors
-    /// None: whoever is in a line is there until it has its turn.
+    /// Waits for a turn of this rule. Who stops waiting leaves the line. The error never comes: whoever
+    /// waits is in a line until it has its turn.
     pub(super) async fn turn(&self, rule: &Rule) -> Result<Turn, RecvError> {
         let (sender, receiver) = oneshot::channel();
         let mut place = Place {

@@ -42,7 +42,7 @@ impl<B: Builder> App<B> {
         };
         tracing::warn!(%digest, "a blob is missing in storage: its image is built again");
         let wait = wait.saturating_sub(started.elapsed());
-        let rule = self.rule_of(request);
+        let rule = self.access.rule_of(request.headers());
         match self.builds.build(image, rule, wait).await {
             Progress::Running(elapsed) => Ok(Some(still_building(request, elapsed))),
             Progress::Done(Err(error)) => Err(similar::told(error, false)),

@@ -72,6 +72,19 @@ pub enum Access {
     Direct,
 }
 
+impl Access {
+    /// The policy's rule that let the caller in, as the edge says. Where there is no edge, callers
+    /// would have a place in the queue for every name that they make up.
+    fn rule_of(&self, headers: &HeaderMap) -> Rule {
+        let rule = match self {
+            Self::Token(_) => headers.get(wire::RULE),
+            Self::Direct => None,
+        };
+        let rule = rule.and_then(|rule| rule.to_str().ok());
+        rule.map_or(Rule::NONE, Rule::named)
+    }
+}
+
 /// Everything that requests are answered with.
 pub struct App<B> {
     /// Who may ask.
@@ -244,17 +257,6 @@ impl<B: Builder> App<B> {
         ))
     }
 
-    /// The policy's rule that let the caller in, as the edge says. Where there is no edge, callers
-    /// would have a place in the queue for every name that they make up.
-    fn rule_of(&self, request: &Request<Incoming>) -> Rule {
-        let rule = match self.access {
-            Access::Token(_) => request.headers().get(wire::RULE),
-            Access::Direct => None,
-        };
-        let rule = rule.and_then(|rule| rule.to_str().ok());
-        rule.map_or(Rule::NONE, Rule::named)
-    }
-
     /// The platform and the packages that a repository name means.
     fn image_of(&self, repository: &Repository) -> Result<(System, PackageSet), Error> {
         let packages = PackageSet::of(repository)?;
@@ -275,5 +277,20 @@ impl<B: Builder> App<B> {
             packages,
             self.max_layers,
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_is_what_the_edge_says_and_never_what_a_client_does() {
+        let edge = Access::Token("t".to_owned());
+        let mut headers = HeaderMap::new();
+        assert_eq!(edge.rule_of(&headers), Rule::NONE);
+        headers.insert(wire::RULE, HeaderValue::from_static("data-team"));
+        assert_eq!(edge.rule_of(&headers), Rule::named("data-team"));
+        assert_eq!(Access::Direct.rule_of(&headers), Rule::NONE);
     }
 }
