@@ -115,16 +115,22 @@ fn pull(port: u16, team: &str, package: &str) -> Result<()> {
     })
 }
 
-/// What the builder has taken on, done or not.
-fn builds(stack: &Stack) -> Result<Vec<Value>> {
+/// The build of an image with this package, done or not.
+fn build(stack: &Stack, package: &str) -> Result<Option<Value>> {
     let page: Value = serde_json::from_slice(&stack.builder.get("/builds")?.body)?;
     let builds = page["builds"].as_array().context("a list of builds")?;
-    Ok(builds.clone())
+    let is_it = |build: &Value| {
+        let packages = build["packages"].as_array();
+        packages.is_some_and(|packages| packages.contains(&package.into()))
+    };
+    Ok(builds.iter().find(|build| is_it(build)).cloned())
 }
 
-fn wait_for_builds(stack: &Stack, count: usize) -> Result<()> {
-    poll::until(&format!("the builder has {count} builds"), || {
-        (builds(stack).ok()?.len() == count).then_some(())
+/// Waits until a package has been evaluated, which is 5 % of its build, and waits for its turn.
+fn wait_for_its_turn(stack: &Stack, package: &str) -> Result<()> {
+    poll::until(&format!("{package} waits to be built"), || {
+        let build = build(stack, package).ok()??;
+        (build["phase"] == "waiting" && build["percent"] == 5).then_some(())
     })
 }
 
@@ -133,13 +139,13 @@ fn a_team_that_fills_the_queue_keeps_no_other_from_its_turn() -> Result<()> {
     let stack = for_two_teams()?;
     let port = stack.envoy.port();
     let gate = |name: &str| stack.state().join(name);
-    let mut clients = Vec::new();
-    for (index, package) in ["slow1", "slow2", "slow3"].into_iter().enumerate() {
-        clients.push(thread::spawn(move || pull(port, "one", package)));
-        wait_for_builds(&stack, index + 1)?;
-    }
+    let mut clients = vec![thread::spawn(move || pull(port, "one", "slow1"))];
     let started = gate("slow1-started");
     poll::until("the first build runs", || started.exists().then_some(()))?;
+    for package in ["slow2", "slow3"] {
+        clients.push(thread::spawn(move || pull(port, "one", package)));
+        wait_for_its_turn(&stack, package)?;
+    }
     let refused =
         |team: &str| -> Result<bool> {
             let answer = ask(port, team, "slow4")?;
@@ -149,19 +155,14 @@ fn a_team_that_fills_the_queue_keeps_no_other_from_its_turn() -> Result<()> {
     assert!(refused("one")?, "the queue is full");
 
     let other = thread::spawn(move || pull(port, "other", "quick"));
-    wait_for_builds(&stack, 4)?;
+    wait_for_its_turn(&stack, "quick")?;
     assert!(refused("other")?, "it has its share");
     // Were the first team's next build before the other's, it would hold the only turn until its
     // gate is opened, which is when the other has its image.
     fs::write(gate("slow1-open"), "")?;
     other.join().expect("the client's thread ends")?;
     for package in ["slow2", "slow3"] {
-        let builds = builds(&stack)?;
-        let is_it = |build: &&Value| {
-            let packages = build["packages"].as_array();
-            packages.is_some_and(|packages| packages.contains(&package.into()))
-        };
-        let build = builds.iter().find(is_it).context(package)?;
+        let build = build(&stack, package)?.context(package)?;
         assert!(
             build["phase"] != "done" && build["phase"] != "failed",
             "{build}"

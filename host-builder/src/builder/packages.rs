@@ -165,6 +165,7 @@ impl Packages {
             let _turn = turn.map_err(failures::internal)?;
             log.enter(Phase::Evaluating);
             let found = resolve(&*self.nix, &unknown).await?;
+            log.part(1.0);
             known.extend(unknown.packages.into_iter().zip(found));
         }
         let derivations = image.packages.iter().filter_map(|name| known.remove(name));
@@ -178,7 +179,9 @@ impl Packages {
         rule: &Rule,
         log: &BuildLog,
     ) -> Result<Result<(), NixError>, Error> {
-        let _turn = self.builds.turn(rule).await.map_err(failures::internal)?;
+        let turn = self.builds.turn(rule);
+        log.enter(Phase::Waiting);
+        let _turn = turn.await.map_err(failures::internal)?;
         log.enter(Phase::Building);
         Ok(self.nix.realise(derivations, roots, log).await)
     }

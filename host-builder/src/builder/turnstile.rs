@@ -16,7 +16,9 @@
 //! interrupted.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::RecvError;
@@ -47,17 +49,15 @@ impl Turnstile {
         Self(Arc::new(Inside(Mutex::new(state))))
     }
 
-    /// Waits for a turn of this rule. Who stops waiting leaves the line. The error never comes: whoever
-    /// waits is in a line until it has its turn.
-    pub(super) async fn turn(&self, rule: &Rule) -> Result<Turn, RecvError> {
+    /// Gets into the line of this rule, and has a turn when the place is awaited.
+    pub(super) fn turn(&self, rule: &Rule) -> Place {
         let (sender, receiver) = oneshot::channel();
-        let mut place = Place {
-            turn: receiver,
-            inside: Arc::clone(&self.0),
-        };
         self.0.lock().circle.join(rule, sender);
         self.0.hand_out();
-        (&mut place.turn).await
+        Place {
+            turn: receiver,
+            inside: Arc::clone(&self.0),
+        }
     }
 
     /// How many turns nobody has.
@@ -95,11 +95,19 @@ impl Drop for Turn {
     }
 }
 
-/// A place in a line, until its turn has come. A turn that comes while the place is given up is in
-/// the receiver, and is dropped with it.
-struct Place {
+/// A place in a line, which is given up when it is dropped. A turn that comes meanwhile is in the
+/// receiver, and is dropped with it. The error never comes: whoever has a place keeps it until its turn.
+pub(super) struct Place {
     turn: oneshot::Receiver<Turn>,
     inside: Arc<Inside>,
+}
+
+impl Future for Place {
+    type Output = Result<Turn, RecvError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.turn).poll(context)
+    }
 }
 
 impl Drop for Place {
@@ -161,7 +169,6 @@ mod tests {
     use std::collections::BTreeMap;
 
     use futures::FutureExt;
-    use futures::future::BoxFuture;
     use proptest::prelude::*;
 
     use super::*;
@@ -170,16 +177,14 @@ mod tests {
         Rule::named(&name.to_string())
     }
 
-    type Waiting<'a> = BoxFuture<'a, Result<Turn, RecvError>>;
-
     /// Gets into the line of a rule.
-    fn wait<'a>(turnstile: &'a Turnstile, name: char) -> Waiting<'a> {
-        let mut turn = async move { turnstile.turn(&rule(name)).await }.boxed();
+    fn wait(turnstile: &Turnstile, name: char) -> Place {
+        let mut turn = turnstile.turn(&rule(name));
         assert!((&mut turn).now_or_never().is_none(), "all turns are taken");
         turn
     }
 
-    fn has_come(waiting: &mut Waiting<'_>) -> Option<Turn> {
+    fn has_come(waiting: &mut Place) -> Option<Turn> {
         waiting.now_or_never().map(Result::unwrap)
     }
 
@@ -187,7 +192,7 @@ mod tests {
     async fn the_rules_take_turns_and_each_gives_its_own_to_who_came_first() {
         let turnstile = Turnstile::new(1);
         let mut turn = turnstile.turn(&rule('a')).await.unwrap();
-        let mut waiting: Vec<(usize, Waiting<'_>)> = Vec::new();
+        let mut waiting: Vec<(usize, Place)> = Vec::new();
         let comers = "aaabbaca";
         for (number, name) in comers.chars().enumerate() {
             waiting.push((number, wait(&turnstile, name)));
