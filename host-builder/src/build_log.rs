@@ -1,7 +1,7 @@
 //! How far builds are, and what they print: kept for people who want to watch.
 //!
 //! ```text
-//!   NixBuilder ──► phases        waiting → evaluating → building → packing → done, or failed
+//!   NixBuilder ──► phases        waiting → evaluating → waiting → building → packing → done, or failed
 //!   Nix's log ───► work, lines        building: so many of so many built and fetched
 //!                    │
 //!                    ▼

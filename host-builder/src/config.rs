@@ -178,7 +178,7 @@ pub struct BuildArgs {
     #[arg(long, env = MAX_BUILDS.variable, value_name = "COUNT")]
     pub max_builds: Option<usize>,
     /// Images that are being built or wait for it, at most; one more is answered `429` and
-    /// `Retry-After`
+    /// `Retry-After`, unless it is for a policy rule that has less than its share of them
     #[arg(
         long,
         env = MAX_QUEUE.variable,

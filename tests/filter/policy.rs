@@ -283,7 +283,7 @@ fn who_is_held_while_the_policy_changes_is_judged_by_the_new_one() {
 }
 
 #[test]
-fn a_clients_own_rules_and_facts_reach_no_builder() {
+fn what_a_client_says_of_rules_reaches_no_builder() {
     let (mut host, root) = guarded(&json!([{"name": "all", "allow": ["git"]}]));
     let path = format!(
         "/v2/git/blobs/{}",
@@ -294,14 +294,18 @@ fn a_clients_own_rules_and_facts_reach_no_builder() {
         (":path", path.as_str()),
         (":authority", "registry"),
         ("nixgate-rules", "{}"),
+        ("nixgate-rule", "another"),
     ];
     let stream = host.request(root, &headers);
     let callout = host.callout();
     assert_eq!(callout.header("nixgate-rules"), None);
+    assert_eq!(callout.header("nixgate-rule"), Some("all"));
     let facts = r#"[{"tags":["latest"],"system":"x86_64-linux"}]"#;
     host.respond(&callout, builder(204, &[("nixgate-facts", facts)], b""));
     let Outcome::Continued(headers) = host.outcome(stream) else {
         panic!("a blob that the builder streams is forwarded");
     };
-    assert!(!headers.iter().any(|(name, _)| name == "nixgate-rules"));
+    for name in ["nixgate-rules", "nixgate-rule"] {
+        assert!(!headers.iter().any(|(sent, _)| sent == name), "{name}");
+    }
 }

@@ -7,6 +7,8 @@
 //!                     Prefer: return=minimal         a blob's location, not its bytes
 //!                     Prefer: similar-names          of unknown packages, those that may be meant
 //!                     Nixgate-Rules: {"name":{…}}    the policy's rules with facts ([`FactRules`])
+//!                     Nixgate-Rule: data-team        the policy's rule that let the caller in, whose
+//!                                                    turn a build takes; left out when none had to
 //!
 //!   builder → edge    Nixgate-Builder: <version>     on every answer; without it, it is Envoy's own
 //!                     Cache-Control: max-age=<s>     how long the edge may repeat the answer
@@ -35,6 +37,8 @@ pub const BUILDER: &str = "nixgate-builder";
 pub const BUILDING_FOR: &str = "nixgate-building-for";
 /// The fact parts of the policy's rules, which the builder judges.
 pub const RULES: &str = "nixgate-rules";
+/// The policy's rule that let the caller in, by its name: builds are fair between these.
+pub const RULE: &str = "nixgate-rule";
 /// What the builder says of the images that an answer belongs to.
 pub const FACTS: &str = "nixgate-facts";
 /// With a manifest by tag: which package set the tag means.
@@ -45,12 +49,13 @@ pub const ORIGINAL_PATH: &str = "x-envoy-original-path";
 pub const PREFER: &str = "prefer";
 /// What clients send and the builder must not see when a request continues to it: who they are,
 /// which is the edge's business, and what the builder would take for a wish of the edge.
-pub const CLIENT_ONLY: [&str; 6] = [
+pub const CLIENT_ONLY: [&str; 7] = [
     "authorization",
     "cookie",
     "proxy-authorization",
     "x-forwarded-client-cert",
     PREFER,
+    RULE,
     RULES,
 ];
 

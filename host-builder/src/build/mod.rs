@@ -26,7 +26,7 @@ use clap::Args;
 use nixgate_core::distribution::{Digest, Error, Repository, Tag};
 
 use crate::Workshop;
-use crate::builder::{Builder, ImageRequest};
+use crate::builder::{Builder, ImageRequest, Rule};
 use crate::config::{BuildArgs, BuildSettings};
 use crate::facts::blobs_of;
 use crate::publish::published;
@@ -123,7 +123,7 @@ async fn make(
         None => {
             let id = image.fingerprint();
             tokio::select! {
-                built = workshop.builder.build(&image) => built?,
+                built = workshop.builder.build(&image, &Rule::NONE) => built?,
                 never = display.follow(&workshop.logs, &id) => match never {},
             }
             display.note(&format!("{wanted} is built"));

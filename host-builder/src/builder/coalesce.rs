@@ -6,8 +6,9 @@
 //! something else, such as storage for a moment, is tried again for the next who asks.
 //!
 //! The builds that run or wait for their turn are the queue, and it has a bound: one image more is
-//! refused at once, rather than kept waiting for hours. Whoever asks for an image of the queue
-//! joins its build as ever.
+//! refused at once, rather than kept waiting for hours, but for a rule that has less than its share
+//! of the places ([`Rule`] says which). Whoever asks for an image of the queue joins its build as
+//! ever, and takes no place.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 use nixgate_core::distribution::{Error, ErrorKind};
 use tokio::sync::watch;
 
-use super::{Builder, ImageRequest};
+use super::{Builder, ImageRequest, Rule};
 
 /// For how long a failure is remembered.
 const FAILURE_TTL: Duration = Duration::from_secs(30);
@@ -35,6 +36,8 @@ pub enum Progress {
 }
 
 struct Build {
+    /// Of whoever asked first.
+    rule: Rule,
     started: Instant,
     outcome: watch::Receiver<Option<(Instant, Outcome)>>,
 }
@@ -49,7 +52,8 @@ pub struct Coalesce<B> {
 }
 
 impl<B: Builder> Coalesce<B> {
-    /// Shares the builds of `builder`, and lets it have at most `max_queue` to do.
+    /// Shares the builds of `builder`, and lets it have at most `max_queue` to do, or a few more when
+    /// that is only fair.
     pub fn new(builder: B, max_queue: usize) -> Self {
         Self {
             max_queue,
@@ -58,9 +62,9 @@ impl<B: Builder> Coalesce<B> {
         }
     }
 
-    /// Joins the build of an image, or starts it, and waits for at most `wait`.
-    pub async fn build(&self, image: ImageRequest, wait: Duration) -> Progress {
-        let (started, mut outcome) = match self.join(image) {
+    /// Joins the build of an image, or starts it for `rule`, and waits for at most `wait`.
+    pub async fn build(&self, image: ImageRequest, rule: Rule, wait: Duration) -> Progress {
+        let (started, mut outcome) = match self.join(image, rule) {
             Ok(build) => build,
             Err(error) => return Progress::Done(Err(error)),
         };
@@ -78,7 +82,7 @@ impl<B: Builder> Coalesce<B> {
         }
     }
 
-    fn join(&self, image: ImageRequest) -> Result<Watched, Error> {
+    fn join(&self, image: ImageRequest, rule: Rule) -> Result<Watched, Error> {
         let key = image.fingerprint();
         let mut builds = lock(&self.builds);
         builds.retain(|_, build| !is_forgotten(build));
@@ -86,8 +90,9 @@ impl<B: Builder> Coalesce<B> {
             return Ok((build.started, build.outcome.clone()));
         }
         let unfinished = |build: &&Build| build.outcome.borrow().is_none();
-        let queue = builds.values().filter(unfinished).count();
-        if queue >= self.max_queue {
+        let queue = builds.values().filter(unfinished).map(|build| &build.rule);
+        if !rule.is_taken_in(queue.clone(), self.max_queue) {
+            let queue = queue.count();
             let message = format!(
                 "the builder has {queue} images to build already and takes on no more: pull again \
                  in a while, or ask the registry's administrator for more builders"
@@ -97,13 +102,14 @@ impl<B: Builder> Coalesce<B> {
         let (sender, outcome) = watch::channel(None);
         let started = Instant::now();
         let build = Build {
+            rule: rule.clone(),
             started,
             outcome: outcome.clone(),
         };
         builds.insert(key.clone(), build);
         let (builder, builds) = (Arc::clone(&self.builder), Arc::clone(&self.builds));
         tokio::spawn(async move {
-            let result = builder.build(&image).await;
+            let result = builder.build(&image, &rule).await;
             // What succeeded, storage answers from now on.
             let remembered = result.as_ref().is_err_and(|error| error.kind.lasts());
             sender.send_replace(Some((Instant::now(), result)));
@@ -145,7 +151,7 @@ mod tests {
     }
 
     impl Builder for Gate {
-        fn build<'a>(&'a self, image: &'a ImageRequest) -> BoxFuture<'a, Outcome> {
+        fn build<'a>(&'a self, image: &'a ImageRequest, _: &'a Rule) -> BoxFuture<'a, Outcome> {
             Box::pin(async {
                 self.builds.fetch_add(1, Ordering::SeqCst);
                 self.open.acquire().await.unwrap().forget();
@@ -179,11 +185,11 @@ mod tests {
     async fn a_build_outlives_its_first_caller_and_serves_the_others() {
         let (coalesce, open, builds) = coalesce();
         assert!(matches!(
-            coalesce.build(image("git"), NO_TIME).await,
+            coalesce.build(image("git"), Rule::NONE, NO_TIME).await,
             Progress::Running(_)
         ));
-        let second = coalesce.build(image("git"), LONG);
-        let third = coalesce.build(image("git"), LONG);
+        let second = coalesce.build(image("git"), Rule::NONE, LONG);
+        let third = coalesce.build(image("git"), Rule::NONE, LONG);
         open.add_permits(1);
         let (second, third) = tokio::join!(second, third);
         assert_eq!(
@@ -201,26 +207,68 @@ mod tests {
             _ => false,
         };
         for package in ["git", "broken"] {
-            let progress = coalesce.build(image(package), NO_TIME).await;
+            let progress = coalesce.build(image(package), Rule::NONE, NO_TIME).await;
             assert!(matches!(progress, Progress::Running(_)), "{package}");
         }
-        assert!(too_busy(coalesce.build(image("htop"), LONG).await));
-        let joined = coalesce.build(image("git"), LONG);
+        assert!(too_busy(
+            coalesce.build(image("htop"), Rule::NONE, LONG).await
+        ));
+        let joined = coalesce.build(image("git"), Rule::NONE, LONG);
         open.add_permits(2);
         assert_eq!(joined.await, Progress::Done(Ok(())));
-        let failed = coalesce.build(image("broken"), LONG).await;
+        let failed = coalesce.build(image("broken"), Rule::NONE, LONG).await;
         assert!(matches!(failed, Progress::Done(Err(_))) && !too_busy(failed));
 
         // Neither a failure that is remembered nor a refusal takes a place.
         for package in ["htop", "nano"] {
-            let progress = coalesce.build(image(package), NO_TIME).await;
+            let progress = coalesce.build(image(package), Rule::NONE, NO_TIME).await;
             assert!(matches!(progress, Progress::Running(_)), "{package}");
         }
-        assert!(too_busy(coalesce.build(image("curl"), LONG).await));
+        assert!(too_busy(
+            coalesce.build(image("curl"), Rule::NONE, LONG).await
+        ));
         open.add_permits(2);
-        let built = coalesce.build(image("nano"), LONG).await;
+        let built = coalesce.build(image("nano"), Rule::NONE, LONG).await;
         assert_eq!(built, Progress::Done(Ok(())));
         assert_eq!(builds.load(Ordering::SeqCst), 4);
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_takes_in_who_has_less_than_a_share_and_joiners_take_no_place() {
+        let (coalesce, open, _) = coalesce();
+        let ask = async |package, rule| match coalesce
+            .build(image(package), Rule::named(rule), NO_TIME)
+            .await
+        {
+            Progress::Running(_) => true,
+            Progress::Done(Err(error)) if error.kind == ErrorKind::TooBusy => false,
+            other => panic!("{package} for {rule}: {other:?}"),
+        };
+        for (package, rule, is_taken) in [
+            ("git", "a", true),
+            ("htop", "a", true),
+            ("nano", "a", false),
+            // Two images of the other rule are joined.
+            ("git", "b", true),
+            ("htop", "b", true),
+            ("nano", "b", true),
+            ("curl", "b", false),
+            ("curl", "c", true),
+            ("jq", "a", false),
+        ] {
+            assert_eq!(ask(package, rule).await, is_taken, "{package} for {rule}");
+        }
+        open.add_permits(4);
+        let all = ["git", "htop", "nano", "curl"];
+        let all = all.map(|package| coalesce.build(image(package), Rule::NONE, LONG));
+        for built in futures::future::join_all(all).await {
+            assert_eq!(built, Progress::Done(Ok(())));
+        }
+        // Who is alone has all places again.
+        for package in ["jq", "rsync"] {
+            assert!(ask(package, "b").await, "{package}");
+        }
+        assert!(!ask("vim", "b").await);
     }
 
     #[tokio::test]
@@ -228,14 +276,14 @@ mod tests {
         let (coalesce, open, builds) = coalesce();
         open.add_permits(3);
         for _ in 0..3 {
-            let progress = coalesce.build(image("broken"), LONG).await;
+            let progress = coalesce.build(image("broken"), Rule::NONE, LONG).await;
             assert!(
                 matches!(progress, Progress::Done(Err(error)) if error.kind == ErrorKind::BuildFailed)
             );
         }
         assert_eq!(builds.load(Ordering::SeqCst), 1);
         assert_eq!(
-            coalesce.build(image("git"), LONG).await,
+            coalesce.build(image("git"), Rule::NONE, LONG).await,
             Progress::Done(Ok(()))
         );
         assert_eq!(builds.load(Ordering::SeqCst), 2);
@@ -246,7 +294,7 @@ mod tests {
         let (coalesce, open, builds) = coalesce();
         open.add_permits(2);
         for _ in 0..2 {
-            let progress = coalesce.build(image("unready"), LONG).await;
+            let progress = coalesce.build(image("unready"), Rule::NONE, LONG).await;
             assert!(
                 matches!(progress, Progress::Done(Err(error)) if error.kind == ErrorKind::BuilderUnready)
             );
@@ -263,7 +311,7 @@ mod tests {
         let (coalesce, open, builds) = coalesce();
         open.add_permits(2);
         for _ in 0..2 {
-            let progress = coalesce.build(image("panic"), LONG).await;
+            let progress = coalesce.build(image("panic"), Rule::NONE, LONG).await;
             assert!(
                 matches!(progress, Progress::Done(Err(error)) if error.kind == ErrorKind::Internal)
             );

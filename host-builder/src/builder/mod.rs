@@ -5,7 +5,7 @@
 //!              one build     packages → plan → layers → publish
 //!              per image,      │                  └── pack what nobody has packed yet
 //!              outliving       └── records, or Nix: resolve → realise → closure
-//!              its callers
+//!              its callers                          in turns, fair between rules
 //! ```
 //!
 //! A build's result is not handed over: it is published, and whoever waited reads it from storage
@@ -17,7 +17,9 @@ mod layers;
 mod nix_builder;
 mod packages;
 mod resolve;
+mod rule;
 pub mod similar;
+mod turnstile;
 
 use std::sync::Arc;
 
@@ -34,6 +36,7 @@ use crate::wanted::Wanted;
 
 pub use coalesce::{Coalesce, Progress};
 pub use nix_builder::NixBuilder;
+pub use rule::Rule;
 
 /// Changes whenever the same packages make another image: the order of layers, the files that
 /// every image has, the config.
@@ -172,8 +175,12 @@ impl ImageRequest {
 
 /// Whatever makes images.
 pub trait Builder: Send + Sync + 'static {
-    /// Builds and publishes an image.
-    fn build<'a>(&'a self, image: &'a ImageRequest) -> BoxFuture<'a, Result<(), Error>>;
+    /// Builds and publishes an image, in the turns of the rule that wants it.
+    fn build<'a>(
+        &'a self,
+        image: &'a ImageRequest,
+        rule: &'a Rule,
+    ) -> BoxFuture<'a, Result<(), Error>>;
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use nixgate_core::package_set::System;
 
 use super::layers::Layers;
 use super::packages::Packages;
-use super::{Builder, ImageRequest, failures};
+use super::{Builder, ImageRequest, Rule, failures};
 use crate::build_log::{BuildLog, BuildLogs, Phase};
 use crate::closure::{Closure, StorePath};
 use crate::facts::Record;
@@ -67,7 +67,7 @@ impl NixBuilder {
         }
     }
 
-    async fn build(&self, image: &ImageRequest, log: &BuildLog) -> Result<(), Error> {
+    async fn build(&self, image: &ImageRequest, rule: &Rule, log: &BuildLog) -> Result<(), Error> {
         tracing::info!(
             packages = image.packages.join(" "),
             system = image.system.nix(),
@@ -86,7 +86,7 @@ impl NixBuilder {
             }
             recorded = known.into_iter().map(Some).collect();
         }
-        let (packages, held) = self.packages.make(image, recorded, log).await?;
+        let (packages, held) = self.packages.make(image, recorded, rule, log).await?;
         log.enter(Phase::Packing);
         let closure = closure(&packages)?;
         let plan = self.layers.plan(&closure, image.max_layers).await?;
@@ -129,11 +129,15 @@ impl NixBuilder {
 }
 
 impl Builder for NixBuilder {
-    fn build<'a>(&'a self, image: &'a ImageRequest) -> BoxFuture<'a, Result<(), Error>> {
+    fn build<'a>(
+        &'a self,
+        image: &'a ImageRequest,
+        rule: &'a Rule,
+    ) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async move {
             let id = image.fingerprint();
             let log = self.logs.begin(&id, &image.packages, image.system.nix());
-            let result = NixBuilder::build(self, image, &log).await;
+            let result = NixBuilder::build(self, image, rule, &log).await;
             log.end(result.as_ref().err().cloned());
             if let Err(error) = &result {
                 let packages = image.packages.join(" ");

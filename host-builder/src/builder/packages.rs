@@ -13,10 +13,10 @@ use std::sync::Arc;
 
 use futures::future::try_join_all;
 use nixgate_core::distribution::Error;
-use tokio::sync::Semaphore;
 
 use super::resolve::resolve;
-use super::{ImageRequest, failures};
+use super::turnstile::Turnstile;
+use super::{ImageRequest, Rule, failures};
 use crate::build_log::{BuildLog, Phase};
 use crate::closure::{Closure, StorePath};
 use crate::kept::{Held, Kept};
@@ -29,11 +29,11 @@ pub(super) struct Packages {
     nix: Arc<dyn Nix>,
     records: Records,
     kept: Kept,
-    /// One for each image that is evaluated at the same time. Not the turns of builds, which may
+    /// A turn for each image that is evaluated at the same time. Not the turns of builds, which may
     /// take hours: that a name is wrong is found out by evaluating, and told at once.
-    evaluations: Semaphore,
-    /// One for each image that Nix builds at the same time.
-    pub(super) builds: Semaphore,
+    evaluations: Turnstile,
+    /// A turn for each image that Nix builds at the same time.
+    pub(super) builds: Turnstile,
 }
 
 impl Packages {
@@ -42,8 +42,8 @@ impl Packages {
             nix,
             records,
             kept,
-            evaluations: Semaphore::new(max_builds),
-            builds: Semaphore::new(max_builds),
+            evaluations: Turnstile::new(max_builds),
+            builds: Turnstile::new(max_builds),
         }
     }
 
@@ -72,12 +72,13 @@ impl Packages {
         record.outputs().all(is_here).then_some(held)
     }
 
-    /// Has Nix make whatever of an image's packages is not known, or not in this builder's store.
-    /// All of them are in the store until what is returned with them is dropped.
+    /// Has Nix make whatever of an image's packages is not known, or not in this builder's store, in
+    /// the turns of a rule. All of them are in the store until what is returned with them is dropped.
     pub(super) async fn make(
         &self,
         image: &ImageRequest,
         recorded: Vec<Option<PackageRecord>>,
+        rule: &Rule,
         log: &BuildLog,
     ) -> Result<(Vec<PackageRecord>, Held), Error> {
         self.kept.sweep();
@@ -102,7 +103,7 @@ impl Packages {
         };
         if !wanted.packages.is_empty() {
             let (made, more) = self
-                .realise(&wanted, known.into_iter().collect(), log)
+                .realise(&wanted, known.into_iter().collect(), rule, log)
                 .await?;
             held.extend([more]);
             here.extend(wanted.packages.into_iter().zip(made));
@@ -117,16 +118,21 @@ impl Packages {
         &self,
         image: &ImageRequest,
         known: BTreeMap<String, Derivation>,
+        rule: &Rule,
         log: &BuildLog,
     ) -> Result<(Vec<PackageRecord>, Held), Error> {
         let batch = self.kept.start().map_err(failures::internal)?;
-        let derivations = self.evaluate(image, &known, log).await?;
-        let realised = self.realise_once(&derivations, batch.path(), log).await?;
+        let derivations = self.evaluate(image, &known, rule, log).await?;
+        let realised = self
+            .realise_once(&derivations, batch.path(), rule, log)
+            .await?;
         let (derivations, realised) = match realised {
             Err(_) if !derivations.iter().all(is_in_store) => {
                 tracing::info!("the garbage collector took a derivation: evaluating again");
-                let derivations = self.evaluate(image, &BTreeMap::new(), log).await?;
-                let realised = self.realise_once(&derivations, batch.path(), log).await?;
+                let derivations = self.evaluate(image, &BTreeMap::new(), rule, log).await?;
+                let realised = self
+                    .realise_once(&derivations, batch.path(), rule, log)
+                    .await?;
                 (derivations, realised)
             }
             other => (derivations, other),
@@ -143,6 +149,7 @@ impl Packages {
         &self,
         image: &ImageRequest,
         known: &BTreeMap<String, Derivation>,
+        rule: &Rule,
         log: &BuildLog,
     ) -> Result<Vec<Derivation>, Error> {
         let known = known.iter().filter(|(_, one)| is_in_store(one));
@@ -154,10 +161,11 @@ impl Packages {
             ..image.clone()
         };
         if !unknown.packages.is_empty() {
-            let turn = self.evaluations.acquire().await;
+            let turn = self.evaluations.turn(rule).await;
             let _turn = turn.map_err(failures::internal)?;
             log.enter(Phase::Evaluating);
             let found = resolve(&*self.nix, &unknown).await?;
+            log.part(1.0);
             known.extend(unknown.packages.into_iter().zip(found));
         }
         let derivations = image.packages.iter().filter_map(|name| known.remove(name));
@@ -168,9 +176,12 @@ impl Packages {
         &self,
         derivations: &[Derivation],
         roots: &Path,
+        rule: &Rule,
         log: &BuildLog,
     ) -> Result<Result<(), NixError>, Error> {
-        let _turn = self.builds.acquire().await.map_err(failures::internal)?;
+        let turn = self.builds.turn(rule);
+        log.enter(Phase::Waiting);
+        let _turn = turn.await.map_err(failures::internal)?;
         log.enter(Phase::Building);
         Ok(self.nix.realise(derivations, roots, log).await)
     }

@@ -40,7 +40,8 @@ impl<B: Builder> App<B> {
         };
         tracing::warn!(%digest, "a blob is missing in storage: its image is built again");
         let wait = wait.saturating_sub(started.elapsed());
-        match self.builds.build(image, wait).await {
+        let rule = self.access.rule_of(request.headers());
+        match self.builds.build(image, rule, wait).await {
             Progress::Running(elapsed) => Ok(Some(still_building(request, elapsed))),
             Progress::Done(Err(error)) => Err(similar::told(error, false)),
             Progress::Done(Ok(())) => Ok(None),

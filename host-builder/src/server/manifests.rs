@@ -92,12 +92,13 @@ impl<B: Builder> App<B> {
         let wait = wait.saturating_sub(started.elapsed());
         let source = format!("{} {}", self.sources.source().kind(), pin.revision);
         let image = self.image(pin, &wanted);
+        let rule = self.access.rule_of(request.headers());
         let name = image.link_folder();
         let media_type = MediaType::negotiate(texts(request.headers(), ACCEPT));
         let key = image.manifest_key(media_type);
         let (manifest, image) = match self.stored_image(&key, &name, tag).await? {
             Some(stored) => stored,
-            None => match self.builds.build(image, wait).await {
+            None => match self.builds.build(image, rule, wait).await {
                 Progress::Running(elapsed) => return Ok(still_building(request, elapsed)),
                 Progress::Done(Err(error)) => {
                     return Err(similar::told(error, preferences(request).similar));

@@ -46,7 +46,7 @@ use nixgate_core::wire;
 use tokio::net::TcpListener;
 
 use crate::build_log::BuildLogs;
-use crate::builder::{Builder, Coalesce, ImageRequest};
+use crate::builder::{Builder, Coalesce, ImageRequest, Rule};
 use crate::login::Login;
 use crate::recipes::RecipeFile;
 use crate::source::{Pin, Sources};
@@ -72,6 +72,19 @@ pub enum Access {
     Token(String),
     /// Everybody.
     Direct,
+}
+
+impl Access {
+    /// The policy's rule that let the caller in, as the edge says. Where there is no edge, callers
+    /// would have a place in the queue for every name that they make up.
+    fn rule_of(&self, headers: &HeaderMap) -> Rule {
+        let rule = match self {
+            Self::Token(_) => headers.get(wire::RULE),
+            Self::Direct => None,
+        };
+        let rule = rule.and_then(|rule| rule.to_str().ok());
+        rule.map_or(Rule::NONE, Rule::named)
+    }
 }
 
 /// Everything that requests are answered with.
@@ -261,5 +274,20 @@ impl<B: Builder> App<B> {
     /// The image of a name out of that package set.
     fn image(&self, pin: Pin, wanted: &Wanted) -> ImageRequest {
         ImageRequest::new(self.sources.source(), pin, wanted, self.max_layers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_is_what_the_edge_says_and_never_what_a_client_does() {
+        let edge = Access::Token("t".to_owned());
+        let mut headers = HeaderMap::new();
+        assert_eq!(edge.rule_of(&headers), Rule::NONE);
+        headers.insert(wire::RULE, HeaderValue::from_static("data-team"));
+        assert_eq!(edge.rule_of(&headers), Rule::named("data-team"));
+        assert_eq!(Access::Direct.rule_of(&headers), Rule::NONE);
     }
 }

@@ -34,7 +34,7 @@ use nixgate_core::package_set::System;
 use nixgate_core::policy::Outline;
 
 use crate::Workshop;
-use crate::builder::{Coalesce, ImageRequest, NixBuilder, Progress};
+use crate::builder::{Coalesce, ImageRequest, NixBuilder, Progress, Rule};
 use crate::catalogue::Catalogue;
 use crate::config::BuildArgs;
 use crate::policy::PolicyFile;
@@ -237,7 +237,7 @@ async fn is_stored(storage: &Storage, image: &ImageRequest) -> Result<bool, Erro
 
 async fn build_one(builds: &Coalesce<NixBuilder>, item: &Item) -> Outcome {
     loop {
-        match builds.build(item.image.clone(), WATCH).await {
+        match builds.build(item.image.clone(), Rule::NONE, WATCH).await {
             Progress::Running(_) => {}
             Progress::Done(Ok(())) => return Outcome::Built,
             // A pattern is about what there is to be had; a name is about this package.

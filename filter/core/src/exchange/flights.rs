@@ -378,6 +378,9 @@ fn call(config: &Config, exchange: &Exchange, wait: Seconds) -> Call {
     if let Some(rules) = config.fact_rules.header() {
         headers.push((wire::RULES, rules.to_owned()));
     }
+    if let Some(rule) = exchange.grantor(config) {
+        headers.push((wire::RULE, rule.to_owned()));
+    }
     if let Want::Manifest { media_type, .. } = &exchange.want {
         headers.push(("accept", media_type.as_str().to_owned()));
     }

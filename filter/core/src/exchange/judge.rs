@@ -80,17 +80,27 @@ impl Case<'_> {
         }
     }
 
+    /// The rule of the policy that lets the caller in; none when no rule has to.
+    pub(super) fn grantor<'a>(&self, config: &'a Config) -> Option<&'a str> {
+        let policy = config.policy.as_ref()?;
+        policy.grantor(&self.request(), &self.caller.identity)
+    }
+
+    const fn request(&self) -> policy::Request<'_> {
+        policy::Request {
+            image: self.name,
+            written: self.written,
+            tag: self.tag,
+        }
+    }
+
     fn verdict(
         &self,
         policy: &Policy,
         identity: &Identity,
         facts: Option<&[ImageFacts]>,
     ) -> Verdict {
-        let request = policy::Request {
-            image: self.name,
-            written: self.written,
-            tag: self.tag,
-        };
+        let request = self.request();
         match facts {
             None => policy.judge_name(&request, identity),
             Some(images) => policy.judge_images(&request, identity, images),

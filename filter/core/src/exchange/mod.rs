@@ -183,12 +183,10 @@ impl Exchange {
         })
     }
 
-    /// The catalog may be had by everybody: what is in it is judged name by name.
-    fn judge(&self, config: &Config, facts: Option<Vec<ImageFacts>>) -> Judged {
-        let Some(Image { name, written }) = &self.image else {
-            return Judged::Allowed(None, None);
-        };
-        let case = Case {
+    /// What it asks of the policy; nothing when it is about no image.
+    fn case(&self) -> Option<Case<'_>> {
+        let Image { name, written } = self.image.as_ref()?;
+        Some(Case {
             name,
             written: *written,
             tag: match &self.want {
@@ -199,6 +197,18 @@ impl Exchange {
                 _ => None,
             },
             caller: &self.caller,
+        })
+    }
+
+    /// The policy's rule that lets the caller in, which the builder is told.
+    fn grantor<'a>(&self, config: &'a Config) -> Option<&'a str> {
+        self.case()?.grantor(config)
+    }
+
+    /// The catalog may be had by everybody: what is in it is judged name by name.
+    fn judge(&self, config: &Config, facts: Option<Vec<ImageFacts>>) -> Judged {
+        let Some(case) = self.case() else {
+            return Judged::Allowed(None, None);
         };
         match case.judge(config, facts.as_deref()) {
             Judged::Denied(reply) => {

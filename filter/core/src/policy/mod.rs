@@ -30,6 +30,9 @@
 //!
 //! A package that is really called otherwise (an alias, `pname`) is denied under both names, and
 //! allowed under the one that the caller wrote.
+//!
+//! One of the rules that let a caller in is its *grantor* ([`Policy::grantor`]): in whose turn the
+//! builder builds for it. It decides nothing else.
 
 mod claims;
 mod facts;
@@ -205,6 +208,52 @@ impl Policy {
         let best = verdicts.min_by_key(|verdict| (verdict.refusals.len(), verdict.warnings.len()));
         // Without any facts, there is nothing that could be allowed by them.
         best.unwrap_or_else(|| Verdict::without_facts(&self.revision))
+    }
+
+    /// The rule that lets a caller in who may have an image: one that allows a package of it, or is
+    /// audited and lets one through. Rather one with a subject, since what everybody has says nothing
+    /// of who asks; then the one that is written first. None when no rule has to.
+    ///
+    /// It is not part of a verdict, since only what has to be built needs it.
+    pub fn grantor(&self, request: &Request<'_>, identity: &Identity) -> Option<&str> {
+        if self.default == Default::Allow {
+            return None;
+        }
+        let tags = request.tag.map(|tag| BTreeSet::from([tag.clone()]));
+        let asked = Asked {
+            tags: tags.as_ref(),
+            system: request.image.packages().and_then(PackageSet::system),
+            written: request.written,
+        };
+        let applying = |index: usize| {
+            let rule = self.rules.get(index)?;
+            rule.applies_to(identity).then_some(rule)
+        };
+        let packages = request.image.packages().map(PackageSet::packages);
+        let packages = packages
+            .into_iter()
+            .flatten()
+            .filter(|package| !package_set::is_in_every_image(package))
+            .map(|package| (package, &self.allow));
+        let opaque = match request.image {
+            ImageName::Packages(_) => None,
+            ImageName::Opaque(name) => Some((name.as_str(), &self.images)),
+        };
+        let place = |index: usize, rule: &Rule| (rule.subject.is_none(), index);
+        let first_of = |one: Option<(bool, usize)>, other| one.into_iter().chain(other).min();
+        let mut first = None;
+        for (name, allow) in packages.chain(opaque) {
+            let mut granted = None;
+            allow.each_match(name, |index| {
+                let rule = applying(index).filter(|rule| rule.limits.broken_by(asked).is_none());
+                granted = first_of(granted, rule.map(|rule| place(index, rule)));
+            });
+            let mut audited = self.audited.iter();
+            let audited = || audited.find_map(|&index| Some(place(index, applying(index)?)));
+            first = first_of(first, granted.or_else(audited));
+        }
+        let rule = self.rules.get(first?.1)?;
+        Some(&rule.name)
     }
 
     fn judge(

@@ -51,19 +51,25 @@ fn judge_image(
     name: &str,
     tag: Option<&str>,
     identity: &Identity,
-    image: ImageFacts,
+    facts: ImageFacts,
 ) -> Verdict {
     let repository = Repository::parse(name).unwrap();
-    let packages = PackageSet::of(&repository).unwrap().into();
+    let packages = PackageSet::of(&repository).unwrap();
+    let image = packages.clone().into();
     let tag = tag.map(|tag| Tag::parse(tag).unwrap());
     let request = Request {
-        image: &packages,
+        image: &image,
         written: package_set::written(&repository),
         tag: tag.as_ref(),
     };
-    let verdict = policy.judge_images(&request, identity, &[image]);
+    let verdict = policy.judge_images(&request, identity, &[facts]);
     // What the name alone forbids, facts never allow.
     assert!(policy.judge_name(&request, identity).allows() || !verdict.allows());
+    // Somebody has let in who was let in.
+    let mut asked = packages.packages();
+    let needs_none = policy.default == Default::Allow || asked.all(package_set::is_in_every_image);
+    let grantor = policy.grantor(&request, identity);
+    assert!(!verdict.allows() || grantor.is_none() == needs_none);
     verdict
 }
 
@@ -576,4 +582,63 @@ proptest! {
         };
         prop_assert_eq!(seen, oracle(&rules, &package));
     }
+}
+
+#[test]
+fn one_of_the_rules_that_let_a_caller_in_is_its_grantor() {
+    let team = |name: &str| json!({"jwt_claim": {"path": ["g"], "type": "list", "glob": name}});
+    let mut rules = json!([
+        {"name": "everybody", "allow": ["@shell", "git"], "images": ["corp/*"]},
+        {"name": "web", "subject": team("web"), "allow": ["git", "htop", "nano"],
+         "images": ["corp/web"]},
+        {"name": "data", "subject": team("data"), "allow": ["g*", "htop"], "max_packages": 2},
+        {"name": "trial", "subject": team("trial"), "mode": "audit", "deny": ["curl"]},
+        {"name": "soon", "mode": "audit", "deny": ["htop"]},
+        {"name": "no", "subject": team("web"), "deny": ["vim"]},
+    ]);
+    let grantor = |policy: &Policy, name: &str, groups_of: &[&str]| {
+        let repository = Repository::parse(name).unwrap();
+        let opaque = OpaqueNamespaces::new(["corp".to_owned()]).unwrap();
+        let image = ImageName::of(&repository, &opaque).unwrap();
+        let tag = Tag::latest();
+        let request = Request {
+            image: &image,
+            written: image.written(&repository),
+            tag: Some(&tag),
+        };
+        let grantor = policy.grantor(&request, &groups(groups_of));
+        grantor.map(str::to_owned)
+    };
+    let denying = policy("deny", rules.clone());
+    for (name, groups_of, expected) in [
+        // What everybody has names nobody while another rule does, of whatever package.
+        ("git", &["web"][..], Some("web")),
+        ("shell/git", &["data"], Some("data")),
+        ("shell", &["data"], Some("everybody")),
+        ("git", &["staff"], Some("everybody")),
+        // The one that is written first, in whatever order they are found.
+        ("htop", &["data", "web"], Some("web")),
+        ("gdb/htop", &["data", "web"], Some("web")),
+        // Not one whose limits don't hold.
+        ("git/htop/nano", &["data", "web"], Some("web")),
+        ("gdb/git/nano", &["data"], Some("everybody")),
+        // An audited rule lets in what no rule allows.
+        ("vim", &["trial"], Some("trial")),
+        ("curl", &["trial"], Some("trial")),
+        ("git", &["trial"], Some("everybody")),
+        ("corp/web", &["web"], Some("web")),
+        ("corp/git", &["web"], Some("everybody")),
+        // Nothing had to be granted.
+        ("cacert", &["web"], None),
+    ] {
+        let found = grantor(&denying, name, groups_of);
+        assert_eq!(found.as_deref(), expected, "{name} for {groups_of:?}");
+    }
+    assert_eq!(
+        grantor(&policy("allow", rules.clone()), "git", &["web"]),
+        None
+    );
+    rules[1]["mode"] = json!("audit");
+    let audited = grantor(&policy("deny", rules), "git", &["web"]);
+    assert_eq!(audited.as_deref(), Some("web"));
 }

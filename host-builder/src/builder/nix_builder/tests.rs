@@ -24,7 +24,7 @@ fn builder(nix: Arc<dyn Nix>, folder: &Path) -> NixBuilder {
 async fn build(nix: Arc<dyn Nix>, packages: &[&str]) -> Error {
     let folder = tempfile::tempdir().unwrap();
     let builder = builder(nix, folder.path());
-    Builder::build(&builder, &ImageRequest::example(packages))
+    Builder::build(&builder, &ImageRequest::example(packages), &Rule::NONE)
         .await
         .unwrap_err()
 }
@@ -58,12 +58,13 @@ async fn a_wrong_name_is_told_while_builds_are_under_way() {
     };
     let builder = builder(Arc::new(nix), folder.path());
     let git = ImageRequest::example(&["git"]);
-    let mut build = Builder::build(&builder, &git);
-    while builder.packages.builds.available_permits() > 0 {
+    let mut build = Builder::build(&builder, &git, &Rule::NONE);
+    while builder.packages.builds.free() > 0 {
         assert!(futures::poll!(&mut build).is_pending());
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    let error = Builder::build(&builder, &ImageRequest::example(&["nope"])).await;
+    let nope = ImageRequest::example(&["nope"]);
+    let error = Builder::build(&builder, &nope, &Rule::NONE).await;
     assert_eq!(error.unwrap_err().kind, ErrorKind::ManifestUnknown);
 }
 

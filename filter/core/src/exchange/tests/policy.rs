@@ -216,6 +216,44 @@ fn those_who_wait_for_one_answer_are_judged_one_by_one() {
 }
 
 #[test]
+fn the_builder_is_told_by_which_rule_the_first_of_them_came_in() {
+    let config = guarded(json!({}));
+    let rule_of = |commands: Vec<Command<u32>>| match commands.as_slice() {
+        [Command::Call(call)] => {
+            let mut headers = call.headers.iter();
+            let rule = headers.find(|(name, _)| *name == wire::RULE);
+            rule.map(|(_, rule)| rule.clone())
+        }
+        other => panic!("{other:?}"),
+    };
+    let digest = Digest::of(b"");
+    for (path, team, expected) in [
+        (GIT.to_owned(), "data", Some("data")),
+        (GIT.to_owned(), "ops", Some("ops")),
+        (format!("/v2/git/blobs/{digest}"), "data", Some("data")),
+        ("/v2/cacert/manifests/latest".to_owned(), "web", None),
+    ] {
+        let mut flights = Flights::default();
+        let calls = flights.on(&config, joined(1, ask_as(&config, team, &path)), 0);
+        assert_eq!(rule_of(calls).as_deref(), expected, "{team} {path}");
+    }
+    let mut flights = Flights::default();
+    flights.on(&config, joined(1, ask_as(&config, "data", GIT)), 0);
+    flights.on(&config, dispatched(ask_as(&config, "data", GIT)), 0);
+    flights.on(&config, joined(2, ask_as(&config, "ops", GIT)), 0);
+    let response = response(202, &[], b"");
+    let again = flights.on(&config, Event::Answered { token: 7, response }, 5);
+    assert_eq!(rule_of(again).as_deref(), Some("data"));
+
+    let json = json!({"policy": {"default": "allow"}});
+    for config in [guarded(json), super::config()] {
+        let mut flights = Flights::default();
+        let calls = flights.on(&config, joined(1, ask_as(&config, "ops", GIT)), 0);
+        assert_eq!(rule_of(calls), None);
+    }
+}
+
+#[test]
 fn under_a_policy_a_digests_facts_are_asked_for_again() {
     let json = br#"{"builder": {"cluster": "builder", "token_env": "T"}}"#;
     let free = Config::parse(json, |_| Some("s".to_owned())).unwrap();
