@@ -118,6 +118,9 @@ impl Work {
 pub struct Snapshot {
     /// What names the build.
     pub id: String,
+    /// The name of its recipe, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recipe: Option<String>,
     /// What is built.
     pub packages: Vec<String>,
     /// For which platform, as Nix calls it.
@@ -153,6 +156,7 @@ struct State {
 /// One build.
 pub struct BuildLog {
     id: String,
+    recipe: Option<String>,
     packages: Vec<String>,
     system: String,
     started: Instant,
@@ -162,9 +166,10 @@ pub struct BuildLog {
 
 impl BuildLog {
     /// A build that waits.
-    pub fn new(id: &str, packages: &[String], system: &str) -> Self {
+    pub fn new(id: &str, recipe: Option<&str>, packages: &[String], system: &str) -> Self {
         Self {
             id: id.to_owned(),
+            recipe: recipe.map(str::to_owned),
             packages: packages.to_vec(),
             system: system.to_owned(),
             started: Instant::now(),
@@ -253,6 +258,7 @@ impl BuildLog {
         );
         Snapshot {
             id: self.id.clone(),
+            recipe: self.recipe.clone(),
             packages: self.packages.clone(),
             system: self.system.clone(),
             phase: state.phase,
@@ -297,8 +303,14 @@ struct Builds {
 impl BuildLogs {
     /// Begins a build; an earlier one of the same image is forgotten. It has failed when what this
     /// returns is dropped, unless that is told otherwise.
-    pub fn begin(&self, id: &str, packages: &[String], system: &str) -> Ongoing {
-        let log = Arc::new(BuildLog::new(id, packages, system));
+    pub fn begin(
+        &self,
+        id: &str,
+        recipe: Option<&str>,
+        packages: &[String],
+        system: &str,
+    ) -> Ongoing {
+        let log = Arc::new(BuildLog::new(id, recipe, packages, system));
         let mut builds = self.lock();
         builds.ended.retain(|ended| ended != id);
         builds.by_id.insert(id.to_owned(), Arc::clone(&log));
@@ -380,7 +392,7 @@ mod tests {
 
     #[test]
     fn the_percentage_follows_the_phases_and_never_goes_back() {
-        let log = BuildLog::new("id", &[], "");
+        let log = BuildLog::new("id", None, &[], "");
         let percent = || log.snapshot().percent;
         let built = |done, expected| {
             log.work(Work {
@@ -407,7 +419,7 @@ mod tests {
 
     #[test]
     fn the_log_is_bounded_and_keeps_its_end() {
-        let log = BuildLog::new("id", &[], "");
+        let log = BuildLog::new("id", None, &[], "");
         log.line(&"é".repeat(LINE_BYTES));
         for number in 0..100_000 {
             log.line(&format!("line {number}"));
@@ -423,9 +435,9 @@ mod tests {
     #[test]
     fn builds_that_ended_long_ago_are_forgotten_and_running_ones_are_not() {
         let logs = BuildLogs::default();
-        let running = logs.begin("running", &[], "");
+        let running = logs.begin("running", None, &[], "");
         for number in 0..100 {
-            logs.begin(&number.to_string(), &[], "").end(None);
+            logs.begin(&number.to_string(), None, &[], "").end(None);
         }
         assert!(logs.get("0").is_none() && logs.get("99").is_some());
         assert_eq!(logs.all().len(), ENDED + 1);

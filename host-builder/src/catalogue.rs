@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use nixgate_core::PackageSet;
 use nixgate_core::distribution::Repository;
-use nixgate_core::package_set::System;
+use nixgate_core::package_set::{System, canonical_path};
 use nixgate_core::policy::{Glob, Reach};
 
 use crate::nix::{Attribute, Nix, NixError};
@@ -106,7 +106,7 @@ impl Catalogue {
         for name in names {
             let mut path = inside.to_vec();
             path.push(name.clone());
-            let canonical = canonical(&path);
+            let canonical = canonical_path(&path.join("."));
             if can_be_pulled(&canonical) {
                 self.names.entry(canonical).or_insert(path);
             }
@@ -137,18 +137,6 @@ impl Catalogue {
         }
         Ok(found)
     }
-}
-
-/// A path as names of images and patterns have it.
-fn canonical(path: &[String]) -> String {
-    let names = path.iter().map(|name| {
-        let lower = name.to_ascii_lowercase();
-        match lower.strip_prefix('_') {
-            Some(rest) if rest.starts_with(|c: char| c.is_ascii_digit()) => rest.to_owned(),
-            _ => lower,
-        }
-    });
-    names.collect::<Vec<_>>().join(".")
 }
 
 /// Whether an image can have the package by this name: not when the grammar of names forbids it,

@@ -20,16 +20,21 @@
 //! changed, and each build is of the recipe that was in force when it was asked for.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use clap::Subcommand;
 use nixgate_core::distribution::Repository;
+use nixgate_core::package_set::canonical_path;
 use nixgate_core::{OpaqueNamespaces, PackageSet};
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use crate::config::MAX_LAYERS;
+use crate::fingerprint::Fingerprint;
 use crate::image::Execution;
 use crate::watched::Watched;
 
@@ -45,11 +50,12 @@ struct RawRecipes {
     /// First component of the names of all images; Envoy's filter needs it in `opaque_namespaces`
     namespace: String,
     /// The images, by the rest of their names
+    #[serde(deserialize_with = "each_key_once")]
     images: BTreeMap<String, RawRecipe>,
 }
 
 /// One image as it is written.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawRecipe {
     /// What would be the components of a name: attribute paths, meta-packages and the platform
@@ -59,7 +65,7 @@ struct RawRecipe {
     /// What `cmd` is given to as arguments; without a `cmd` of its own, nothing is
     entrypoint: Option<Vec<String>>,
     /// Variables, beside `PATH` and `SSL_CERT_FILE` or instead of these
-    #[serde(default)]
+    #[serde(default, deserialize_with = "each_key_once")]
     env: BTreeMap<String, String>,
     /// Who runs it: `uid`, `uid:gid`, or names of the image's `/etc/passwd`, which has `root` and
     /// `nobody`
@@ -67,7 +73,7 @@ struct RawRecipe {
     /// Where it runs: an absolute path
     workdir: Option<String>,
     /// Labels of the image, and annotations of its manifest
-    #[serde(default)]
+    #[serde(default, deserialize_with = "each_key_once")]
     labels: BTreeMap<String, String>,
     /// Ports that it listens on: `8080`, `8080/tcp`, `53/udp`
     #[serde(default)]
@@ -134,7 +140,7 @@ impl Recipe {
         let name = Repository::parse(&format!("{namespace}/{name}"))?;
         ensure!(!raw.packages.is_empty(), "packages: there is none");
         for package in &mut raw.packages {
-            *package = as_in_names(package);
+            *package = canonical_path(package);
             let one = Repository::parse(package).context("packages")?;
             ensure!(
                 one.components().nth(1).is_none(),
@@ -143,11 +149,12 @@ impl Recipe {
         }
         let list = Repository::parse(&raw.packages.join("/")).context("packages")?;
         let packages = PackageSet::of(&list).context("packages")?;
-        for name in raw.env.keys() {
+        for (name, value) in &raw.env {
             ensure!(
-                !name.is_empty() && !name.contains(['=', '\0']),
-                "env: \"{}\" can't be the name of a variable",
-                name.escape_debug()
+                !name.is_empty() && !name.contains(['=', '\0']) && !value.contains('\0'),
+                "env: \"{}={}\" can't be a variable",
+                name.escape_debug(),
+                value.escape_debug()
             );
         }
         if let Some(user) = &raw.user {
@@ -180,10 +187,14 @@ impl Recipe {
             .map(|text| port(text))
             .collect::<Result<_>>()?;
         for (key, command) in [("cmd", &raw.cmd), ("entrypoint", &raw.entrypoint)] {
-            let program = command.as_ref().and_then(|words| words.first());
+            let words = command.as_deref().unwrap_or_default();
             ensure!(
-                program.is_none_or(|program| !program.is_empty()),
+                words.first().is_none_or(|program| !program.is_empty()),
                 "{key}: its first word is empty"
+            );
+            ensure!(
+                !words.iter().any(|word| word.contains('\0')),
+                "{key}: a word has a NUL in it, which no program can be given"
             );
         }
         if let Some(max_layers) = raw.max_layers {
@@ -236,20 +247,62 @@ impl Recipe {
         }
     }
 
-    /// What changes the image: all that is written, in one form.
-    pub fn canonical(&self) -> String {
-        serde_json::to_string(&self.raw).expect("strings, numbers and maps of strings are JSON")
+    /// What changes the image, beside its packages and the number of its layers.
+    pub fn fingerprint(&self) -> String {
+        let Execution {
+            cmd,
+            entrypoint,
+            env,
+            user,
+            working_dir,
+            exposed_ports,
+        } = self.execution(Execution::default());
+        let pairs = |map: &BTreeMap<String, String>| -> Vec<String> {
+            let pairs = map.iter().flat_map(|(key, value)| [key, value]);
+            pairs.cloned().collect()
+        };
+        Fingerprint::new("recipe-1")
+            // Without one, the command is that of the packages.
+            .list(self.raw.cmd.iter().map(|_| "cmd"))
+            .list(cmd.iter())
+            .list(self.raw.entrypoint.iter().map(|_| "entrypoint"))
+            .list(entrypoint.iter())
+            .list(pairs(&env).iter())
+            .list(user.iter())
+            .list(working_dir.iter())
+            .list(exposed_ports.iter())
+            .list(pairs(&self.raw.labels).iter())
+            .hex()
     }
 }
 
-/// A package as names have it: attribute paths in lower case, without the `_` that Nix puts before a
-/// digit.
-fn as_in_names(package: &str) -> String {
-    let lower = package.to_ascii_lowercase();
-    match lower.strip_prefix('_') {
-        Some(rest) if rest.starts_with(|c: char| c.is_ascii_digit()) => rest.to_owned(),
-        _ => lower,
+/// A map of which no key is there twice: of two, one would be meant and the other in force.
+fn each_key_once<'de, D, T>(deserializer: D) -> Result<BTreeMap<String, T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    struct Keys<T>(PhantomData<T>);
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Keys<T> {
+        type Value = BTreeMap<String, T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Self::Value, A::Error> {
+            let mut map = BTreeMap::new();
+            while let Some((key, value)) = access.next_entry::<String, T>()? {
+                if map.contains_key(&key) {
+                    let message = format!("\"{}\" is there twice", key.escape_debug());
+                    return Err(A::Error::custom(message));
+                }
+                map.insert(key, value);
+            }
+            Ok(map)
+        }
     }
+    deserializer.deserialize_map(Keys(PhantomData))
 }
 
 /// `user` and `user:group` of the image spec.

@@ -35,7 +35,7 @@ impl Wanted {
     ///
     /// [`ErrorKind::ManifestUnknown`]: nixgate_core::distribution::ErrorKind::ManifestUnknown
     pub fn of(repository: &Repository, recipes: &Recipes, default: System) -> Result<Self, Error> {
-        let (packages, recipe) = match ImageName::of(repository, recipes.namespaces())? {
+        let (packages, recipe) = match Self::name(repository, recipes)? {
             ImageName::Packages(packages) => (packages, None),
             ImageName::Opaque(name) => {
                 let recipe = recipes.find(&name).ok_or_else(|| unknown_image(&name))?;
@@ -46,6 +46,30 @@ impl Wanted {
             system: packages.system().unwrap_or(default),
             packages,
             recipe,
+        })
+    }
+
+    /// What a repository name means, whether or not there is such a recipe.
+    ///
+    /// # Errors
+    /// As [`ImageName::of`]. An edge that knows the namespaces asks for no such name.
+    pub fn name(repository: &Repository, recipes: &Recipes) -> Result<ImageName, Error> {
+        ImageName::of(repository, recipes.namespaces()).map_err(|error| {
+            let namespace = repository
+                .components()
+                .find(|component| recipes.namespaces().contains(component));
+            match namespace {
+                None => error,
+                Some(namespace) => Error {
+                    message: format!(
+                        "{}. If the name was written so, Envoy's filter does not know the \
+                         namespace: the registry's administrator has to add {namespace} to its \
+                         opaque_namespaces",
+                        error.message
+                    ),
+                    ..error
+                },
+            }
         })
     }
 

@@ -84,11 +84,9 @@ fn a_recipe_is_pulled_and_runs_as_it_says() -> Result<()> {
         ("corp", 400, "corp is a namespace"),
         ("hello/corp", 400, "corp is a namespace"),
     ] {
-        for route in ["manifests/latest", "tags/list"] {
-            let answer = stack.get(&format!("/v2/{path}/{route}"))?;
-            assert_eq!(answer.status, status, "{path}: {}", answer.text());
-            assert!(answer.text().contains(word), "{}", answer.text());
-        }
+        let answer = stack.get(&format!("/v2/{path}/manifests/latest"))?;
+        assert_eq!(answer.status, status, "{path}: {}", answer.text());
+        assert!(answer.text().contains(word), "{}", answer.text());
     }
     Ok(())
 }
@@ -138,8 +136,37 @@ fn a_changed_recipe_is_another_image_and_a_removed_one_is_gone() -> Result<()> {
     removed.remove("team/tree");
     fs::write(&file, changed.to_string())?;
     for path in [tagged, &pinned, &blob] {
-        assert_eq!(builder.get(path)?.status, StatusCode::NOT_FOUND, "{path}");
+        let answer = builder.get(path)?;
+        assert_eq!(answer.status, StatusCode::NOT_FOUND, "{path}");
+        // As of what was never there: a policy may hide that there was.
+        let other = path.replace("team/tree", "never");
+        let never = builder.get(&other)?.text();
+        assert_eq!(answer.text().replace("team/tree", "never"), never);
     }
+    assert_eq!(
+        builder.get("/v2/corp/never/tags/list")?.status,
+        StatusCode::OK
+    );
+    Ok(())
+}
+
+#[test]
+fn the_edge_asks_again_for_what_it_has_by_digest() -> Result<()> {
+    let stack = registry("")?;
+    let path = "/v2/corp/ci-tree/manifests/latest";
+    let digest = stack.get(path)?.header("docker-content-digest").to_owned();
+    let pinned = stack
+        .builder
+        .get(&format!("/v2/corp/ci-tree/manifests/{digest}"))?;
+    assert_eq!(pinned.header("cache-control"), "max-age=300");
+    let plain = stack.builder.get("/v2/tree/manifests/latest")?;
+    let digest = plain.header("docker-content-digest");
+    let plain = stack.builder.get(&format!("/v2/tree/manifests/{digest}"))?;
+    assert!(
+        plain.header("cache-control").contains("31536000"),
+        "{}",
+        plain.header("cache-control")
+    );
     Ok(())
 }
 
@@ -225,6 +252,19 @@ fn who_reads_a_name_otherwise_opens_nothing() -> Result<()> {
     assert!(answer.text().contains("do not agree"), "{}", answer.text());
     drop(stack);
 
+    // The likeliest mistake: the edge was not told. The builder says what to do.
+    let stack = Stack::with(envoy::Settings::default(), |state| {
+        settings(state, &self::recipes())
+    })?;
+    let answer = stack.get("/v2/corp/ci-base/manifests/latest")?;
+    assert_eq!(answer.status, 400, "{}", answer.text());
+    assert!(
+        answer.text().contains("opaque_namespaces"),
+        "{}",
+        answer.text()
+    );
+    drop(stack);
+
     // A builder that does.
     let setting = format!("{SETTING} \"opaque_namespaces\": [\"tree\"], {allow_all}");
     let envoy = envoy::Settings::default().with(SETTING, setting);
@@ -274,12 +314,18 @@ fn recipes_are_checked_built_and_warmed_on_the_command_line() -> Result<()> {
     let said = String::from_utf8(unknown.stderr)?;
     assert!(said.contains("there is no image corp/gone"), "{said}");
 
-    let findings = nixgate(&["policy", "check", "policy.json", "--package-set"])?.output()?;
+    let findings = nixgate(&["policy", "check", "policy.json"])?.output()?;
     let said = String::from_utf8(findings.stdout)?;
     assert!(
         said.contains("images: \"corp/gone\" matches no recipe"),
         "{said}"
     );
+    let lab = policy.to_string().replace("corp/", "lab/");
+    let configuration = format!("{{\"opaque_namespaces\": [\"lab\"], \"policy\": {lab}}}");
+    write("filter.json", configuration)?;
+    let findings = nixgate(&["policy", "check", "filter.json"])?.output()?;
+    let said = String::from_utf8(findings.stdout)?;
+    assert!(said.contains("opaque_namespaces lacks corp"), "{said}");
     let warmed = nixgate(&["warm", "--policy", "policy.json"])?.output()?;
     let said = String::from_utf8(warmed.stdout)? + &String::from_utf8(warmed.stderr)?;
     assert_eq!(warmed.status.code(), Some(1), "{said}");

@@ -29,8 +29,8 @@ impl OpaqueNamespaces {
     /// Checks the components.
     ///
     /// # Errors
-    /// [`ErrorKind::NameInvalid`] for what is no single component of a name, or is one that has a
-    /// meaning in lists of packages.
+    /// [`ErrorKind::NameInvalid`] for what is no single component of a name, and for those that the
+    /// canonical form of a list of packages may have, whoever wrote what.
     pub fn new(names: impl IntoIterator<Item = String>) -> Result<Self, Error> {
         let names = names.into_iter().map(|name| {
             let repository = Repository::parse(&name)?;
@@ -39,7 +39,8 @@ impl OpaqueNamespaces {
                     ErrorKind::NameInvalid,
                     format!(
                         "\"{name}\" can't be an opaque namespace: it must be one component, and \
-                         neither a meta-package, a platform nor a package that every image has"
+                         neither a meta-package nor a package of one, a platform, or a package that every \
+                         image has"
                     ),
                 ));
             }
@@ -48,9 +49,14 @@ impl OpaqueNamespaces {
         Ok(Self(names.collect::<Result<_, _>>()?))
     }
 
-    /// Whether there is none, so that every name is a list of packages.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// Whether names that begin with this component are opaque.
+    pub fn contains(&self, component: &str) -> bool {
+        self.0.contains(component)
+    }
+
+    /// The components, sorted.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
     }
 }
 
@@ -70,11 +76,8 @@ impl ImageName {
     /// [`ErrorKind::NameInvalid`] as [`PackageSet::of`]; for a namespace that nothing follows, and
     /// for one that stands among packages.
     pub fn of(repository: &Repository, opaque: &OpaqueNamespaces) -> Result<Self, Error> {
-        let OpaqueNamespaces(namespaces) = opaque;
         let mut components = repository.components();
-        let first = components
-            .next()
-            .filter(|&first| namespaces.contains(first));
+        let first = components.next().filter(|&first| opaque.contains(first));
         match (first, components.next()) {
             (Some(_), Some(_)) => return Ok(Self::Opaque(repository.clone())),
             (Some(namespace), None) => {
@@ -88,10 +91,7 @@ impl ImageName {
             }
             (None, _) => {}
         }
-        if let Some(namespace) = repository
-            .components()
-            .find(|&one| namespaces.contains(one))
-        {
+        if let Some(namespace) = repository.components().find(|&one| opaque.contains(one)) {
             return Err(Error::new(
                 ErrorKind::NameInvalid,
                 format!(
@@ -193,7 +193,7 @@ mod tests {
         }
         let name = Repository::parse("corp/git").unwrap();
         let none = OpaqueNamespaces::default();
-        assert!(none.is_empty());
+        assert_eq!(none.iter().count(), 0);
         assert!(matches!(
             ImageName::of(&name, &none),
             Ok(ImageName::Packages(_))
@@ -212,7 +212,17 @@ mod tests {
 
     #[test]
     fn what_can_be_no_namespace_is_refused() {
-        for name in ["", "Corp", "a/b", "shell", "builder", "arm64", "cacert"] {
+        for name in [
+            "",
+            "Corp",
+            "a/b",
+            "shell",
+            "builder",
+            "arm64",
+            "cacert",
+            "nano",
+            "stdenv.cc",
+        ] {
             let error = OpaqueNamespaces::new([name.to_owned()]).unwrap_err();
             assert_eq!(error.kind, ErrorKind::NameInvalid, "{name}");
         }

@@ -95,12 +95,30 @@ pub fn is_in_every_image(package: &str) -> bool {
     BASE.contains(&package)
 }
 
-/// Whether a component stands for something else than the package of that name, or is in every image
-/// anyhow.
+/// Whether a component can be in the canonical form of a name in which nobody has written it as a
+/// package, or stands for something else.
 pub(crate) fn has_meaning(component: &str) -> bool {
     members(component).is_some()
         || System::from_architecture(component).is_some()
         || is_in_every_image(component)
+        || SHELL
+            .iter()
+            .chain(&BUILDER)
+            .any(|member| *member == component)
+}
+
+/// An attribute path as names of images have it: in lower case, since a repository name can't hold
+/// anything else, and without the `_` that Nix puts before a digit.
+pub fn canonical_path(path: &str) -> String {
+    let lower = path.to_ascii_lowercase();
+    let attributes: Vec<&str> = lower
+        .split('.')
+        .map(|attribute| match attribute.strip_prefix('_') {
+            Some(rest) if rest.starts_with(|c: char| c.is_ascii_digit()) => rest,
+            _ => attribute,
+        })
+        .collect();
+    attributes.join(".")
 }
 
 /// How many different packages a name has as it was written: a meta-package counts as one, and a

@@ -40,7 +40,7 @@ use progress::Display;
 pub struct BuildCommand {
     /// What the registry would be asked for: `shell/git`, or with a tag, `shell/git:latest`; or a
     /// recipe, `corp/ci-base`
-    image: Wanted,
+    image: Target,
     /// Copy the image into this folder too, as an OCI image layout; one that is there keeps its
     /// images of other tags
     #[arg(long, value_name = "FOLDER")]
@@ -51,12 +51,12 @@ pub struct BuildCommand {
 
 /// An image by its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Wanted {
+struct Target {
     repository: Repository,
     tag: Tag,
 }
 
-impl FromStr for Wanted {
+impl FromStr for Target {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
@@ -69,7 +69,7 @@ impl FromStr for Wanted {
     }
 }
 
-impl fmt::Display for Wanted {
+impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.repository.as_str(), self.tag)
     }
@@ -104,20 +104,20 @@ pub async fn run(command: BuildCommand, stop: impl Future<Output = ()>) -> Resul
 }
 
 async fn make(
-    wanted: &Wanted,
+    target: &Target,
     layout: Option<&Layout>,
     settings: BuildSettings,
     display: &Display,
 ) -> Result<Digest> {
     display.say("looking up the package set");
     let workshop = Workshop::open(settings).await?;
-    let pin = workshop.sources.wait_for(&wanted.tag).await;
+    let pin = workshop.sources.wait_for(&target.tag).await;
     let pin = pin.map_err(Error::from)?;
-    let image = workshop.image(pin, &workshop.wanted(&wanted.repository)?);
+    let image = workshop.image(pin, &workshop.wanted(&target.repository)?);
     let storage = &workshop.storage;
     let manifest = match whole(storage, &image).await? {
         Some(manifest) => {
-            display.note(&format!("{wanted} is stored already"));
+            display.note(&format!("{target} is stored already"));
             manifest
         }
         None => {
@@ -126,7 +126,7 @@ async fn make(
                 built = workshop.builder.build(&image, &Rule::NONE) => built?,
                 never = display.follow(&workshop.logs, &id) => match never {},
             }
-            display.note(&format!("{wanted} is built"));
+            display.note(&format!("{target} is built"));
             let manifest = whole(storage, &image).await?;
             manifest.context(
                 "the image was built and published, and is not in storage: is something else \
@@ -137,10 +137,10 @@ async fn make(
     if let Some(layout) = layout {
         display.say("copying the image");
         layout
-            .add(storage, &manifest, &wanted.tag, image.system)
+            .add(storage, &manifest, &target.tag, image.system)
             .await?;
         let folder = layout.folder().display();
-        display.note(&format!("{wanted} is in {folder} as {}", wanted.tag));
+        display.note(&format!("{target} is in {folder} as {}", target.tag));
     }
     Ok(Digest::of(&manifest))
 }
@@ -167,10 +167,10 @@ mod tests {
 
     #[test]
     fn a_name_may_have_a_tag() {
-        let wanted: Wanted = "shell/git".parse().unwrap();
-        assert_eq!(wanted.to_string(), "shell/git:latest");
-        let wanted: Wanted = "git:nixos-24.05".parse().unwrap();
-        assert_eq!(wanted.to_string(), "git:nixos-24.05");
+        let target: Target = "shell/git".parse().unwrap();
+        assert_eq!(target.to_string(), "shell/git:latest");
+        let target: Target = "git:nixos-24.05".parse().unwrap();
+        assert_eq!(target.to_string(), "git:nixos-24.05");
     }
 
     #[test]
@@ -183,7 +183,7 @@ mod tests {
             ("git:", ErrorKind::TagInvalid),
             ("127.0.0.1:8080/git", ErrorKind::TagInvalid),
         ] {
-            let error = text.parse::<Wanted>().unwrap_err();
+            let error = text.parse::<Target>().unwrap_err();
             assert_eq!(error.kind, kind, "{text}");
         }
     }

@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn a_line_says_what_nix_is_doing() {
-        let log = BuildLog::new("id", &[], "");
+        let log = BuildLog::new("id", None, &[], "");
         let mut lines = String::new();
         let mut look = || {
             lines.push_str(&described(&log.snapshot()));

@@ -130,7 +130,7 @@ impl ImageRequest {
         match &self.recipe {
             None => plain,
             // Two names of one recipe are linked apart, so each is published.
-            Some(recipe) => plain.part(recipe.name.as_str()).part(recipe.canonical()),
+            Some(recipe) => plain.part(recipe.name.as_str()).part(recipe.fingerprint()),
         }
     }
 }

@@ -69,6 +69,7 @@ impl NixBuilder {
 
     async fn build(&self, image: &ImageRequest, rule: &Rule, log: &BuildLog) -> Result<(), Error> {
         tracing::info!(
+            recipe = image.opaque_name(),
             packages = image.packages.join(" "),
             system = image.system.nix(),
             "building"
@@ -120,6 +121,7 @@ impl NixBuilder {
             .await
             .map_err(failures::storage)?;
         tracing::info!(
+            recipe = image.opaque_name(),
             packages = image.packages.join(" "),
             digest = %documents.oci_manifest.digest,
             "built"
@@ -136,12 +138,13 @@ impl Builder for NixBuilder {
     ) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async move {
             let id = image.fingerprint();
-            let log = self.logs.begin(&id, &image.packages, image.system.nix());
+            let (recipe, system) = (image.opaque_name(), image.system.nix());
+            let log = self.logs.begin(&id, recipe, &image.packages, system);
             let result = NixBuilder::build(self, image, rule, &log).await;
             log.end(result.as_ref().err().cloned());
             if let Err(error) = &result {
                 let packages = image.packages.join(" ");
-                tracing::warn!(packages, kind = ?error.kind, "not built: {error}");
+                tracing::warn!(recipe, packages, kind = ?error.kind, "not built: {error}");
             }
             result
         })

@@ -338,7 +338,7 @@ mod tests {
 
     #[test]
     fn builds_are_counted_and_their_lines_are_kept_under_their_names() {
-        let log = BuildLog::new("id", &[], "");
+        let log = BuildLog::new("id", None, &[], "");
         let mut nix = NixLog::new(&log);
         hear(&mut nix, &started());
         let work = nix.work();
@@ -356,7 +356,7 @@ mod tests {
 
     #[test]
     fn a_failure_has_the_last_lines_of_the_build_that_failed() {
-        let log = BuildLog::new("id", &[], "");
+        let log = BuildLog::new("id", None, &[], "");
         let mut nix = NixLog::new(&log);
         hear(&mut nix, &started());
         let line = |text: String| {
@@ -390,7 +390,7 @@ mod tests {
 
     #[test]
     fn a_line_without_an_end_takes_no_more_than_its_share() {
-        let log = BuildLog::new("id", &[], "");
+        let log = BuildLog::new("id", None, &[], "");
         let mut nix = NixLog::new(&log);
         for _ in 0..100 {
             nix.hear(&[b'x'; 4096]);

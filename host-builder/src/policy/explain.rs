@@ -20,9 +20,9 @@ use super::given;
 /// An image that is asked for.
 #[derive(Clone, Debug)]
 pub(super) struct Question {
-    written: String,
+    asked: String,
     image: ImageName,
-    count: usize,
+    written: usize,
     tag: Tag,
 }
 
@@ -40,17 +40,17 @@ impl Question {
             let system = System::from_nix(system).with_context(|| {
                 format!("\"{system}\" is none of x86_64-linux and aarch64-linux")
             })?;
-            if name
-                .packages()
-                .is_some_and(|packages| packages.system().is_none())
-            {
+            let packages = name.packages().with_context(|| {
+                format!("the platform of {image} is its recipe's: leave it out")
+            })?;
+            if packages.system().is_none() {
                 let platform = format!("{}/{image}", system.architecture());
                 name = file.image(&Repository::parse(&platform)?)?;
             }
         }
         Ok(Self {
-            count: name.written(&repository),
-            written: image.to_owned(),
+            written: name.written(&repository),
+            asked: image.to_owned(),
             image: name,
             tag,
         })
@@ -59,7 +59,7 @@ impl Question {
     fn request(&self) -> Request<'_> {
         Request {
             image: &self.image,
-            written: self.count,
+            written: self.written,
             tag: Some(&self.tag),
         }
     }
@@ -200,7 +200,7 @@ pub(super) fn explain(file: &PolicyFile, question: &Question, identity: &Identit
         (true, true) => Outcome::Allowed,
     };
     Explanation {
-        image: question.written.clone(),
+        image: question.asked.clone(),
         revision: policy.revision().to_owned(),
         outcome,
         lines: question.things().into_iter().map(line).collect(),

@@ -15,6 +15,8 @@ pub struct PolicyFile {
     /// Which names are opaque: as the filter's configuration says; for a policy by itself, the
     /// namespaces that its patterns of images begin with.
     pub opaque_namespaces: OpaqueNamespaces,
+    /// Whether it is a filter's configuration.
+    pub is_configuration: bool,
     /// What judges.
     pub policy: Policy,
     /// What was written, in that order.
@@ -48,8 +50,11 @@ impl PolicyFile {
             Some(None) => Vec::new(),
             None => namespaces_of(&rules),
         };
+        let opaque_namespaces = OpaqueNamespaces::new(namespaces).context("opaque_namespaces")?;
+        Policy::check_images(json, &opaque_namespaces)?;
         Ok(Self {
-            opaque_namespaces: OpaqueNamespaces::new(namespaces).context("opaque_namespaces")?,
+            opaque_namespaces,
+            is_configuration: inner.is_some(),
             policy: Policy::parse(json)?,
             rules,
         })
@@ -103,9 +108,10 @@ mod tests {
         assert!(is_opaque(policy, "corp/a") && is_opaque(policy, "lab/a"));
         assert!(!is_opaque(policy, "other/a"));
         let nested = |names: &str| format!(r#"{{{names}"policy":{policy}}}"#);
-        let other = nested(r#""opaque_namespaces":["other"],"#);
-        assert!(is_opaque(&other, "other/a") && !is_opaque(&other, "corp/a"));
-        assert!(!is_opaque(&nested(""), "corp/a"));
+        let other = nested(r#""opaque_namespaces":["other","corp","lab"],"#);
+        assert!(is_opaque(&other, "other/a") && is_opaque(&other, "corp/a"));
+        let error = PolicyFile::parse(nested("").as_bytes()).unwrap_err();
+        assert!(error.to_string().contains("no opaque namespace"), "{error}");
     }
 
     #[test]

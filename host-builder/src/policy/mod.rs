@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   check     file ──► lint ───────► rules and patterns that can't matter
+//!                        ├ recipes: patterns and namespaces that don't fit them
 //!                        └ package_set: patterns that match nothing in it
 //!   explain   file + Given + image ──► Question ──► the verdict, package by package
 //!   test      cases.yaml ──► many questions, each with what is expected
@@ -16,6 +17,7 @@ mod file;
 mod given;
 mod lint;
 mod package_set;
+mod recipes;
 
 use std::path::PathBuf;
 
@@ -91,6 +93,9 @@ pub async fn run(command: PolicyCommand) -> Result<bool> {
 async fn check(arguments: CheckArgs) -> Result<(String, bool)> {
     let file = PolicyFile::read(&arguments.policy)?;
     let mut findings = lint::findings(&file);
+    if let Some(recipes) = &arguments.build.recipes {
+        findings.extend(recipes::findings(&file, recipes)?);
+    }
     if arguments.package_set {
         let settings = arguments.build.validate()?;
         findings.extend(package_set::findings(&file, settings).await?);

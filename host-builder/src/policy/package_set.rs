@@ -1,4 +1,4 @@
-//! Patterns that match nothing in a package set or among the recipes: misspelt, or of what has gone.
+//! Patterns that match nothing in a package set: misspelt, or of packages that have gone.
 //!
 //! Names are looked at two levels deep, as `xorg.xev`; patterns that reach deeper are left out.
 
@@ -13,7 +13,6 @@ use super::file::PolicyFile;
 use crate::catalogue::Catalogue;
 use crate::config::BuildSettings;
 use crate::nix::{Nix, Processes};
-use crate::recipes::RecipeFile;
 use crate::source::Sources;
 use crate::state_dir::StateDir;
 use crate::telemetry::Metrics;
@@ -23,7 +22,6 @@ pub(super) async fn findings(file: &PolicyFile, settings: BuildSettings) -> Resu
     let folder = tempfile::tempdir().context("can't make a temporary folder")?;
     let state = StateDir::open(folder.path())?;
     let system = settings.system;
-    let mut findings = without_recipe(file, settings.recipes.as_deref())?;
     let (nix, sources) = open(settings, &state, folder.path())?;
     let pin = sources.wait_for(&Tag::latest()).await?;
     let mut catalogue = Catalogue::list(nix, &pin.path, system).await?;
@@ -44,31 +42,7 @@ pub(super) async fn findings(file: &PolicyFile, settings: BuildSettings) -> Resu
             pattern.text
         )
     };
-    findings.extend(missing.map(finding));
-    Ok(findings)
-}
-
-/// Patterns of opaque names that are no recipe's, where it is known which recipes there are.
-fn without_recipe(file: &PolicyFile, recipes: Option<&Path>) -> Result<Vec<String>> {
-    if recipes.is_none() {
-        return Ok(Vec::new());
-    }
-    let recipes = RecipeFile::open(recipes)?.current();
-    let is_unmatched = |pattern: &&Pattern| {
-        let mut names = recipes.iter().map(|recipe| recipe.name.as_str());
-        !names.any(|name| pattern.matches(name))
-    };
-    let findings = file.rules.iter().flat_map(|rule| {
-        let images = rule.images.iter().map(|pattern| ("images", pattern));
-        let denied = rule.deny_images.iter();
-        let all = images.chain(denied.map(|pattern| ("deny_images", pattern)));
-        all.filter(|(_, pattern)| is_unmatched(pattern))
-            .map(|(key, pattern)| {
-                let (rule, text) = (&rule.name, &pattern.text);
-                format!("the rule {rule}: {key}: \"{text}\" matches no recipe")
-            })
-    });
-    Ok(findings.collect())
+    Ok(missing.map(finding).collect())
 }
 
 fn open(

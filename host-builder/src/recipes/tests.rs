@@ -69,8 +69,8 @@ fn names_are_found_in_their_namespace_alone() {
     let find = |name: &str| recipes.find(&Repository::parse(name).unwrap());
     assert!(find("corp/ci-base").is_some() && find("corp/team/tool").is_some());
     assert!(find("ci-base").is_none() && find("corp/team").is_none());
-    assert!(!recipes.namespaces().is_empty());
-    assert!(Recipes::default().namespaces().is_empty());
+    assert!(recipes.namespaces().contains("corp"));
+    assert_eq!(Recipes::default().namespaces().iter().count(), 0);
 }
 
 #[test]
@@ -107,6 +107,11 @@ fn mistakes_are_named_by_image_and_key() {
         (git("cmd", json!([""])), ["cmd", "first word is empty"]),
         (git("entrypoint", json!(["", "x"])), ["entrypoint", "empty"]),
         (git("env", json!({"A=B": "c"})), ["env", "A=B"]),
+        (
+            git("env", json!({"A": "\u{0}"})),
+            ["env", "can't be a variable"],
+        ),
+        (git("cmd", json!(["a", "\u{0}"])), ["cmd", "NUL"]),
         (git("user", json!("-1")), ["user", "-1"]),
         (git("user", json!("a:b:c")), ["user", "a:b:c"]),
         (git("user", json!("root ")), ["user", "root "]),
@@ -142,9 +147,61 @@ fn mistakes_are_named_by_image_and_key() {
 }
 
 #[test]
+fn what_is_there_twice_is_refused() {
+    let whole = r#"{"namespace": "corp", "images": {"a": {"packages": ["git"], "env": {"A": "1"},
+        "labels": {"b": "2"}}}}"#;
+    assert!(Recipes::parse(whole).is_ok());
+    for (once, twice) in [
+        (r#""a": {"#, r#""a": {"packages": ["htop"]}, "a": {"#),
+        (r#""A": "1""#, r#""A": "1", "A": "1""#),
+        (r#""b": "2""#, r#""b": "2", "b": "3""#),
+        (r#""env": {"#, r#""env": {}, "env": {"#),
+    ] {
+        let json = whole.replace(once, twice);
+        let error = format!("{:#}", Recipes::parse(&json).unwrap_err());
+        assert!(
+            error.contains("twice") || error.contains("duplicate"),
+            "{json}: {error}"
+        );
+    }
+}
+
+/// Like the names of packages, a recipe's key outlives versions of nixgate.
+#[test]
+fn golden() {
+    let full = recipe(json!({
+        "packages": ["git"], "cmd": ["-v"], "entrypoint": ["git"], "env": {"LANG": "C", "A": ""},
+        "user": "1", "workdir": "/", "labels": {"a": "b"}, "ports": ["1"],
+    }));
+    let plain = recipe(json!({"packages": ["git"]}));
+    expect_test::expect!["8638ba2163763e85efe11a8e7deb8971d3913e7cc96ece0b7121032e56ecfae2"]
+        .assert_eq(&full.fingerprint());
+    expect_test::expect!["3f7bddcd055ee541ffea6c5d1a4580e0a941e1a9d18c565c98c3221f9f5be76a"]
+        .assert_eq(&plain.fingerprint());
+    let none = |key: &str| recipe(json!({"packages": ["git"], key: []})).fingerprint();
+    assert_eq!(none("ports"), plain.fingerprint());
+    // To run nothing is another thing than to run what the packages say.
+    assert_ne!(none("cmd"), plain.fingerprint());
+    assert_ne!(none("cmd"), none("entrypoint"));
+}
+
+#[test]
 fn the_page_of_recipes_has_their_keys_and_its_example_is_right() {
     let page = include_str!("../../../docs/src/recipes.md");
     let (_, rest) = page.split_once("```json\n").unwrap();
     let (example, _) = rest.split_once("```").unwrap();
     assert!(Recipes::parse(example).unwrap().iter().len() > 1);
+    // What serde says that it expects are all keys that there are.
+    let unknown = parse(json!({"a": {"none": 1}})).unwrap_err();
+    let unknown = format!("{unknown:#}");
+    let (_, keys) = unknown.split_once("expected one of ").unwrap();
+    let (keys, _) = keys.split_once(" at line").unwrap();
+    let keys: BTreeSet<&str> = keys.split(", ").collect();
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));
+    let rows = rows.filter_map(|row| row.split_once('`'));
+    let rows: BTreeSet<String> = rows.map(|(key, _)| format!("`{key}`")).collect();
+    assert_eq!(
+        rows.iter().map(String::as_str).collect::<BTreeSet<_>>(),
+        keys
+    );
 }

@@ -31,15 +31,20 @@ impl<B: Builder> App<B> {
         digest: &Digest,
     ) -> Result<Response<Body>, Error> {
         let rules = facts::rules_of(request)?;
-        let wanted = self.wanted(repository)?;
+        let unknown = || {
+            let message = format!("no image of this name has the blob {digest}");
+            Error::new(ErrorKind::BlobUnknown, message)
+        };
+        let wanted = self.wanted(repository).map_err(|error| match error.kind {
+            // In the same words: a policy may hide that there is a recipe.
+            ErrorKind::ManifestUnknown => unknown(),
+            _ => error,
+        })?;
         let folder = self.link_folder(&wanted);
         let images = self.images.with_blob(&self.storage, &folder, digest).await;
         let images = images.map_err(unready)?;
         let size = images.first().and_then(|image| image.record.size(digest));
-        let Some(size) = size else {
-            let message = format!("no image of this name has the blob {digest}");
-            return Err(Error::new(ErrorKind::BlobUnknown, message));
-        };
+        let size = size.ok_or_else(unknown)?;
         let key = Key::blob(digest);
         if !self.stored(&key, size).await? {
             let again = self.make_again(request, &wanted, digest).await?;

@@ -184,7 +184,7 @@ mod tests {
     #[tokio::test]
     async fn a_follower_gets_each_line_once_and_the_end() {
         let logs = BuildLogs::default();
-        let build = logs.begin("id", &[], "");
+        let build = logs.begin("id", None, &[], "");
         build.line("one\ntwo");
         let mut follower = Follower {
             log: logs.get("id").unwrap(),

@@ -20,6 +20,8 @@ use super::images::Image;
 use super::manifests::unready;
 use super::{App, facts};
 use crate::builder::Builder;
+use crate::recipes::Recipes;
+use crate::wanted::Wanted;
 
 /// Names that are listed, those first that were built or had by another tag last. The list is kept
 /// as one entry of the edge's cache, which takes 256 KiB, and it is judged as a whole for each
@@ -41,11 +43,12 @@ impl<B: Builder> App<B> {
         let names = self.storage.all_facts().await.map_err(unready)?;
         let mut names: Vec<_> = names.into_iter().collect();
         names.sort_by_key(|(_, facts)| Reverse(facts.iter().map(|fact| fact.written).max()));
+        let recipes = self.recipes.current();
         let items = names.into_iter().map(|(name, facts)| {
-            let rules = &rules;
+            let (rules, recipes) = (&rules, &recipes);
             async move {
                 let images = self.images.listed(&self.storage, &name, facts, at).await;
-                Ok(self.item(&name, images.map_err(unready)?, rules))
+                Ok(self.item(&name, images.map_err(unready)?, rules, recipes))
             }
         });
         let items = stream::iter(items).buffered(NAMES_AT_ONCE);
@@ -63,7 +66,13 @@ impl<B: Builder> App<B> {
     }
 
     /// What is said of a name with these images; none when it is no name of this builder's.
-    fn item(&self, name: &str, images: Vec<Image>, rules: &FactRules) -> Option<CatalogItem> {
+    fn item(
+        &self,
+        name: &str,
+        images: Vec<Image>,
+        rules: &FactRules,
+        recipes: &Recipes,
+    ) -> Option<CatalogItem> {
         let record = &images.first()?.record;
         let system = (record.system != self.system).then_some(record.system.architecture());
         let packages = record.packages.iter().map(String::as_str);
@@ -72,9 +81,8 @@ impl<B: Builder> App<B> {
             None => system.into_iter().chain(packages).collect(),
         };
         // A recipe may be no more.
-        let wanted = self
-            .wanted(&Repository::parse(&written.join("/")).ok()?)
-            .ok()?;
+        let repository = Repository::parse(&written.join("/")).ok()?;
+        let wanted = Wanted::of(&repository, recipes, self.system).ok()?;
         (self.link_folder(&wanted) == name).then(|| CatalogItem {
             name: wanted.short_name(),
             facts: facts::header(images, rules),

@@ -1,5 +1,5 @@
 //! Blobs that an image has and storage has not, or not whole: somebody deleted a file, a disk was
-//! restored to yesterday. Images are functions of their packages, so the image is built again,
+//! restored to yesterday. Images are functions of their packages and recipes, so the image is built again,
 //! which puts back what is missing, byte for byte, and leaves alone what is there.
 //!
 //! ```text
@@ -77,8 +77,8 @@ impl<B: Builder> App<B> {
 /// What is told of a blob that can't be made again.
 pub(super) fn lost(digest: &Digest) -> Error {
     let message = format!(
-        "storage has lost the blob {digest}, and the package set has moved on since it was made: \
-         pull the image again by its tag"
+        "storage has lost the blob {digest}, and the package set, or the image's recipe, has \
+         moved on since it was made: pull the image again by its tag"
     );
     Error::new(ErrorKind::BlobUnknown, message)
 }

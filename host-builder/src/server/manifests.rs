@@ -24,6 +24,9 @@ const DEFAULT_WAIT: u64 = 20;
 /// Nobody is kept for longer, whatever they say.
 const MAX_WAIT: u64 = 60;
 
+/// For how long the edge may answer by a digest under an opaque name, in seconds.
+const RECIPE_MAX_AGE: u64 = 300;
+
 const PREFER: HeaderName = HeaderName::from_static(wire::PREFER);
 const ORIGINAL_PATH: HeaderName = HeaderName::from_static(wire::ORIGINAL_PATH);
 const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
@@ -54,12 +57,17 @@ impl<B: Builder> App<B> {
             media_type: String,
         }
         let rules = facts::rules_of(request)?;
-        let name = self.link_folder(&self.wanted(repository)?);
         let unknown = || {
             let message =
                 format!("no image of this name has the manifest {digest}; pull it by tag");
             Error::new(ErrorKind::ManifestUnknown, message)
         };
+        let wanted = self.wanted(repository).map_err(|error| match error.kind {
+            // In the same words: a policy may hide that there is a recipe.
+            ErrorKind::ManifestUnknown => unknown(),
+            _ => error,
+        })?;
+        let name = self.link_folder(&wanted);
         let manifest = self.storage.get(&Key::link(&name, digest)).await;
         let manifest = manifest.map_err(unready)?.ok_or_else(unknown)?;
         let image = image_of(&manifest);
@@ -71,7 +79,12 @@ impl<B: Builder> App<B> {
                 format!("the stored manifest {digest} is damaged: {error}"),
             )
         })?;
-        let mut response = found(&media_type, manifest, answer::immutable());
+        let cache = match wanted.recipe {
+            None => answer::immutable(),
+            // What it leads to never changes; whether it may be had ends with the recipe.
+            Some(_) => answer::max_age(RECIPE_MAX_AGE),
+        };
+        let mut response = found(&media_type, manifest, cache);
         facts::add_facts(&mut response, vec![image], &rules);
         Ok(response)
     }

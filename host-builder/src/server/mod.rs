@@ -42,7 +42,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use nixgate_core::distribution::{Digest, Error, ErrorKind, Repository, Route};
 use nixgate_core::package_set::System;
-use nixgate_core::wire;
+use nixgate_core::{ImageName, wire};
 use tokio::net::TcpListener;
 
 use crate::build_log::BuildLogs;
@@ -259,6 +259,11 @@ impl<B: Builder> App<B> {
             "this builder answers the nixgate filter alone, by its token. Pull through Envoy; \
              administrators: give filter and builder the same NIXGATE_TOKEN",
         ))
+    }
+
+    /// What a repository name means, whether or not there is such an image.
+    fn name(&self, repository: &Repository) -> Result<ImageName, Error> {
+        Wanted::name(repository, &self.recipes.current())
     }
 
     /// What a repository name asks for.

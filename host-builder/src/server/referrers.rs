@@ -11,7 +11,7 @@ use crate::builder::Builder;
 
 impl<B: Builder> App<B> {
     pub(super) fn referrers(&self, repository: &Repository) -> Result<Response<Body>, Error> {
-        self.wanted(repository)?;
+        self.name(repository)?;
         Ok(answer::with_headers(
             StatusCode::OK,
             [(CONTENT_TYPE, INDEX_MEDIA_TYPE.to_owned())],

@@ -9,10 +9,10 @@ use super::answer::{self, Body};
 use crate::builder::Builder;
 
 impl<B: Builder> App<B> {
-    /// The tags that can be asked for. Whether the packages exist is another question, which
-    /// takes an evaluation, and which the manifest answers.
+    /// The tags that can be asked for. Whether the packages or the recipe exist is another question,
+    /// which the manifest answers: here it would be told to those whom a policy hides it from.
     pub(super) fn tags(&self, repository: &Repository) -> Result<Response<Body>, Error> {
-        self.wanted(repository)?;
+        self.name(repository)?;
         let body = json!({ "name": repository.as_str(), "tags": self.sources.source().tags() });
         let mut response = answer::json(200, body.to_string().into_bytes());
         let (name, value) = answer::max_age(300);

@@ -30,6 +30,7 @@ use anyhow::Result;
 use clap::Args;
 use futures::stream::StreamExt;
 use nixgate_core::distribution::{Error, ErrorKind, Repository, Tag};
+use nixgate_core::image_name::unknown_image;
 use nixgate_core::package_set::System;
 use nixgate_core::policy::Outline;
 
@@ -132,14 +133,7 @@ async fn expand(workshop: &Workshop, rules: &[Outline], report: &mut Report) -> 
         add(workshop, &pin, wishes, &mut items, report);
     }
     let recipes = workshop.recipes.current();
-    let names = recipes.iter().map(|recipe| {
-        let system = recipe.packages.system();
-        (
-            recipe.name.as_str(),
-            system.unwrap_or(workshop.settings.system),
-        )
-    });
-    for (tag, wishes) in plan::images(rules, &names.collect()) {
+    for (tag, wishes) in plan::images(rules, &recipes, workshop.settings.system) {
         if let Some(pin) = pin(workshop, &tag, report).await {
             add(workshop, &pin, wishes, &mut items, report);
         }
@@ -159,7 +153,7 @@ async fn pin(workshop: &Workshop, tag: &Tag, report: &mut Report) -> Option<Pin>
 fn add(
     workshop: &Workshop,
     pin: &Pin,
-    wishes: Vec<Wish>,
+    wishes: impl IntoIterator<Item = Wish>,
     items: &mut BTreeMap<String, Item>,
     report: &mut Report,
 ) {
@@ -169,6 +163,10 @@ fn add(
                 let item = Item { wish, image };
                 items.entry(item.image.fingerprint()).or_insert(item);
             }
+            // A namespace of recipes, which hides a package of the same name.
+            Err(error) if error.kind == ErrorKind::NameInvalid && !wish.literal => {
+                report.left_out(1);
+            }
             Err(error) => report.failed(&wish.to_string(), &error),
         }
     }
@@ -176,7 +174,13 @@ fn add(
 
 /// The image of a package or a recipe, as the server would ask for it.
 fn request(workshop: &Workshop, pin: &Pin, wish: &Wish) -> Result<ImageRequest, Error> {
-    let wanted = workshop.wanted(&Repository::parse(&wish.name)?)?;
+    let name = Repository::parse(&wish.name)?;
+    let wanted = workshop.wanted(&name)?;
+    if wish.is_recipe && wanted.recipe.is_none() {
+        let error = unknown_image(&name);
+        let message = format!("{}. Do --recipes name their file?", error.message);
+        return Err(Error { message, ..error });
+    }
     let image = workshop.image(pin.clone(), &wanted);
     Ok(ImageRequest {
         system: wish.system,

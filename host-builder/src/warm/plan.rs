@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use nixgate_core::distribution::Tag;
+use nixgate_core::distribution::{Repository, Tag};
 use nixgate_core::package_set::System;
 use nixgate_core::policy::{Glob, Mode, Outline, Pattern};
 
 use crate::catalogue::Catalogue;
+use crate::recipes::Recipes;
 
 /// A package or a recipe that is to be built.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -15,8 +16,10 @@ pub(super) struct Wish {
     pub(super) name: String,
     pub(super) system: System,
     pub(super) tag: Tag,
-    /// It is named, and not merely matched by a pattern: that there is no such package is an error.
+    /// It is named, and not merely matched by a pattern: that there is no such thing is an error.
     pub(super) literal: bool,
+    /// It is an opaque name.
+    pub(super) is_recipe: bool,
 }
 
 impl fmt::Display for Wish {
@@ -74,6 +77,7 @@ pub(super) fn wishes(
             system,
             tag: tag.clone(),
             literal,
+            is_recipe: false,
         })
         .collect()
 }
@@ -94,43 +98,58 @@ fn packages<'a>(
     packages
 }
 
-/// The recipes that are allowed, by tag, less those that are denied to everybody. `recipes` are all
-/// that there are, with their platforms. A name that is written out and is no recipe's is a wish as
-/// well, which will fail.
+/// The recipes that are allowed, by tag, less those that are denied to everybody, by their names or
+/// by a package. A name that is written out and is no recipe's is a wish as well, which will fail.
 pub(super) fn images(
     rules: &[Outline],
-    recipes: &BTreeMap<&str, System>,
-) -> BTreeMap<Tag, Vec<Wish>> {
+    recipes: &Recipes,
+    default: System,
+) -> BTreeMap<Tag, BTreeSet<Wish>> {
+    let is_denied = |wish: &Wish| {
+        let name = Repository::parse(&wish.name).ok();
+        let recipe = name.and_then(|name| recipes.find(&name));
+        let packages = recipe
+            .into_iter()
+            .flat_map(|recipe| recipe.packages.packages());
+        let mut denied = packages.map(|package| is_denied(rules, package, |rule| &rule.deny));
+        is_denied(rules, &wish.name, |rule| &rule.deny_images) || denied.any(|denied| denied)
+    };
     let mut allowed: BTreeMap<Tag, BTreeSet<Wish>> = BTreeMap::new();
     for rule in rules {
-        let fits = |system: &System| rule.systems().is_none_or(|all| all.contains(system));
-        let globs: Vec<&Glob> = rule.images.iter().flat_map(|one| &one.globs).collect();
-        let matched = recipes
-            .iter()
-            .filter(|(name, system)| fits(system) && globs.iter().any(|glob| glob.matches(name)));
-        let matched = matched.map(|(name, system)| ((*name).to_owned(), *system));
-        let literal = globs.iter().filter(|glob| glob.is_literal());
-        let missing = literal
-            .map(ToString::to_string)
-            .filter(|name| !recipes.contains_key(name.as_str()))
-            .map(|name| (name, System::X86_64Linux));
-        let wished: Vec<_> = matched
-            .chain(missing)
-            .filter(|(name, _)| !is_denied(rules, name, |rule| &rule.deny_images))
-            .collect();
         for tag in rule.tags() {
-            let wishes = wished.iter().cloned().map(|(name, system)| Wish {
-                name,
-                system,
-                tag: tag.clone(),
-                literal: true,
-            });
+            let mut wishes = recipe_wishes(rule, tag, recipes, default);
+            wishes.retain(|wish| !is_denied(wish));
             allowed.entry(tag.clone()).or_default().extend(wishes);
         }
     }
-    let wishes = allowed.into_iter();
-    wishes
-        .map(|(tag, wishes)| (tag, wishes.into_iter().collect()))
+    allowed
+}
+
+/// The recipes that one rule allows, and names of none.
+fn recipe_wishes(rule: &Outline, tag: &Tag, recipes: &Recipes, default: System) -> Vec<Wish> {
+    let globs = || rule.images.iter().flat_map(|pattern| &pattern.globs);
+    let wish = |name: &str, system| Wish {
+        name: name.to_owned(),
+        system,
+        tag: tag.clone(),
+        literal: globs().any(|glob| glob.is_literal() && glob.matches(name)),
+        is_recipe: true,
+    };
+    let matched = recipes.iter().filter_map(|recipe| {
+        let (name, system) = (recipe.name.as_str(), recipe.packages.system());
+        let system = system.unwrap_or(default);
+        let fits = rule
+            .systems()
+            .is_none_or(|systems| systems.contains(&system));
+        (fits && globs().any(|glob| glob.matches(name))).then(|| wish(name, system))
+    });
+    let is_recipe = |name: &String| recipes.iter().any(|one| one.name.as_str() == name);
+    let named = globs()
+        .filter(|glob| glob.is_literal())
+        .map(Glob::to_string);
+    let missing = named.filter(|name| !is_recipe(name));
+    matched
+        .chain(missing.map(|name| wish(&name, default)))
         .collect()
 }
 
@@ -199,28 +218,28 @@ mod tests {
         let policy = json!({"revision": "r1", "default": "deny", "rules": [
             {"name": "a", "images": ["corp/ci-*", "corp/gone"], "systems": ["x86_64-linux"]},
             {"name": "b", "images": ["corp/web"], "tags": ["latest", "v1"]},
-            {"name": "hard", "deny_images": ["*-secret"]},
+            {"name": "hard", "deny_images": ["*-secret"], "deny": ["nano"]},
         ]});
         let rules = Policy::outline(policy.to_string().as_bytes()).unwrap();
-        let recipes = [
-            ("corp/ci-arm", ARM64),
-            ("corp/ci-base", AMD64),
-            ("corp/ci-secret", AMD64),
-            ("corp/other", AMD64),
-            ("corp/web", ARM64),
-        ];
-        let wishes: Vec<String> = images(&rules, &recipes.into())
+        let recipe = |packages: &[&str]| json!({"packages": packages});
+        let recipes = json!({"namespace": "corp", "images": {
+            "ci-arm": recipe(&["arm64", "git"]), "ci-base": recipe(&["git"]),
+            "ci-denied": recipe(&["nano", "git"]), "ci-secret": recipe(&["git"]),
+            "other": recipe(&["git"]), "web": recipe(&["arm64", "git"]),
+        }});
+        let recipes = Recipes::parse(&recipes.to_string()).unwrap();
+        let wishes: Vec<String> = images(&rules, &recipes, AMD64)
             .values()
             .flatten()
-            .map(ToString::to_string)
+            .map(|wish| format!("{wish} {}", wish.literal))
             .collect();
         assert_eq!(
             wishes,
             [
-                "corp/ci-base:latest x86_64-linux",
-                "corp/gone:latest x86_64-linux",
-                "corp/web:latest aarch64-linux",
-                "corp/web:v1 aarch64-linux",
+                "corp/ci-base:latest x86_64-linux false",
+                "corp/gone:latest x86_64-linux true",
+                "corp/web:latest aarch64-linux true",
+                "corp/web:v1 aarch64-linux true",
             ]
         );
     }

@@ -144,6 +144,7 @@ mod tests {
 
     fn wish(package: &str) -> Wish {
         Wish {
+            is_recipe: false,
             name: package.to_owned(),
             system: System::X86_64Linux,
             tag: Tag::latest(),

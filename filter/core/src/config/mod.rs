@@ -129,7 +129,11 @@ impl Config {
             )));
         }
         let compile = |raw: Option<RawPolicy>, key: &str, prefix: &str| {
-            raw.map(|raw| raw.compile(prefix))
+            let compiled = raw.map(|raw| {
+                raw.check_images(&opaque_namespaces)?;
+                raw.compile(prefix)
+            });
+            compiled
                 .transpose()
                 .map_err(|error| ConfigError(format!("{key}: {error}")))
         };
@@ -141,14 +145,6 @@ impl Config {
                 .and(policy.fact_rules())
                 .map_err(|error| ConfigError(format!("policy: {error}")))?;
             identity.check(policy)?;
-            if opaque_namespaces.is_empty()
-                && let Some(rule) = policy.rule_for_images()
-            {
-                return Err(ConfigError(format!(
-                    "policy: the rule {rule} has images, and no name is one: give \
-                     opaque_namespaces the namespaces of the builder's recipes"
-                )));
-            }
         }
         Ok(Self {
             cluster: builder.cluster,

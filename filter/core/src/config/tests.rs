@@ -127,7 +127,7 @@ fn errors_name_the_key() {
         (
             r#"{"builder": {"cluster": "b", "token_env": "TOKEN"}, "policy": {"revision": "1",
                 "default": "deny", "rules": [{"name": "a", "images": ["corp/*"]}]}}"#,
-            "the rule a has images, and no name is one",
+            "policy: the rule a: images: \"corp/*\" is in no opaque namespace",
         ),
     ] {
         let error = parse(json).unwrap_err();

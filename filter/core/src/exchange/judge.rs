@@ -69,7 +69,8 @@ impl Case<'_> {
         match verdict.error(&self.caller.decision) {
             None => Judged::Allowed(Some(judgement), verdict.warning()),
             Some(error) => {
-                let error = if policy.hides() {
+                // What is broken is to be seen, and tells nothing of what there is.
+                let error = if policy.hides() && !verdict.is_misfit {
                     hidden(self.name, &verdict)
                 } else {
                     error

@@ -1,9 +1,9 @@
 //! Policy: who may have which packages.
 //!
 //! ```text
-//!   JSON ──► raw ──► Policy { rules, allow: GlobSet, deny: GlobSet, attributes }
-//!                                        │
-//!   Request (packages, tag) ─────────────┤
+//!   JSON ──► raw ──► Policy { rules, attributes, a GlobSet each: allow, deny,
+//!                                        │       images, deny_images }
+//!   Request (image, tag) ────────────────┤
 //!   Identity (what Envoy knows) ─────────┼──► Policy::judge ──► Verdict: allowed, warned, refused
 //!   ImageFacts (what the builder found) ─┘
 //! ```
@@ -48,7 +48,7 @@ use std::collections::BTreeSet;
 
 use crate::distribution::Tag;
 use crate::package_set;
-use crate::{ImageName, PackageSet};
+use crate::{ImageName, OpaqueNamespaces, PackageSet};
 
 #[cfg(any(test, feature = "test"))]
 pub use claims::metadata;
@@ -111,6 +111,15 @@ impl Policy {
     pub fn parse(json: &[u8]) -> Result<Self, PolicyError> {
         let raw: RawPolicy = serde_json::from_slice(json)?;
         raw.compile("")
+    }
+
+    /// Whether every pattern of opaque names can match one, where these namespaces are opaque.
+    ///
+    /// # Errors
+    /// As [`Policy::parse`]; and a sentence that names a pattern which can't.
+    pub fn check_images(json: &[u8], opaque: &OpaqueNamespaces) -> Result<(), PolicyError> {
+        let raw: RawPolicy = serde_json::from_slice(json)?;
+        raw.check_images(opaque)
     }
 
     /// The rules as they were written, for tools that explain a policy: patterns with their texts,
@@ -313,7 +322,7 @@ impl Policy {
         }
         if let Some(image) = image {
             if image.packages.is_some() == named.is_some() {
-                verdict.refuse(
+                verdict.misfit(
                     "edge and builder do not agree on whether it is a list of packages: the \
                      builder's recipes and opaque_namespaces differ",
                 );
@@ -364,12 +373,6 @@ impl Policy {
             (None, None) => Finding::new(about(), None, "allowed by no rule for you"),
         };
         Some((mode, finding))
-    }
-
-    /// A rule that speaks of opaque names, if there is one.
-    pub(crate) fn rule_for_images(&self) -> Option<&str> {
-        let rule = self.rules.iter().find(|rule| rule.is_for_images);
-        rule.map(|rule| rule.name.as_str())
     }
 }
 

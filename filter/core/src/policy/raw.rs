@@ -15,6 +15,7 @@ use super::glob::{Glob, Reach};
 use super::rule::{Limits, Mode, Rule};
 use super::subject::{AddressRange, Attribute, ClaimKind, Subject};
 use super::{Default, Policy};
+use crate::OpaqueNamespaces;
 use crate::distribution::Tag;
 use crate::package_set::{self, System};
 use outline::{Pattern, Patterns};
@@ -239,12 +240,36 @@ impl RawPolicy {
                 facts,
                 message: raw.message.clone(),
                 name: raw.name.clone(),
-                is_for_images: !raw.images.is_empty() || !raw.deny_images.is_empty(),
             };
             policy.add(rule, patterns);
         }
         policy.fact_rules = FactRules::compile(fact_rules)?;
         Ok(policy)
+    }
+}
+
+impl RawPolicy {
+    /// Whether every pattern of opaque names can match one.
+    pub(crate) fn check_images(&self, opaque: &OpaqueNamespaces) -> Result<(), PolicyError> {
+        for rule in &self.rules {
+            let patterns = rule.patterns()?;
+            for (key, patterns) in [
+                ("images", patterns.images),
+                ("deny_images", patterns.deny_images),
+            ] {
+                let mut globs = patterns.iter().flat_map(|pattern| &pattern.globs);
+                let unknown = |namespace: &str| !opaque.contains(namespace);
+                let lost = globs.find(|glob| namespace_of(glob).is_some_and(unknown));
+                if let Some(glob) = lost {
+                    return error(format!(
+                        "the rule {}: {key}: \"{glob}\" is in no opaque namespace: \
+                         opaque_namespaces has to name those of the builder's recipes",
+                        rule.name
+                    ));
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -283,11 +308,16 @@ impl RawRule {
 
 type Globs = Result<Vec<Glob>, PolicyError>;
 
-/// The globs of a pattern of packages. Attribute paths are compared in lower case, since a
-/// repository name can't hold anything else, and without the `_` that Nix puts before a digit.
+/// The globs of a pattern of packages.
 fn packages(text: &str, reach: Reach, at: &str) -> Globs {
     let Some(meta) = text.strip_prefix('@') else {
-        return glob(&canonical(text), reach, at);
+        if text.contains('/') {
+            return error(format!(
+                "{at}: \"{text}\" has a slash, which no package has: opaque names are for images \
+                 and deny_images"
+            ));
+        }
+        return glob(&package_set::canonical_path(text), reach, at);
     };
     let members = package_set::members(meta)
         .ok_or_else(|| PolicyError(format!("{at}: \"{text}\" is none of @shell and @builder")))?;
@@ -297,19 +327,23 @@ fn packages(text: &str, reach: Reach, at: &str) -> Globs {
 
 /// The globs of a pattern of opaque names, whose wildcards stand for slashes and dots as well.
 fn images(text: &str, at: &str) -> Globs {
-    glob(&text.to_ascii_lowercase(), Reach::Anything, at)
+    let globs = glob(&text.to_ascii_lowercase(), Reach::Anything, at)?;
+    if let Some(glob) = globs.iter().find(|glob| namespace_of(glob) == Some("")) {
+        return error(format!(
+            "{at}: \"{glob}\" is no opaque name: these begin with their namespace, as corp/ci-base"
+        ));
+    }
+    Ok(globs)
 }
 
-fn canonical(pattern: &str) -> String {
-    let lower = pattern.to_ascii_lowercase();
-    let attributes: Vec<&str> = lower
-        .split('.')
-        .map(|attribute| match attribute.strip_prefix('_') {
-            Some(rest) if rest.starts_with(|c: char| c.is_ascii_digit()) => rest,
-            _ => attribute,
-        })
-        .collect();
-    attributes.join(".")
+/// The namespace of all names that a pattern matches; none when there may be several, and empty when
+/// it matches no opaque name.
+pub(super) fn namespace_of(glob: &Glob) -> Option<&str> {
+    match glob.prefix().split_once('/') {
+        Some((namespace, _)) => Some(namespace),
+        None if glob.is_literal() => Some(""),
+        None => None,
+    }
 }
 
 fn glob(text: &str, reach: Reach, at: &str) -> Globs {

@@ -26,8 +26,6 @@ pub(super) struct Rule {
     /// Under what name the builder judges its facts, if it has any.
     pub(super) facts: Option<String>,
     pub(super) message: Option<String>,
-    /// It has patterns of opaque names.
-    pub(super) is_for_images: bool,
 }
 
 impl Rule {

@@ -355,8 +355,37 @@ fn an_audited_rule_warns_of_opaque_names() {
 }
 
 #[test]
+fn what_audited_rules_say_of_packages_in_an_image_is_a_warning() {
+    let rules = json!([
+        {"name": "ci", "images": ["corp/*"]},
+        {"name": "trial", "mode": "audit", "deny": ["nano"], "images": ["corp/*"]},
+    ]);
+    check(
+        &judge_opaque(
+            &policy("deny", rules),
+            "corp/a",
+            Some("latest"),
+            &["git", "nano"],
+        ),
+        expect![[
+            r#"allowed; Some("will be refused when the policy is enforced: nano (denied by the rule trial)")"#
+        ]],
+    );
+}
+
+#[test]
+fn by_default_allowed_images_are_denied_by_name_or_contents() {
+    let rules = json!([{"name": "hard", "deny": ["nano"], "deny_images": ["*/secret"]}]);
+    let policy = policy("allow", rules);
+    let judge = |name, packages| judge_opaque(&policy, name, None, packages).allows();
+    assert!(judge("corp/a", &["git"]));
+    assert!(!judge("corp/a", &["git", "nano"]));
+    assert!(!judge("corp/secret", &["git"]));
+}
+
+#[test]
 fn patterns_of_opaque_names_are_no_patterns_of_packages() {
-    let rules = json!([{"name": "a", "images": ["*"], "deny_images": ["git"]}]);
+    let rules = json!([{"name": "a", "images": ["*"], "deny_images": ["git*"]}]);
     let policy = policy("deny", rules);
     check(
         &judge(&policy, "git", &vec![]),
@@ -433,6 +462,18 @@ fn errors_name_the_rule_and_the_key() {
         (
             rule(json!({"name": "a", "allow": ["@python"]})),
             "\"@python\" is none of @shell and @builder",
+        ),
+        (
+            rule(json!({"name": "a", "deny": ["corp/secret"]})),
+            "the rule a: deny: \"corp/secret\" has a slash, which no package has",
+        ),
+        (
+            rule(json!({"name": "a", "deny_images": ["secret"]})),
+            "the rule a: deny_images: \"secret\" is no opaque name",
+        ),
+        (
+            rule(json!({"name": "a", "images": ["@shell"]})),
+            "the rule a: images: \"@shell\" is no opaque name",
         ),
         (
             rule(json!({"name": "a", "allow": ["a"], "tags": ["-"]})),

@@ -105,6 +105,8 @@ pub struct Verdict {
     pub refusals: Vec<Finding>,
     /// What audited rules would have refused.
     pub warnings: Vec<Finding>,
+    /// It is no word of the policy's: edge and builder don't fit each other.
+    pub is_misfit: bool,
 }
 
 impl Verdict {
@@ -113,18 +115,20 @@ impl Verdict {
             revision: revision.to_owned(),
             refusals: Vec::new(),
             warnings: Vec::new(),
+            is_misfit: false,
         }
     }
 
     /// Nothing that can be judged is known of the image, so nobody may have it.
     pub(super) fn without_facts(revision: &str) -> Self {
         let mut verdict = Self::new(revision);
-        verdict.refuse("the builder did not say what is in it");
+        verdict.misfit("the builder did not say what is in it");
         verdict
     }
 
     /// Refuses the image whatever the rules say.
-    pub(super) fn refuse(&mut self, reason: &str) {
+    pub(super) fn misfit(&mut self, reason: &str) {
+        self.is_misfit = true;
         let finding = Finding::new(About::Contents, None, reason);
         self.refusals.push(finding);
     }

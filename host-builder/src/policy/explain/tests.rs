@@ -185,6 +185,9 @@ fn an_opaque_name_is_one_line() {
                       the rule web may allow it: host is not known
     "#]]
     .assert_eq(&explain("corp/web"));
+    let platform = Some("aarch64-linux");
+    let error = Question::new(&file, "corp/web", Tag::latest(), platform).unwrap_err();
+    assert!(error.to_string().contains("is its recipe's"), "{error}");
 }
 
 proptest! {
