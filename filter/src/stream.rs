@@ -57,9 +57,7 @@ impl Stream {
             .as_ref()
             .and_then(|question| edge.hot.borrow().get(question));
         if let Some(known) = copy {
-            edge.telemetry.note_repeated(&known.record);
-            host::reply(&known)?;
-            return Ok(Action::Pause);
+            return repeat(&edge.telemetry, &known);
         }
         let now = host::now();
         let mut exchange = match Exchange::begin(&edge.config, &request, now) {
@@ -67,20 +65,22 @@ impl Stream {
             Begin::Reply(known) => return reply(&edge.telemetry, &known),
             Begin::Ask(exchange) => exchange,
         };
-        let known = edge.cache.get(exchange.key(), |version| {
-            let is_copied = |question| edge.hot.borrow().is_of(question, version);
-            question.as_ref().is_some_and(is_copied)
-        });
-        let (entry, version) = known.unzip();
-        let bytes = entry.as_ref().and_then(|entry| entry.copied_bytes(now));
-        match exchange.looked_up(&edge.config, entry, now) {
+        let found = edge.cache.get(exchange.key(), now);
+        let (was_copied, is_copied) = found
+            .as_ref()
+            .map_or((false, false), |found| (found.was_copied, found.is_copied));
+        match exchange.looked_up(&edge.config, found.map(|found| found.entry), now) {
+            // A refusal has the id of its own decision, and is logged and counted each time.
+            Next::Reply(refusal) if refusal.status >= 400 => reply(&edge.telemetry, &refusal),
             Next::Reply(known) => {
                 let known = Rc::new(known);
-                // A refusal has the id of its own decision, and is logged each time.
-                let bytes = bytes.filter(|_| known.status < 400);
-                if let (Some(question), Some(version), Some(bytes)) = (question, version, bytes) {
+                if let Some(question) = question.filter(|_| is_copied) {
+                    let bytes = known.bytes_of_its_own();
                     let mut hot = edge.hot.borrow_mut();
-                    hot.insert(question, Rc::clone(&known), version, bytes);
+                    hot.insert(question, Rc::clone(&known), bytes);
+                }
+                if was_copied {
+                    return repeat(&edge.telemetry, &known);
                 }
                 reply(&edge.telemetry, &known)
             }
@@ -99,6 +99,13 @@ impl Stream {
             }
         }
     }
+}
+
+/// Answers the request by what the worker has, which takes as few calls of the host as can be.
+fn repeat(telemetry: &Telemetry, reply: &Reply) -> host::Result<Action> {
+    telemetry.note_repeated(&reply.record);
+    host::reply(reply)?;
+    Ok(Action::Pause)
 }
 
 /// Answers the request, which goes no further.
