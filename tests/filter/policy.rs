@@ -253,6 +253,8 @@ fn facts_that_others_wrote_into_the_shared_cache_are_not_believed() {
         "the cache knows that it is refused"
     );
     host.spoil_shared_data(br#"["free"]"#, br#"["flee"]"#);
+    assert!(!may(&mut host, root, &[]), "the copy is the worker's own");
+    host.advance(1);
     let spoiled = ask(&mut host, root, &[]);
     assert!(is_paused(&mut host, spoiled), "the builder is asked again");
 }

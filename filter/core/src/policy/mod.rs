@@ -120,8 +120,8 @@ impl Policy {
             hide,
             rules: Vec::new(),
             audited: Vec::new(),
-            allow: GlobSet::new(),
-            deny: GlobSet::new(),
+            allow: GlobSet::default(),
+            deny: GlobSet::default(),
             attributes: Vec::new(),
             fact_rules: FactRules::default(),
         }
