@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use nixgate_core::cache::{Geometry, Hot, TICK};
 use nixgate_core::config::Config;
-use nixgate_core::exchange::{Command, Event, Flights, Reply, Response};
+use nixgate_core::exchange::{Command, Event, Flights, Response};
 use nixgate_core::policy::Policy;
 use nixgate_core::wire;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
@@ -38,7 +38,7 @@ use crate::telemetry::Telemetry;
 /// A worker's own copies take up to this part of what the shared cache may take. They are what is
 /// asked for many times a second, which are few.
 const COPIES_SHARE: u64 = 16;
-/// And its replies of the present second, whose bodies are those of the copies, up to this part.
+/// And its answers of the present second, whose bodies are those of the copies, up to this part.
 const HOT_SHARE: u64 = 64;
 
 thread_local! {
@@ -71,8 +71,8 @@ pub(crate) struct Edge {
     pub(crate) config: Config,
     pub(crate) cache: SharedCache,
     pub(crate) telemetry: Telemetry,
-    /// This worker's replies from the cache; borrowed as the [`Inbox`] is.
-    pub(crate) hot: RefCell<Hot<Reply>>,
+    /// This worker's answers from the cache; borrowed as the [`Inbox`] is.
+    pub(crate) hot: RefCell<Hot>,
     /// The queue that wakes the root.
     pub(crate) queue: u32,
 }
@@ -106,7 +106,8 @@ impl Root {
         let json = host::plugin_configuration(size).map_err(|error| error.to_string())?;
         let config = Config::parse(&json, |name| std::env::var(name).ok())
             .map_err(|error| error.to_string())?;
-        let share = |part: u64| usize::try_from(config.cache_max_bytes / part).unwrap_or(usize::MAX);
+        let share =
+            |part: u64| usize::try_from(config.cache_max_bytes / part).unwrap_or(usize::MAX);
         let geometry = Geometry::new(config.cache_max_bytes);
         let cache = SharedCache::create(geometry, config.seal.clone(), share(COPIES_SHARE));
         let queue = match &self.edge {

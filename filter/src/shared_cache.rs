@@ -39,10 +39,15 @@ pub(crate) struct SharedCache {
 /// What is kept for a key, expired or not.
 pub(crate) struct Found {
     pub(crate) entry: Entry,
-    /// Whether the worker had a copy of this second, so that the host was not asked.
-    pub(crate) was_copied: bool,
-    /// Whether it has one now.
-    pub(crate) is_copied: bool,
+    /// Whether the worker has a copy, which is good for this second.
+    is_copied: bool,
+}
+
+impl Found {
+    /// The entry, if it is good for this second.
+    pub(crate) fn copied(&self) -> Option<&Entry> {
+        self.is_copied.then_some(&self.entry)
+    }
 }
 
 impl SharedCache {
@@ -78,14 +83,12 @@ impl SharedCache {
         if let Some(entry) = self.copies.borrow().get(key) {
             return Some(Found {
                 entry: entry.clone(),
-                was_copied: true,
                 is_copied: true,
             });
         }
         let entry = self.read(key, now)?;
         Some(Found {
             entry,
-            was_copied: false,
             is_copied: self.copies.borrow().get(key).is_some(),
         })
     }

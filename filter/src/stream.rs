@@ -11,6 +11,7 @@ use proxy_wasm::types::{Action, LogLevel};
 
 use crate::header_map::HeaderMap;
 use crate::root::{Edge, Inbox, StreamId};
+use crate::shared_cache::Found;
 use crate::telemetry::Telemetry;
 use crate::{caller, host};
 
@@ -53,11 +54,15 @@ impl Stream {
             caller: &caller,
         };
         let question = Question::of(&request);
-        let copy = question
+        if let Some(known) = question
             .as_ref()
-            .and_then(|question| edge.hot.borrow().get(question));
-        if let Some(known) = copy {
-            return repeat(&edge.telemetry, &known);
+            .and_then(|one| known(&edge, one, &request))
+        {
+            return match known.status {
+                // It has the id of its own decision, and is logged and counted each time.
+                400.. => reply(&edge.telemetry, &known),
+                _ => repeat(&edge.telemetry, &known),
+            };
         }
         let now = host::now();
         let mut exchange = match Exchange::begin(&edge.config, &request, now) {
@@ -66,24 +71,15 @@ impl Stream {
             Begin::Ask(exchange) => exchange,
         };
         let found = edge.cache.get(exchange.key(), now);
-        let (was_copied, is_copied) = found
-            .as_ref()
-            .map_or((false, false), |found| (found.was_copied, found.is_copied));
+        // For those who ask the same before the second is over.
+        if let (Some(question), Some(entry)) = (&question, found.as_ref().and_then(Found::copied))
+            && let Some(prepared) = exchange.prepare(&edge.config, entry)
+        {
+            let mut hot = edge.hot.borrow_mut();
+            hot.prepare(question, Rc::new(prepared));
+        }
         match exchange.looked_up(&edge.config, found.map(|found| found.entry), now) {
-            // A refusal has the id of its own decision, and is logged and counted each time.
-            Next::Reply(refusal) if refusal.status >= 400 => reply(&edge.telemetry, &refusal),
-            Next::Reply(known) => {
-                let known = Rc::new(known);
-                if let Some(question) = question.filter(|_| is_copied) {
-                    let bytes = known.bytes_of_its_own();
-                    let mut hot = edge.hot.borrow_mut();
-                    hot.insert(question, Rc::clone(&known), bytes);
-                }
-                if was_copied {
-                    return repeat(&edge.telemetry, &known);
-                }
-                reply(&edge.telemetry, &known)
-            }
+            Next::Reply(known) => reply(&edge.telemetry, &known),
             Next::Forward(to) => {
                 forward(&edge, &to)?;
                 Ok(Action::Continue)
@@ -99,6 +95,25 @@ impl Stream {
             }
         }
     }
+}
+
+/// The answer to a question that was asked in this second.
+fn known(edge: &Edge, question: &Question, request: &Request<'_>) -> Option<Rc<Reply>> {
+    let mut hot = edge.hot.borrow_mut();
+    // What is under a condition is seldom asked again.
+    let is_plain = request.if_none_match.is_empty();
+    let caller = is_plain.then(|| request.caller.text());
+    let repeated = caller.as_ref().and_then(|caller| hot.get(question, caller));
+    if repeated.is_some() {
+        return repeated;
+    }
+    let prepared = hot.prepared(question)?;
+    let reply = prepared.answer(&edge.config, request.caller, &request.if_none_match);
+    let reply = Rc::new(reply);
+    if let Some(caller) = caller.filter(|_| reply.status < 400) {
+        hot.insert(question, caller, Rc::clone(&reply));
+    }
+    Some(reply)
 }
 
 /// Answers the request by what the worker has, which takes as few calls of the host as can be.

@@ -1,23 +1,22 @@
 //! Each worker's own copies of what it answers most, in front of the cache that all share.
 //!
 //! ```text
-//!   request ──► question, caller ──► answered in this second? ──yes──► the reply, as it is
-//!                                          │ no
-//!                                          ▼
-//!               key ─────────────► copy of this second? ──yes──► judged for the caller, replied
-//!                                          │ no
-//!                                          ▼
-//!               shared cache ────► is it the copy's version, or sealed? ──► copy, judged, replied
+//!   question ──► asked in this second? ──yes──► by this caller? ──yes──► the reply, as it is
+//!                      │ no                          │ no
+//!                      ▼                             ▼
+//!   key ──► copy of this second? ──yes──► prepared, judged for the caller, replied
+//!                      │ no
+//!                      ▼
+//!   shared cache ──► is it the copy's version, or sealed? ──► copy …
 //! ```
 //!
 //! Reading a slot means two calls of the host, a copy of the manifest, the SHA-256 of all of it for
 //! the seal, and finding out under which key it is: together more than Envoy needs for the rest of
-//! the request. So a worker keeps the entries that it read ([`Copies`]), for whoever asks, and the
-//! replies that it made of them ([`Hot`]), each for one caller. A reply is found by what the client
-//! wrote, and repeated as it is.
+//! the request. So a worker keeps the entries that it read ([`Copies`]), and what it made of
+//! them ([`Hot`]): what is the same for everybody who asks in the same words, and the reply to each.
 //!
 //! The shared entry may be replaced meanwhile, so both are used until the next tick of the worker's
-//! timer, a second at most. Then replies are dropped, and entries compared with the shared ones
+//! timer, a second at most. Then what was made of them is dropped, and entries compared with the shared ones
 //! again. Nobody looks at a clock for it: an entry whose time could be over by the next tick is not
 //! kept at all.
 
@@ -27,76 +26,109 @@ use std::rc::Rc;
 use super::{Content, Entry, Key};
 use crate::Seconds;
 use crate::distribution::MediaType;
-use crate::exchange::Request;
+use crate::exchange::{Prepared, Reply, Request};
 
 /// How often [`Hot::tick`] is to be called, in seconds.
 pub const TICK: Seconds = 1;
 /// A copy is made in the course of a second, used until the next tick, and the tick may be late.
 const LONGEST_USE: Seconds = 1 + TICK + 1;
 
-/// What a client asks, in its own spelling: all that the edge reads of its request.
+/// What a client asks, in its own spelling: all that the edge reads of its request, but for who asks
+/// and under which conditions.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Question(String);
 
 impl Question {
-    /// The question of a request; none for methods that are not answered from a cache, and for
-    /// conditions, which clients seldom set.
+    /// The question of a request; none for methods that are not answered from a cache.
     pub fn of(request: &Request<'_>) -> Option<Self> {
         // Every field is named: one that is added and changes answers has to be added here.
         let Request {
             method,
             path,
             accept,
-            if_none_match,
-            caller,
+            if_none_match: _,
+            caller: _,
         } = request;
-        if !matches!(*method, "GET" | "HEAD") || !if_none_match.is_empty() {
+        if !matches!(*method, "GET" | "HEAD") {
             return None;
         }
         let media_type = MediaType::negotiate(accept.iter().copied());
         // No method, media type or path has a space in it, so no two questions have one text.
-        let mut text = [method, media_type.as_str(), path].join(" ");
-        caller.write_to(&mut text);
-        Some(Self(text))
+        Some(Self([method, media_type.as_str(), path].join(" ")))
     }
 }
 
-/// A worker's replies of the present second. Bodies are those of the entries, so they take no room
-/// here: an entry that was used in this second stays as long as its replies.
-pub struct Hot<A> {
-    answers: BTreeMap<Question, Rc<A>>,
+/// What was asked in this second.
+struct Asked {
+    prepared: Rc<Prepared>,
+    /// By the caller ([`Caller::text`](crate::exchange::Caller::text)).
+    replies: BTreeMap<String, Rc<Reply>>,
+}
+
+/// A worker's answers of the present second. Bodies are those of the entries, so they take no room
+/// here: an entry that was used in this second stays as long as what was made of it.
+pub struct Hot {
+    asked: BTreeMap<Question, Asked>,
     max_bytes: usize,
     bytes: usize,
 }
 
-impl<A> Hot<A> {
-    /// No replies yet, and never more than `max_bytes` of them.
+impl Hot {
+    /// No answers yet, and never more than `max_bytes` of them.
     pub const fn new(max_bytes: usize) -> Self {
         Self {
-            answers: BTreeMap::new(),
+            asked: BTreeMap::new(),
             max_bytes,
             bytes: 0,
         }
     }
 
-    /// The answer to a question, if there was one since the last tick.
-    pub fn get(&self, question: &Question) -> Option<Rc<A>> {
-        self.answers.get(question).map(Rc::clone)
+    /// The reply that this caller had since the last tick, under no condition.
+    pub fn get(&self, question: &Question, caller: &str) -> Option<Rc<Reply>> {
+        let replies = &self.asked.get(question)?.replies;
+        replies.get(caller).map(Rc::clone)
     }
 
-    /// Keeps an answer, which takes `bytes` bytes, until the next tick. Without room it is not kept.
-    pub fn insert(&mut self, question: Question, answer: Rc<A>, bytes: usize) {
-        let bytes = bytes.saturating_add(question.0.len());
-        let total = self.bytes.saturating_add(bytes);
-        if total <= self.max_bytes && !self.answers.contains_key(&question) {
-            self.bytes = total;
-            self.answers.insert(question, answer);
+    /// What anybody had since the last tick, before it was judged for somebody.
+    pub fn prepared(&self, question: &Question) -> Option<Rc<Prepared>> {
+        let asked = self.asked.get(question)?;
+        Some(Rc::clone(&asked.prepared))
+    }
+
+    /// Keeps what all get who ask this question, until the next tick. Without room it is not kept.
+    pub fn prepare(&mut self, question: &Question, prepared: Rc<Prepared>) {
+        let bytes = prepared.bytes_of_its_own();
+        if !self.asked.contains_key(question) && self.takes(question.0.len(), bytes) {
+            let asked = Asked {
+                prepared,
+                replies: BTreeMap::new(),
+            };
+            self.asked.insert(question.clone(), asked);
         }
+    }
+
+    /// Keeps the reply to a caller who asked under no condition, until the next tick. Without room
+    /// it is not kept, nor for a question that is not prepared.
+    pub fn insert(&mut self, question: &Question, caller: String, reply: Rc<Reply>) {
+        if self.asked.contains_key(question) && self.takes(caller.len(), reply.bytes_of_its_own()) {
+            let asked = self.asked.get_mut(question);
+            asked.map(|asked| asked.replies.insert(caller, reply));
+        }
+    }
+
+    /// Whether there is room for so many bytes, which are taken then.
+    const fn takes(&mut self, key: usize, value: usize) -> bool {
+        let total = self.bytes.saturating_add(key).saturating_add(value);
+        if total > self.max_bytes {
+            return false;
+        }
+        self.bytes = total;
+        true
     }
 
     /// A second is over.
     pub fn tick(&mut self) {
-        self.answers.clear();
+        self.asked.clear();
         self.bytes = 0;
     }
 }
@@ -218,20 +250,21 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::exchange::Caller;
+    use crate::config::Config;
+    use crate::exchange::{Begin, Caller, Exchange, Next};
 
-    fn ask(method: &str, path: &str, accept: &str) -> Option<Question> {
-        Question::of(&Request {
+    fn request<'a>(method: &'a str, path: &'a str, accept: &'a str, by: &'a Caller) -> Request<'a> {
+        Request {
             method,
             path,
             accept: vec![accept],
             if_none_match: Vec::new(),
-            caller: &Caller::default(),
-        })
+            caller: by,
+        }
     }
 
-    fn question(path: &str) -> Question {
-        ask("GET", path, "*/*").unwrap()
+    fn ask(method: &str, path: &str, accept: &str) -> Option<Question> {
+        Question::of(&request(method, path, accept, &Caller::default()))
     }
 
     #[test]
@@ -248,32 +281,62 @@ mod tests {
             assert_ne!(first, other);
         }
         assert_eq!(ask("PUT", "/v2/git/tags/list", "*/*"), None);
-        let conditional = Request {
-            method: "GET",
-            path: "/v2/git/manifests/latest",
-            accept: Vec::new(),
-            if_none_match: vec!["*"],
-            caller: &Caller::default(),
+    }
+
+    /// A question with what is known of it, and the reply to it.
+    fn asked(path: &str) -> (Question, Rc<Prepared>, Rc<Reply>) {
+        let config = br#"{"builder": {"cluster": "b", "token_env": "T"}}"#;
+        let config = Config::parse(config, |_| Some("s".to_owned())).unwrap();
+        let caller = Caller::default();
+        let request = request("GET", path, "*/*", &caller);
+        let Begin::Ask(mut exchange) = Exchange::begin(&config, &request, NOW) else {
+            panic!("{path} is to be looked up");
         };
-        assert_eq!(Question::of(&conditional), None);
+        let prepared = exchange.prepare(&config, &redirect("one")).unwrap();
+        let Next::Reply(reply) = exchange.looked_up(&config, Some(redirect("one")), NOW) else {
+            panic!("the cache has it");
+        };
+        let question = Question::of(&request).unwrap();
+        (question, Rc::new(prepared), Rc::new(reply))
     }
 
     #[test]
-    fn replies_last_until_the_next_tick_and_keep_their_bound() {
-        let mut hot = Hot::new(300);
-        let ask = |number: usize| question(&format!("/{number}"));
-        let room = |question: &Question| 100 - question.0.len();
-        for number in 0..4 {
-            hot.insert(ask(number), Rc::new(number), room(&ask(number)));
-            // What is there already takes no more room.
-            hot.insert(ask(number), Rc::new(number), room(&ask(number)));
-        }
-        assert_eq!(hot.get(&ask(2)).as_deref(), Some(&2));
-        assert_eq!(hot.get(&ask(3)), None, "three are all that fit");
+    fn answers_are_of_one_caller_and_last_until_the_next_tick() {
+        let mut hot = Hot::new(10_000);
+        let (question, prepared, reply) = asked("/v2/git/manifests/latest");
+        let (other, ..) = asked("/v2/htop/manifests/latest");
+        hot.insert(&question, "alice".to_owned(), Rc::clone(&reply));
+        assert_eq!(hot.get(&question, "alice"), None, "it is not prepared");
+        hot.prepare(&question, Rc::clone(&prepared));
+        hot.insert(&question, "alice".to_owned(), Rc::clone(&reply));
+        assert_eq!(hot.get(&question, "alice"), Some(Rc::clone(&reply)));
+        assert_eq!(hot.get(&question, "bob"), None);
+        assert_eq!(hot.get(&other, "alice"), None);
+        assert!(hot.prepared(&question).is_some());
+        assert!(hot.prepared(&other).is_none());
         hot.tick();
-        assert_eq!((hot.get(&ask(2)), hot.bytes), (None, 0));
-        hot.insert(ask(3), Rc::new(3), room(&ask(3)));
-        assert_eq!(hot.get(&ask(3)).as_deref(), Some(&3));
+        assert_eq!(hot.get(&question, "alice"), None);
+        assert!(hot.prepared(&question).is_none());
+        assert_eq!(hot.bytes, 0);
+    }
+
+    #[test]
+    fn answers_keep_their_bound() {
+        let (question, prepared, reply) = asked("/v2/git/manifests/latest");
+        let one = question.0.len() + prepared.bytes_of_its_own();
+        let mut hot = Hot::new(one + 2 * (1 + reply.bytes_of_its_own()));
+        // What is there already takes no more room.
+        for _ in 0..3 {
+            hot.prepare(&question, Rc::clone(&prepared));
+        }
+        for caller in ["a", "b", "c"] {
+            hot.insert(&question, caller.to_owned(), Rc::clone(&reply));
+        }
+        let has = ["a", "b", "c"].map(|caller| hot.get(&question, caller).is_some());
+        assert_eq!(has, [true, true, false]);
+        let (other, prepared, _) = asked("/v2/htop/manifests/latest");
+        hot.prepare(&other, prepared);
+        assert!(hot.prepared(&other).is_none());
     }
 
     const NOW: Seconds = 1000;

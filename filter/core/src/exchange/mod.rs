@@ -25,6 +25,7 @@ mod conditional;
 mod flights;
 mod judge;
 mod page;
+mod prepared;
 mod query;
 mod record;
 mod reply;
@@ -34,6 +35,7 @@ mod want;
 
 pub use answer::{Answer, Response};
 pub use flights::{Call, Command, Event, Flights};
+pub use prepared::Prepared;
 pub use record::{Decision, Judgement, Outcome, Record};
 pub use reply::Reply;
 pub use request::{Caller, Request};
@@ -181,8 +183,12 @@ impl Exchange {
         })
     }
 
-    /// The catalog may be had by everybody: what is in it is judged name by name.
     fn judge(&self, config: &Config, facts: Option<Vec<ImageFacts>>) -> Judged {
+        self.judge_for(&self.caller, config, facts.as_deref())
+    }
+
+    /// The catalog may be had by everybody: what is in it is judged name by name.
+    fn judge_for(&self, caller: &Caller, config: &Config, facts: Option<&[ImageFacts]>) -> Judged {
         let Some(Image { packages, written }) = &self.image else {
             return Judged::Allowed(None, None);
         };
@@ -196,9 +202,9 @@ impl Exchange {
                 } => Some(tag),
                 _ => None,
             },
-            caller: &self.caller,
+            caller,
         };
-        match case.judge(config, facts.as_deref()) {
+        match case.judge(config, facts) {
             Judged::Denied(reply) => {
                 let mut record = self.record(Outcome::Denied);
                 record.judgement.clone_from(&reply.record.judgement);
@@ -222,6 +228,17 @@ impl Exchange {
             .then(|| ImageFacts::parse(facts).unwrap_or_default())
     }
 
+    /// The same; none as well when there is nothing that judges.
+    fn facts_to_judge(
+        &self,
+        config: &Config,
+        content: &Content,
+        facts: &str,
+    ) -> Option<Vec<ImageFacts>> {
+        let is_judged = config.policy.is_some() || config.shadow.is_some();
+        is_judged.then(|| self.facts_of(content, facts)).flatten()
+    }
+
     /// Under what name the answer is kept, and which flight brings it.
     pub const fn key(&self) -> &Key {
         &self.key
@@ -234,9 +251,7 @@ impl Exchange {
         match entry {
             Some(entry) if now < entry.expires => {
                 match self.deliver(config, &entry.content, &entry.facts) {
-                    Next::Reply(reply) if reply.record.outcome == Outcome::Miss => {
-                        Next::Reply(reply.with_outcome(Outcome::Hit))
-                    }
+                    Next::Reply(reply) => Next::Reply(reply.hit()),
                     next => next,
                 }
             }
@@ -283,12 +298,7 @@ impl Exchange {
     }
 
     fn deliver(&self, config: &Config, content: &Content, facts: &str) -> Next {
-        let is_judged = config.policy.is_some() || config.shadow.is_some();
-        let facts = if is_judged {
-            self.facts_of(content, facts)
-        } else {
-            None
-        };
+        let facts = self.facts_to_judge(config, content, facts);
         let (judgement, warning) = match self.judge(config, facts) {
             Judged::Denied(reply) => return Next::Reply(reply),
             Judged::Allowed(judgement, warning) => (judgement, warning),
