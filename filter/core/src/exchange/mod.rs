@@ -13,6 +13,8 @@
 //!                                                                 answers for all who wait
 //! ```
 //!
+//! What came from the cache can be [`Prepared`] for whoever asks the same next.
+//!
 //! A stream that waits is *held* for at most `hold` seconds, because current containerd and
 //! Docker give up after 30. When its image is still being built by then, it is redirected to
 //! itself with the time of its first request in the query (`nixgate-since`). Clients follow 9

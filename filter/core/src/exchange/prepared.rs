@@ -7,6 +7,9 @@
 //! ```
 //!
 //! It is good as long as the entry that it was made of, by the configuration that made it.
+//!
+//! A caller who is refused by the name is so a few microseconds sooner when others have just had the
+//! answer: less than the refusal's own line in the log varies by, and all that it could tell is that.
 
 use super::conditional::IfNoneMatch;
 use super::judge::Judged;
