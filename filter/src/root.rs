@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use nixgate_core::cache::{Geometry, Hot, TICK};
 use nixgate_core::config::Config;
-use nixgate_core::exchange::{Command, Event, Flights, Reply, Response};
+use nixgate_core::exchange::{Command, Event, Flights, Response};
 use nixgate_core::policy::Policy;
 use nixgate_core::wire;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
@@ -37,7 +37,9 @@ use crate::telemetry::Telemetry;
 
 /// A worker's own copies take up to this part of what the shared cache may take. They are what is
 /// asked for many times a second, which are few.
-const HOT_SHARE: u64 = 16;
+const COPIES_SHARE: u64 = 16;
+/// And its answers of the present second, whose bodies are those of the copies, up to this part.
+const HOT_SHARE: u64 = 64;
 
 thread_local! {
     /// How many configurations with a policy this VM has seen. It tells a root whose configuration
@@ -69,8 +71,8 @@ pub(crate) struct Edge {
     pub(crate) config: Config,
     pub(crate) cache: SharedCache,
     pub(crate) telemetry: Telemetry,
-    /// This worker's copies of replies from the cache; borrowed as the [`Inbox`] is.
-    pub(crate) hot: RefCell<Hot<Reply>>,
+    /// This worker's answers from the cache; borrowed as the [`Inbox`] is.
+    pub(crate) hot: RefCell<Hot>,
     /// The queue that wakes the root.
     pub(crate) queue: u32,
 }
@@ -104,7 +106,10 @@ impl Root {
         let json = host::plugin_configuration(size).map_err(|error| error.to_string())?;
         let config = Config::parse(&json, |name| std::env::var(name).ok())
             .map_err(|error| error.to_string())?;
-        let cache = SharedCache::create(Geometry::new(config.cache_max_bytes), config.seal.clone());
+        let share =
+            |part: u64| usize::try_from(config.cache_max_bytes / part).unwrap_or(usize::MAX);
+        let geometry = Geometry::new(config.cache_max_bytes);
+        let cache = SharedCache::create(geometry, config.seal.clone(), share(COPIES_SHARE));
         let queue = match &self.edge {
             Some(edge) => Ok(edge.queue),
             None => register_queue(),
@@ -113,10 +118,9 @@ impl Root {
         let telemetry = Telemetry::default();
         telemetry.slots_used(slots);
         host::set_tick_period(TICK).map_err(|error| error.to_string())?;
-        let hot = usize::try_from(config.cache_max_bytes / HOT_SHARE).unwrap_or(usize::MAX);
         Ok(Edge {
+            hot: RefCell::new(Hot::new(share(HOT_SHARE))),
             config,
-            hot: RefCell::new(Hot::new(hot)),
             cache,
             telemetry,
             queue: queue.map_err(|error| error.to_string())?,
@@ -290,6 +294,7 @@ impl RootContext for Root {
     fn on_tick(&mut self) {
         if let Some(edge) = &self.edge {
             edge.hot.borrow_mut().tick();
+            edge.cache.tick();
             edge.telemetry.tick();
         }
         self.read_inbox();

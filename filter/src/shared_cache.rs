@@ -11,11 +11,15 @@
 //! written after that without one. Whoever reads in between, or finds the slot of a writer that
 //! overtook another, sees another key in it, which is a miss and heals with the next insertion.
 //!
+//! In front of it are the worker's own copies, which need no call of the host.
+//!
 //! Shared data grows to the configured bytes and stays there: nothing in it can be deleted, only
 //! emptied. It is shared by every plugin with the same `vm_id`.
 
+use std::cell::RefCell;
+
 use nixgate_core::Seconds;
-use nixgate_core::cache::{Directory, Entry, Geometry, Key, Seal, Way};
+use nixgate_core::cache::{Copies, Directory, Entry, Geometry, Key, Seal, Way};
 use proxy_wasm::types::LogLevel;
 
 use crate::host::{self, Status};
@@ -28,14 +32,35 @@ const ATTEMPTS: usize = 4;
 pub(crate) struct SharedCache {
     geometry: Geometry,
     seal: Seal,
+    /// Borrowed for no host call.
+    copies: RefCell<Copies>,
+}
+
+/// What is kept for a key, expired or not.
+pub(crate) struct Found {
+    pub(crate) entry: Entry,
+    /// Whether the worker has a copy, which is good for this second.
+    is_copied: bool,
+}
+
+impl Found {
+    /// The entry, if it is good for this second.
+    pub(crate) fn copied(&self) -> Option<&Entry> {
+        self.is_copied.then_some(&self.entry)
+    }
 }
 
 impl SharedCache {
-    /// Creates the directories that don't exist yet. Says how many slots the others use.
+    /// Creates the directories that don't exist yet. Says how many slots the others use. The
+    /// worker's copies take `copied_bytes` at most.
     ///
     /// # Errors
     /// When the host has no shared data for the filter.
-    pub(crate) fn create(geometry: Geometry, seal: Seal) -> host::Result<(Self, usize)> {
+    pub(crate) fn create(
+        geometry: Geometry,
+        seal: Seal,
+        copied_bytes: usize,
+    ) -> host::Result<(Self, usize)> {
         let mut used = 0_usize;
         for set in geometry.sets() {
             let name = directory_name(set);
@@ -44,30 +69,58 @@ impl SharedCache {
                 None => host::set_shared_data(&name, &Directory::default().encode(), 0)?,
             }
         }
-        Ok((Self { geometry, seal }, used))
+        let cache = Self {
+            geometry,
+            seal,
+            copies: RefCell::new(Copies::new(copied_bytes)),
+        };
+        Ok((cache, used))
     }
 
-    /// What is kept for a key, expired or not, and a number that changes with it. A cache that
-    /// can't be read is one that misses. The seal is looked at unless the caller has had what
-    /// bears this number before.
-    pub(crate) fn get(&self, key: &Key, known: impl FnOnce(u32) -> bool) -> Option<(Entry, u32)> {
+    /// What is kept for a key. A cache that can't be read is one that misses. The seal is looked at
+    /// unless it was for the same version.
+    pub(crate) fn get(&self, key: &Key, now: Seconds) -> Option<Found> {
+        if let Some(entry) = self.copies.borrow().get(key) {
+            return Some(Found {
+                entry: entry.clone(),
+                is_copied: true,
+            });
+        }
+        let entry = self.read(key, now)?;
+        Some(Found {
+            entry,
+            is_copied: self.copies.borrow().get(key).is_some(),
+        })
+    }
+
+    /// What the shared data hold, which are copied.
+    fn read(&self, key: &Key, now: Seconds) -> Option<Entry> {
         let set = self.geometry.set_of(key);
         let name = directory_name(set);
         let (bytes, cas) = read(&name)?;
         let mut directory = Directory::decode(&bytes);
         let way = directory.find(key)?;
         let (sealed, version) = read(&slot_name(set, way))?;
-        let slot = if known(version) {
-            Seal::opened_before(&sealed)
-        } else {
-            self.seal.open(&sealed)
+        let mut copies = self.copies.borrow_mut();
+        let entry = match copies.compare(key, version, now) {
+            Some(entry) => entry.clone(),
+            None => {
+                let entry = Entry::decode(self.seal.open(&sealed)?, key)?;
+                copies.insert(key, &entry, version, now);
+                entry
+            }
         };
-        let entry = Entry::decode(slot?, key)?;
+        drop(copies);
         if directory.touch(way) {
             // When another worker has changed the set meanwhile, a later hit tells it again.
             _ = host::set_shared_data(&name, &directory.encode(), cas);
         }
-        Some((entry, version))
+        Some(entry)
+    }
+
+    /// A second is over.
+    pub(crate) fn tick(&self) {
+        self.copies.borrow_mut().tick();
     }
 
     /// Keeps an entry, unless it is larger than a set or other workers are always faster. Says by
@@ -82,6 +135,7 @@ impl SharedCache {
     fn try_insert(&self, key: &Key, entry: &Entry, now: Seconds) -> host::Result<i64> {
         let set = self.geometry.set_of(key);
         let name = directory_name(set);
+        self.copies.borrow_mut().remove(key);
         let slot = self.seal.seal(entry.encode(key));
         for _ in 0..ATTEMPTS {
             let Some((bytes, cas)) = host::shared_data(&name)? else {

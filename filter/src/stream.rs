@@ -11,6 +11,7 @@ use proxy_wasm::types::{Action, LogLevel};
 
 use crate::header_map::HeaderMap;
 use crate::root::{Edge, Inbox, StreamId};
+use crate::shared_cache::Found;
 use crate::telemetry::Telemetry;
 use crate::{caller, host};
 
@@ -53,13 +54,15 @@ impl Stream {
             caller: &caller,
         };
         let question = Question::of(&request);
-        let copy = question
+        if let Some(known) = question
             .as_ref()
-            .and_then(|question| edge.hot.borrow().get(question));
-        if let Some(known) = copy {
-            edge.telemetry.note_repeated(&known.record);
-            host::reply(&known)?;
-            return Ok(Action::Pause);
+            .and_then(|one| known(&edge, one, &request))
+        {
+            return match known.status {
+                // It has the id of its own decision, and is logged and counted each time.
+                400.. => reply(&edge.telemetry, &known),
+                _ => repeat(&edge.telemetry, &known),
+            };
         }
         let now = host::now();
         let mut exchange = match Exchange::begin(&edge.config, &request, now) {
@@ -67,23 +70,16 @@ impl Stream {
             Begin::Reply(known) => return reply(&edge.telemetry, &known),
             Begin::Ask(exchange) => exchange,
         };
-        let known = edge.cache.get(exchange.key(), |version| {
-            let is_copied = |question| edge.hot.borrow().is_of(question, version);
-            question.as_ref().is_some_and(is_copied)
-        });
-        let (entry, version) = known.unzip();
-        let bytes = entry.as_ref().and_then(|entry| entry.copied_bytes(now));
-        match exchange.looked_up(&edge.config, entry, now) {
-            Next::Reply(known) => {
-                let known = Rc::new(known);
-                // A refusal has the id of its own decision, and is logged each time.
-                let bytes = bytes.filter(|_| known.status < 400);
-                if let (Some(question), Some(version), Some(bytes)) = (question, version, bytes) {
-                    let mut hot = edge.hot.borrow_mut();
-                    hot.insert(question, Rc::clone(&known), version, bytes);
-                }
-                reply(&edge.telemetry, &known)
-            }
+        let found = edge.cache.get(exchange.key(), now);
+        // For those who ask the same before the second is over.
+        if let (Some(question), Some(entry)) = (&question, found.as_ref().and_then(Found::copied))
+            && let Some(prepared) = exchange.prepare(&edge.config, entry)
+        {
+            let mut hot = edge.hot.borrow_mut();
+            hot.prepare(question, Rc::new(prepared));
+        }
+        match exchange.looked_up(&edge.config, found.map(|found| found.entry), now) {
+            Next::Reply(known) => reply(&edge.telemetry, &known),
             Next::Forward(to) => {
                 forward(&edge, &to)?;
                 Ok(Action::Continue)
@@ -99,6 +95,32 @@ impl Stream {
             }
         }
     }
+}
+
+/// The answer to a question that was asked in this second.
+fn known(edge: &Edge, question: &Question, request: &Request<'_>) -> Option<Rc<Reply>> {
+    let mut hot = edge.hot.borrow_mut();
+    // What is under a condition is seldom asked again.
+    let is_plain = request.if_none_match.is_empty();
+    let caller = is_plain.then(|| request.caller.text());
+    let repeated = caller.as_ref().and_then(|caller| hot.get(question, caller));
+    if repeated.is_some() {
+        return repeated;
+    }
+    let prepared = hot.prepared(question)?;
+    let reply = prepared.answer(&edge.config, request.caller, &request.if_none_match);
+    let reply = Rc::new(reply);
+    if let Some(caller) = caller.filter(|_| reply.status < 400) {
+        hot.insert(question, caller, Rc::clone(&reply));
+    }
+    Some(reply)
+}
+
+/// Answers the request by what the worker has, which takes as few calls of the host as can be.
+fn repeat(telemetry: &Telemetry, reply: &Reply) -> host::Result<Action> {
+    telemetry.note_repeated(&reply.record);
+    host::reply(reply)?;
+    Ok(Action::Pause)
 }
 
 /// Answers the request, which goes no further.

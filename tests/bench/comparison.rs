@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::wrk::{self, Load};
+use crate::wrk::{self, Besides, Load};
 
 /// Runs of each side.
 pub(crate) const PAIRS: usize = 5;
@@ -83,8 +83,9 @@ impl Comparison {
             theirs,
             header,
         } = &self.pair;
+        let besides = header.map_or(Besides::Nothing, Besides::Header);
         let load =
-            |url: &str, time| wrk::run(url, *header, self.connections, self.keep_alive, time);
+            |url: &str, time| wrk::run(url, besides, self.connections, self.keep_alive, time);
         load(ours, WARM_UP)?;
         load(theirs, WARM_UP)?;
         let mut pairs = Vec::with_capacity(PAIRS);

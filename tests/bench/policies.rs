@@ -2,9 +2,10 @@
 //!
 //! Of ten patterns six are plain names, two have a wildcard at the end, one at the beginning and one
 //! at both. Who asks is in one team; what is asked for, a rule for everybody allows, as it does in
-//! most companies, or some team's.
+//! most companies, or some team's. One rule asks for a header besides, so that callers can differ in it
+//! (`callers.lua`).
 
-use nixgate_core::policy::{Known, Policy, Request};
+use nixgate_core::policy::{Attribute, Known, Policy, Request};
 use nixgate_core::{PackageSet, distribution::Repository, distribution::Tag, package_set};
 use serde_json::{Value, json};
 use std::hint::black_box;
@@ -21,7 +22,11 @@ pub(crate) fn policy(rules: usize, team: &str, packages: &[&str]) -> Value {
     let ours = json!({
         "name": "ours", "subject": subject(team), "allow": packages, "systems": ["x86_64-linux"],
     });
-    let others = (0..rules.saturating_sub(2)).map(|number| {
+    let robots = json!({
+        "name": "robots", "subject": {"header": {"name": "x-bench-caller", "glob": "robot-*"}},
+        "allow": ["robots"],
+    });
+    let others = (0..rules.saturating_sub(3)).map(|number| {
         // The kinds of patterns are spread over allow and deny; all are other packages.
         let pattern = |index: usize| {
             let word = word(number * PATTERNS + index);
@@ -42,7 +47,10 @@ pub(crate) fn policy(rules: usize, team: &str, packages: &[&str]) -> Value {
             "allow": allow, "deny": deny, "max_packages": 12, "message": "Ask #platform.",
         })
     });
-    let rules: Vec<_> = [everybody, ours].into_iter().chain(others).collect();
+    let rules: Vec<_> = [everybody, ours, robots]
+        .into_iter()
+        .chain(others)
+        .collect();
     json!({"revision": "bench", "default": "deny", "rules": rules})
 }
 
@@ -76,7 +84,13 @@ pub(crate) fn judgement(policy: &Policy) -> [Duration; 2] {
             written: package_set::written(&repository),
             tag: Some(&tag),
         };
-        let identity = vec![Known::Values(vec!["staff".to_owned(), "ours".to_owned()])];
+        let known = |attribute: &Attribute| match attribute {
+            Attribute::JwtClaim { .. } => {
+                Known::Values(vec!["staff".to_owned(), "ours".to_owned()])
+            }
+            _ => Known::Unknown,
+        };
+        let identity = policy.attributes().iter().map(known).collect();
         let round = || {
             const TIMES: u32 = 200;
             let start = Instant::now();

@@ -4,7 +4,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use nixgate_tests::live::process;
+use nixgate_tests::live::{install, process};
 
 /// What clients accept: one header is enough for every side.
 const ACCEPT: &str = "Accept: application/vnd.oci.image.manifest.v1+json";
@@ -20,14 +20,24 @@ pub(crate) struct Load {
     pub(crate) p99: f64,
 }
 
-/// Asks for a URL over `connections` connections at once, for a time, with one header more if there
-/// is one (`name: value`).
+/// What is sent besides.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Besides<'a> {
+    /// Nothing.
+    Nothing,
+    /// A header, as `name: value`.
+    Header(&'a str),
+    /// Another caller's name with each request.
+    Callers,
+}
+
+/// Asks for a URL over `connections` connections at once, for a time.
 ///
 /// # Errors
 /// When wrk fails, or an answer is an error.
 pub(crate) fn run(
     url: &str,
-    header: Option<&str>,
+    besides: Besides<'_>,
     connections: u16,
     keep_alive: bool,
     duration: Duration,
@@ -39,8 +49,15 @@ pub(crate) fn run(
         .args(["--duration", &format!("{}s", duration.as_secs())])
         // A large blob takes its time.
         .args(["--timeout", "30s"]);
-    if let Some(header) = header {
-        command.args(["--header", header]);
+    match besides {
+        Besides::Nothing => {}
+        Besides::Header(header) => {
+            command.args(["--header", header]);
+        }
+        Besides::Callers => {
+            let script = install::root().join("tests/bench/callers.lua");
+            command.arg("--script").arg(script);
+        }
     }
     if !keep_alive {
         command.args(["--header", "Connection: close"]);

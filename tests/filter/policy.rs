@@ -234,6 +234,41 @@ fn a_hit_under_a_policy_costs_one_call_more_than_one_under_none() {
 }
 
 #[test]
+fn another_caller_is_judged_without_the_shared_cache() {
+    let subject = json!({"header": {"name": "x-team", "glob": "*a*"}});
+    let (mut host, root) = guarded(&only(&subject));
+    ask(&mut host, root, &[("x-team", "data")]);
+    let callout = host.callout();
+    host.respond(&callout, judged(b"{}", "latest", &[]));
+    ask(&mut host, root, &[("x-team", "data")]);
+    host.host_calls(root);
+    for (headers, status) in [
+        (&[("x-team", "analysis")][..], 200),
+        (
+            &[("x-team", "finance"), ("if-none-match", "\"sha256:0\"")],
+            200,
+        ),
+        (&[("x-team", "finance"), ("if-none-match", "*")], 304),
+    ] {
+        let other = ask(&mut host, root, headers);
+        assert_eq!(host.reply(other).status, status);
+        assert_eq!(
+            host.host_calls(root),
+            [
+                "proxy_get_header_map_pairs",
+                "proxy_set_property",
+                "proxy_set_property",
+                "proxy_set_property",
+                "proxy_send_local_response"
+            ]
+        );
+    }
+    for nobody in [&[][..], &[("x-team", "ops")]] {
+        assert!(!may(&mut host, root, nobody));
+    }
+}
+
+#[test]
 fn facts_that_others_wrote_into_the_shared_cache_are_not_believed() {
     let rules = json!([
         {"name": "all", "allow": ["git"]},
@@ -253,6 +288,8 @@ fn facts_that_others_wrote_into_the_shared_cache_are_not_believed() {
         "the cache knows that it is refused"
     );
     host.spoil_shared_data(br#"["free"]"#, br#"["flee"]"#);
+    assert!(!may(&mut host, root, &[]), "the copy is the worker's own");
+    host.advance(1);
     let spoiled = ask(&mut host, root, &[]);
     assert!(is_paused(&mut host, spoiled), "the builder is asked again");
 }

@@ -16,7 +16,7 @@
 //! miss and never a wrong answer. Each set has its share of the bytes; what does not fit drives
 //! out what is asked for least in the set.
 //!
-//! In front of it, each worker has copies of what it answers most ([`Hot`]).
+//! In front of it, each worker has copies of what it answers most ([`Copies`], [`Hot`]).
 
 mod directory;
 mod entry;
@@ -26,6 +26,6 @@ mod seal;
 
 pub use directory::{Directory, Geometry, Placement, Way};
 pub use entry::{Content, Entry};
-pub use hot::{Hot, Question, TICK};
+pub use hot::{Copies, Hot, Question, TICK};
 pub use key::{Key, Method};
 pub use seal::Seal;

@@ -35,19 +35,10 @@ impl Seal {
 
     /// The slot, if the seal is whole.
     pub fn open<'a>(&self, sealed: &'a [u8]) -> Option<&'a [u8]> {
-        let (slot, tag) = split(sealed)?;
+        let (slot, tag) = sealed.split_at_checked(sealed.len().checked_sub(LENGTH)?)?;
         let mac = self.0.clone().chain_update(slot);
         mac.verify_slice(tag).is_ok().then_some(slot)
     }
-
-    /// The slot of which the caller knows by other means that it was sealed.
-    pub fn opened_before(sealed: &[u8]) -> Option<&[u8]> {
-        split(sealed).map(|(slot, _)| slot)
-    }
-}
-
-fn split(sealed: &[u8]) -> Option<(&[u8], &[u8])> {
-    sealed.split_at_checked(sealed.len().checked_sub(LENGTH)?)
 }
 
 impl fmt::Debug for Seal {
@@ -66,7 +57,6 @@ mod tests {
         let sealed = ours.seal(b"slot".to_vec());
         assert_eq!(ours.open(&sealed), Some(b"slot".as_slice()));
         assert_eq!(theirs.open(&sealed), None);
-        assert_eq!(Seal::opened_before(&sealed), Some(b"slot".as_slice()));
         for index in 0..sealed.len() {
             let mut broken = sealed.clone();
             broken[index] ^= 1;
@@ -74,7 +64,6 @@ mod tests {
         }
         for short in [&b""[..], &[0; LENGTH - 1]] {
             assert_eq!(ours.open(short), None);
-            assert_eq!(Seal::opened_before(short), None);
         }
     }
 }

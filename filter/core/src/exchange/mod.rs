@@ -13,6 +13,8 @@
 //!                                                                 answers for all who wait
 //! ```
 //!
+//! What came from the cache can be [`Prepared`] for whoever asks the same next.
+//!
 //! A stream that waits is *held* for at most `hold` seconds, because current containerd and
 //! Docker give up after 30. When its image is still being built by then, it is redirected to
 //! itself with the time of its first request in the query (`nixgate-since`). Clients follow 9
@@ -25,6 +27,7 @@ mod conditional;
 mod flights;
 mod judge;
 mod page;
+mod prepared;
 mod query;
 mod record;
 mod reply;
@@ -34,6 +37,7 @@ mod want;
 
 pub use answer::{Answer, Response};
 pub use flights::{Call, Command, Event, Flights};
+pub use prepared::Prepared;
 pub use record::{Decision, Judgement, Outcome, Record};
 pub use reply::Reply;
 pub use request::{Caller, Request};
@@ -183,8 +187,8 @@ impl Exchange {
         })
     }
 
-    /// What it asks of the policy; nothing when it is about no image.
-    fn case(&self) -> Option<Case<'_>> {
+    /// What a caller asks of the policy; nothing when it is about no image.
+    fn case<'a>(&'a self, caller: &'a Caller) -> Option<Case<'a>> {
         let Image { name, written } = self.image.as_ref()?;
         Some(Case {
             name,
@@ -196,21 +200,25 @@ impl Exchange {
                 } => Some(tag),
                 _ => None,
             },
-            caller: &self.caller,
+            caller,
         })
     }
 
     /// The policy's rule that lets the caller in, which the builder is told.
     fn grantor<'a>(&self, config: &'a Config) -> Option<&'a str> {
-        self.case()?.grantor(config)
+        self.case(&self.caller)?.grantor(config)
+    }
+
+    fn judge(&self, config: &Config, facts: Option<Vec<ImageFacts>>) -> Judged {
+        self.judge_for(&self.caller, config, facts.as_deref())
     }
 
     /// The catalog may be had by everybody: what is in it is judged name by name.
-    fn judge(&self, config: &Config, facts: Option<Vec<ImageFacts>>) -> Judged {
-        let Some(case) = self.case() else {
+    fn judge_for(&self, caller: &Caller, config: &Config, facts: Option<&[ImageFacts]>) -> Judged {
+        let Some(case) = self.case(caller) else {
             return Judged::Allowed(None, None);
         };
-        match case.judge(config, facts.as_deref()) {
+        match case.judge(config, facts) {
             Judged::Denied(reply) => {
                 let mut record = self.record(Outcome::Denied);
                 record.judgement.clone_from(&reply.record.judgement);
@@ -234,6 +242,17 @@ impl Exchange {
             .then(|| ImageFacts::parse(facts).unwrap_or_default())
     }
 
+    /// The same; none as well when there is nothing that judges.
+    fn facts_to_judge(
+        &self,
+        config: &Config,
+        content: &Content,
+        facts: &str,
+    ) -> Option<Vec<ImageFacts>> {
+        let is_judged = config.policy.is_some() || config.shadow.is_some();
+        is_judged.then(|| self.facts_of(content, facts)).flatten()
+    }
+
     /// Under what name the answer is kept, and which flight brings it.
     pub const fn key(&self) -> &Key {
         &self.key
@@ -246,9 +265,7 @@ impl Exchange {
         match entry {
             Some(entry) if now < entry.expires => {
                 match self.deliver(config, &entry.content, &entry.facts) {
-                    Next::Reply(reply) if reply.record.outcome == Outcome::Miss => {
-                        Next::Reply(reply.with_outcome(Outcome::Hit))
-                    }
+                    Next::Reply(reply) => Next::Reply(reply.hit()),
                     next => next,
                 }
             }
@@ -295,12 +312,7 @@ impl Exchange {
     }
 
     fn deliver(&self, config: &Config, content: &Content, facts: &str) -> Next {
-        let is_judged = config.policy.is_some() || config.shadow.is_some();
-        let facts = if is_judged {
-            self.facts_of(content, facts)
-        } else {
-            None
-        };
+        let facts = self.facts_to_judge(config, content, facts);
         let (judgement, warning) = match self.judge(config, facts) {
             Judged::Denied(reply) => return Next::Reply(reply),
             Judged::Allowed(judgement, warning) => (judgement, warning),

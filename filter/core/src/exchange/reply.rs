@@ -40,6 +40,18 @@ impl Reply {
         }
     }
 
+    /// About how many bytes it takes without the body, which replies share.
+    pub fn bytes_of_its_own(&self) -> usize {
+        /// A pointer, length and capacity, and what the allocator adds.
+        const EACH: usize = 32;
+        let headers = self.headers.iter();
+        let headers = headers.map(|(_, value)| value.len().saturating_add(EACH));
+        headers
+            .sum::<usize>()
+            .saturating_add(size_of::<Self>())
+            .saturating_add(self.record.image.len())
+    }
+
     pub(super) const fn with_outcome(mut self, outcome: Outcome) -> Self {
         self.record.outcome = outcome;
         self

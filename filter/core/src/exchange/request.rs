@@ -32,8 +32,10 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Adds who it is to a text, so that two texts are one only when the callers are.
-    pub(crate) fn write_to(&self, text: &mut String) {
+    /// Who it is as a text: two texts are one only when the callers are. The decision is no part of
+    /// it.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
         for known in self.identity.iter().chain(&self.shadow) {
             match known {
                 Known::Unknown => text.push_str(" ?"),
@@ -46,5 +48,6 @@ impl Caller {
                 }
             }
         }
+        text
     }
 }

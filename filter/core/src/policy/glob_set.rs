@@ -8,7 +8,8 @@
 //!   exact      "git" ────────► [3, 17]
 //!   prefixed   "python3" ────► [(python3*, 4)]
 //!   suffixed   "-unwrapped" ─► [(*-unwrapped, 9)]
-//!   paired     "ss" ─────────► [(*ssl*, 2)]           two neighbouring letters of its own
+//!   tripled    "ssl" ────────► [(*openssl*, 2)]       three neighbouring letters of its own
+//!   paired     "ss" ─────────► [(*ss*, 3)]            two, where there are no three
 //!   rest                       [(*, 5), (?x, 6)]
 //! ```
 //!
@@ -26,11 +27,12 @@ use std::hash::{BuildHasherDefault, Hasher};
 use super::glob::Glob;
 
 /// Globs, each with the number of what it belongs to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct GlobSet {
     exact: Filed,
     prefixed: Filed,
     suffixed: Filed,
+    tripled: Filed,
     paired: Filed,
     rest: Vec<(Glob, usize)>,
 }
@@ -39,17 +41,6 @@ pub(super) struct GlobSet {
 type Filed = HashMap<u64, Vec<(Glob, usize)>, BuildHasherDefault<Hashed>>;
 
 impl GlobSet {
-    /// A set without globs.
-    pub(super) fn new() -> Self {
-        Self {
-            exact: Filed::default(),
-            prefixed: Filed::default(),
-            suffixed: Filed::default(),
-            paired: Filed::default(),
-            rest: Vec::new(),
-        }
-    }
-
     /// Adds a glob that stands for `id`.
     pub(super) fn insert(&mut self, glob: Glob, id: usize) {
         let forwards = Hash::of(glob.prefix().bytes());
@@ -60,23 +51,14 @@ impl GlobSet {
             self.prefixed.entry(forwards.0).or_default()
         } else if !glob.suffix().is_empty() {
             self.suffixed.entry(backwards.0).or_default()
-        } else if let Some(pair) = self.rarest_pair(&glob) {
+        } else if let Some(triple) = rarest::<3>(&self.tripled, &glob) {
+            self.tripled.entry(triple).or_default()
+        } else if let Some(pair) = rarest::<2>(&self.paired, &glob) {
             self.paired.entry(pair).or_default()
         } else {
             &mut self.rest
         };
         place.push((glob, id));
-    }
-
-    /// Of the pairs of neighbouring bytes that every match of a glob has, the one under which the
-    /// fewest globs are.
-    fn rarest_pair(&self, glob: &Glob) -> Option<u64> {
-        let is_literal =
-            |&(one, other): &(u8, u8)| ![one, other].iter().any(|byte| matches!(byte, b'*' | b'?'));
-        pairs(glob.text())
-            .filter(is_literal)
-            .map(pair_hash)
-            .min_by_key(|hash| self.paired.get(hash).map_or(0, Vec::len))
     }
 
     /// Tells `hit` what every matching glob stands for, the same number more than once when
@@ -105,20 +87,28 @@ impl GlobSet {
             hash = hash.with(byte);
             look_under(&self.suffixed, hash.0);
         }
-        for pair in pairs(text) {
-            look_under(&self.paired, pair_hash(pair));
+        for triple in neighbours::<3>(text) {
+            look_under(&self.tripled, Hash::of(triple).0);
+        }
+        for pair in neighbours::<2>(text) {
+            look_under(&self.paired, Hash::of(pair).0);
         }
         look_at(&self.rest);
     }
 }
 
-/// Neighbouring bytes.
-fn pairs(text: &str) -> impl Iterator<Item = (u8, u8)> {
-    text.bytes().zip(text.bytes().skip(1))
+/// Of the neighbouring bytes that every match of a glob has, those under which the fewest globs are.
+fn rarest<const N: usize>(filed: &Filed, glob: &Glob) -> Option<u64> {
+    neighbours::<N>(glob.text())
+        .filter(|bytes| !bytes.iter().any(|byte| matches!(byte, b'*' | b'?')))
+        .map(|bytes| Hash::of(bytes).0)
+        .min_by_key(|hash| filed.get(hash).map_or(0, Vec::len))
 }
 
-const fn pair_hash((one, other): (u8, u8)) -> u64 {
-    Hash::EMPTY.with(one).with(other).0
+/// As many neighbouring bytes, wherever they are.
+fn neighbours<const N: usize>(text: &str) -> impl Iterator<Item = [u8; N]> {
+    let windows = text.as_bytes().windows(N);
+    windows.filter_map(|window| window.try_into().ok())
 }
 
 /// A hash that grows byte by byte (FNV-1a, 64 bits).
@@ -132,8 +122,8 @@ impl Hash {
         Self((self.0 ^ byte as u64).wrapping_mul(0x0100_0000_01b3))
     }
 
-    fn of(bytes: impl Iterator<Item = u8>) -> Self {
-        bytes.fold(Self::EMPTY, Self::with)
+    fn of(bytes: impl IntoIterator<Item = u8>) -> Self {
+        bytes.into_iter().fold(Self::EMPTY, Self::with)
     }
 }
 
@@ -176,7 +166,7 @@ mod tests {
                 .iter()
                 .flat_map(|pattern| Glob::parse(pattern, Reach::OneAttribute).unwrap())
                 .collect();
-            let mut set = GlobSet::new();
+            let mut set = GlobSet::default();
             let mut expected = BTreeSet::new();
             for (id, glob) in globs.into_iter().enumerate() {
                 if glob.matches(&text) {
