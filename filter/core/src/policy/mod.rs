@@ -38,17 +38,15 @@ mod claims;
 mod facts;
 mod glob;
 mod glob_set;
+mod judging;
 mod known;
 mod raw;
 mod rule;
 mod subject;
 mod verdict;
 
-use std::collections::BTreeSet;
-
 use crate::distribution::Tag;
-use crate::package_set;
-use crate::{ImageName, OpaqueNamespaces, PackageSet};
+use crate::{ImageName, OpaqueNamespaces};
 
 #[cfg(any(test, feature = "test"))]
 pub use claims::metadata;
@@ -63,7 +61,8 @@ pub use subject::{AddressRange, Attribute, ClaimKind, Identity, Known, Subject};
 pub use verdict::{About, Finding, Verdict};
 
 use glob_set::GlobSet;
-use rule::{Asked, Rule};
+use judging::Judging;
+use rule::Rule;
 
 /// What becomes of a package that no rule speaks of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -200,7 +199,7 @@ impl Policy {
     /// Judges a request by what its name says, before the builder was asked. What this refuses, no
     /// facts can allow.
     pub fn judge_name(&self, request: &Request<'_>, identity: &Identity) -> Verdict {
-        self.judge(request, identity, None)
+        Judging::new(self, request, identity, None).verdict()
     }
 
     /// Judges a request by the facts of the images that an answer belongs to. It is enough that
@@ -213,7 +212,7 @@ impl Policy {
     ) -> Verdict {
         let verdicts = images
             .iter()
-            .map(|image| self.judge(request, identity, Some(image)));
+            .map(|image| Judging::new(self, request, identity, Some(image)).verdict());
         let best = verdicts.min_by_key(|verdict| (verdict.refusals.len(), verdict.warnings.len()));
         // Without any facts, there is nothing that could be allowed by them.
         best.unwrap_or_else(|| Verdict::without_facts(&self.revision))
@@ -225,180 +224,8 @@ impl Policy {
     ///
     /// It is not part of a verdict, since only what has to be built needs it.
     pub fn grantor(&self, request: &Request<'_>, identity: &Identity) -> Option<&str> {
-        if self.default == Default::Allow {
-            return None;
-        }
-        let tags = request.tag.map(|tag| BTreeSet::from([tag.clone()]));
-        let asked = Asked {
-            tags: tags.as_ref(),
-            system: request.image.packages().and_then(PackageSet::system),
-            written: request.written,
-        };
-        let applying = |index: usize| {
-            let rule = self.rules.get(index)?;
-            rule.applies_to(identity).then_some(rule)
-        };
-        let packages = request.image.packages().map(PackageSet::packages);
-        let packages = packages
-            .into_iter()
-            .flatten()
-            .filter(|package| !package_set::is_in_every_image(package))
-            .map(|package| (package, &self.allow));
-        let opaque = match request.image {
-            ImageName::Packages(_) => None,
-            ImageName::Opaque(name) => Some((name.as_str(), &self.images)),
-        };
-        let place = |index: usize, rule: &Rule| (rule.subject.is_none(), index);
-        let first_of = |one: Option<(bool, usize)>, other| one.into_iter().chain(other).min();
-        let mut first = None;
-        for (name, allow) in packages.chain(opaque) {
-            let mut granted = None;
-            allow.each_match(name, |index| {
-                let rule = applying(index).filter(|rule| rule.limits.broken_by(asked).is_none());
-                granted = first_of(granted, rule.map(|rule| place(index, rule)));
-            });
-            let mut audited = self.audited.iter();
-            let audited = || audited.find_map(|&index| Some(place(index, applying(index)?)));
-            first = first_of(first, granted.or_else(audited));
-        }
-        let rule = self.rules.get(first?.1)?;
-        Some(&rule.name)
+        Judging::new(self, request, identity, None).grantor()
     }
-
-    fn judge(
-        &self,
-        request: &Request<'_>,
-        identity: &Identity,
-        image: Option<&ImageFacts>,
-    ) -> Verdict {
-        let applying = |index: usize| {
-            let rule = self.rules.get(index)?;
-            rule.applies_to(identity).then_some(rule)
-        };
-        let tag = request.tag.map(|tag| BTreeSet::from([tag.clone()]));
-        let named = request.image.packages();
-        let asked = Asked {
-            tags: tag.as_ref().or_else(|| image.map(|image| &image.tags)),
-            system: named
-                .and_then(PackageSet::system)
-                .or_else(|| image.map(|image| image.system)),
-            written: request.written,
-        };
-        let mut verdict = Verdict::new(&self.revision);
-        let deny = |package: &str| {
-            let alias = image.and_then(|image| image.names.get(package));
-            let (rule, name) = denied(&self.deny, package, alias, applying)?;
-            let finding = Finding::denied(About::package(package), name, rule);
-            Some((rule.mode, finding))
-        };
-        match request.image {
-            ImageName::Packages(packages) => {
-                for package in packages.packages() {
-                    let found = deny(package).or_else(|| {
-                        let needs_rule = !package_set::is_in_every_image(package);
-                        let about = || About::package(package);
-                        needs_rule
-                            .then(|| self.not_allowed(&self.allow, package, about, asked, applying))
-                            .flatten()
-                    });
-                    if let Some((mode, finding)) = found {
-                        verdict.add(mode, finding);
-                    }
-                }
-            }
-            ImageName::Opaque(name) => {
-                let name = name.as_str();
-                let about = || About::Image(name.to_owned());
-                let found = match denied(&self.deny_images, name, None, applying) {
-                    Some((rule, _)) => Some((rule.mode, Finding::denied(about(), name, rule))),
-                    None => self.not_allowed(&self.images, name, about, asked, applying),
-                };
-                let contents = image.into_iter().flat_map(|image| &image.packages);
-                let denied = contents.flatten().filter_map(|package| deny(package));
-                for (mode, finding) in found.into_iter().chain(denied) {
-                    verdict.add(mode, finding);
-                }
-            }
-        }
-        if let Some(image) = image {
-            if image.packages.is_some() == named.is_some() {
-                verdict.misfit(
-                    "edge and builder do not agree on whether it is a list of packages: the \
-                     builder's recipes and opaque_namespaces differ",
-                );
-            }
-            for name in &image.matched {
-                let mut rules = self.rules.iter();
-                let rule = rules.find(|rule| rule.facts.as_ref() == Some(name));
-                if let Some(rule) = rule.filter(|rule| rule.applies_to(identity)) {
-                    verdict.add(rule.mode, Finding::facts(rule));
-                }
-            }
-        }
-        verdict
-    }
-
-    /// What stands against something that no rule denies: that none allows it either.
-    fn not_allowed<'a>(
-        &'a self,
-        allow: &GlobSet,
-        name: &str,
-        about: impl FnOnce() -> About,
-        asked: Asked<'_>,
-        applying: impl Fn(usize) -> Option<&'a Rule>,
-    ) -> Option<(Mode, Finding)> {
-        if self.default == Default::Allow {
-            return None;
-        }
-        let (mut granted, mut limited) = (false, None);
-        allow.each_match(name, |index| {
-            if granted {
-                return;
-            }
-            if let Some(rule) = applying(index) {
-                match rule.limits.broken_by(asked) {
-                    None => granted = true,
-                    Some(limit) => limited = limited.take().or(Some((rule, limit))),
-                }
-            }
-        });
-        if granted {
-            return None;
-        }
-        let auditor = self.audited.iter().find_map(|&index| applying(index));
-        let mode = auditor.map_or(Mode::Enforce, |_| Mode::Audit);
-        let finding = match (limited, auditor) {
-            (Some((rule, limit)), _) => Finding::limited(about(), rule, &limit),
-            (None, Some(rule)) => Finding::new(about(), Some(rule), "not allowed by the rule"),
-            (None, None) => Finding::new(about(), None, "allowed by no rule for you"),
-        };
-        Some((mode, finding))
-    }
-}
-
-/// The rule that denies something, and under which of its names. An enforced rule counts before an
-/// audited one, then the first that is written.
-fn denied<'a, 'b>(
-    deny: &GlobSet,
-    name: &'b str,
-    alias: Option<&'b String>,
-    applying: impl Fn(usize) -> Option<&'a Rule>,
-) -> Option<(&'a Rule, &'b str)> {
-    let mut denied: Option<(bool, usize, &Rule, &str)> = None;
-    for name in [Some(name), alias.map(String::as_str)]
-        .into_iter()
-        .flatten()
-    {
-        deny.each_match(name, |index| {
-            if let Some(rule) = applying(index) {
-                let found = (rule.mode == Mode::Audit, index, rule, name);
-                if denied.is_none_or(|first| (found.0, found.1) < (first.0, first.1)) {
-                    denied = Some(found);
-                }
-            }
-        });
-    }
-    denied.map(|(_, _, rule, name)| (rule, name))
 }
 
 #[cfg(test)]

@@ -21,6 +21,10 @@ impl About {
         Self::Package(name.to_owned())
     }
 
+    pub(super) fn image(name: &str) -> Self {
+        Self::Image(name.to_owned())
+    }
+
     /// The name; none for what has none.
     pub fn name(&self) -> Option<&str> {
         match self {
@@ -133,10 +137,12 @@ impl Verdict {
         self.refusals.push(finding);
     }
 
-    pub(super) fn add(&mut self, mode: Mode, finding: Finding) {
-        match mode {
-            Mode::Enforce => self.refusals.push(finding),
-            Mode::Audit => self.warnings.push(finding),
+    /// Adds what was found, if something was, by a rule of that mode.
+    pub(super) fn extend(&mut self, found: Option<(Mode, Finding)>) {
+        match found {
+            Some((Mode::Enforce, finding)) => self.refusals.push(finding),
+            Some((Mode::Audit, finding)) => self.warnings.push(finding),
+            None => {}
         }
     }
 
