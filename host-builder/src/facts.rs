@@ -1,7 +1,7 @@
 //! What is known of a published image: what the edge can't see in its manifest, and judges it by.
 //!
 //! ```text
-//!   build ──► Record { system, names, contents, blobs }
+//!   build ──► Record { system, packages, opaque_name, names, contents, blobs }
 //!               │ before the manifests
 //!               ▼
 //!   facts/<name>/<image>/record ──copied when had by a tag──► facts/<name>/<image>/tags/<tag>

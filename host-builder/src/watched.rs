@@ -1,9 +1,8 @@
 //! A file that is read again when it has changed.
 //!
 //! Users and recipes come and go, and a builder that is started anew ends the builds that are under
-//! way. So
-//! each use looks whether the file is the one that was read (a system call). A new content that is
-//! not right changes nothing, and is told in the log once.
+//! way. So each use looks whether the file is the one that was read (a system call). A new content
+//! that is not right changes nothing, and is told in the log once.
 
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;

@@ -26,9 +26,9 @@ use outline::{Pattern, Patterns};
 pub(crate) struct RawPolicy {
     /// The policy's name for itself, in refusals and logs
     revision: String,
-    /// What becomes of a package that no rule speaks of
+    /// What becomes of a package, or an opaque name, that no rule speaks of
     default: RawDefault,
-    /// Whether a refusal is to look like an unknown package
+    /// Whether a refusal is to look like an unknown package or image
     #[serde(default)]
     hide: bool,
     /// See [Policy](policy.md)
