@@ -15,7 +15,7 @@
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
 
@@ -109,13 +109,40 @@ impl StateDir {
 
 /// Removes what is in a folder and older than `age`. What can't be removed costs disk alone.
 pub fn remove_older(folder: &Path, age: Duration) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+    for (made, path) in entries(folder) {
+        if made.elapsed().is_ok_and(|old| old > age) {
+            remove(&path);
+        }
+    }
+}
+
+/// Removes what is in a folder under names with this prefix, but for the `most` that were made last.
+pub fn remove_all_but_latest(folder: &Path, prefix: &str, most: usize) {
+    let mut entries: Vec<_> = entries(folder)
+        .filter(|(_, path)| {
+            let name = path.file_name().unwrap_or_default();
+            name.as_encoded_bytes().starts_with(prefix.as_bytes())
+        })
+        .collect();
+    entries.sort();
+    for (_, path) in entries.iter().rev().skip(most) {
+        remove(path);
+    }
+}
+
+/// What is in a folder, and when it was made.
+fn entries(folder: &Path) -> impl Iterator<Item = (SystemTime, PathBuf)> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter_map(|entry| {
         // Of a link, not of what it points to: store paths are from 1970.
         let made = entry.metadata().and_then(|metadata| metadata.modified());
-        let is_over = made.is_ok_and(|made| made.elapsed().is_ok_and(|old| old > age));
-        if is_over && let Err(error) = fs::remove_file(entry.path()) {
-            tracing::warn!("can't remove {}: {error}", entry.path().display());
-        }
+        Some((made.ok()?, entry.path()))
+    })
+}
+
+fn remove(path: &Path) {
+    if let Err(error) = fs::remove_file(path) {
+        tracing::warn!("can't remove {}: {error}", path.display());
     }
 }
 
@@ -161,5 +188,18 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let error = StateDir::open(&file.path().join("state")).unwrap_err();
         assert!(error.to_string().contains("NIXGATE_STATE_DIR"), "{error:#}");
+    }
+    #[test]
+    fn the_latest_of_a_kind_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let now = SystemTime::now();
+        let names = ["x-1", "x-2", "x-3", "y", "x-4"];
+        for (name, age) in names.iter().zip([30, 10, 20, 40, 40]) {
+            let file = File::create(folder.path().join(name)).unwrap();
+            file.set_modified(now - Duration::from_secs(age)).unwrap();
+        }
+        remove_all_but_latest(folder.path(), "x-", 2);
+        let left = names.map(|name| folder.path().join(name).exists());
+        assert_eq!(left, [false, true, true, true, false]);
     }
 }
