@@ -39,6 +39,7 @@ pub mod nix;
 pub mod policy;
 pub mod publish;
 pub mod records;
+pub mod refusals;
 pub mod server;
 pub mod source;
 pub mod state_dir;

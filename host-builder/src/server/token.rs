@@ -39,7 +39,7 @@ impl<B: Builder> App<B> {
         };
         let mut response = result.unwrap_or_else(|error| {
             super::log(PATH, &error);
-            let mut response = answer::error(&error);
+            let mut response = answer::error(&error, PATH);
             let (name, value) = match error.kind {
                 ErrorKind::Unauthenticated => (WWW_AUTHENTICATE, "Basic realm=\"nixgate\""),
                 ErrorKind::MethodUnsupported => (ALLOW, "GET, HEAD, POST"),
