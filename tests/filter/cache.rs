@@ -131,6 +131,26 @@ fn an_answer_is_repeated_until_it_expires() {
 }
 
 #[test]
+fn a_clock_that_is_set_back_prolongs_no_answers_life() {
+    for seconds in [1, 86_400, 365 * 86_400] {
+        let (mut host, root) = edge();
+        host.get(root, GIT);
+        let callout = host.callout();
+        host.respond(&callout, manifest(b"old"));
+        host.set_back(seconds);
+        let asked = host.get(root, GIT);
+        assert!(is_paused(&mut host, asked), "{seconds}");
+        let callout = host.callout();
+        host.respond(&callout, manifest(b"new"));
+        assert_eq!(host.reply(asked).body, b"new", "{seconds}");
+        // What was learnt since is kept as ever.
+        let hit = host.get(root, GIT);
+        assert_eq!(host.reply(hit).body, b"new", "{seconds}");
+        assert!(host.callouts().is_empty(), "{seconds}");
+    }
+}
+
+#[test]
 fn an_expired_manifest_is_better_than_no_builder() {
     let (mut host, root) = edge();
     host.get(root, GIT);

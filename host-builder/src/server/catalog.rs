@@ -161,6 +161,7 @@ mod tests {
             );
 
             let entry = Entry {
+                learnt: 0,
                 expires: 60,
                 content: Content::Document {
                     media_type: "application/json".to_owned(),

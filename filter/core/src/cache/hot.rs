@@ -225,6 +225,7 @@ mod tests {
     #[test]
     fn an_entry_is_copied_only_when_it_outlives_the_copy() {
         let entry = |expires, content| Entry {
+            learnt: 0,
             expires,
             content,
             facts: String::new(),

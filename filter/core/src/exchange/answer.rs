@@ -143,6 +143,7 @@ impl Answer {
                 facts,
                 max_age: Some(age @ 1..),
             } => Some(Entry {
+                learnt: now,
                 expires: now.saturating_add(*age),
                 content: content.clone(),
                 facts: facts.clone(),

@@ -192,6 +192,7 @@ fn what_was_stored_is_served_until_it_expires() {
 
 fn old_document() -> Entry {
     Entry {
+        learnt: 0,
         expires: 400,
         content: Content::Document {
             media_type: "application/json".to_owned(),
@@ -257,6 +258,7 @@ fn what_is_no_document_is_never_served_after_its_time() {
         let expires = 400;
         sky.on(
             joined_after_expiry(Entry {
+                learnt: 0,
                 expires,
                 content,
                 facts: String::new(),
@@ -363,6 +365,7 @@ fn what_was_done_is_noted() {
     assert_eq!(stale, "manifest cacert/git/iana-etc stale");
 
     let refusal = Entry {
+        learnt: 0,
         expires: 400,
         content: Content::Refusal {
             status: 404,

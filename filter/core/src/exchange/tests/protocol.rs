@@ -57,6 +57,7 @@ fn kept(digest: Option<Digest>, body: &[u8], expires: Seconds) -> Entry {
         body: body.into(),
     };
     Entry {
+        learnt: 0,
         expires,
         content,
         facts: String::new(),
@@ -130,6 +131,7 @@ fn a_condition_says_nothing_of_what_is_no_manifest() {
     ));
     let mut exchange = ask_with(&config(), GIT, "*", 0);
     let refusal = Entry {
+        learnt: 0,
         expires: 400,
         content: Content::Refusal {
             status: 404,
