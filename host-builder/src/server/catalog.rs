@@ -166,6 +166,7 @@ mod tests {
                 content: Content::Document {
                     media_type: "application/json".to_owned(),
                     digest: None,
+                    source: None,
                     body: body.into(),
                 },
                 facts: String::new(),

@@ -14,6 +14,9 @@ pub enum Content {
         media_type: String,
         /// Its `Docker-Content-Digest`; a list of tags has none.
         digest: Option<String>,
+        /// Of a manifest by tag, the package set that it is made of, as the builder said it
+        /// ([`SOURCE`](crate::wire::SOURCE)).
+        source: Option<String>,
         /// Its bytes.
         body: Rc<[u8]>,
     },
@@ -88,11 +91,14 @@ impl Entry {
             Content::Document {
                 media_type,
                 digest,
+                source,
                 body,
             } => {
                 writer.0.push(1);
                 writer.bytes(media_type.as_bytes());
-                writer.bytes(digest.as_deref().unwrap_or_default().as_bytes());
+                for text in [digest, source] {
+                    writer.bytes(text.as_deref().unwrap_or_default().as_bytes());
+                }
                 writer.bytes(body);
             }
             Content::Redirect { location } => {
@@ -122,7 +128,8 @@ impl Entry {
         let content = match tag {
             1 => Content::Document {
                 media_type: reader.text()?,
-                digest: Some(reader.text()?).filter(|digest| !digest.is_empty()),
+                digest: reader.optional_text()?,
+                source: reader.optional_text()?,
                 body: reader.bytes()?.into(),
             },
             2 => Content::Redirect {
@@ -173,6 +180,11 @@ impl<'a> Reader<'a> {
     fn text(&mut self) -> Option<String> {
         String::from_utf8(self.bytes()?.to_vec()).ok()
     }
+
+    /// A text that may be left out, by being empty.
+    fn optional_text(&mut self) -> Option<Option<String>> {
+        Some(Some(self.text()?).filter(|text| !text.is_empty()))
+    }
 }
 
 #[cfg(test)]
@@ -190,11 +202,13 @@ mod tests {
 
     fn contents() -> impl Strategy<Value = Content> {
         let body = || prop::collection::vec(any::<u8>(), 0..64).prop_map(Rc::from);
+        let text = || prop::option::of(".+");
         prop_oneof![
-            (".*", prop::option::of(".+"), body()).prop_map(|(media_type, digest, body)| {
+            (".*", text(), text(), body()).prop_map(|(media_type, digest, source, body)| {
                 Content::Document {
                     media_type,
                     digest,
+                    source,
                     body,
                 }
             }),
@@ -214,6 +228,7 @@ mod tests {
             content: Content::Document {
                 media_type: String::new(),
                 digest: None,
+                source: None,
                 body: Rc::default(),
             },
             facts: String::new(),

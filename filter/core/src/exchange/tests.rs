@@ -197,6 +197,7 @@ fn old_document() -> Entry {
         content: Content::Document {
             media_type: "application/json".to_owned(),
             digest: None,
+            source: None,
             body: (*b"old").into(),
         },
         facts: String::new(),

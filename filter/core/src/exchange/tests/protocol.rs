@@ -54,6 +54,7 @@ fn kept(digest: Option<Digest>, body: &[u8], expires: Seconds) -> Entry {
     let content = Content::Document {
         media_type: "application/json".to_owned(),
         digest: digest.map(|digest| digest.to_string()),
+        source: None,
         body: body.into(),
     };
     Entry {
