@@ -1,5 +1,6 @@
 //! The `nixgate` command.
 
+use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use anyhow::Result;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use nixgate::build::{self, BuildCommand};
 use nixgate::config::{self, ServeArgs};
+use nixgate::git_credential::{self, GitCredentialArgs};
 use nixgate::policy::{self, PolicyCommand};
 use nixgate::telemetry;
 use nixgate::warm::{self, WarmArgs};
@@ -32,6 +34,9 @@ enum Command {
     Policy(PolicyCommand),
     /// Build ahead what a policy allows, so that first pulls find it built
     Warm(Box<WarmArgs>),
+    /// Tell git the credentials of a netrc file: git itself calls this
+    #[command(hide = true)]
+    GitCredential(GitCredentialArgs),
 }
 
 /// How long the end of the process waits for threads that pack or hash, which can't be told to end.
@@ -42,7 +47,9 @@ fn main() -> ExitCode {
     telemetry::start_logging(match &command {
         Command::Serve(_) => "info",
         // They report by themselves what there is to say.
-        Command::Build(_) | Command::Policy(_) | Command::Warm(_) => "error",
+        Command::Build(_) | Command::Policy(_) | Command::Warm(_) | Command::GitCredential(_) => {
+            "error"
+        }
     });
     let result = Runtime::new().map_err(Into::into).and_then(|runtime| {
         let result = runtime.block_on(run(command));
@@ -98,5 +105,9 @@ async fn run(command: Command) -> Result<bool> {
             () = stop => Ok(false),
         },
         Command::Warm(arguments) => warm::run(*arguments, stop).await,
+        Command::GitCredential(arguments) => {
+            git_credential::run(&arguments, io::stdin().lock(), io::stdout())?;
+            Ok(true)
+        }
     }
 }

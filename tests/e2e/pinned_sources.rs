@@ -203,6 +203,43 @@ fn clients_are_told_the_package_set_by_the_edge_too() -> Result<()> {
 }
 
 #[test]
+fn a_repository_with_a_password_is_fetched_by_the_netrc() -> Result<()> {
+    let repository = Repository::new()?;
+    repository.commit("first")?;
+    let second = repository.commit("second")?;
+    repository.git(&["checkout", "--quiet", "-b", "next"])?;
+    let next = repository.commit("next")?;
+    repository.git(&["checkout", "--quiet", "main"])?;
+    // What a server of files needs to serve it.
+    repository.git(&["update-server-info"])?;
+    let state = repository.folder.path();
+    let nginx = Nginx::with_password(&repository.path(), state, "alice", "s3cret password")?;
+    let url = format!("http://127.0.0.1:{}/.git", nginx.port());
+    let netrc = state.join("netrc");
+    let builder = |password: &str| {
+        let line = format!("machine 127.0.0.1 login alice password \"{password}\"\n");
+        fs::write(&netrc, line)?;
+        repository.builder(&[
+            ("NIXERY_PKGS_REPO", &url),
+            ("NIXGATE_NETRC", &netrc.display().to_string()),
+            ("no_proxy", "*"),
+        ])
+    };
+    let refused = builder("wrong")?;
+    let answer = pull(&refused, "latest")?;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(!refused.log().contains("wrong"), "{}", refused.log());
+    drop(refused);
+
+    let builder = builder("s3cret password")?;
+    for (tag, commit) in [("latest", &second), ("next", &next)] {
+        pinned(&builder, tag, &format!("git {commit}"))?;
+    }
+    assert!(!builder.log().contains("s3cret"), "{}", builder.log());
+    Ok(())
+}
+
+#[test]
 fn only_refs_that_are_allowed_are_served() -> Result<()> {
     let repository = Repository::new()?;
     let before = repository.commit("before")?;
