@@ -188,16 +188,3 @@ fn a_clock_that_jumps_lets_nobody_wait_for_ever() {
         assert_eq!(statuses(&commands), [(1, status)], "{since}");
     }
 }
-
-#[test]
-fn what_was_learnt_before_the_clock_was_set_back_is_asked_for_again() {
-    let entry = Entry {
-        learnt: 1000,
-        expires: 1300,
-        ..old_document()
-    };
-    for (now, is_known) in [(1000, true), (1299, true), (1300, false), (999, false)] {
-        let next = ask(GIT, now).looked_up(&config(), Some(entry.clone()), now);
-        assert_eq!(matches!(next, Next::Reply(_)), is_known, "{now}");
-    }
-}
