@@ -1,12 +1,12 @@
-# Whether builds are sandboxed, told by two derivations that a builder tries
-# at its start:
+# Whether builds are sandboxed, told by a derivation that a builder tries at
+# its start. It succeeds by saying what it sees of the root folder:
 #
-#                  in a sandbox       without one        no sandbox to be had
-#   builds         is built           is built           fails, and Nix says why
-#   unsandboxed    fails              is built           fails
+#   in a sandbox           build dev etc nix proc tmp, and what sandbox-paths adds
+#   without one            sys too, which every machine has
+#   no sandbox to be had   it fails, and Nix says why
 #
 #   nix-build --no-out-link --option sandbox true --option sandbox-fallback false \
-#     sandbox.nix -A builds --argstr unique "$RANDOM"
+#     sandbox.nix --argstr unique "$RANDOM"
 #
 # To ask Nix for its settings would not do: a daemon has its own, and may take
 # none from its clients.
@@ -15,26 +15,19 @@
   unique,
 }:
 
-{
-  # Of what Nix can do itself, so that it needs no program in the sandbox.
-  builds = derivation {
-    name = "nixgate-probe";
-    system = builtins.currentSystem;
-    builder = "builtin:buildenv";
-    derivations = [ ];
-    manifest = "/dev/null";
-    inherit unique;
-  };
-
-  # Every machine has /sys, and no sandbox unless it is told to (sandbox-paths).
-  unsandboxed = derivation {
-    name = "nixgate-probe-unsandboxed";
-    system = builtins.currentSystem;
-    builder = "/bin/sh";
-    args = [
-      "-c"
-      "test -e /sys/kernel && echo >$out"
-    ];
-    inherit unique;
-  };
+# Of what Nix can do itself, so that it needs no program in the sandbox: a
+# folder of links to all that is in the root folder.
+derivation {
+  name = "nixgate-probe";
+  system = builtins.currentSystem;
+  builder = "builtin:buildenv";
+  # One package that is active, of priority 5, with one output.
+  derivations = [
+    "true"
+    "5"
+    "1"
+    "/"
+  ];
+  manifest = "/dev/null";
+  inherit unique;
 }

@@ -30,6 +30,12 @@ impl Fingerprint {
         parts.fold(self, Self::part)
     }
 
+    /// A number from 0 up to 1, which it is not, by which what has different keys is spread evenly.
+    pub fn fraction(self) -> f64 {
+        let [a, b, c, d, ..] = <[u8; 32]>::from(self.0.finalize());
+        f64::from(u32::from_be_bytes([a, b, c, d])) / (f64::from(u32::MAX) + 1.0)
+    }
+
     /// The key, 64 hexadecimal digits.
     pub fn hex(self) -> String {
         nixgate_core::distribution::Digest::from_bytes(self.0.finalize().into()).hex()

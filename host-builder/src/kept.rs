@@ -134,8 +134,7 @@ impl Kept {
     pub fn hold(&self, package: &str) -> Option<Held> {
         let batch = Arc::clone(self.packages().get(package)?);
         // Whoever cleaned up by hand has let go of it.
-        let used =
-            File::open(&batch.path).and_then(|folder| folder.set_modified(SystemTime::now()));
+        let used = use_at(&batch.path, SystemTime::now());
         used.is_ok().then(|| Held(vec![batch]))
     }
 
@@ -152,18 +151,25 @@ impl Kept {
         });
     }
 
-    /// Whether nobody used it for long enough. A clock that was set back makes it wait.
+    /// Whether nobody used it for long enough. What was used in what is now the future, before the
+    /// clock was set back, counts as used now.
     fn is_over(&self, batch: &Path) -> bool {
+        let now = SystemTime::now();
         let used = fs::metadata(batch).and_then(|metadata| metadata.modified());
-        used.map_or(true, |used| {
-            let unused = SystemTime::now().duration_since(used);
-            unused.is_ok_and(|unused| unused >= self.unused_for)
+        used.map_or(true, |used| match now.duration_since(used) {
+            Ok(unused) => unused >= self.unused_for,
+            Err(_) => use_at(batch, now).is_err(),
         })
     }
 
     fn packages(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Batch>>> {
         self.packages.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Notes when a batch was used.
+fn use_at(batch: &Path, time: SystemTime) -> io::Result<()> {
+    File::open(batch)?.set_modified(time)
 }
 
 impl Extend<Held> for Held {
@@ -234,6 +240,24 @@ mod tests {
         assert_eq!(folders(folder.path()), 3, "somebody holds it");
         drop(htop);
         assert_eq!(folders(folder.path()), 2);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_keeps_nothing_for_longer_than_that() {
+        const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+        let folder = tempfile::tempdir().unwrap();
+        let kept = Kept::open(folder.path(), WEEK).unwrap();
+        let git = batch(&kept, &["git"]);
+        let path = git.0[0].path.clone();
+        drop(git);
+        use_at(&path, SystemTime::now() + YEAR).unwrap();
+        kept.sweep();
+        assert!(path.exists());
+        let used = fs::metadata(&path).unwrap().modified().unwrap();
+        assert!(used <= SystemTime::now(), "its time runs from now on");
+        use_at(&path, SystemTime::now() - YEAR).unwrap();
+        kept.sweep();
+        assert!(!path.exists());
     }
 
     #[test]

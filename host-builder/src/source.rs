@@ -41,6 +41,9 @@ mod roots;
 
 /// How long a pin is used beyond its time while the source can't be reached.
 const PIN_STALE: Duration = Duration::from_secs(24 * 3600);
+/// Commits that are pinned at once. Clients choose among all that a repository ever had, and each
+/// may be a whole nixpkgs in the Nix store.
+const MAX_COMMITS: usize = 100;
 /// How long a command waits for a package set, which has to be fetched first.
 const PATIENCE: Duration = Duration::from_secs(3600);
 
@@ -143,7 +146,9 @@ pub enum Pinned {
 pub struct Sources {
     finder: Arc<Finder>,
     any_tag: bool,
+    /// Of branches, tags, and what else the settings name.
     pins: Attempts<Pin>,
+    commits: Attempts<Pin>,
 }
 
 /// Why a tag could not be pinned.
@@ -177,6 +182,9 @@ pub enum PinError {
     /// The package set is not there yet.
     #[error("it is being fetched, and not there yet: try again in a while")]
     Preparing,
+    /// As many commits are being fetched as there may be.
+    #[error("as many commits are being fetched as may be at once: try again in a while")]
+    TooMany,
     /// A defect ended the attempt.
     #[error("the attempt ended without a result; the builder's log says why")]
     Interrupted,
@@ -190,6 +198,7 @@ impl From<PinError> for Error {
             | PinError::Folder { .. }
             | PinError::NixTooOld { .. }
             | PinError::Preparing => ErrorKind::BuilderUnready,
+            PinError::TooMany => ErrorKind::TooBusy,
             PinError::Interrupted => ErrorKind::Internal,
         };
         Self::new(
@@ -217,6 +226,7 @@ impl Sources {
             finder: Arc::new(Finder::new(source, nix, hold, state_dir)?),
             any_tag,
             pins: Attempts::new(hold, PIN_STALE),
+            commits: Attempts::new(hold, PIN_STALE).bounded(MAX_COMMITS),
         })
     }
 
@@ -234,11 +244,15 @@ impl Sources {
     pub async fn pin(&self, tag: &Tag, wait: Duration) -> Result<Pinned, PinError> {
         let wanted = self.wanted(tag)?;
         let started = Instant::now();
-        match self.pins.last(&wanted) {
+        let pins = match git::is_commit(&wanted) {
+            true => &self.commits,
+            false => &self.pins,
+        };
+        match pins.last(&wanted) {
             Some(pin) if !pin.path.exists() => {
                 let path = pin.path.display();
                 tracing::warn!(%path, "the package set has gone from the Nix store: getting it again");
-                self.pins.forget(&wanted);
+                pins.forget(&wanted);
             }
             // An unknown tag is told from the list of them all, and leaves nothing behind.
             None if self.source().repository().is_some() => {
@@ -252,7 +266,7 @@ impl Sources {
             _ => {}
         }
         let rest = wait.saturating_sub(started.elapsed());
-        let known = self.pins.get(&wanted, rest, || {
+        let known = pins.get(&wanted, rest, || {
             let (finder, wanted) = (Arc::clone(&self.finder), wanted.clone());
             async move { finder.find(&wanted).await }.boxed()
         });
@@ -283,7 +297,7 @@ impl Sources {
             return Err(PinError::Preparing);
         };
         let mut current = vec![latest];
-        for pin in self.pins.fresh() {
+        for pin in self.pins.fresh().into_iter().chain(self.commits.fresh()) {
             if !current.contains(&pin) {
                 current.push(pin);
             }

@@ -11,6 +11,7 @@ mod build_command;
 mod build_pages;
 mod caching;
 mod catalog;
+mod clock;
 mod coalescing;
 mod configuration;
 mod crafted_names;

@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use http::StatusCode;
+use http::{Method, StatusCode};
 use nixgate_tests::live::builder::{Builder, Settings};
-use nixgate_tests::live::http::Response;
+use nixgate_tests::live::envoy::{self, Envoy};
+use nixgate_tests::live::http::{Response, request};
+use nixgate_tests::live::install::ENVOY_VERSIONS;
 use nixgate_tests::live::nginx::Nginx;
 use nixgate_tests::live::process::run;
 use nixgate_tests::live::{install, scratch};
@@ -165,6 +167,75 @@ fn a_commit_is_served_when_a_branch_or_tag_holds_it_and_no_other() -> Result<()>
         before,
         "it was looked up with Nix"
     );
+    Ok(())
+}
+
+#[test]
+fn clients_are_told_the_package_set_by_the_edge_too() -> Result<()> {
+    let repository = Repository::new()?;
+    let commit = repository.commit("only")?;
+    let builder = repository.builder(&[("NIXERY_PKGS_REPO", &repository.url()?)])?;
+    for version in ENVOY_VERSIONS {
+        let state = scratch::folder("envoy-")?;
+        let settings = envoy::Settings {
+            version,
+            ..Default::default()
+        };
+        let envoy = Envoy::start(settings, builder.port(), state.path())?;
+        let ask = |method, path: &str| request(method, envoy.port(), path, &[]);
+        let path = "/v2/dated/manifests/latest";
+        let mut answer = ask(Method::GET, path)?;
+        while answer.status == StatusCode::TEMPORARY_REDIRECT {
+            answer = ask(Method::GET, answer.header("location"))?;
+        }
+        let before = builder.manifest_requests()?;
+        let (again, head) = (ask(Method::GET, path)?, ask(Method::HEAD, path)?);
+        assert_eq!(builder.manifest_requests()?, before, "they were cached");
+        for answer in [answer, again, head] {
+            assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+            assert_eq!(answer.header("nixgate-source"), format!("git {commit}"));
+        }
+        let refused = ask(Method::GET, "/v2/unknown/manifests/latest")?;
+        assert_eq!(refused.status, StatusCode::NOT_FOUND);
+        assert!(!refused.headers.contains_key("nixgate-source"));
+    }
+    Ok(())
+}
+
+#[test]
+fn a_repository_with_a_password_is_fetched_by_the_netrc() -> Result<()> {
+    let repository = Repository::new()?;
+    repository.commit("first")?;
+    let second = repository.commit("second")?;
+    repository.git(&["checkout", "--quiet", "-b", "next"])?;
+    let next = repository.commit("next")?;
+    repository.git(&["checkout", "--quiet", "main"])?;
+    // What a server of files needs to serve it.
+    repository.git(&["update-server-info"])?;
+    let state = repository.folder.path();
+    let nginx = Nginx::with_password(&repository.path(), state, "alice", "s3cret password")?;
+    let url = format!("http://127.0.0.1:{}/.git", nginx.port());
+    let netrc = state.join("netrc");
+    let builder = |password: &str| {
+        let line = format!("machine 127.0.0.1 login alice password \"{password}\"\n");
+        fs::write(&netrc, line)?;
+        repository.builder(&[
+            ("NIXERY_PKGS_REPO", &url),
+            ("NIXGATE_NETRC", &netrc.display().to_string()),
+            ("no_proxy", "*"),
+        ])
+    };
+    let refused = builder("wrong")?;
+    let answer = pull(&refused, "latest")?;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(!refused.log().contains("wrong"), "{}", refused.log());
+    drop(refused);
+
+    let builder = builder("s3cret password")?;
+    for (tag, commit) in [("latest", &second), ("next", &next)] {
+        pinned(&builder, tag, &format!("git {commit}"))?;
+    }
+    assert!(!builder.log().contains("s3cret"), "{}", builder.log());
     Ok(())
 }
 

@@ -38,20 +38,13 @@ fn a_build_that_looks_at_the_machine_sees_nothing_of_it() -> Result<()> {
     Ok(())
 }
 
-/// A builder that may make no namespaces, as in many containers: in a namespace of its own, whose
-/// owner has forbidden further ones. What `until` waits for is a part of its log.
-fn without_namespaces(more: &[&str], until: &str) -> Result<String> {
+/// What a builder logs that is started so, once `until` is in it.
+fn log_of(mut command: Command, nix_options: &str, until: &str) -> Result<String> {
     let state = scratch::folder("builder-")?;
-    let script = "echo 0 > /proc/sys/user/max_user_namespaces || exit 99; exec \"$@\"";
-    let mut command = Command::new("unshare");
     command
-        .args(["--user", "--map-root-user", "sh", "-c", script, "sh"])
-        .arg(install::builder()?)
-        .args(["serve", "--port", "0", "--token", "t"])
-        .args(more)
         .env("NIXGATE_STATE_DIR", state.path().join("builder"))
         .env("NIXERY_PKGS_PATH", install::debian_set()?)
-        .env("NIXGATE_NIX_OPTIONS", install::nix_options()?);
+        .env("NIXGATE_NIX_OPTIONS", nix_options);
     let mut process = Process::start(&command, &state.path().join("log"))?;
     let waited = process.until(until, |process| process.log().contains(until).then_some(()));
     // It may end as it should before it was looked at.
@@ -59,6 +52,38 @@ fn without_namespaces(more: &[&str], until: &str) -> Result<String> {
         log if log.contains(until) => Ok(log),
         log => waited.map(|()| log),
     }
+}
+
+const SERVE: [&str; 5] = ["serve", "--port", "0", "--token", "t"];
+
+/// A builder that may make no namespaces, as in many containers: in a namespace of its own, whose
+/// owner has forbidden further ones. What `until` waits for is a part of its log.
+fn without_namespaces(more: &[&str], until: &str) -> Result<String> {
+    let script = "echo 0 > /proc/sys/user/max_user_namespaces || exit 99; exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command
+        .args(["--user", "--map-root-user", "sh", "-c", script, "sh"])
+        .arg(install::builder()?)
+        .args(SERVE)
+        .args(more);
+    log_of(command, &install::nix_options()?, until)
+}
+
+#[test]
+fn a_builder_whose_builds_see_the_machine_does_not_start() -> Result<()> {
+    let (paths, seen) = ("sandbox-paths=", "sandbox-paths=/sys ");
+    let options = install::nix_options()?;
+    assert!(options.contains(paths), "{options}");
+    let mut command = Command::new(install::builder()?);
+    command.args(SERVE);
+    let refused = log_of(
+        command,
+        &options.replace(paths, seen),
+        "can't build in a sandbox",
+    )?;
+    assert!(refused.contains("saw this machine's /sys"), "{refused}");
+    assert!(!refused.contains("the builder is ready"), "{refused}");
+    Ok(())
 }
 
 #[test]

@@ -15,6 +15,24 @@ fn a_hit_asks_nobody() {
     assert_eq!(host.reply(second), host.reply(first));
 }
 
+#[test]
+fn the_package_set_is_told_with_each_manifest() {
+    let (mut host, root) = edge();
+    let other = host.start(CONFIGURATION).unwrap();
+    let miss = host.get(root, GIT);
+    let callout = host.callout();
+    let mut answer = manifest(b"{}");
+    let source = ("nixgate-source".to_owned(), b"git 5fbc4a8".to_vec());
+    answer.headers.push(source);
+    host.respond(&callout, answer);
+    let hits = [root, root, other].map(|root| host.get(root, GIT));
+    for stream in hits.into_iter().chain([miss]) {
+        let reply = host.reply(stream);
+        assert_eq!(reply.header("nixgate-source"), Some("git 5fbc4a8"));
+    }
+    assert!(host.callouts().is_empty());
+}
+
 /// A callout is answered with a manifest, and the manifest asked for once more.
 fn warm() -> (Host, Root) {
     let (mut host, root) = edge();
@@ -128,6 +146,26 @@ fn an_answer_is_repeated_until_it_expires() {
     host.advance(1);
     let expired = host.get(root, GIT);
     assert!(is_paused(&mut host, expired));
+}
+
+#[test]
+fn a_clock_that_is_set_back_prolongs_no_answers_life() {
+    for seconds in [1, 86_400, 365 * 86_400] {
+        let (mut host, root) = edge();
+        host.get(root, GIT);
+        let callout = host.callout();
+        host.respond(&callout, manifest(b"old"));
+        host.set_back(seconds);
+        let asked = host.get(root, GIT);
+        assert!(is_paused(&mut host, asked), "{seconds}");
+        let callout = host.callout();
+        host.respond(&callout, manifest(b"new"));
+        assert_eq!(host.reply(asked).body, b"new", "{seconds}");
+        // What was learnt since is kept as ever.
+        let hit = host.get(root, GIT);
+        assert_eq!(host.reply(hit).body, b"new", "{seconds}");
+        assert!(host.callouts().is_empty(), "{seconds}");
+    }
 }
 
 #[test]

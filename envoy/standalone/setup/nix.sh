@@ -38,5 +38,5 @@ sandbox_works() {
   [[ $EUID -ne 0 ]] || getent group nixbld >/dev/null || options+=(--option build-users-group "")
   # What was built once is not built again: each time it is another one.
   nix-build --no-out-link --option substitute false --option sandbox true --option sandbox-fallback false \
-    "${options[@]}" "$ROOT/nix/sandbox.nix" -A builds --argstr unique "$$-$(date +%s%N)" >/dev/null 2>&1
+    "${options[@]}" "$ROOT/nix/sandbox.nix" --argstr unique "$$-$(date +%s%N)" >/dev/null 2>&1
 }

@@ -72,6 +72,7 @@ plan_clients() {
   need curl curl
   need jq jq
   need git git
+  need faketime faketime
   need qemu-aarch64-static qemu-user-static
 }
 

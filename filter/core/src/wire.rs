@@ -14,7 +14,8 @@
 //!                     Cache-Control: max-age=<s>     how long the edge may repeat the answer
 //!                     Nixgate-Building-For: <s>      with 202: how long the build has run
 //!                     Nixgate-Source: git <commit>   with a manifest by tag: the package set that it
-//!                                                    is made of; the manifest says it too
+//!                                                    is made of; the manifest says it too. Clients
+//!                                                    get it as well
 //!                     Nixgate-Facts: [{…}]           with a manifest or a blob: the images of the
 //!                                                    name that have it ([`ImageFacts`])
 //! ```

@@ -2,15 +2,19 @@
 //! podman, buildah, crane and others read.
 //!
 //! ```text
-//!   oci-layout               the layout's version
+//!   oci-layout               the layout's version              written first
 //!   blobs/sha256/<hex>       layers, configs and manifests, each under its digest
 //!   index.json               the images, by their tags          written last
 //! ```
 //!
 //! A file is written under another name and renamed when it is whole and its digest is right. So
 //! whoever finds an image in the index finds all of it, also when an earlier run was cut off.
+//!
+//! Several may write to one folder at once, such as the jobs of a CI. Blobs don't get into each
+//! other's way. The index is read and written anew under a lock, which is on the folder itself and so
+//! leaves no file behind, and goes with who has it.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -58,6 +62,8 @@ impl Layout {
 
     fn check(&self) -> Result<()> {
         fs::create_dir_all(&self.folder)?;
+        // Until then somebody else's first files may be there and the marker not.
+        let _lock = self.lock()?;
         match self.read(MARKER)? {
             Some(marker) => ensure!(
                 marker.get("imageLayoutVersion") == Some(&json!(VERSION)),
@@ -87,15 +93,21 @@ impl Layout {
         tag: &Tag,
         system: System,
     ) -> Result<()> {
-        fs::create_dir_all(self.folder.join("blobs/sha256")).with_context(|| self.unwritable())?;
+        let begin = || -> Result<()> {
+            fs::create_dir_all(&self.folder)?;
+            let _lock = self.lock()?;
+            let marker = json!({ "imageLayoutVersion": VERSION });
+            self.write(MARKER, &serde_json::to_vec(&marker)?)?;
+            Ok(fs::create_dir_all(self.folder.join("blobs/sha256"))?)
+        };
+        begin().with_context(|| self.unwritable())?;
         for (digest, size) in blobs_of(manifest) {
             self.copy(storage, &digest, size).await?;
         }
         let write = || -> Result<()> {
             let digest = Digest::of(manifest);
             self.write(&blob(&digest), manifest)?;
-            let marker = json!({ "imageLayoutVersion": VERSION });
-            self.write(MARKER, &serde_json::to_vec(&marker)?)?;
+            let _lock = self.lock()?;
             let mut images = self.images()?;
             images.retain(|image| image["annotations"][REF_NAME] != tag.as_str());
             images.push(json!({
@@ -129,6 +141,14 @@ impl Layout {
             );
         }
         self.end(file, &blob(digest))
+    }
+
+    /// Waits until nobody else has the folder, which is for as long as a small file is written. It
+    /// is let go with what this returns.
+    fn lock(&self) -> Result<File> {
+        let folder = File::open(&self.folder)?;
+        folder.lock()?;
+        Ok(folder)
     }
 
     /// The images that the index has.
@@ -294,6 +314,30 @@ mod tests {
                 (json!("latest"), digest(&two))
             ]
         );
+    }
+
+    #[test]
+    fn those_who_write_to_one_folder_at_once_lose_no_image_of_each_other() {
+        const WRITERS: usize = 8;
+        const IMAGES: usize = 20;
+        let scene = Scene::new();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let manifest = runtime.block_on(scene.image("config"));
+        let start = std::sync::Barrier::new(WRITERS);
+        std::thread::scope(|scope| {
+            for writer in 0..WRITERS {
+                let (scene, manifest, start) = (&scene, &manifest, &start);
+                scope.spawn(move || {
+                    let runtime = tokio::runtime::Runtime::new().unwrap();
+                    start.wait();
+                    for image in 0..IMAGES {
+                        let tag = format!("{writer}-{image}");
+                        runtime.block_on(scene.add(manifest, &tag)).unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(scene.index().len(), WRITERS * IMAGES);
     }
 
     #[tokio::test]

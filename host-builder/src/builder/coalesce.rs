@@ -1,8 +1,8 @@
 //! One build per image, whoever asks and however often; it outlives every caller.
 //!
 //! A build is a task of its own. Callers watch it for as long as they care to wait, and leave
-//! without disturbing it. A failure of the packages is remembered for a short while, so that a
-//! client that insists does not rebuild a broken package in a loop. What failed for want of
+//! without disturbing it. A failure of the packages is remembered for a short while ([`refusals`]),
+//! so that a client that insists does not rebuild a broken package in a loop. What failed for want of
 //! something else, such as storage for a moment, is tried again for the next who asks.
 //!
 //! The builds that run or wait for their turn are the queue, and it has a bound: one image more is
@@ -18,9 +18,7 @@ use nixgate_core::distribution::{Error, ErrorKind};
 use tokio::sync::watch;
 
 use super::{Builder, ImageRequest, Rule};
-
-/// For how long a failure is remembered.
-const FAILURE_TTL: Duration = Duration::from_secs(30);
+use crate::refusals;
 
 type Outcome = Result<(), Error>;
 /// When a build started, and where its outcome appears.
@@ -85,7 +83,7 @@ impl<B: Builder> Coalesce<B> {
     fn join(&self, image: ImageRequest, rule: Rule) -> Result<Watched, Error> {
         let key = image.fingerprint();
         let mut builds = lock(&self.builds);
-        builds.retain(|_, build| !is_forgotten(build));
+        builds.retain(|key, build| !is_forgotten(key, build));
         if let Some(build) = builds.get(&key) {
             return Ok((build.started, build.outcome.clone()));
         }
@@ -122,9 +120,9 @@ impl<B: Builder> Coalesce<B> {
 }
 
 /// A failure whose time is up, or a build whose task is no more.
-fn is_forgotten(build: &Build) -> bool {
+fn is_forgotten(key: &str, build: &Build) -> bool {
     match &*build.outcome.borrow() {
-        Some((ended, _)) => ended.elapsed() > FAILURE_TTL,
+        Some((ended, _)) => ended.elapsed() > refusals::hold_for(key),
         None => build.outcome.has_changed().is_err(),
     }
 }

@@ -69,7 +69,7 @@ pub struct NixArgs {
     /// Certificates that Nix and git trust, PEM; the system's when not given
     #[arg(long, env = "NIX_SSL_CERT_FILE", value_name = "FILE")]
     pub ca_bundle: Option<PathBuf>,
-    /// Credentials of Nix's downloads, as curl's netrc
+    /// Credentials of what Nix and git fetch by http and https, as curl's netrc
     #[arg(long, env = "NIXGATE_NETRC", value_name = "FILE")]
     pub netrc: Option<PathBuf>,
 }

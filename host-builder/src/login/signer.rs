@@ -34,6 +34,8 @@ pub(super) struct Claims<'a> {
     pub aud: &'a str,
     /// When it was made, in seconds since 1970.
     pub iat: u64,
+    /// From when on it is good: the same. A clock that is set back would else prolong its life.
+    pub nbf: u64,
     /// When it ends.
     pub exp: u64,
     /// The groups that the user is in.
@@ -133,6 +135,7 @@ mod tests {
             sub: "alice",
             aud: "registry",
             iat: 1,
+            nbf: 1,
             exp: jsonwebtoken::get_current_timestamp() + 60,
             groups: vec!["data-team".to_owned()],
         }

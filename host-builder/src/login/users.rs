@@ -98,7 +98,8 @@ impl Users {
             sub: credentials.user(),
             aud: &self.settings.audience,
             iat: now,
-            exp: now + lifetime.as_secs(),
+            nbf: now,
+            exp: now.saturating_add(lifetime.as_secs()),
             groups,
         };
         let token = self

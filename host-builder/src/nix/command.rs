@@ -148,19 +148,15 @@ pub(super) fn look(
     evaluate(options, freedom, expression, source, &strings)
 }
 
-/// Builds one of the derivations that show whether builds are sandboxed (`nix/sandbox.nix`).
-pub(super) fn probe_sandbox(
-    options: &NixOptions,
-    expression: &Path,
-    attribute: &str,
-    unique: &str,
-) -> Command {
+/// Builds the derivation that shows whether builds are sandboxed (`nix/sandbox.nix`); prints its
+/// store path.
+pub(super) fn probe_sandbox(options: &NixOptions, expression: &Path, unique: &str) -> Command {
     let mut arguments: Vec<OsString> = vec!["--no-out-link".into()];
     arguments.extend(options.arguments());
     // It is nowhere to be had.
     arguments.extend(["--option", "substitute", "false"].map(Into::into));
     arguments.push(expression.into());
-    arguments.extend(["-A", attribute, "--argstr", "unique", unique].map(Into::into));
+    arguments.extend(["--argstr", "unique", unique].map(Into::into));
     Command {
         program: "nix-build",
         arguments,

@@ -15,6 +15,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use crate::git_credential;
+
 /// What a program is run for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
@@ -31,7 +33,7 @@ pub struct Egress {
     pub proxy: Option<String>,
     /// Certificates of those to trust, PEM.
     pub ca_bundle: Option<PathBuf>,
-    /// Credentials for Nix's downloads, as curl's netrc.
+    /// Credentials for what Nix and git fetch, as curl's netrc.
     pub netrc: Option<PathBuf>,
 }
 
@@ -93,10 +95,15 @@ pub(super) fn of_children(
     };
     let proxy = egress.proxy.as_ref().map(Into::into);
     let ca_bundle = egress.ca_bundle.as_ref().map(Into::into);
-    own.chain(set(PROXY, proxy))
+    let mut all: Vec<_> = own
+        .chain(set(PROXY, proxy))
         .chain(set(CA_BUNDLE, ca_bundle))
         .chain([("GIT_TERMINAL_PROMPT".into(), "0".into())])
-        .collect()
+        .collect();
+    if let (Purpose::Fetch, Some(netrc)) = (purpose, &egress.netrc) {
+        all.extend(git_credential::variables(&all, netrc));
+    }
+    all
 }
 
 /// All names by which curl and git know a proxy: an upper-case one of the builder's would be used
@@ -170,5 +177,17 @@ mod tests {
         assert_eq!(last("HTTPS_PROXY").unwrap().1, "http://proxy");
         assert_eq!(last("GIT_TERMINAL_PROMPT").unwrap().1, "0");
         assert_eq!(last("CURL_CA_BUNDLE"), None);
+        assert_eq!(last("GIT_CONFIG_COUNT"), None);
+
+        // Nix code never sees what has to do with it.
+        let egress = Egress {
+            netrc: Some("/netrc".into()),
+            ..Egress::default()
+        };
+        for (purpose, count) in [(Purpose::Fetch, 1), (Purpose::Nix, 0)] {
+            let given = of_children(std::iter::empty(), purpose, &egress);
+            let told = given.iter().filter(|(name, _)| name == "GIT_CONFIG_COUNT");
+            assert_eq!(told.count(), count, "{purpose:?}");
+        }
     }
 }

@@ -9,14 +9,11 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use nixgate_core::distribution::{Error, ErrorKind};
 
+use crate::refusals;
 use crate::storage::StorageError;
 
 /// A response's body. Not `Sync`: a stream from storage isn't.
 pub(super) type Body = UnsyncBoxBody<Bytes, StorageError>;
-
-/// For how long a refusal may be repeated, in seconds: long enough to shield the builder from a
-/// client that insists, short enough that a mended package is soon there.
-const REFUSAL_AGE: u64 = 30;
 
 /// A body that is there as a whole.
 pub(super) fn whole(content: impl Into<Bytes>) -> Body {
@@ -62,11 +59,11 @@ pub(super) fn immutable() -> (HeaderName, String) {
     (CACHE_CONTROL, "max-age=31536000, immutable".to_owned())
 }
 
-/// An error, with how long it may be repeated.
-pub(super) fn error(error: &Error) -> Response<Body> {
+/// An error in answer to a request for this path, with how long it may be repeated.
+pub(super) fn error(error: &Error, path: &str) -> Response<Body> {
     let mut response = json(error.status(), for_clients(error).body());
     let cache = match error.kind.lasts() {
-        true => format!("max-age={REFUSAL_AGE}"),
+        true => format!("max-age={}", refusals::hold_for(path).as_secs()),
         false => "no-store".to_owned(),
     };
     if let Ok(cache) = HeaderValue::try_from(cache) {
@@ -105,6 +102,8 @@ pub(super) fn for_clients(error: &Error) -> Cow<'_, Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[tokio::test]
@@ -112,13 +111,26 @@ mod tests {
         for kind in [ErrorKind::BuilderUnready, ErrorKind::Internal] {
             let cause = Error::new(kind, "can't read /srv/secret at http://user:pw@host")
                 .with_detail("/srv/secret".into());
-            let body = error(&cause).into_body().collect().await.unwrap();
+            let body = error(&cause, "/").into_body().collect().await.unwrap();
             let text = String::from_utf8(body.to_bytes().to_vec()).unwrap();
             assert!(!text.contains("secret") && !text.contains("pw"), "{text}");
             assert!(text.contains("log"), "{text}");
         }
         let failed = Error::new(ErrorKind::BuildFailed, "the last lines of the build");
-        let body = error(&failed).into_body().collect().await.unwrap();
+        let body = error(&failed, "/").into_body().collect().await.unwrap();
         assert_eq!(body.to_bytes(), failed.body());
+    }
+    #[test]
+    fn refusals_of_different_images_end_at_different_times() {
+        let unknown = Error::new(ErrorKind::ManifestUnknown, "unknown");
+        let ages: BTreeSet<String> = (0..100)
+            .map(|number| {
+                let response = error(&unknown, &format!("/v2/a-{number}/manifests/latest"));
+                let age = response.headers()[CACHE_CONTROL].to_str().unwrap();
+                age.to_owned()
+            })
+            .collect();
+        let all = (30..45).map(|seconds| format!("max-age={seconds}"));
+        assert_eq!(ages, all.collect());
     }
 }

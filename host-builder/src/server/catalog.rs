@@ -2,7 +2,11 @@
 //!
 //! One listing says of all images which there are; those are read that are not remembered. A name is
 //! in storage by its fingerprint alone, and a record has what it was made of: who may share storage
-//! has other fingerprints for the same packages, and is left out by that.
+//! has other fingerprints for the same packages, and is left out by that. One record of each such
+//! foreign name is read, once.
+//!
+//! The list is cut where it gets too long to be kept by the edge, in names or in bytes: what was
+//! built or had last is in it.
 
 use std::cmp::Reverse;
 use std::time::Instant;
@@ -20,13 +24,17 @@ use super::images::Image;
 use super::manifests::unready;
 use super::{App, facts};
 use crate::builder::Builder;
+use crate::builder::link_folder;
+use crate::facts::Record;
 use crate::recipes::Recipes;
 use crate::wanted::Wanted;
 
-/// Names that are listed, those first that were built or had by another tag last. The list is kept
-/// as one entry of the edge's cache, which takes 256 KiB, and it is judged as a whole for each
-/// caller.
+/// Names that are listed, those first that were built or had by another tag last. The edge judges
+/// the list as a whole for each caller.
 const MAX_NAMES: usize = 1000;
+/// Bytes of the list. The edge keeps it as one entry of its cache, which takes 256 KiB with what is
+/// around it; a longer list would be fetched anew for every request.
+const MAX_BYTES: usize = 240 << 10;
 /// Names that are read at once.
 const NAMES_AT_ONCE: usize = 8;
 /// For how long the list holds, in seconds.
@@ -41,19 +49,23 @@ impl<B: Builder> App<B> {
         let rules = facts::rules_of(request)?;
         let at = Instant::now();
         let names = self.storage.all_facts().await.map_err(unready)?;
-        let mut names: Vec<_> = names.into_iter().collect();
+        let mut names: Vec<_> = self.images.without_foreign(names).into_iter().collect();
         names.sort_by_key(|(_, facts)| Reverse(facts.iter().map(|fact| fact.written).max()));
         let recipes = self.recipes.current();
         let items = names.into_iter().map(|(name, facts)| {
             let (rules, recipes) = (&rules, &recipes);
             async move {
-                let images = self.images.listed(&self.storage, &name, facts, at).await;
+                let is_ours = |record: &Record| self.is_ours(record, &name);
+                let images = self.images.listed(&self.storage, &name, facts, at, is_ours);
+                let images = images.await;
                 Ok(self.item(&name, images.map_err(unready)?, rules, recipes))
             }
         });
         let items = stream::iter(items).buffered(NAMES_AT_ONCE);
         let items = items.try_filter_map(|item| ready(Ok::<_, Error>(item)));
-        let mut repositories: Vec<_> = items.take(MAX_NAMES).try_collect().await?;
+        let mut room = Room::default();
+        let items = items.try_take_while(|item| ready(Ok(room.takes(item))));
+        let mut repositories: Vec<_> = items.try_collect().await?;
         repositories.sort_by(|a, b| a.name.cmp(&b.name));
         let body = serde_json::to_vec(&Catalog { repositories })
             .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?;
@@ -65,6 +77,12 @@ impl<B: Builder> App<B> {
         Ok(response)
     }
 
+    /// Whether the name is this builder's for what the record tells of.
+    fn is_ours(&self, record: &Record, name: &str) -> bool {
+        let (source, opaque) = (self.sources.source().identity(), &record.opaque_name);
+        link_folder(&source, record.system, &record.packages, opaque.as_deref()) == name
+    }
+
     /// What is said of a name with these images; none when it is no name of this builder's.
     fn item(
         &self,
@@ -74,6 +92,9 @@ impl<B: Builder> App<B> {
         recipes: &Recipes,
     ) -> Option<CatalogItem> {
         let record = &images.first()?.record;
+        if !self.is_ours(record, name) {
+            return None;
+        }
         let system = (record.system != self.system).then_some(record.system.architecture());
         let packages = record.packages.iter().map(String::as_str);
         let written: Vec<&str> = match &record.opaque_name {
@@ -83,9 +104,98 @@ impl<B: Builder> App<B> {
         // A recipe may be no more.
         let repository = Repository::parse(&written.join("/")).ok()?;
         let wanted = Wanted::of(&repository, recipes, self.system).ok()?;
-        (self.link_folder(&wanted) == name).then(|| CatalogItem {
+        Some(CatalogItem {
             name: wanted.short_name(),
             facts: facts::header(images, rules),
         })
+    }
+}
+
+/// What is left of the list's bounds.
+#[derive(Default)]
+struct Room {
+    names: usize,
+    bytes: usize,
+}
+
+impl Room {
+    /// Whether the item has a place in the list. After the first that has none, nothing has: what
+    /// is listed has no gaps.
+    fn takes(&mut self, item: &CatalogItem) -> bool {
+        const AROUND: usize = r#"{"repositories":[]}"#.len();
+        let comma = 1;
+        self.names += 1;
+        // What can't be encoded is told where the whole list is.
+        self.bytes += serde_json::to_vec(item).map_or(0, |json| json.len()) + comma;
+        self.names <= MAX_NAMES && AROUND + self.bytes <= MAX_BYTES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nixgate_core::cache::{Content, Directory, Entry, Key};
+
+    use super::*;
+
+    /// The newest items of a list that fit, as the body of an answer.
+    fn cut(items: Vec<CatalogItem>) -> (usize, Vec<u8>) {
+        let mut room = Room::default();
+        let repositories: Vec<_> = items
+            .into_iter()
+            .take_while(|one| room.takes(one))
+            .collect();
+        let names = repositories.len();
+        (
+            names,
+            serde_json::to_vec(&Catalog { repositories }).unwrap(),
+        )
+    }
+
+    fn item(number: usize, facts: usize) -> CatalogItem {
+        CatalogItem {
+            name: format!("{number:05}"),
+            // Each of them is two bytes in JSON.
+            facts: "\"".repeat(facts),
+        }
+    }
+
+    #[test]
+    fn a_list_has_so_many_names_as_the_edge_can_keep() {
+        for (facts, all) in [(0, 2000), (100, 2000), (1000, 500), (7000, 100)] {
+            let items = |count| (0..count).map(|number| item(number, facts)).collect();
+            let (names, body) = cut(items(all));
+            assert!(0 < names && names < all, "{facts}");
+            assert!(body.len() <= MAX_BYTES, "{facts}: {}", body.len());
+            // Not one more would have had a place.
+            let (_, more) = cut(items(names));
+            assert_eq!(more, body, "{facts}");
+            let another = serde_json::to_vec(&item(names, facts)).unwrap().len() + 1;
+            assert!(
+                names == MAX_NAMES || body.len() + another > MAX_BYTES,
+                "{facts}: {names}"
+            );
+
+            let entry = Entry {
+                learnt: 0,
+                expires: 60,
+                content: Content::Document {
+                    media_type: "application/json".to_owned(),
+                    digest: None,
+                    source: None,
+                    body: body.into(),
+                },
+                facts: String::new(),
+            };
+            let key = Key::catalog("a cluster with a long name, and what else is in a scope");
+            let length = entry.encode(&key).len() + 1024;
+            let placed = Directory::default().place(&key, length, 60, 0);
+            assert!(placed.is_some(), "{facts}: the edge keeps it");
+        }
+    }
+
+    #[test]
+    fn a_list_has_no_gaps() {
+        let items = vec![item(0, 1), item(1, MAX_BYTES), item(2, 1)];
+        assert_eq!(cut(items).0, 1);
     }
 }

@@ -5,6 +5,10 @@
 //! that has it, and another builder may have published one meanwhile, or answered another tag: the
 //! name is listed again when that was done too long ago, or when nothing that is remembered fits,
 //! and those images are read that are new.
+//!
+//! A name of which somebody else has the images, who shares the storage, is never asked for here. It
+//! turns up where all names are listed, and takes no place among those that are asked for: it is
+//! remembered that it is foreign, and nothing else, for as long as it is listed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -48,6 +52,7 @@ struct Name {
 /// See the module.
 pub struct Images {
     names: Mutex<BTreeMap<String, Name>>,
+    foreign: Mutex<BTreeSet<String>>,
     listed_for: Duration,
     remembered: usize,
 }
@@ -56,6 +61,7 @@ impl Default for Images {
     fn default() -> Self {
         Self {
             names: Mutex::default(),
+            foreign: Mutex::default(),
             listed_for: LISTED_FOR,
             remembered: REMEMBERED,
         }
@@ -151,14 +157,36 @@ impl Images {
         Ok(self.learn(name, images, Some(listed), fitting))
     }
 
-    /// The images of a name of which this was listed, at that time.
+    /// Of all names that there are, those that aren't known to be foreign.
+    pub(super) fn without_foreign(
+        &self,
+        mut names: BTreeMap<String, Vec<Fact>>,
+    ) -> BTreeMap<String, Vec<Fact>> {
+        let mut foreign = self.foreign.lock().unwrap_or_else(PoisonError::into_inner);
+        foreign.retain(|name| names.remove(name).is_some());
+        names
+    }
+
+    /// The images of a name of which this was listed, at that time; none when it is foreign: by any
+    /// of its records, `is_ours` says whether it isn't.
     pub(super) async fn listed(
         &self,
         storage: &Storage,
         name: &str,
         facts: Vec<Fact>,
         at: Instant,
+        is_ours: impl Fn(&Record) -> bool,
     ) -> Result<Vec<Image>, StorageError> {
+        if self.recall(name, |known| known.images.is_empty()) {
+            let Some(record) = first(storage, &facts).await? else {
+                return Ok(Vec::new());
+            };
+            if !is_ours(&record) {
+                let mut foreign = self.foreign.lock().unwrap_or_else(PoisonError::into_inner);
+                foreign.insert(name.to_owned());
+                return Ok(Vec::new());
+            }
+        }
         let images = self.read_new(storage, name, facts).await?;
         let all = |known: &Name| known.images.values().cloned().collect();
         Ok(self.learn(name, images, Some(at), all))
@@ -258,18 +286,26 @@ impl Name {
     }
 }
 
-/// An image by what was listed of it. Any of its records will do: storage may have lost others.
+/// The first record that can be read: storage may have lost others.
+async fn first(storage: &Storage, facts: &[Fact]) -> Result<Option<Record>, StorageError> {
+    for fact in facts {
+        if let Some(record) = Record::read(storage, &fact.key).await? {
+            return Ok(Some(record));
+        }
+    }
+    Ok(None)
+}
+
+/// An image by what was listed of it. Any of its records will do.
 async fn read(
     storage: &Storage,
     facts: Vec<Fact>,
     known: Option<Arc<Record>>,
 ) -> Result<Option<Image>, StorageError> {
-    let mut record = known;
-    for fact in &facts {
-        if record.is_none() {
-            record = Record::read(storage, &fact.key).await?.map(Arc::new);
-        }
-    }
+    let record = match known {
+        Some(known) => Some(known),
+        None => first(storage, &facts).await?.map(Arc::new),
+    };
     let latest = facts.iter().map(|fact| fact.written).max();
     Ok(record.zip(latest).map(|(record, latest)| Image {
         record,

@@ -177,8 +177,9 @@ impl<B: Builder> App<B> {
         } else {
             let (route, result) = self.route(&request).await;
             let response = result.unwrap_or_else(|error| {
-                log(request.uri().path(), &error);
-                answer::error(&error)
+                let path = request.uri().path();
+                log(path, &error);
+                answer::error(&error, path)
             });
             (route, response)
         };

@@ -9,6 +9,8 @@
 //! Envoy routes the first two here past the filter, and puts the edge's token on them. The query
 //! is not looked at: what a token is for is no matter here (see [`crate::login`]).
 
+use std::time::UNIX_EPOCH;
+
 use bytes::Bytes;
 use http::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, HeaderValue, WWW_AUTHENTICATE};
 use http::{HeaderMap, Method, Request, Response};
@@ -39,7 +41,7 @@ impl<B: Builder> App<B> {
         };
         let mut response = result.unwrap_or_else(|error| {
             super::log(PATH, &error);
-            let mut response = answer::error(&error);
+            let mut response = answer::error(&error, PATH);
             let (name, value) = match error.kind {
                 ErrorKind::Unauthenticated => (WWW_AUTHENTICATE, "Basic realm=\"nixgate\""),
                 ErrorKind::MethodUnsupported => (ALLOW, "GET, HEAD, POST"),
@@ -117,7 +119,8 @@ fn token_body(issued: &Issued) -> String {
         "access_token": issued.token,
         "token_type": "Bearer",
         "expires_in": issued.expires_in.as_secs(),
-        "issued_at": humantime::format_rfc3339_seconds(issued.at).to_string(),
+        // What is before 1970 can't be written.
+        "issued_at": humantime::format_rfc3339_seconds(issued.at.max(UNIX_EPOCH)).to_string(),
     })
     .to_string()
 }

@@ -12,6 +12,10 @@
 //! A task is shared by all who ask for its key, and outlives them. When it fails, the old value is
 //! used on for a while; the failure is remembered for [`AGAIN`], so that callers who insist don't
 //! start task after task.
+//!
+//! Where clients choose among too many keys, they are bounded: when something is found, that is
+//! forgotten which was asked for the longest ago. Keys that don't exist drive out nothing. So many
+//! tasks are all that run.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -47,10 +51,13 @@ pub(super) struct Attempts<V> {
     hold: Duration,
     /// How long it is used beyond that while no newer one can be had.
     stale: Duration,
+    /// So many keys at most, and so many more for which a task runs.
+    most: usize,
     entries: Arc<Mutex<BTreeMap<String, Entry<V>>>>,
 }
 
 struct Entry<V> {
+    asked: Instant,
     found: Option<(Instant, V)>,
     failed: Option<(Instant, PinError)>,
     running: Option<Running<V>>,
@@ -66,8 +73,14 @@ impl<V: Clone + Send + Sync + 'static> Attempts<V> {
         Self {
             hold,
             stale,
+            most: usize::MAX,
             entries: Arc::default(),
         }
+    }
+
+    /// With no more keys than this.
+    pub(super) fn bounded(self, most: usize) -> Self {
+        Self { most, ..self }
     }
 
     /// The value that was found last, which may hold no more.
@@ -97,7 +110,8 @@ impl<V: Clone + Send + Sync + 'static> Attempts<V> {
     ///
     /// # Errors
     /// When the attempt failed, now or lately, and there is no earlier value that will do. An error
-    /// that the key doesn't exist voids the earlier value, and isn't remembered.
+    /// that the key doesn't exist voids the earlier value, and isn't remembered. When there are as
+    /// many attempts as there may be keys.
     pub(super) async fn get(
         &self,
         key: &str,
@@ -108,7 +122,9 @@ impl<V: Clone + Send + Sync + 'static> Attempts<V> {
             let mut entries = lock(&self.entries);
             let limit = self.hold + self.stale;
             entries.retain(|_, entry| entry.is_of_use(limit));
+            let tasks = entries.values().filter(|entry| entry.is_running()).count();
             let entry = entries.entry(key.to_owned()).or_default();
+            entry.asked = Instant::now();
             let old = match &entry.found {
                 Some((since, value)) => match self.hold.checked_sub(since.elapsed()) {
                     Some(rest) => return Ok(Known::Value(value.clone(), rest)),
@@ -122,9 +138,11 @@ impl<V: Clone + Send + Sync + 'static> Attempts<V> {
                     None => Err(error.clone()),
                 };
             }
-            let running = match entry.running.take().filter(Running::goes_on) {
-                Some(running) => running,
-                None => self.start(key, find()),
+            let running = match (entry.running.take().filter(Running::goes_on), old.clone()) {
+                (Some(running), _) => running,
+                (None, Some(old)) if tasks >= self.most => return Ok(Known::Value(old, AGAIN)),
+                (None, None) if tasks >= self.most => return Err(PinError::TooMany),
+                (None, _) => self.start(key, find()),
             };
             let watched = (running.since, running.outcome.clone(), old);
             entry.running = Some(running);
@@ -153,6 +171,7 @@ impl<V: Clone + Send + Sync + 'static> Attempts<V> {
     fn start(&self, key: &str, find: BoxFuture<'static, Outcome<V>>) -> Running<V> {
         let (sender, outcome) = watch::channel(None);
         let (key, entries) = (key.to_owned(), Arc::clone(&self.entries));
+        let most = self.most;
         tokio::spawn(async move {
             let found = find.await;
             let mut entries = lock(&entries);
@@ -167,6 +186,7 @@ impl<V: Clone + Send + Sync + 'static> Attempts<V> {
                     }
                     Err(error) => entry.failed = Some((Instant::now(), error.clone())),
                 }
+                forget_oldest(&mut entries, most);
             }
             drop(entries);
             sender.send_replace(Some(found));
@@ -181,6 +201,7 @@ impl<V: Clone + Send + Sync + 'static> Attempts<V> {
 impl<V> Default for Entry<V> {
     fn default() -> Self {
         Self {
+            asked: Instant::now(),
             found: None,
             failed: None,
             running: None,
@@ -189,9 +210,13 @@ impl<V> Default for Entry<V> {
 }
 
 impl<V> Entry<V> {
+    fn is_running(&self) -> bool {
+        self.running.as_ref().is_some_and(Running::goes_on)
+    }
+
     fn is_of_use(&self, limit: Duration) -> bool {
         let within = |at: Option<Instant>, limit| at.is_some_and(|at| at.elapsed() < limit);
-        self.running.as_ref().is_some_and(Running::goes_on)
+        self.is_running()
             || within(self.found.as_ref().map(|(at, _)| *at), limit)
             || within(self.failed.as_ref().map(|(at, _)| *at), AGAIN)
     }
@@ -201,6 +226,21 @@ impl<V> Running<V> {
     /// A task that panicked has dropped its end.
     fn goes_on(&self) -> bool {
         self.outcome.has_changed().is_ok()
+    }
+}
+
+/// Forgets what was asked for the longest ago of the entries without a task, until there are `most`.
+fn forget_oldest<V>(entries: &mut BTreeMap<String, Entry<V>>, most: usize) {
+    loop {
+        let idle = entries.iter().filter(|(_, entry)| !entry.is_running());
+        if idle.clone().count() <= most {
+            return;
+        }
+        let oldest = idle.min_by_key(|(_, entry)| entry.asked);
+        let Some(oldest) = oldest.map(|(key, _)| key.clone()) else {
+            return;
+        };
+        entries.remove(&oldest);
     }
 }
 
@@ -359,5 +399,38 @@ mod tests {
             number(attempts.get("a", LONG, || finder.find(Ok(()))).await),
             1
         );
+    }
+    #[tokio::test]
+    async fn of_too_many_keys_those_are_forgotten_that_were_asked_for_the_longest_ago() {
+        let (attempts, finder) = (Attempts::new(LONG, LONG).bounded(2), Finder::new());
+        finder.open.add_permits(9);
+        for key in ["a", "b", "a", "c"] {
+            number(attempts.get(key, LONG, || finder.find(Ok(()))).await);
+        }
+        // Those that there are not don't count.
+        for key in ["d", "e", "f"] {
+            let gone = || Err(PinError::TagUnknown(key.to_owned()));
+            let found = attempts.get(key, LONG, || finder.find(gone())).await;
+            assert!(matches!(found, Err(PinError::TagUnknown(_))), "{found:?}");
+        }
+        let known = ["a", "b", "c"].map(|key| attempts.last(key));
+        assert_eq!(known, [Some(1), None, Some(3)]);
+    }
+
+    #[tokio::test]
+    async fn there_are_no_more_attempts_than_keys() {
+        let (attempts, finder) = (Attempts::new(LONG, LONG).bounded(2), Finder::new());
+        let ask = |key| attempts.get(key, NO_TIME, || finder.find(Ok(())));
+        for key in ["a", "b", "a"] {
+            let found = ask(key).await;
+            assert!(matches!(found, Ok(Known::Preparing(_))), "{found:?}");
+        }
+        let found = ask("c").await;
+        assert!(matches!(found, Err(PinError::TooMany)), "{found:?}");
+        finder.open.add_permits(3);
+        for key in ["a", "b", "c"] {
+            number(attempts.get(key, LONG, || finder.find(Ok(()))).await);
+        }
+        assert_eq!(finder.attempts.load(Ordering::SeqCst), 3);
     }
 }

@@ -1,13 +1,20 @@
 //! Links that keep pinned package sets from Nix's garbage collector.
 //!
 //! One link a tag, renewed whenever the tag is pinned, and removed when that was too long ago for
-//! the pin to be of use. They stay when the builder ends: the next one need not fetch again.
+//! the pin to be of use. Of commits, which clients choose among all that there ever were, only so
+//! many are kept as are remembered, those that were pinned last. The links stay when the builder
+//! ends: the next one need not fetch again.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::MAX_COMMITS;
+use super::git::is_commit;
 use crate::fingerprint::Fingerprint;
-use crate::state_dir::remove_older;
+use crate::state_dir::{remove_all_but_latest, remove_older};
+
+/// What the names of links of commits begin with.
+const COMMIT: &str = "commit-";
 
 /// A folder of links.
 pub(super) struct Roots {
@@ -27,13 +34,15 @@ impl Roots {
 
     /// Where the link of a tag is. Not by its name, which may be too long for a file.
     pub(super) fn link(&self, tag: &str) -> PathBuf {
-        self.folder
-            .join(Fingerprint::new("source-1").part(tag).hex())
+        let kind = if is_commit(tag) { COMMIT } else { "" };
+        let name = Fingerprint::new("source-1").part(tag).hex();
+        self.folder.join(format!("{kind}{name}"))
     }
 
-    /// Removes what is too old.
+    /// Removes what is too old, and of commits all but the latest.
     pub(super) fn prune(&self) {
         remove_older(&self.folder, self.keep);
+        remove_all_but_latest(&self.folder, COMMIT, MAX_COMMITS);
     }
 }
 

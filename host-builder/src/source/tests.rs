@@ -14,7 +14,7 @@ const LONG: Duration = Duration::from_secs(60);
 struct Fixture {
     sources: Sources,
     nix: Arc<FakeNix>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Fixture {
@@ -30,7 +30,7 @@ impl Fixture {
         Self {
             sources,
             nix,
-            _folder: folder,
+            folder,
         }
     }
 
@@ -39,6 +39,13 @@ impl Fixture {
             Pinned::Pin(pin, _) => Ok(pin),
             Pinned::Preparing(since) => panic!("not pinned after {since:?}"),
         }
+    }
+
+    /// The names of the links that keep package sets.
+    fn links(&self) -> Vec<String> {
+        let links = std::fs::read_dir(self.folder.path().join("sources")).unwrap();
+        let names = links.map(|link| link.unwrap().file_name());
+        names.map(|name| name.into_string().unwrap()).collect()
     }
 
     fn fetched(&self) -> usize {
@@ -117,17 +124,19 @@ async fn a_package_set_that_needs_another_nix_says_so() {
     assert!(other.pin("latest").await.is_ok());
 }
 
+fn git(repository: &Path, arguments: &[&str]) -> String {
+    let mut git = Command::new("git");
+    git.arg("-C").arg(repository);
+    git.args(["-c", "user.name=n", "-c", "user.email=e"]);
+    let output = git.args(arguments).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
 #[tokio::test]
 async fn branches_and_tags_of_a_repository_are_found_and_others_cost_nothing() {
     let repository = tempfile::tempdir().unwrap();
-    let git = |arguments: &[&str]| {
-        let mut git = Command::new("git");
-        git.arg("-C").arg(repository.path());
-        git.args(["-c", "user.name=n", "-c", "user.email=e"]);
-        let output = git.args(arguments).output().unwrap();
-        assert!(output.status.success(), "{output:?}");
-        String::from_utf8(output.stdout).unwrap().trim().to_owned()
-    };
+    let git = |arguments: &[&str]| git(repository.path(), arguments);
     git(&["init", "--quiet", "--initial-branch=main"]);
     git(&["commit", "--quiet", "--allow-empty", "--message=one"]);
     let first = git(&["rev-parse", "HEAD"]);
@@ -153,6 +162,43 @@ async fn branches_and_tags_of_a_repository_are_found_and_others_cost_nothing() {
     }
     assert_eq!(fixture.pin("v1").await.unwrap().revision, first);
     assert_eq!(fixture.fetched(), 3);
+}
+
+#[tokio::test]
+async fn of_all_commits_only_the_latest_that_were_asked_for_stay_pinned() {
+    let repository = tempfile::tempdir().unwrap();
+    let git = |arguments: &[&str]| git(repository.path(), arguments);
+    git(&["init", "--quiet", "--initial-branch=main"]);
+    for number in 0..MAX_COMMITS + 1 {
+        let message = format!("--message={number}");
+        git(&["commit", "--quiet", "--allow-empty", &message]);
+    }
+    let commits = git(&["rev-list", "main"]);
+    let commits: Vec<_> = commits.lines().collect();
+    let url = format!("file://{}", repository.path().display());
+    let fixture = Fixture::new(git_source(url), false);
+    fixture.pin("main").await.unwrap();
+    for commit in &commits {
+        assert_eq!(&fixture.pin(commit).await.unwrap().revision, commit);
+    }
+    let fetched = fixture.fetched();
+    assert_eq!(fetched, commits.len() + 1);
+    // The name, and all but the first.
+    assert_eq!(fixture.sources.pins.fresh().len(), 1);
+    assert_eq!(fixture.sources.commits.fresh().len(), MAX_COMMITS);
+    for wanted in commits.iter().skip(1).chain(&["main"]) {
+        fixture.pin(wanted).await.unwrap();
+    }
+    assert_eq!(fixture.fetched(), fetched);
+    fixture.pin(commits[0]).await.unwrap();
+    assert_eq!(fixture.fetched(), fetched + 1);
+    // As many links as there may be, whatever is remembered.
+    let links = fixture.links();
+    assert_eq!(
+        links.iter().filter(|link| link.contains("commit-")).count(),
+        MAX_COMMITS
+    );
+    assert_eq!(links.len(), MAX_COMMITS + 1);
 }
 
 #[tokio::test]

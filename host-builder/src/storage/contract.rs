@@ -88,20 +88,32 @@ async fn a_damaged_blob_is_replaced_whatever_its_size() {
     }
 }
 
-#[test]
-fn what_a_killed_builder_left_half_written_is_removed_and_nothing_else() {
+#[tokio::test]
+async fn what_a_killed_builder_left_half_written_is_removed_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
-    let layers = folder.path().join("layers");
-    std::fs::create_dir(&layers).unwrap();
+    let storage = Storage::filesystem(folder.path()).unwrap();
     let now = std::time::SystemTime::now();
     let day = Duration::from_secs(24 * 3600);
-    for (name, written) in [("a#1", now - day), ("b#12", now), ("c", now - day)] {
-        let file = std::fs::File::create(layers.join(name)).unwrap();
-        file.set_modified(written).unwrap();
+    for key in [
+        Key::blob(&Digest::of(b"layer")),
+        Key::build("build"),
+        Key::package("package"),
+        Key::manifest("manifest"),
+        Key::probe(),
+    ] {
+        storage.put(&key, "whole".into()).await.unwrap();
+        let files = [("#1", now - day), ("#12", now), ("", now - day)];
+        let files = files.map(|(end, written)| {
+            let file = folder.path().join(format!("{}{end}", key.0));
+            let mut options = std::fs::File::options();
+            let opened = options.create(true).append(true).open(&file);
+            opened.unwrap().set_modified(written).unwrap();
+            file
+        });
+        Storage::filesystem(folder.path()).unwrap();
+        let left = files.map(|file| file.exists());
+        assert_eq!(left, [false, true, true], "{key:?}");
     }
-    Storage::filesystem(folder.path()).unwrap();
-    let left = ["a#1", "b#12", "c"].map(|name| layers.join(name).exists());
-    assert_eq!(left, [false, true, true]);
 }
 
 #[tokio::test]

@@ -5,6 +5,59 @@ use std::time::SystemTime;
 use nixgate_core::distribution::{Digest, Tag};
 use object_store::path::Path as ObjectPath;
 
+/// The folders of the store. A key is in one of them, so that what goes through them all
+/// ([`Folder::ALL`]) leaves none out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Folder {
+    Layers,
+    Builds,
+    Packages,
+    Manifests,
+    Links,
+    Facts,
+    Staging,
+}
+
+impl Folder {
+    pub(super) const ALL: [Self; 7] = [
+        Self::Layers,
+        Self::Builds,
+        Self::Packages,
+        Self::Manifests,
+        Self::Links,
+        Self::Facts,
+        Self::Staging,
+    ];
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Layers => "layers",
+            Self::Builds => "builds",
+            Self::Packages => "packages",
+            Self::Manifests => "manifests",
+            Self::Links => "links",
+            Self::Facts => "facts",
+            Self::Staging => "staging",
+        }
+    }
+
+    /// Whether it has a folder of its own for each name of an image.
+    pub(super) const fn is_by_name(self) -> bool {
+        match self {
+            Self::Links | Self::Facts => true,
+            Self::Layers | Self::Builds | Self::Packages | Self::Manifests | Self::Staging => false,
+        }
+    }
+
+    fn path(self) -> ObjectPath {
+        ObjectPath::from(self.name())
+    }
+
+    fn join(self, name: &str) -> ObjectPath {
+        self.path().join(name)
+    }
+}
+
 /// A key in the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key(pub(super) ObjectPath);
@@ -12,27 +65,32 @@ pub struct Key(pub(super) ObjectPath);
 impl Key {
     /// A blob.
     pub fn blob(digest: &Digest) -> Self {
-        Self(ObjectPath::from(format!("layers/{}", digest.hex())))
+        Self(Folder::Layers.join(&digest.hex()))
     }
 
     /// The blob of a set of store paths.
     pub fn build(fingerprint: &str) -> Self {
-        Self(ObjectPath::from(format!("builds/{fingerprint}")))
+        Self(Folder::Builds.join(fingerprint))
     }
 
     /// What is known of a package.
     pub fn package(fingerprint: &str) -> Self {
-        Self(ObjectPath::from(format!("packages/{fingerprint}")))
+        Self(Folder::Packages.join(fingerprint))
     }
 
     /// The manifest of an image.
     pub fn manifest(fingerprint: &str) -> Self {
-        Self(ObjectPath::from(format!("manifests/{fingerprint}")))
+        Self(Folder::Manifests.join(fingerprint))
     }
 
     /// A manifest under its image's name.
     pub fn link(name: &str, manifest: &Digest) -> Self {
-        Self(ObjectPath::from(format!("links/{name}/{}", manifest.hex())))
+        Self(Folder::Links.join(name).join(manifest.hex()))
+    }
+
+    /// What is written to see whether the store can be.
+    pub(super) fn probe() -> Self {
+        Self(Folder::Staging.join("probe"))
     }
 
     /// What is known of an image.
@@ -48,7 +106,7 @@ impl Key {
 
 /// The folder of what is known of any image.
 pub(super) fn all_facts() -> ObjectPath {
-    ObjectPath::from("facts")
+    Folder::Facts.path()
 }
 
 /// The folder of what is known of the images of a name, or of one of them.

@@ -10,6 +10,7 @@
 //!   facts/<name>/<image>/       what is known of an image (`facts`), and that again for each tag
 //!                               by which it was had: an object of its own, so that builders which
 //!                               learn different tags at the same time lose none
+//!   staging/probe               written to see whether the store can be
 //! ```
 //!
 //! Blobs are written before the manifests that name them (`publish`), so whoever finds a manifest
@@ -33,7 +34,6 @@ use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 use http::Method;
 use object_store::aws::AmazonS3;
 use object_store::buffered::BufWriter;
-use object_store::path::Path as ObjectPath;
 use object_store::signer::Signer;
 use object_store::{GetOptions, GetRange, GetResultPayload, ObjectStore, ObjectStoreExt, PutMode};
 use tokio::io::AsyncReadExt;
@@ -246,7 +246,7 @@ impl Storage {
     /// # Errors
     /// When it can't.
     pub async fn probe(&self) -> Result<(), StorageError> {
-        let key = Key(ObjectPath::from("staging/probe"));
+        let key = Key::probe();
         self.put(&key, Bytes::from_static(b"nixgate")).await?;
         match self.size(&key).await? {
             Some(_) => Ok(()),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::local::LocalFileSystem;
 
+use super::key::Folder;
 use super::{Storage, StorageError};
 
 /// A file in the making that nobody has written to for so long belongs to a builder that was
@@ -54,11 +55,14 @@ impl Storage {
     }
 }
 
-/// Removes old files in the making, which the store calls `<name>#<number>`. Links and facts are left out:
-/// theirs are small, and there are many folders of them.
+/// Removes old files in the making, which the store calls `<name>#<number>`. Links and facts are left
+/// out: theirs are small, and there are many folders of them.
 fn remove_abandoned(storage: &Path) -> io::Result<()> {
-    for folder in ["layers", "builds", "manifests"] {
-        let entries = match std::fs::read_dir(storage.join(folder)) {
+    for folder in Folder::ALL
+        .into_iter()
+        .filter(|folder| !folder.is_by_name())
+    {
+        let entries = match std::fs::read_dir(storage.join(folder.name())) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             entries => entries?,
         };

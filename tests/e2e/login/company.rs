@@ -45,20 +45,22 @@ impl Keys {
     }
 
     fn gateway(&self, version: &'static str) -> Result<Gateway> {
-        Gateway::start(&Settings {
-            version,
-            company: Some(self.port),
-            environment: vec![
-                (
-                    "NIXGATE_OIDC_JWKS",
-                    format!("http://127.0.0.1:{}/keys", self.port),
-                ),
-                ("NIXGATE_OIDC_ISSUER", ISSUER.to_owned()),
-                ("NIXGATE_OIDC_AUDIENCE", "nixgate".to_owned()),
-            ],
-            changes: Vec::new(),
-        })
+        gateway(version, self.port)
     }
+}
+
+/// A gateway for tokens of the issuer whose keys are to be had at that port.
+fn gateway(version: &'static str, keys: u16) -> Result<Gateway> {
+    Gateway::start(&Settings {
+        version,
+        company: Some(keys),
+        environment: vec![
+            ("NIXGATE_OIDC_JWKS", format!("http://127.0.0.1:{keys}/keys")),
+            ("NIXGATE_OIDC_ISSUER", ISSUER.to_owned()),
+            ("NIXGATE_OIDC_AUDIENCE", "nixgate".to_owned()),
+        ],
+        changes: Vec::new(),
+    })
 }
 
 fn claims(changes: &Value) -> Value {
@@ -147,5 +149,61 @@ fn a_new_key_of_the_company_is_found() -> Result<()> {
         StatusCode::UNAUTHORIZED,
         "it was withdrawn"
     );
+    Ok(())
+}
+
+#[test]
+fn a_token_is_not_blamed_for_keys_that_cannot_be_had() -> Result<()> {
+    let company = Issuer::new("first")?;
+    let token = company.sign(&claims(&json!({})))?;
+    for version in ENVOY_VERSIONS {
+        let port = ports::free()?;
+        let gateway = gateway(version, port)?;
+        let refused = |why: &str| -> Result<()> {
+            for path in ["/v2/", "/v2/hello/manifests/latest"] {
+                let answer = gateway.get(path, Some(&token))?;
+                assert_eq!(
+                    answer.status,
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "{why}: {}",
+                    answer.text()
+                );
+                // Nobody's own address, and no word against the token.
+                let challenge = format!(
+                    "Bearer realm=\"https://{}/v2/token\",service=\"nixgate\"",
+                    gateway.registry()
+                );
+                assert_eq!(answer.header("www-authenticate"), challenge, "{why}");
+                assert_eq!(answer.header("retry-after"), "5", "{why}");
+                let (code, message) = answer.error()?;
+                assert_eq!(code, "UNAVAILABLE", "{why}");
+                assert!(message.contains("keys"), "{why}: {message}");
+            }
+            Ok(())
+        };
+        refused("nobody listens")?;
+        for (why, head, body) in [
+            ("an error", "500 Internal Server Error", ""),
+            ("no JSON", "200 OK", "<html>"),
+            ("no keys", "200 OK", r#"{"keys": []}"#),
+        ] {
+            let answer = Act::Send(response(head, &[], body.as_bytes()));
+            let _server = StubBuilder::start(port, move |_| answer.clone())?;
+            refused(why)?;
+        }
+        // Tokens of the builder are checked by other keys, and one that is missing by none.
+        let alice = gateway.token("alice")?;
+        assert_eq!(gateway.get("/v2/", Some(&alice))?.status, StatusCode::OK);
+        assert_eq!(gateway.get("/v2/", None)?.status, StatusCode::UNAUTHORIZED);
+
+        // The token was good all along.
+        let keys = company.keys();
+        let answer = Act::Send(response("200 OK", &[], keys.as_bytes()));
+        let _server = StubBuilder::start(port, move |_| answer.clone())?;
+        poll::until("Envoy has the keys", || {
+            let answer = gateway.get("/v2/", Some(&token)).ok()?;
+            (answer.status == StatusCode::OK).then_some(())
+        })?;
+    }
     Ok(())
 }

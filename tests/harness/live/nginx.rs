@@ -24,6 +24,22 @@ impl Nginx {
     /// # Errors
     /// When it ends instead, with its log.
     pub fn start(folder: &Path, state: &Path) -> Result<Self> {
+        Self::with(folder, state, "")
+    }
+
+    /// The same for a user with a password, and for nobody else.
+    ///
+    /// # Errors
+    /// When it ends instead, with its log.
+    pub fn with_password(folder: &Path, state: &Path, user: &str, password: &str) -> Result<Self> {
+        let file = state.join("nginx.users");
+        fs::write(&file, format!("{user}:{{PLAIN}}{password}\n"))?;
+        let file = file.display();
+        let settings = format!("auth_basic files; auth_basic_user_file {file};");
+        Self::with(folder, state, &settings)
+    }
+
+    fn with(folder: &Path, state: &Path, settings: &str) -> Result<Self> {
         let port = ports::free()?;
         let file = state.join("nginx.conf");
         let (folder, files) = (folder.display(), state.display());
@@ -34,7 +50,7 @@ impl Nginx {
             http {{
               access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000;
               default_type application/octet-stream;
-              server {{ listen 127.0.0.1:{port}; root {folder}; }}
+              server {{ listen 127.0.0.1:{port}; root {folder}; {settings} }}
             }}\n"
         );
         fs::write(&file, config)?;

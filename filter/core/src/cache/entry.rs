@@ -14,6 +14,9 @@ pub enum Content {
         media_type: String,
         /// Its `Docker-Content-Digest`; a list of tags has none.
         digest: Option<String>,
+        /// Of a manifest by tag, the package set that it is made of, as the builder said it
+        /// ([`SOURCE`](crate::wire::SOURCE)).
+        source: Option<String>,
         /// Its bytes.
         body: Rc<[u8]>,
     },
@@ -34,8 +37,14 @@ pub enum Content {
 }
 
 /// A content and the time until which it may be repeated.
+///
+/// Clocks jump. One that is set forward ends lives early, which costs a callout. One that is set
+/// back would prolong them by as much: so an entry that was learnt in what is now the future counts
+/// as one whose time is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
+    /// The second in which it was learnt.
+    pub learnt: Seconds,
     /// The first second at which it may no longer be repeated.
     pub expires: Seconds,
     /// What to repeat.
@@ -50,6 +59,16 @@ pub struct Entry {
 const STALE_FOR: Seconds = 24 * 60 * 60;
 
 impl Entry {
+    /// Whether it may be repeated.
+    pub const fn is_fresh(&self, now: Seconds) -> bool {
+        self.learnt <= now && now < self.expires
+    }
+
+    /// Whether it is of some use, fresh or not.
+    pub const fn is_of_use(&self, now: Seconds) -> bool {
+        self.learnt <= now && now < self.useful_until()
+    }
+
     /// The first second at which the entry is of no use to anybody: until then, a document may be
     /// served in place of an answer that no builder gives (RFC 5861, `stale-if-error`).
     pub const fn useful_until(&self) -> Seconds {
@@ -60,21 +79,26 @@ impl Entry {
         }
     }
 
-    /// The bytes of a slot: the whole key, the expiry, the facts, the content.
+    /// The bytes of a slot: the whole key, its times, the facts, the content.
     pub fn encode(&self, key: &Key) -> Vec<u8> {
         let mut writer = Writer(Vec::with_capacity(256));
         writer.bytes(key.as_bytes());
-        writer.0.extend_from_slice(&self.expires.to_be_bytes());
+        for time in [self.learnt, self.expires] {
+            writer.0.extend_from_slice(&time.to_be_bytes());
+        }
         writer.bytes(self.facts.as_bytes());
         match &self.content {
             Content::Document {
                 media_type,
                 digest,
+                source,
                 body,
             } => {
                 writer.0.push(1);
                 writer.bytes(media_type.as_bytes());
-                writer.bytes(digest.as_deref().unwrap_or_default().as_bytes());
+                for text in [digest, source] {
+                    writer.bytes(text.as_deref().unwrap_or_default().as_bytes());
+                }
                 writer.bytes(body);
             }
             Content::Redirect { location } => {
@@ -97,13 +121,15 @@ impl Entry {
         if reader.bytes()? != key.as_bytes() {
             return None;
         }
+        let learnt = Seconds::from_be_bytes(reader.array()?);
         let expires = Seconds::from_be_bytes(reader.array()?);
         let facts = reader.text()?;
         let [tag] = reader.array()?;
         let content = match tag {
             1 => Content::Document {
                 media_type: reader.text()?,
-                digest: Some(reader.text()?).filter(|digest| !digest.is_empty()),
+                digest: reader.optional_text()?,
+                source: reader.optional_text()?,
                 body: reader.bytes()?.into(),
             },
             2 => Content::Redirect {
@@ -117,6 +143,7 @@ impl Entry {
             _ => return None,
         };
         reader.0.is_empty().then_some(Self {
+            learnt,
             expires,
             content,
             facts,
@@ -153,6 +180,11 @@ impl<'a> Reader<'a> {
     fn text(&mut self) -> Option<String> {
         String::from_utf8(self.bytes()?.to_vec()).ok()
     }
+
+    /// A text that may be left out, by being empty.
+    fn optional_text(&mut self) -> Option<Option<String>> {
+        Some(Some(self.text()?).filter(|text| !text.is_empty()))
+    }
 }
 
 #[cfg(test)]
@@ -172,11 +204,13 @@ mod tests {
 
     fn contents() -> impl Strategy<Value = Content> {
         let body = || prop::collection::vec(any::<u8>(), 0..64).prop_map(Rc::from);
+        let text = || prop::option::of(".+");
         prop_oneof![
-            (".*", prop::option::of(".+"), body()).prop_map(|(media_type, digest, body)| {
+            (".*", text(), text(), body()).prop_map(|(media_type, digest, source, body)| {
                 Content::Document {
                     media_type,
                     digest,
+                    source,
                     body,
                 }
             }),
@@ -186,22 +220,64 @@ mod tests {
         ]
     }
 
+    #[test]
+    fn an_entry_lives_as_long_as_it_may_whatever_becomes_of_the_clock() {
+        const YEAR: Seconds = 365 * 24 * 60 * 60;
+        let learnt = 50 * YEAR;
+        let document = Entry {
+            learnt,
+            expires: learnt + 300,
+            content: Content::Document {
+                media_type: String::new(),
+                digest: None,
+                source: None,
+                body: Rc::default(),
+            },
+            facts: String::new(),
+        };
+        let refusal = Entry {
+            content: Content::Refusal {
+                status: 404,
+                body: Rc::default(),
+            },
+            ..document.clone()
+        };
+        for (now, fresh, stale) in [
+            (learnt, true, true),
+            (learnt + 299, true, true),
+            (learnt + 300, false, true),
+            (learnt + 300 + STALE_FOR, false, false),
+            (learnt + YEAR, false, false),
+            (learnt - 1, false, false),
+            (learnt - YEAR, false, false),
+            (0, false, false),
+            (Seconds::MAX, false, false),
+        ] {
+            assert_eq!(document.is_fresh(now), fresh, "{now}");
+            assert_eq!(document.is_of_use(now), stale, "{now}");
+            assert_eq!(refusal.is_fresh(now), fresh, "{now}");
+            assert_eq!(refusal.is_of_use(now), fresh, "{now}");
+        }
+    }
+
     proptest! {
         #[test]
-        fn an_entry_survives_its_slot(expires: u64, facts: String, content in contents()) {
-            let entry = Entry { expires, content, facts };
+        fn an_entry_survives_its_slot(
+            learnt: u64, expires: u64, facts: String, content in contents()
+        ) {
+            let entry = Entry { learnt, expires, content, facts };
             prop_assert_eq!(Entry::decode(&entry.encode(&key("a")), &key("a")), Some(entry));
         }
 
         #[test]
         fn another_keys_entry_is_a_miss(content in contents()) {
-            let entry = Entry { expires: 1, content, facts: String::new() };
+            let entry = Entry { learnt: 0, expires: 1, content, facts: String::new() };
             prop_assert_eq!(Entry::decode(&entry.encode(&key("a")), &key("b")), None);
         }
 
         #[test]
         fn a_damaged_slot_is_a_miss(content in contents(), cut in 1_usize..40) {
-            let slot = Entry { expires: 1, content, facts: String::new() }.encode(&key("a"));
+            let slot = Entry { learnt: 0, expires: 1, content, facts: String::new() }.encode(&key("a"));
             let cut = slot.len().saturating_sub(cut);
             prop_assert_eq!(Entry::decode(&slot[..cut], &key("a")), None);
         }

@@ -243,7 +243,7 @@ impl Entry {
     }
 
     const fn outlives_copies(&self, now: Seconds) -> bool {
-        self.expires > now.saturating_add(LONGEST_USE)
+        self.learnt <= now && self.expires > now.saturating_add(LONGEST_USE)
     }
 }
 
@@ -350,6 +350,7 @@ mod tests {
         let mut location = name.to_owned();
         location.extend(vec!['x'; 100 - key(0).as_bytes().len() - name.len()]);
         Entry {
+            learnt: 0,
             expires: NOW + 100,
             content: Content::Redirect { location },
             facts: String::new(),
@@ -401,6 +402,7 @@ mod tests {
     #[test]
     fn an_entry_is_copied_only_when_it_outlives_the_copy() {
         let entry = |expires, content| Entry {
+            learnt: 0,
             expires,
             content,
             facts: String::new(),
@@ -415,5 +417,11 @@ mod tests {
             Some(10)
         );
         assert_eq!(entry(2000, Content::Stream).copied_bytes(now), None);
+        // Learnt before the clock was set back.
+        let learnt = Entry {
+            learnt: now + 1,
+            ..entry(2000, redirect())
+        };
+        assert_eq!(learnt.copied_bytes(now), None);
     }
 }

@@ -143,6 +143,7 @@ impl Answer {
                 facts,
                 max_age: Some(age @ 1..),
             } => Some(Entry {
+                learnt: now,
                 expires: now.saturating_add(*age),
                 content: content.clone(),
                 facts: facts.clone(),
@@ -210,6 +211,7 @@ fn list(response: &Response) -> Content {
     Content::Document {
         media_type: JSON.to_owned(),
         digest: None,
+        source: None,
         body: response.body.as_slice().into(),
     }
 }
@@ -244,6 +246,7 @@ fn manifest(response: &Response, reference: &Reference) -> Result<Content, Error
     Ok(Content::Document {
         media_type: media_type.to_owned(),
         digest: Some(actual.to_string()),
+        source: response.header(wire::SOURCE).map(str::to_owned),
         body: response.body.as_slice().into(),
     })
 }

@@ -281,7 +281,7 @@ impl<S: Copy + PartialEq> Flights<S> {
         let (over, rest): (Vec<_>, Vec<_>) = flight
             .waiting
             .into_iter()
-            .partition(|one| one.exchange.deadline(config) <= now);
+            .partition(|one| one.exchange.is_over(config, now));
         flight.waiting = rest;
         let mut commands: Vec<_> = over
             .iter()
@@ -295,7 +295,8 @@ impl<S: Copy + PartialEq> Flights<S> {
         let waiting = &flight.waiting;
         let deadline = waiting.iter().map(|one| one.exchange.deadline(config));
         if let (Some(first), Some(deadline)) = (waiting.first(), deadline.min()) {
-            if now < flight.next_call {
+            // No pause is longer than a hold: one that seems so began before the clock was set back.
+            if (1..=config.hold).contains(&flight.next_call.saturating_sub(now)) {
                 flight.resting = Some(building_for);
             } else {
                 let wait = wait(config, deadline, now);

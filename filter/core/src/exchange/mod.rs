@@ -259,18 +259,18 @@ impl Exchange {
     }
 
     /// Decides by what the cache holds for the key. What has expired and is still of some use
-    /// ([`Entry::useful_until`]) is kept at hand: what a tag meant yesterday is better than no
+    /// ([`Entry::is_of_use`]) is kept at hand: what a tag meant yesterday is better than no
     /// answer.
     pub fn looked_up(&mut self, config: &Config, entry: Option<Entry>, now: Seconds) -> Next {
         match entry {
-            Some(entry) if now < entry.expires => {
+            Some(entry) if entry.is_fresh(now) => {
                 match self.deliver(config, &entry.content, &entry.facts) {
                     Next::Reply(reply) => Next::Reply(reply.hit()),
                     next => next,
                 }
             }
             entry => {
-                self.stale = entry.filter(|entry| now < entry.useful_until());
+                self.stale = entry.filter(|entry| entry.is_of_use(now));
                 Next::Join
             }
         }
@@ -362,6 +362,11 @@ impl Exchange {
     /// The last second of the hold, at which the client must be answered one way or another.
     const fn deadline(&self, config: &Config) -> Seconds {
         self.began.saturating_add(config.hold)
+    }
+
+    /// Whether the hold is over. When the clock was set back nobody knows how long it has been.
+    const fn is_over(&self, config: &Config, now: Seconds) -> bool {
+        now < self.began || self.deadline(config) <= now
     }
 
     /// Sends a client round again: its hold is used up while the build goes on, or it has to be

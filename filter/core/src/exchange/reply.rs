@@ -6,6 +6,7 @@ use super::record::{Outcome, Record};
 use crate::Seconds;
 use crate::cache::Content;
 use crate::distribution::{Error, INDEX_MEDIA_TYPE, no_referrers};
+use crate::wire;
 
 /// For how long a client waits before it repeats what failed for a passing reason, in seconds.
 const RETRY_AFTER: &str = "10";
@@ -104,12 +105,15 @@ impl Reply {
             Content::Document {
                 media_type,
                 digest,
+                source,
                 body,
             } => {
                 let mut headers = vec![("content-type", media_type.clone())];
                 if let Some(digest) = digest {
                     headers.extend(identity(digest));
                 }
+                // No secret beside the manifest, whose annotations say the same.
+                headers.extend(source.clone().map(|source| (wire::SOURCE, source)));
                 Self::new(200, headers, Rc::clone(body))
             }
             Content::Redirect { location } => {

@@ -166,3 +166,61 @@ async fn what_was_used_longest_ago_is_forgotten() {
         assert_eq!(found.len(), known, "{name}");
     }
 }
+
+/// What each name that there is has of images, as the list of all has them: all are foreign but
+/// `ours`.
+async fn list(images: &Images, storage: &Storage, ours: &str) -> Vec<(String, usize)> {
+    let names = images.without_foreign(storage.all_facts().await.unwrap());
+    let mut list = Vec::new();
+    for (name, facts) in names {
+        let found = images.listed(storage, &name, facts, Instant::now(), |_| name == ours);
+        let found = found.await.unwrap().len();
+        list.push((name, found));
+    }
+    list
+}
+
+fn listed<const N: usize>(items: [(&str, usize); N]) -> Vec<(String, usize)> {
+    items.map(|(name, images)| (name.to_owned(), images)).into()
+}
+
+#[tokio::test]
+async fn a_foreign_name_is_read_once_and_takes_no_place() {
+    let (folder, storage, _) = fresh();
+    let images = Images {
+        remembered: 6,
+        ..Images::default()
+    };
+    for number in 0..2_u8 {
+        publish(&storage, "ours", &[blob(&[number])]).await;
+        publish(&storage, "theirs", &[blob(&[number])]).await;
+    }
+    let both = listed([("ours", 2), ("theirs", 0)]);
+    assert_eq!(list(&images, &storage, "ours").await, both);
+    for _ in 0..2 {
+        publish(&storage, "theirs", &[blob(b"another")]).await;
+        let ours = listed([("ours", 2)]);
+        assert_eq!(list(&images, &storage, "ours").await, ours);
+    }
+    let names: Vec<_> = images.lock().keys().cloned().collect();
+    assert_eq!(names, ["ours"]);
+
+    // What is no longer there is forgotten.
+    let facts = folder.path().join("facts");
+    std::fs::remove_dir_all(facts.join("theirs")).unwrap();
+    assert_eq!(list(&images, &storage, "ours").await.len(), 1);
+    publish(&storage, "theirs", &[blob(b"1")]).await;
+    assert_eq!(list(&images, &storage, "ours").await, both);
+
+    // One whose records can't be read may be mended, and is neither.
+    let damaged = publish(&storage, "damaged", &[blob(b"1")]).await;
+    let record = facts.join("damaged").join(damaged).join("record");
+    let good = std::fs::read(&record).unwrap();
+    std::fs::write(&record, "damaged").unwrap();
+    let all = listed([("damaged", 0), ("ours", 2)]);
+    assert_eq!(list(&images, &storage, "ours").await, all);
+    std::fs::write(&record, good).unwrap();
+    let all = listed([("damaged", 1), ("ours", 0)]);
+    let fresh = Images::default();
+    assert_eq!(list(&fresh, &storage, "damaged").await[..2], all);
+}

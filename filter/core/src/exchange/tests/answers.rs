@@ -122,3 +122,51 @@ fn a_manifest_other_than_the_one_asked_for_is_refused() {
     sky.join(1, &format!("/v2/git/manifests/{}", Digest::of(b"asked")), 0);
     assert_eq!(statuses(&sky.answer(manifest(b"{}", 300), 1)), [(1, 503)]);
 }
+
+#[test]
+fn the_package_set_of_a_manifest_is_told_with_it_and_with_nothing_else() {
+    let source = |reply: &Reply| header(reply, "nixgate-source").map(str::to_owned);
+    let mut good = manifest(b"{}", 300);
+    let pin = ("nixgate-source".to_owned(), "git 5fbc4a8".to_owned());
+    good.headers.push(pin.clone());
+    let mut sky = Sky::default();
+    sky.join(1, GIT, 0);
+    let commands = sky.answer(good, 1);
+    let [Command::Store(key, entry), Command::Reply(1, reply)] = commands.as_slice() else {
+        panic!("{commands:?}")
+    };
+    assert_eq!(source(reply), Some(pin.1.clone()));
+    // From the cache, also when it is stale.
+    let entry = Entry::decode(&entry.encode(key), key).unwrap();
+    match ask(GIT, 2).looked_up(&config(), Some(entry.clone()), 2) {
+        Next::Reply(reply) => assert_eq!(source(&reply), Some(pin.1.clone())),
+        other => panic!("{other:?}"),
+    }
+    let mut sky = Sky::default();
+    let mut exchange = ask(GIT, 400);
+    exchange.looked_up(&config(), Some(entry), 400);
+    sky.on(
+        Event::Joined {
+            stream: 1,
+            exchange,
+        },
+        400,
+    );
+    let commands = sky.answer(Response::default(), 401);
+    let [Command::Reply(1, reply)] = commands.as_slice() else {
+        panic!("{commands:?}")
+    };
+    assert_eq!((reply.status, source(reply)), (200, Some(pin.1.clone())));
+
+    let mut refusal = response(404, &[], REFUSAL);
+    refusal.headers.push(pin);
+    for answer in [manifest(b"{}", 300), refusal] {
+        let mut sky = Sky::default();
+        sky.join(1, GIT, 0);
+        let commands = sky.answer(answer, 1);
+        let Some(Command::Reply(1, reply)) = commands.last() else {
+            panic!("{commands:?}")
+        };
+        assert_eq!(source(reply), None);
+    }
+}

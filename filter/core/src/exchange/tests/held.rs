@@ -159,3 +159,32 @@ fn nobody_waits_for_more_than_27_seconds() {
     };
     assert_eq!(122 + call.timeout, 121 + 27);
 }
+
+#[test]
+fn a_clock_that_jumps_lets_nobody_wait_for_ever() {
+    const YEAR: Seconds = 365 * 24 * 60 * 60;
+    let now = 50 * YEAR;
+    for (jump, first) in [(now + YEAR, 429), (now - YEAR, 307), (0, 307)] {
+        let mut sky = Sky::default();
+        sky.join(1, GIT, now);
+        sky.answer(response(202, &[], b""), now);
+        assert!(sky.flights.is_any_resting(), "the answer came too early");
+        // Who comes after the jump finds a flight that rests until a time before it.
+        assert_eq!(sky.join(2, GIT, jump), []);
+        let commands = sky.on(Event::Tick, jump);
+        assert_eq!(statuses(&commands), [(1, first)], "{jump}");
+        let Some(Command::Call(call)) = commands.last() else {
+            panic!("{jump}: {commands:?}")
+        };
+        assert_eq!(call.timeout, 25, "{jump}: it has all of its hold");
+        let answered = sky.answer(manifest(b"{}", 300), jump + 1);
+        assert_eq!(statuses(&answered), [(2, 200)], "{jump}");
+    }
+    // A client that was sent round before the jump starts anew, or is told to come back.
+    for (since, status) in [(now + YEAR, 307), (now - YEAR, 429)] {
+        let mut sky = Sky::default();
+        sky.join(1, &format!("{GIT}?nixgate-since={since:x}"), now);
+        let commands = sky.answer(response(202, &[], b""), now + 20);
+        assert_eq!(statuses(&commands), [(1, status)], "{since}");
+    }
+}

@@ -383,6 +383,7 @@ fn what_is_prepared_is_answered_as_without() {
     let document = |digest: Option<&str>| Content::Document {
         media_type: "application/json".to_owned(),
         digest: digest.map(str::to_owned),
+        source: digest.map(|_| "git r".to_owned()),
         body: (*br#"{"name": "git", "tags": ["latest", "old"]}"#).into(),
     };
     let location = "https://s3".to_owned();
@@ -416,6 +417,7 @@ fn what_is_prepared_is_answered_as_without() {
     {
         for facts in &facts {
             let entry = Entry {
+                learnt: 0,
                 expires: 10,
                 content: content.clone(),
                 facts: facts.clone(),

@@ -54,9 +54,11 @@ fn kept(digest: Option<Digest>, body: &[u8], expires: Seconds) -> Entry {
     let content = Content::Document {
         media_type: "application/json".to_owned(),
         digest: digest.map(|digest| digest.to_string()),
+        source: None,
         body: body.into(),
     };
     Entry {
+        learnt: 0,
         expires,
         content,
         facts: String::new(),
@@ -130,6 +132,7 @@ fn a_condition_says_nothing_of_what_is_no_manifest() {
     ));
     let mut exchange = ask_with(&config(), GIT, "*", 0);
     let refusal = Entry {
+        learnt: 0,
         expires: 400,
         content: Content::Refusal {
             status: 404,
