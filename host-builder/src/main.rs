@@ -7,6 +7,7 @@ use anyhow::Result;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use nixgate::build::{self, BuildCommand};
 use nixgate::config::{self, ServeArgs};
+use nixgate::nix::{self, GitCredentialArgs};
 use nixgate::policy::{self, PolicyCommand};
 use nixgate::recipes::{self, RecipesCommand};
 use nixgate::telemetry;
@@ -36,6 +37,9 @@ enum Command {
     Recipes(RecipesCommand),
     /// Build ahead what a policy allows, so that first pulls find it built
     Warm(Box<WarmArgs>),
+    /// Answer git, which asks for credentials of a host: how git gets those of NIXGATE_NETRC
+    #[command(hide = true)]
+    GitCredential(GitCredentialArgs),
 }
 
 /// How long the end of the process waits for threads that pack or hash, which can't be told to end.
@@ -46,7 +50,11 @@ fn main() -> ExitCode {
     telemetry::start_logging(match &command {
         Command::Serve(_) => "info",
         // They report by themselves what there is to say.
-        Command::Build(_) | Command::Policy(_) | Command::Recipes(_) | Command::Warm(_) => "error",
+        Command::Build(_)
+        | Command::Policy(_)
+        | Command::Recipes(_)
+        | Command::Warm(_)
+        | Command::GitCredential(_) => "error",
     });
     let result = Runtime::new().map_err(Into::into).and_then(|runtime| {
         let result = runtime.block_on(run(command));
@@ -103,5 +111,6 @@ async fn run(command: Command) -> Result<bool> {
         },
         Command::Recipes(command) => recipes::run(&command),
         Command::Warm(arguments) => warm::run(*arguments, stop).await,
+        Command::GitCredential(arguments) => nix::git_credential(&arguments).map(|()| true),
     }
 }

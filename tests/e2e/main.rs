@@ -18,6 +18,7 @@ mod documentation;
 mod existing_ingress;
 mod facts;
 mod faults;
+mod git_hosts;
 mod inside;
 mod login;
 mod long_builds;

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use rustix::process::{
     Pid, Resource, Rlimit, Signal, getrlimit, kill_process_group, set_parent_process_death_signal,
-    setrlimit,
+    setrlimit, setsid,
 };
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Child;
@@ -198,8 +198,6 @@ pub(super) async fn listen(
             purpose,
             egress,
         ))
-        // A group of its own: ending Nix must end the builds that it started.
-        .process_group(0)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -269,6 +267,10 @@ pub(super) async fn listen(
 /// which counts what is mapped: Nix's garbage collector maps what it is about to use, and Nix ends
 /// with an error when it can't.
 ///
+/// The child has a session of its own. So it has a process group of its own, with the builds that it
+/// starts, which end with it; and it has no terminal, on which ssh would ask whoever runs the builder
+/// whether a host is to be trusted.
+///
 /// The signal comes with the end of the *thread* that starts the child. Those that get here live
 /// as long as the runtime: its workers, and the one that blocks on it.
 #[expect(
@@ -288,9 +290,10 @@ fn before_exec(command: &mut tokio::process::Command, memory: Option<u64>) {
             maximum: Some(bytes),
         }
     });
-    // SAFETY: between fork and exec nothing may allocate or lock. These are two system calls.
+    // SAFETY: between fork and exec nothing may allocate or lock. These are system calls.
     unsafe {
         command.pre_exec(move || {
+            setsid()?;
             set_parent_process_death_signal(Some(Signal::TERM))?;
             if let Some(limit) = limit {
                 setrlimit(Resource::As, limit)?;

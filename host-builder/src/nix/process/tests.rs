@@ -48,6 +48,15 @@ async fn a_daemon_that_is_away_is_told_from_a_failure() {
 }
 
 #[tokio::test]
+async fn a_program_has_a_session_of_its_own_and_so_no_terminal() {
+    // proc(5): process, group and session.
+    let script = "read -r pid comm state parent group session terminal rest </proc/self/stat; \
+                  echo $(($pid == $group)) $(($pid == $session)) $terminal";
+    let output = run(shell(script), LONG).await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&output), "1 1 0\n");
+}
+
+#[tokio::test]
 async fn programs_get_the_environment_that_is_meant_for_them() {
     assert!(
         std::env::vars().any(|(name, _)| name.starts_with("CARGO")),
