@@ -25,6 +25,7 @@ mod long_builds;
 mod lost_blobs;
 mod make_run;
 mod memory;
+mod nix_daemon;
 mod nix_image;
 mod pinned_sources;
 mod policy;

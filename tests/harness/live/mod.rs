@@ -10,6 +10,7 @@
 //!                         └── process, ports, scratch, install, poll
 //!
 //!   package sets from elsewhere: git_https (nginx), git_ssh (dropbear, in a namespace)
+//!   a Nix store with a daemon:   nix_daemon, in a namespace
 //! ```
 
 pub mod builder;
@@ -28,6 +29,7 @@ pub mod issuer;
 pub mod limited_filter;
 pub mod namespace;
 pub mod nginx;
+pub mod nix_daemon;
 pub mod poll;
 pub mod ports;
 pub mod process;
