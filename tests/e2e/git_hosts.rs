@@ -267,3 +267,35 @@ fn a_host_that_ssh_does_not_know_or_that_knows_no_key_is_not_asked_about() -> Re
     }
     Ok(())
 }
+
+#[test]
+fn a_command_on_a_terminal_asks_nobody_either() -> Result<()> {
+    let repository = Repository::new()?;
+    repository.commit("first")?;
+    let host = GitSsh::start()?;
+    let state = scratch::folder("terminal-")?;
+    let mut terminal = Command::new("script");
+    let builder = install::builder()?;
+    terminal
+        .args(["--quiet", "--return", "--command"])
+        .arg(format!(
+            "'{}' build dated --output image",
+            builder.display()
+        ))
+        .arg("/dev/null")
+        .current_dir(state.path())
+        .env("SHELL", "/bin/sh")
+        .env("NIXGATE_STATE_DIR", state.path().join("state"))
+        .env("NIXGATE_NIX_OPTIONS", install::nix_options()?)
+        .env(
+            "NIXERY_PKGS_REPO",
+            host.repository(&repository.path().join(".git")),
+        )
+        .env("GIT_SSH_COMMAND", ssh(&host.key(), Path::new("/dev/null")));
+    // What was on the terminal.
+    let seen = run(&mut terminal).err().context("it built the image")?;
+    let seen = format!("{seen:#}");
+    assert!(seen.contains("known_hosts of the builder's user"), "{seen}");
+    assert!(!seen.contains("Are you sure"), "{seen}");
+    Ok(())
+}

@@ -9,7 +9,7 @@ use nixgate_tests::live::builder::Builder;
 use nixgate_tests::live::git_https::{GitHttps, PASSWORD};
 use nixgate_tests::live::nix_daemon::{NixDaemon, USER};
 
-use crate::pinned_sources::{Repository, pinned, set};
+use crate::pinned_sources::{Repository, nix_lock, pinned, set};
 
 fn pulls(builder: &Builder, name: &str) -> Result<()> {
     let path = format!("/v2/{name}/manifests/latest");
@@ -130,20 +130,35 @@ fn who_is_not_root_fetches_from_hosts_of_others() -> Result<()> {
     let repository = Repository::new()?;
     let first = repository.commit("first")?;
     let second = repository.commit("second")?;
+    fs::write(
+        repository.path().join("flake.nix"),
+        "{ outputs = { self }: { legacyPackages.x86_64-linux = import ./. { }; }; }",
+    )?;
+    nix_lock(&format!("path:{}", repository.path().display()))?;
     let third = repository.commit("third")?;
     let host = GitHttps::start(&repository.path())?;
     let daemon = NixDaemon::start("sandbox = true")?;
     let netrc = fs::read_to_string(host.netrc(PASSWORD)?)?;
     fs::write(daemon.folder().join("netrc"), netrc)?;
     fs::copy(host.authority(), daemon.folder().join("ca.pem"))?;
-    let builder = daemon.builder(&[
-        ("NIXERY_PKGS_PATH", ""),
-        ("NIXERY_PKGS_REPO", &host.repository(".git")),
-        ("NIX_SSL_CERT_FILE", "/mnt/ca.pem"),
-        ("NIXGATE_NETRC", "/mnt/netrc"),
-    ])?;
-    for (tag, commit) in [("latest", &third), (&second, &second), (&first, &first)] {
-        pinned(&builder, tag, &format!("git {commit}"))?;
+    let url = host.repository(".git");
+    let flake = format!("git+{url}");
+    for (kind, source) in [
+        ("git", ("NIXERY_PKGS_REPO", url.as_str())),
+        ("flake", ("NIXGATE_FLAKE", &flake)),
+    ] {
+        let builder = daemon.builder(&[
+            ("NIXERY_PKGS_PATH", ""),
+            source,
+            ("NIX_SSL_CERT_FILE", "/mnt/ca.pem"),
+            ("NIXGATE_NETRC", "/mnt/netrc"),
+        ])?;
+        pinned(&builder, "latest", &format!("{kind} {third}"))?;
+        if kind == "git" {
+            // These are looked up in the builder's mirror.
+            pinned(&builder, &second, &format!("git {second}"))?;
+            pinned(&builder, &first, &format!("git {first}"))?;
+        }
     }
     Ok(())
 }
