@@ -31,7 +31,6 @@ pub mod closure;
 pub mod config;
 pub mod facts;
 pub mod fingerprint;
-pub mod git_credential;
 pub mod image;
 pub mod kept;
 pub mod layer;

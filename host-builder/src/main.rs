@@ -1,6 +1,5 @@
 //! The `nixgate` command.
 
-use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -8,7 +7,7 @@ use anyhow::Result;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use nixgate::build::{self, BuildCommand};
 use nixgate::config::{self, ServeArgs};
-use nixgate::git_credential::{self, GitCredentialArgs};
+use nixgate::nix::{self, GitCredentialArgs};
 use nixgate::policy::{self, PolicyCommand};
 use nixgate::recipes::{self, RecipesCommand};
 use nixgate::telemetry;
@@ -38,7 +37,7 @@ enum Command {
     Recipes(RecipesCommand),
     /// Build ahead what a policy allows, so that first pulls find it built
     Warm(Box<WarmArgs>),
-    /// Tell git the credentials of a netrc file: git itself calls this
+    /// Answer git, which asks for credentials of a host: how git gets those of NIXGATE_NETRC
     #[command(hide = true)]
     GitCredential(GitCredentialArgs),
 }
@@ -112,9 +111,6 @@ async fn run(command: Command) -> Result<bool> {
         },
         Command::Recipes(command) => recipes::run(&command),
         Command::Warm(arguments) => warm::run(*arguments, stop).await,
-        Command::GitCredential(arguments) => {
-            git_credential::run(&arguments, io::stdin().lock(), io::stdout())?;
-            Ok(true)
-        }
+        Command::GitCredential(arguments) => nix::git_credential(&arguments).map(|()| true),
     }
 }

@@ -23,7 +23,7 @@ use futures::future::FutureExt;
 use nixgate_core::distribution::{Error, ErrorKind, Tag};
 
 use crate::fingerprint::Fingerprint;
-use crate::nix::{Nix, NixError, Version};
+use crate::nix::{Nix, NixError, Version, redact};
 
 pub use allowed_refs::AllowedRefs;
 pub use flake::FlakeUrl;
@@ -37,6 +37,7 @@ mod finder;
 mod flake;
 mod git;
 mod mirror;
+mod remedy;
 mod roots;
 
 /// How long a pin is used beyond its time while the source can't be reached.
@@ -122,6 +123,32 @@ impl Source {
         }
     }
 
+    /// Where it is fetched from; none for a folder.
+    fn url(&self) -> Option<String> {
+        match self {
+            Self::Channel { name, base } => Some(format!("{base}/{name}.tar.gz")),
+            Self::Git { url, .. } => Some(url.clone()),
+            Self::Flake { url, .. } => Some(url.to_string()),
+            Self::Path { .. } => None,
+        }
+    }
+
+    /// With what to do, where that is known.
+    fn explain(&self, error: PinError) -> PinError {
+        let remedy = match &error {
+            PinError::Process(NixError::Failed { stderr, .. }) => remedy::remedy(stderr),
+            _ => None,
+        };
+        match (error, self.url(), remedy) {
+            (PinError::Process(error), Some(url), Some(remedy)) => PinError::NotLetIn {
+                url: redact(&url),
+                remedy,
+                error,
+            },
+            (error, ..) => error,
+        }
+    }
+
     /// The git repository that tags are looked up in, if it is one, and what of it may be used.
     fn repository(&self) -> Option<(&str, &AllowedRefs)> {
         match self {
@@ -160,6 +187,16 @@ pub enum PinError {
     /// Nix or git failed.
     #[error(transparent)]
     Process(#[from] NixError),
+    /// Its host lets nobody in, or isn't let in, for want of a setting.
+    #[error("{url} can't be fetched: {remedy}. What went wrong: {error}")]
+    NotLetIn {
+        /// Where it is, without credentials.
+        url: String,
+        /// What to do.
+        remedy: &'static str,
+        /// What the program said.
+        error: NixError,
+    },
     /// The folder can't be read.
     #[error("the package set {path} can't be read: {reason}. Check NIXERY_PKGS_PATH")]
     Folder {
@@ -195,6 +232,7 @@ impl From<PinError> for Error {
         let kind = match error {
             PinError::TagUnknown(message) => return Self::new(ErrorKind::ManifestUnknown, message),
             PinError::Process(_)
+            | PinError::NotLetIn { .. }
             | PinError::Folder { .. }
             | PinError::NixTooOld { .. }
             | PinError::Preparing => ErrorKind::BuilderUnready,

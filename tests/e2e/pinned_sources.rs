@@ -17,12 +17,12 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// A repository with a package set, and a builder's folder.
-struct Repository {
+pub(crate) struct Repository {
     folder: TempDir,
 }
 
 impl Repository {
-    fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         let folder = scratch::folder("repository-")?;
         let repository = Self { folder };
         fs::create_dir(repository.path())?;
@@ -33,7 +33,7 @@ impl Repository {
         Ok(repository)
     }
 
-    fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.folder.path().join("repository")
     }
 
@@ -41,7 +41,7 @@ impl Repository {
         Ok(format!("file://{}", self.path().canonicalize()?.display()))
     }
 
-    fn git(&self, arguments: &[&str]) -> Result<String> {
+    pub(crate) fn git(&self, arguments: &[&str]) -> Result<String> {
         let mut git = Command::new("git");
         git.arg("-C").arg(self.path());
         git.args(["-c", "user.name=n", "-c", "user.email=e@example.org"]);
@@ -49,7 +49,7 @@ impl Repository {
     }
 
     /// Commits a package set whose package `dated` says the text.
-    fn commit(&self, text: &str) -> Result<String> {
+    pub(crate) fn commit(&self, text: &str) -> Result<String> {
         fs::write(self.path().join("default.nix"), set(&self.path(), text))?;
         self.git(&["add", "--all"])?;
         self.git(&["commit", "--quiet", "--message", text])?;
@@ -61,7 +61,7 @@ impl Repository {
     }
 }
 
-fn builder(state: &Path, environment: &[(&'static str, &str)]) -> Result<Builder> {
+pub(crate) fn builder(state: &Path, environment: &[(&'static str, &str)]) -> Result<Builder> {
     let settings = Settings {
         package_set: PathBuf::new(),
         state: state.to_path_buf(),
@@ -75,7 +75,7 @@ fn builder(state: &Path, environment: &[(&'static str, &str)]) -> Result<Builder
     Builder::start(&settings)
 }
 
-fn set(unique: &Path, text: &str) -> String {
+pub(crate) fn set(unique: &Path, text: &str) -> String {
     format!(
         r#"{{ system ? "x86_64-linux" }}:
 let package = name: derivation {{
@@ -91,7 +91,7 @@ in {{ dated = package "dated"; cacert = package "cacert"; iana-etc = package "ia
     )
 }
 
-fn pull(builder: &Builder, tag: &str) -> Result<Response> {
+pub(crate) fn pull(builder: &Builder, tag: &str) -> Result<Response> {
     loop {
         let answer = builder.get(&format!("/v2/dated/manifests/{tag}"))?;
         if answer.status != StatusCode::TEMPORARY_REDIRECT {
@@ -101,7 +101,7 @@ fn pull(builder: &Builder, tag: &str) -> Result<Response> {
 }
 
 /// Asserts that a tag is pinned to this, by the header and in the image.
-fn pinned(builder: &Builder, tag: &str, source: &str) -> Result<()> {
+pub(crate) fn pinned(builder: &Builder, tag: &str, source: &str) -> Result<()> {
     let answer = pull(builder, tag)?;
     assert_eq!(
         answer.status,
@@ -312,7 +312,7 @@ fn a_channel_is_fetched_from_a_mirror_by_the_proxy_and_named_by_its_hash() -> Re
     Ok(())
 }
 
-fn nix_lock(flake: &str) -> Result<()> {
+pub(crate) fn nix_lock(flake: &str) -> Result<()> {
     run(install::nix("nix")?
         .args(["--extra-experimental-features", "nix-command flakes"])
         .args(["flake", "lock", flake]))

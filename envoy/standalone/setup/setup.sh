@@ -76,6 +76,16 @@ plan_clients() {
   need qemu-aarch64-static qemu-user-static
 }
 
+# Hosts of package sets: git behind https and ssh. spawn-fcgi spares fcgiwrap the dependency on
+# systemd. An OpenSSH server would be started, and let people in, as soon as it is installed.
+plan_git_hosts() {
+  need fcgiwrap fcgiwrap
+  need spawn-fcgi spawn-fcgi
+  need dropbear dropbear-bin
+  need ssh openssh-client
+  need openssl openssl
+}
+
 plan_peers() {
   need wrk wrk
   need nginx nginx-light
@@ -103,6 +113,7 @@ test)
   plan_envoy "${ENVOY_VERSIONS[@]}"
   plan_nix
   plan_clients
+  plan_git_hosts
   plan_demo_login
   ;;
 check)

@@ -23,6 +23,7 @@ pub(super) fn question(error: NixError) -> Error {
         NixError::Missing { .. }
         | NixError::NotRun { .. }
         | NixError::NoStore { .. }
+        | NixError::NoHome { .. }
         | NixError::NotSandboxed { .. } => ErrorKind::BuilderUnready,
         NixError::TimedOut { .. }
         | NixError::OutOfMemory { .. }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
-use crate::nix::{Egress, Freedom, NixOptions, NixSettings, Sandbox};
+use crate::nix::{Egress, Freedom, Netrc, NixOptions, NixSettings, Sandbox};
 
 /// How Nix is run, as it was written.
 #[derive(Args, Clone)]
@@ -69,7 +69,7 @@ pub struct NixArgs {
     /// Certificates that Nix and git trust, PEM; the system's when not given
     #[arg(long, env = "NIX_SSL_CERT_FILE", value_name = "FILE")]
     pub ca_bundle: Option<PathBuf>,
-    /// Credentials of what Nix and git fetch by http and https, as curl's netrc
+    /// Credentials for what Nix and git fetch, as curl's netrc
     #[arg(long, env = "NIXGATE_NETRC", value_name = "FILE")]
     pub netrc: Option<PathBuf>,
 }
@@ -134,7 +134,7 @@ impl NixArgs {
             egress: Egress {
                 proxy: self.proxy,
                 ca_bundle: file("NIX_SSL_CERT_FILE", self.ca_bundle)?,
-                netrc: file("NIXGATE_NETRC", self.netrc)?,
+                netrc: file("NIXGATE_NETRC", self.netrc)?.map(netrc).transpose()?,
             },
             at_once,
         })
@@ -162,6 +162,12 @@ fn option(written: &str) -> Result<(String, String)> {
          no sandbox can be had, pass --allow-unsandboxed (NIXGATE_ALLOW_UNSANDBOXED)"
     );
     Ok((name.to_owned(), value.to_owned()))
+}
+
+fn netrc(file: PathBuf) -> Result<Netrc> {
+    let reader = std::env::current_exe();
+    let reader = reader.context("the path of this program, by which git reads NIXGATE_NETRC")?;
+    Ok(Netrc { file, reader })
 }
 
 /// Nix does not start where the builder does.

@@ -11,11 +11,14 @@
 //! | git's settings, the ssh agent | no | yes |
 //!
 //! `NIX_PATH` passes to nobody: Nix code may read what it names.
+//!
+//! Git follows the settings of Nix: it trusts the same certificates, and has the same credentials
+//! ([`netrc`]).
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use crate::git_credential;
+use super::netrc;
 
 /// What a program is run for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,8 +36,17 @@ pub struct Egress {
     pub proxy: Option<String>,
     /// Certificates of those to trust, PEM.
     pub ca_bundle: Option<PathBuf>,
-    /// Credentials for what Nix and git fetch, as curl's netrc.
-    pub netrc: Option<PathBuf>,
+    /// Credentials for what Nix and git fetch.
+    pub netrc: Option<Netrc>,
+}
+
+/// Credentials, by host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Netrc {
+    /// As curl's netrc.
+    pub file: PathBuf,
+    /// This program, which git has read it.
+    pub reader: PathBuf,
 }
 
 /// Variables that pass, by name.
@@ -88,23 +100,66 @@ pub(super) fn of_children(
     purpose: Purpose,
     egress: &Egress,
 ) -> Vec<(OsString, OsString)> {
-    let own = own.filter(|(name, _)| name.to_str().is_some_and(|name| passes(name, purpose)));
+    let own: Vec<_> = own
+        .filter(|(name, value)| {
+            // An empty variable counts as none here; to git it would be a file without a name. Of
+            // its numbered settings none may be missing.
+            let counts = |name: &str| !value.is_empty() || name.starts_with("GIT_CONFIG_");
+            name.to_str()
+                .is_some_and(|name| passes(name, purpose) && counts(name))
+        })
+        .collect();
+    let of_git = match purpose {
+        Purpose::Nix => Vec::new(),
+        Purpose::Fetch => for_git(&own, egress),
+    };
     let set = |names: &'static [&'static str], value: Option<OsString>| {
         let pairs = names.iter().zip(value.into_iter().cycle());
         pairs.map(|(name, value)| (name.into(), value))
     };
     let proxy = egress.proxy.as_ref().map(Into::into);
     let ca_bundle = egress.ca_bundle.as_ref().map(Into::into);
-    let mut all: Vec<_> = own
+    own.into_iter()
+        .chain(of_git)
         .chain(set(PROXY, proxy))
         .chain(set(CA_BUNDLE, ca_bundle))
         .chain([("GIT_TERMINAL_PROMPT".into(), "0".into())])
-        .collect();
-    if let (Purpose::Fetch, Some(netrc)) = (purpose, &egress.netrc) {
-        all.extend(git_credential::variables(&all, netrc));
-    }
-    all
+        .collect()
 }
+
+/// What tells git of what Nix knows by itself.
+fn for_git(own: &[(OsString, OsString)], egress: &Egress) -> Vec<(OsString, OsString)> {
+    let value = |wanted: &str| {
+        let mut pairs = own.iter().rev();
+        let (_, value) = pairs.find(|(name, _)| name == wanted)?;
+        Some(value.as_os_str())
+    };
+    let mut of_git = Vec::new();
+    // Nix reads it; git's library reads it in some distributions.
+    if let (None, Some(bundle)) = (value(GIT_CA_BUNDLE), value("SSL_CERT_FILE")) {
+        of_git.push((GIT_CA_BUNDLE.into(), bundle.to_owned()));
+    }
+    if let Some(netrc) = &egress.netrc {
+        // After those that the administrator gives git in this way, and so last of all helpers.
+        let count = value(GIT_CONFIG_COUNT).and_then(OsStr::to_str);
+        let count: usize = count.and_then(|count| count.parse().ok()).unwrap_or(0);
+        let helper = netrc::helper(&netrc.reader, &netrc.file);
+        of_git.extend([
+            (GIT_CONFIG_COUNT.into(), (count + 1).to_string().into()),
+            (
+                format!("GIT_CONFIG_KEY_{count}").into(),
+                "credential.helper".into(),
+            ),
+            (format!("GIT_CONFIG_VALUE_{count}").into(), helper),
+        ]);
+    }
+    of_git
+}
+
+/// The file of certificates that git trusts.
+const GIT_CA_BUNDLE: &str = "GIT_SSL_CAINFO";
+/// How many settings git finds in `GIT_CONFIG_KEY_<n>` and `GIT_CONFIG_VALUE_<n>`.
+const GIT_CONFIG_COUNT: &str = "GIT_CONFIG_COUNT";
 
 /// All names by which curl and git know a proxy: an upper-case one of the builder's would be used
 /// where only the other is set.
@@ -122,7 +177,7 @@ const CA_BUNDLE: &[&str] = &[
     "NIX_GIT_SSL_CAINFO",
     "SSL_CERT_FILE",
     "CURL_CA_BUNDLE",
-    "GIT_SSL_CAINFO",
+    GIT_CA_BUNDLE,
 ];
 
 fn passes(name: &str, purpose: Purpose) -> bool {
@@ -164,6 +219,59 @@ mod tests {
     }
 
     #[test]
+    fn git_is_told_what_nix_knows() {
+        let own = |pairs: &[(&str, &str)]| {
+            let pairs = pairs
+                .iter()
+                .map(|(name, value)| (name.into(), value.into()));
+            pairs.collect::<Vec<(OsString, OsString)>>()
+        };
+        let given = |own: Vec<(OsString, OsString)>, purpose, egress: &Egress, wanted: &str| {
+            let given = of_children(own.into_iter(), purpose, egress);
+            let found = given.into_iter().rfind(|(name, _)| name == wanted);
+            found.map(|(_, value)| value.into_string().unwrap())
+        };
+        let usual = [("SSL_CERT_FILE", "/usual.pem")];
+        let gits = [usual[0], ("GIT_SSL_CAINFO", "/git.pem")];
+        let none = Egress::default();
+        let settings = Egress {
+            ca_bundle: Some("/set.pem".into()),
+            netrc: Some(Netrc {
+                file: "/netrc".into(),
+                reader: "/nixgate".into(),
+            }),
+            ..Egress::default()
+        };
+        for (variables, egress, trusted) in [
+            (&usual[..], &none, Some("/usual.pem")),
+            (&gits, &none, Some("/git.pem")),
+            (
+                &[usual[0], ("GIT_SSL_CAINFO", "")],
+                &none,
+                Some("/usual.pem"),
+            ),
+            (&gits, &settings, Some("/set.pem")),
+            (&[], &none, None),
+        ] {
+            let git = given(own(variables), Purpose::Fetch, egress, "GIT_SSL_CAINFO");
+            assert_eq!(git.as_deref(), trusted, "{variables:?}");
+        }
+        let helper = "!'/nixgate' 'git-credential' '/netrc'";
+        for (variables, index) in [(&[][..], 0), (&[("GIT_CONFIG_COUNT", "2")], 2)] {
+            let of = |name: String| given(own(variables), Purpose::Fetch, &settings, &name);
+            let count = of(GIT_CONFIG_COUNT.to_owned());
+            assert_eq!(count, Some((index + 1).to_string()));
+            let key = of(format!("GIT_CONFIG_KEY_{index}"));
+            assert_eq!(key.as_deref(), Some("credential.helper"));
+            let value = of(format!("GIT_CONFIG_VALUE_{index}"));
+            assert_eq!(value.as_deref(), Some(helper));
+        }
+        // Nix code could read it.
+        let nix = given(own(&[]), Purpose::Nix, &settings, GIT_CONFIG_COUNT);
+        assert_eq!(nix, None);
+    }
+
+    #[test]
     fn settings_win_over_the_builder_s_variables() {
         let own = [("GIT_TERMINAL_PROMPT", "1"), ("HTTPS_PROXY", "http://old")];
         let own = own.map(|(name, value)| (name.into(), value.into()));
@@ -177,17 +285,5 @@ mod tests {
         assert_eq!(last("HTTPS_PROXY").unwrap().1, "http://proxy");
         assert_eq!(last("GIT_TERMINAL_PROMPT").unwrap().1, "0");
         assert_eq!(last("CURL_CA_BUNDLE"), None);
-        assert_eq!(last("GIT_CONFIG_COUNT"), None);
-
-        // Nix code never sees what has to do with it.
-        let egress = Egress {
-            netrc: Some("/netrc".into()),
-            ..Egress::default()
-        };
-        for (purpose, count) in [(Purpose::Fetch, 1), (Purpose::Nix, 0)] {
-            let given = of_children(std::iter::empty(), purpose, &egress);
-            let told = given.iter().filter(|(name, _)| name == "GIT_CONFIG_COUNT");
-            assert_eq!(told.count(), count, "{purpose:?}");
-        }
     }
 }

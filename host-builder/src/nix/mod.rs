@@ -5,6 +5,7 @@
 //!       ▲                     ├── process   running it: both pipes drained, time, memory and output
 //!       │                     │     │       bounded, its whole group ended with whoever waits for it
 //!       │                     │     └── environment   what of the builder's it may see: pure
+//!       │                     │           └── netrc   credentials for git: pure
 //!       │                     ├── sandbox   whether builds see nothing of this machine
 //!       │                     ├── activity  what Nix says while it builds
 //!       │                     └── output    what it said: pure, old and new versions of Nix
@@ -22,6 +23,7 @@ mod environment;
 #[cfg(test)]
 pub mod fake;
 mod hash;
+mod netrc;
 mod output;
 mod process;
 mod processes;
@@ -39,7 +41,8 @@ use crate::closure::{Closure, StorePath};
 use nixgate_core::package_set::System;
 
 pub use command::{Freedom, NixOptions};
-pub use environment::Egress;
+pub use environment::{Egress, Netrc};
+pub use netrc::{GitCredentialArgs, git_credential};
 pub use output::{Attribute, Derivation, Resolution, Version, reason};
 pub use process::NixError;
 pub use processes::{NixSettings, Processes};

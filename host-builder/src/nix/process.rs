@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use rustix::process::{
     Pid, Resource, Rlimit, Signal, getrlimit, kill_process_group, set_parent_process_death_signal,
-    setrlimit,
+    setrlimit, setsid,
 };
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Child;
@@ -31,9 +31,21 @@ const STDOUT_LIMIT: usize = 64 << 20;
 const STDERR_TAIL: usize = 4 << 10;
 /// How long a process group may take to end when it is asked to, before it is made to.
 const GRACE: Duration = Duration::from_secs(2);
-/// How the line begins that every version of Nix prints when there is no daemon behind its socket.
-/// Lines of the log of a build, which could say anything, begin otherwise.
-const NO_DAEMON: &str = "error: cannot connect to socket";
+/// How the lines begin that every version of Nix prints when there is no daemon behind its socket,
+/// or one that does not let the user in. Lines of the log of a build, which could say anything, begin
+/// otherwise.
+const NO_DAEMON: [&str; 2] = [
+    "error: cannot connect to socket",
+    "error: cannot open connection to remote store",
+];
+/// Where Nix has what it writes to when it works without a daemon.
+const STORE: [&str; 2] = ["'/nix/var/", "'/nix/store/.links'"];
+/// How the system says that it is somebody else's.
+const NOT_OURS: [&str; 3] = [
+    "Permission denied",
+    "Operation not permitted",
+    "Read-only file system",
+];
 /// What programs print that got no more memory: Nix itself, its garbage collector, the C++ library
 /// and the kernel's words for it.
 const NO_MEMORY: [&str; 4] = [
@@ -70,17 +82,31 @@ pub enum NixError {
         /// The end of what it printed to stderr.
         stderr: String,
     },
-    /// There is a Nix, and its daemon does not answer.
-    #[error("Nix can't reach its store: start nix-daemon, or mend NIX_REMOTE: {stderr}")]
+    /// There is a Nix, and its daemon does not answer, or its store is somebody else's.
+    #[error(
+        "Nix can't reach its store: start nix-daemon and let the builder's user in (allowed-users in \
+         nix.conf), or mend NIX_REMOTE; without a daemon, only root or the owner of /nix can use the \
+         store: {stderr}"
+    )]
     NoStore {
+        /// The end of what it printed to stderr.
+        stderr: String,
+    },
+    /// Nix has nowhere to keep what it keeps for a user.
+    #[error(
+        "Nix finds no home of the user that the builder runs as: set HOME to a folder that this user \
+         may write: {stderr}"
+    )]
+    NoHome {
         /// The end of what it printed to stderr.
         stderr: String,
     },
     /// Nix would build without a sandbox.
     #[error(
-        "Nix can't build in a sandbox here ({reason}): let the builder make namespaces, run \
-         nix-daemon with sandbox = true and the builder's user in trusted-users, or pass \
-         --allow-unsandboxed (NIXGATE_ALLOW_UNSANDBOXED) to let builds see this machine"
+        "Nix can't build in a sandbox here ({reason}): let the builder make namespaces; or run \
+         nix-daemon with sandbox = true in its nix.conf, since it takes that from nobody who is not \
+         among its trusted-users; or pass --allow-unsandboxed (NIXGATE_ALLOW_UNSANDBOXED) to let \
+         builds see this machine"
     )]
     NotSandboxed {
         /// How that was found out.
@@ -198,8 +224,6 @@ pub(super) async fn listen(
             purpose,
             egress,
         ))
-        // A group of its own: ending Nix must end the builds that it started.
-        .process_group(0)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -243,12 +267,9 @@ pub(super) async fn listen(
     if status.success() {
         return Ok(stdout);
     }
-    let says = |begin: &str| {
-        let mut lines = stderr.lines();
-        lines.any(|line| line.trim_start().starts_with(begin))
-    };
     Err(match limits.memory {
-        _ if says(NO_DAEMON) => NixError::NoStore { stderr },
+        _ if has_no_home(&stderr) => NixError::NoHome { stderr },
+        _ if has_no_store(&stderr) => NixError::NoStore { stderr },
         Some(mib) if NO_MEMORY.iter().any(|words| stderr.contains(words)) => {
             NixError::OutOfMemory {
                 program,
@@ -264,10 +285,34 @@ pub(super) async fn listen(
     })
 }
 
+fn has_no_store(stderr: &str) -> bool {
+    stderr.lines().map(str::trim_start).any(|line| {
+        let begins = |begin: &&str| line.starts_with(*begin);
+        let has = |words: &&str| line.contains(*words);
+        NO_DAEMON.iter().any(begins)
+            || (begins(&"error: ") && STORE.iter().any(has) && NOT_OURS.iter().any(has))
+    })
+}
+
+/// Nobody's, or one that can't be written: Nix keeps there what it has fetched.
+fn has_no_home(stderr: &str) -> bool {
+    let mut lines = stderr.lines().map(str::trim_start);
+    stderr.contains("cannot determine user's home directory")
+        || lines.any(|line| {
+            line.starts_with("error: creating directory")
+                && line.contains("/.cache")
+                && NOT_OURS.iter().any(|words| line.contains(words))
+        })
+}
+
 /// Has the kernel end the child when the builder dies without a chance to: a build that goes on
 /// would hold locks that the next builder waits for. And has it refuse memory beyond the limit,
 /// which counts what is mapped: Nix's garbage collector maps what it is about to use, and Nix ends
 /// with an error when it can't.
+///
+/// The child has a session of its own. So it has a process group of its own, with the builds that it
+/// starts, which end with it; and it has no terminal, on which ssh would ask whoever runs the builder
+/// whether a host is to be trusted.
 ///
 /// The signal comes with the end of the *thread* that starts the child. Those that get here live
 /// as long as the runtime: its workers, and the one that blocks on it.
@@ -288,9 +333,10 @@ fn before_exec(command: &mut tokio::process::Command, memory: Option<u64>) {
             maximum: Some(bytes),
         }
     });
-    // SAFETY: between fork and exec nothing may allocate or lock. These are two system calls.
+    // SAFETY: between fork and exec nothing may allocate or lock. These are system calls.
     unsafe {
         command.pre_exec(move || {
+            setsid()?;
             set_parent_process_death_signal(Some(Signal::TERM))?;
             if let Some(limit) = limit {
                 setrlimit(Resource::As, limit)?;

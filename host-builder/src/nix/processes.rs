@@ -76,7 +76,7 @@ impl Processes {
         let own = settings.sandbox.options();
         let own = own.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let netrc = settings.egress.netrc.as_ref();
-        let netrc = netrc.map(|file| ("netrc-file".to_owned(), file.display().to_string()));
+        let netrc = netrc.map(|netrc| ("netrc-file".to_owned(), netrc.file.display().to_string()));
         options.0.extend(own.into_iter().chain(netrc));
         let at_once = settings.at_once;
         Self {

@@ -23,7 +23,7 @@ const FETCHES_AT_ONCE: usize = 2;
 
 /// A source, and what finding out takes.
 pub(super) struct Finder {
-    source: Source,
+    source: Arc<Source>,
     nix: Arc<dyn Nix>,
     refs: Attempts<Arc<Refs>>,
     mirror: Option<Mirror>,
@@ -41,7 +41,7 @@ impl Finder {
         let repository = source.repository();
         let mirror = repository.map(|(_, allowed)| Mirror::new(state_dir, allowed.clone()));
         Ok(Self {
-            source,
+            source: Arc::new(source),
             nix,
             mirror,
             // An old list can't say that a tag is unknown.
@@ -51,7 +51,7 @@ impl Finder {
         })
     }
 
-    pub(super) const fn source(&self) -> &Source {
+    pub(super) fn source(&self) -> &Source {
         &self.source
     }
 
@@ -62,8 +62,12 @@ impl Finder {
             return Ok(Known::Value(Arc::default(), REFS_TTL));
         };
         let (nix, url, allowed) = (Arc::clone(&self.nix), url.to_owned(), allowed.clone());
+        let source = Arc::clone(&self.source);
         let list = || {
-            let listed = async move { git::refs(&*nix, &url, &allowed).await.map(Arc::new) };
+            let listed = async move {
+                let refs = git::refs(&*nix, &url, &allowed).await;
+                refs.map(Arc::new).map_err(|error| source.explain(error))
+            };
             listed
                 .inspect(|listed| log_failure("its branches and tags can't be listed", listed))
                 .boxed()
@@ -74,6 +78,7 @@ impl Finder {
     /// The package set that `wanted` means now, in the Nix store and kept there.
     pub(super) async fn find(&self, wanted: &str) -> Result<Pin, PinError> {
         let found = self.fetch_and_keep(wanted).await;
+        let found = found.map_err(|error| self.source.explain(error));
         match &found {
             Ok(pin) => tracing::info!(
                 tag = wanted,
@@ -131,7 +136,7 @@ impl Finder {
 
     /// `commit` is the one that is wanted of a repository.
     async fn fetch(&self, commit: Option<Commit>) -> Result<Fetched, PinError> {
-        match &self.source {
+        match &*self.source {
             Source::Channel { name, base } => {
                 let url = format!("{base}/{name}.tar.gz");
                 Ok(self.nix.fetch_tarball(&url).await?)

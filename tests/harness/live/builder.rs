@@ -59,6 +59,18 @@ impl Builder {
     /// # Errors
     /// When it ends instead, with its log.
     pub fn start(settings: &Settings) -> Result<Self> {
+        Self::start_as(settings, Ok)
+    }
+
+    /// The same, by another command: of another user, or where other files are. A wrapper has to
+    /// have the command's variables and to become the command.
+    ///
+    /// # Errors
+    /// When it ends instead, with its log.
+    pub fn start_as(
+        settings: &Settings,
+        wrap: impl FnOnce(Command) -> Result<Command>,
+    ) -> Result<Self> {
         let port = ports::free()?;
         let mut command = Command::new(install::builder()?);
         command
@@ -79,7 +91,7 @@ impl Builder {
                     .map(|(name, value)| (name, value)),
             );
         let log = settings.state.join("builder.log");
-        let mut process = Process::start(&command, &log)?;
+        let mut process = Process::start(&wrap(command)?, &log)?;
         process.until("the builder answers", |_| {
             let answer = request(Method::GET, port, "/healthz", &[]).ok()?;
             answer.status.is_success().then_some(())

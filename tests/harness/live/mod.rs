@@ -8,20 +8,28 @@
 //!   containerd, http      │      └──► docker_registry, nginx (for what is not ours)
 //!                         │    ingress ── an Envoy that has services of others, with us or without
 //!                         └── process, ports, scratch, install, poll
+//!
+//!   package sets from elsewhere: git_https (nginx), git_ssh (dropbear, in a namespace)
+//!   a Nix store with a daemon:   nix_daemon, in a namespace
 //! ```
 
 pub mod builder;
+pub mod certificate;
 pub mod clients;
 pub mod docker_registry;
 pub mod envoy;
 pub mod gated_set;
 pub mod gateway;
+pub mod git_https;
+pub mod git_ssh;
 pub mod http;
 pub mod ingress;
 pub mod install;
 pub mod issuer;
 pub mod limited_filter;
+pub mod namespace;
 pub mod nginx;
+pub mod nix_daemon;
 pub mod poll;
 pub mod ports;
 pub mod process;

@@ -37,14 +37,46 @@ async fn success_brings_stdout_alone() {
 }
 
 #[tokio::test]
-async fn a_daemon_that_is_away_is_told_from_a_failure() {
-    // As every Nix from 2.8 on prints it.
-    let script = "echo \"error: cannot connect to socket at '/s': No such file\" >&2; exit 1";
-    let error = run(shell(script), LONG).await.unwrap_err();
-    assert!(matches!(error, NixError::NoStore { .. }), "{error}");
-    let script = "echo '> error: cannot connect to socket' >&2; exit 1";
-    let error = run(shell(script), LONG).await.unwrap_err();
-    assert!(matches!(error, NixError::Failed { .. }), "{error}");
+async fn a_store_that_is_away_or_somebody_else_s_is_told_from_a_failure() {
+    let fails = async |said: &str| {
+        let script = format!("cat >&2 <<'END'\n{said}\nEND\nexit 1");
+        run(shell(&script), LONG).await.unwrap_err()
+    };
+    for said in [
+        // As every Nix from 2.8 on prints it.
+        "error: cannot connect to socket at '/s': No such file",
+        "error: cannot open connection to remote store 'daemon': error: writing to file: Broken pipe",
+        "error: could not set permissions on '/nix/var/nix/profiles/per-user' to 755: Operation not \
+         permitted",
+        "error: creating directory '/nix/store/.links': Permission denied",
+    ] {
+        let error = fails(said).await;
+        assert!(matches!(error, NixError::NoStore { .. }), "{error}");
+    }
+    for said in [
+        "error:\u{1b}[0m cannot determine user's home directory",
+        "error: creating directory '//.cache': Permission denied",
+    ] {
+        let error = fails(said).await;
+        assert!(matches!(error, NixError::NoHome { .. }), "{error}");
+    }
+    for said in [
+        "> error: cannot connect to socket",
+        "error: opening file '/nix/store/x': Permission denied",
+        "error: creating directory '/.cache': No space left on device",
+    ] {
+        let error = fails(said).await;
+        assert!(matches!(error, NixError::Failed { .. }), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_program_has_a_session_of_its_own_and_so_no_terminal() {
+    // proc(5): process, group and session.
+    let script = "read -r pid comm state parent group session terminal rest </proc/self/stat; \
+                  echo $(($pid == $group)) $(($pid == $session)) $terminal";
+    let output = run(shell(script), LONG).await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&output), "1 1 0\n");
 }
 
 #[tokio::test]
