@@ -72,7 +72,9 @@ impl Stream {
         };
         let found = edge.cache.get(exchange.key(), now);
         // For those who ask the same before the second is over.
-        if let (Some(question), Some(entry)) = (&question, found.as_ref().and_then(Found::copied))
+        if edge.hot.borrow().has_room()
+            && let (Some(question), Some(entry)) =
+                (&question, found.as_ref().and_then(Found::copied))
             && let Some(prepared) = exchange.prepare(&edge.config, entry)
         {
             let mut hot = edge.hot.borrow_mut();

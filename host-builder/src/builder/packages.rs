@@ -161,8 +161,9 @@ impl Packages {
             ..image.clone()
         };
         if !unknown.packages.is_empty() {
-            let turn = self.evaluations.turn(rule).await;
-            let _turn = turn.map_err(failures::internal)?;
+            let turn = self.evaluations.turn(rule);
+            log.enter(Phase::Waiting);
+            let _turn = turn.await;
             log.enter(Phase::Evaluating);
             let found = resolve(&*self.nix, &unknown).await?;
             log.part(1.0);
@@ -181,7 +182,7 @@ impl Packages {
     ) -> Result<Result<(), NixError>, Error> {
         let turn = self.builds.turn(rule);
         log.enter(Phase::Waiting);
-        let _turn = turn.await.map_err(failures::internal)?;
+        let _turn = turn.await;
         log.enter(Phase::Building);
         Ok(self.nix.realise(derivations, roots, log).await)
     }

@@ -172,6 +172,9 @@ fn netrc(file: PathBuf) -> Result<Netrc> {
 
 /// Nix does not start where the builder does.
 fn absolute(name: &str, file: &Path) -> Result<PathBuf> {
-    file.canonicalize()
+    // Not by its real name: what is mounted for containers is a link, and another folder is behind it
+    // after each change.
+    std::fs::metadata(file)
+        .and_then(|_| std::path::absolute(file))
         .with_context(|| format!("{name} is {}, which can't be found", file.display()))
 }

@@ -17,6 +17,9 @@ use crate::watched::Watched;
 /// cost, and builds want the processors too; the others wait.
 const CHECKS: usize = 2;
 
+/// By how much the clock of whoever checks a token may be behind this one, in seconds.
+const CLOCKS_DIFFER: u64 = 300;
+
 /// Who has a password, and what a token is made with.
 pub(super) struct Users {
     files: Arc<Files>,
@@ -98,7 +101,7 @@ impl Users {
             sub: credentials.user(),
             aud: &self.settings.audience,
             iat: now,
-            nbf: now,
+            nbf: now.saturating_sub(CLOCKS_DIFFER),
             exp: now.saturating_add(lifetime.as_secs()),
             groups,
         };

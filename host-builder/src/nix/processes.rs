@@ -63,6 +63,8 @@ pub struct Processes {
     expressions: PathBuf,
     metrics: Metrics,
     sandboxed: OnceCell<()>,
+    // As many as images have turns at a time (`builder::turnstile`), which is where it is decided whose
+    // turn it is: these bound what else asks Nix. With fewer, who comes first would be first again.
     evaluations: Semaphore,
     builds: Semaphore,
     questions: Semaphore,

@@ -18,14 +18,16 @@
 //!
 //! In front of it, each worker has copies of what it answers most ([`Copies`], [`Hot`]).
 
+mod copies;
 mod directory;
 mod entry;
 mod hot;
 mod key;
 mod seal;
 
+pub use copies::{Copies, TICK};
 pub use directory::{Directory, Geometry, Placement, Way};
 pub use entry::{Content, Entry};
-pub use hot::{Copies, Hot, Question, TICK};
+pub use hot::{Hot, Question};
 pub use key::{Key, Method};
 pub use seal::Seal;

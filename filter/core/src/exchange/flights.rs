@@ -232,7 +232,7 @@ impl<S: Copy + PartialEq> Flights<S> {
         now: Seconds,
     ) -> Vec<Command<S>> {
         // Everyone on a flight wants the same; without anyone there is nothing to judge it by.
-        let Some(flight) = self.flights.remove(&key) else {
+        let Some(mut flight) = self.flights.remove(&key) else {
             return Vec::new();
         };
         let Some(first) = flight.waiting.first() else {
@@ -240,8 +240,22 @@ impl<S: Copy + PartialEq> Flights<S> {
         };
         match Answer::read(config, &first.exchange, response) {
             Answer::Building { for_seconds } => self.go_on(config, key, flight, for_seconds, now),
-            Answer::Failed(error) => flight.end_without_answer(config, &Reply::error(&error), now),
-            Answer::Later(reply) => flight.end_without_answer(config, &reply, now),
+            Answer::Failed(error) => {
+                end_without_answer(flight.waiting, config, &Reply::error(&error), now)
+            }
+            Answer::Later(reply) if reply.status == 429 => {
+                // It is said to one rule of the policy: others may have a place in the queue.
+                let refused = first.exchange.grantor(config);
+                let (refused, others) = flight
+                    .waiting
+                    .into_iter()
+                    .partition(|one| one.exchange.grantor(config) == refused);
+                let mut commands = end_without_answer(refused, config, &reply, now);
+                flight.waiting = others;
+                commands.extend(self.go_on(config, key, flight, 0, now));
+                commands
+            }
+            Answer::Later(reply) => end_without_answer(flight.waiting, config, &reply, now),
             ref answer @ Answer::Final {
                 ref content,
                 ref facts,
@@ -330,25 +344,28 @@ impl<S: Copy + PartialEq> Flights<S> {
     fn fail(&mut self, config: &Config, key: &Key, error: &Error, now: Seconds) -> Vec<Command<S>> {
         let flight = self.flights.remove(key);
         flight.map_or_else(Vec::new, |flight| {
-            flight.end_without_answer(config, &Reply::error(error), now)
+            end_without_answer(flight.waiting, config, &Reply::error(error), now)
         })
     }
 }
 
-impl<S: Copy> Flight<S> {
-    fn end_without_answer(self, config: &Config, failure: &Reply, now: Seconds) -> Vec<Command<S>> {
-        let waiting = self.waiting.iter();
-        waiting
-            .map(|one| {
-                let reply = if one.is_outdated {
-                    one.exchange.send_round(config, 0, now)
-                } else {
-                    one.exchange.without_answer(config, failure)
-                };
-                Command::Reply(one.stream, reply)
-            })
-            .collect()
-    }
+fn end_without_answer<S: Copy>(
+    waiting: Vec<Waiting<S>>,
+    config: &Config,
+    failure: &Reply,
+    now: Seconds,
+) -> Vec<Command<S>> {
+    waiting
+        .into_iter()
+        .map(|one| {
+            let reply = if one.is_outdated {
+                one.exchange.send_round(config, 0, now)
+            } else {
+                one.exchange.without_answer(config, failure)
+            };
+            Command::Reply(one.stream, reply)
+        })
+        .collect()
 }
 
 fn not_read() -> Error {

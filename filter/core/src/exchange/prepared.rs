@@ -50,8 +50,14 @@ impl Exchange {
         let reply = exchange.present(config, &entry.content);
         // Path, key and packages are about the same texts.
         let texts = self.path.len().saturating_add(self.key.as_bytes().len());
+        // Others share the body with the entry.
+        let page = match &self.want {
+            Want::Tags => reply.body.len(),
+            _ => 0,
+        };
         let bytes = reply
             .bytes_of_its_own()
+            .saturating_add(page)
             .saturating_add(texts.saturating_mul(3))
             .saturating_add(entry.facts.len().saturating_mul(3))
             .saturating_add(size_of::<Prepared>());

@@ -92,30 +92,30 @@ impl<'p, 'r> Judging<'p, 'r> {
 
     /// See [`Policy::grantor`].
     pub(super) fn grantor(&self) -> Option<&'p str> {
-        let Policy { default, rules, .. } = self.policy;
-        if *default == Default::Allow {
+        if self.policy.default == Default::Allow {
             return None;
         }
-        let place = |index: usize, rule: &Rule| (rule.subject.is_none(), index);
         let granting = |(name, allow): (&str, &GlobSet)| {
-            let mut granted: Option<(bool, usize)> = None;
+            let (mut is_granted, mut first) = (false, None);
             allow.each_match(name, |index| {
                 let rule = self.applying(index);
                 let rule = rule.filter(|rule| rule.limits.broken_by(self.asked()).is_none());
-                granted = granted
-                    .into_iter()
-                    .chain(rule.map(|rule| place(index, rule)))
-                    .min();
+                if let Some(rule) = rule {
+                    is_granted = true;
+                    let index = rule.subject.is_some().then_some(index);
+                    first = first.into_iter().chain(index).min();
+                }
             });
-            let auditor = || self.auditor().map(|(index, rule)| place(index, rule));
-            granted.or_else(auditor)
+            let auditor = || {
+                let (index, rule) = self.auditor()?;
+                rule.subject.is_some().then_some(index)
+            };
+            if is_granted { first } else { auditor() }
         };
-        let (_, first) = self
-            .to_be_allowed()
-            .into_iter()
-            .filter_map(granting)
-            .min()?;
-        Some(&rules.get(first)?.name)
+        let things = self.to_be_allowed().into_iter();
+        let first = things.filter_map(granting).min()?;
+        let rule = self.policy.rules.get(first)?;
+        Some(&rule.name)
     }
 
     /// What some rule has to allow, each with the patterns that do.

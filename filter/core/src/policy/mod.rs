@@ -218,9 +218,9 @@ impl Policy {
         best.unwrap_or_else(|| Verdict::without_facts(&self.revision))
     }
 
-    /// The rule that lets a caller in who may have an image: one that allows a package of it, or is
-    /// audited and lets one through. Rather one with a subject, since what everybody has says nothing
-    /// of who asks; then the one that is written first. None when no rule has to.
+    /// The rule with a subject that lets a caller in who may have an image: one that allows a package
+    /// of it, or is audited and lets one through; of several, the one that is written first. None when
+    /// only rules for everybody do, or none has to: these say nothing of who asks.
     ///
     /// It is not part of a verdict, since only what has to be built needs it.
     pub fn grantor(&self, request: &Request<'_>, identity: &Identity) -> Option<&str> {

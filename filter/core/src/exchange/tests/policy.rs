@@ -256,6 +256,34 @@ fn the_builder_is_told_by_which_rule_the_first_of_them_came_in() {
 }
 
 #[test]
+fn a_full_queue_is_told_to_those_of_the_rule_that_was_refused() {
+    let config = guarded(json!({}));
+    let mut flights = Flights::default();
+    for (stream, team) in [(1, "data"), (2, "ops"), (3, "data")] {
+        flights.on(&config, joined(stream, ask_as(&config, team, GIT)), 0);
+    }
+    flights.on(&config, dispatched(ask_as(&config, "data", GIT)), 0);
+    let full = |token| Event::Answered {
+        token,
+        response: response(
+            429,
+            &[("retry-after", "7")],
+            br#"{"errors": [{"code": "TOOMANYREQUESTS"}]}"#,
+        ),
+    };
+    let mut commands = flights.on(&config, full(7), 2);
+    let Some(Command::Call(call)) = commands.pop() else {
+        panic!("{commands:?}");
+    };
+    assert_eq!(statuses(&commands), [(1, 429), (3, 429)]);
+    let ops = (wire::RULE, "ops".to_owned());
+    assert!(call.headers.contains(&ops), "{:?}", call.headers);
+    flights.on(&config, dispatched(ask_as(&config, "ops", GIT)), 2);
+    assert_eq!(statuses(&flights.on(&config, full(7), 4)), [(2, 429)]);
+    assert!(!flights.is_any_resting());
+}
+
+#[test]
 fn under_a_policy_a_digests_facts_are_asked_for_again() {
     let json = br#"{"builder": {"cluster": "builder", "token_env": "T"}}"#;
     let free = Config::parse(json, |_| Some("s".to_owned())).unwrap();
