@@ -15,9 +15,11 @@
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+
+use crate::age::age;
 
 /// The expressions that Nix is asked with. They travel inside the binary, so that the builder is
 /// one file to install.
@@ -108,54 +110,53 @@ impl StateDir {
 }
 
 /// Removes what is in a folder and older than `age`. What can't be removed costs disk alone.
-///
-/// What was made further ahead than that, before the clock was set back, goes as well: it would stay
-/// for as long as the clock has to catch up.
 pub fn remove_older(folder: &Path, age: Duration) {
-    let now = SystemTime::now();
-    for (made, path) in entries(folder) {
-        if distance(made, now) > age {
+    for (made_ago, path) in entries(folder) {
+        if made_ago > age {
             remove(&path);
         }
     }
 }
 
-/// How far apart two times are, whichever comes first.
-fn distance(one: SystemTime, other: SystemTime) -> Duration {
-    one.duration_since(other)
-        .unwrap_or_else(|error| error.duration())
-}
-
 /// Removes what is in a folder under names with this prefix, but for the `most` that were made last.
-/// What was made before the clock was set back, and seems to be to come, counts as the oldest.
 pub fn remove_all_but_latest(folder: &Path, prefix: &str, most: usize) {
-    let now = SystemTime::now();
     let mut entries: Vec<_> = entries(folder)
         .filter(|(_, path)| {
             let name = path.file_name().unwrap_or_default();
             name.as_encoded_bytes().starts_with(prefix.as_bytes())
         })
-        .map(|(made, path)| (made <= now, made, path))
         .collect();
     entries.sort();
-    for (_, _, path) in entries.iter().rev().skip(most) {
+    for (_, path) in entries.iter().skip(most) {
         remove(path);
     }
 }
 
-/// What is in a folder, and when it was made.
-fn entries(folder: &Path) -> impl Iterator<Item = (SystemTime, PathBuf)> {
+/// What is in a folder, and how long ago it was made.
+fn entries(folder: &Path) -> impl Iterator<Item = (Duration, PathBuf)> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries.filter_map(|entry| {
-        // Of a link, not of what it points to: store paths are from 1970.
-        let made = entry.metadata().and_then(|metadata| metadata.modified());
-        Some((made.ok()?, entry.path()))
+        let path = entry.path();
+        match age(&path) {
+            Ok(age) => Some((age, path)),
+            Err(error) => {
+                complain("look at", &path, &error);
+                None
+            }
+        }
     })
 }
 
 fn remove(path: &Path) {
     if let Err(error) = fs::remove_file(path) {
-        tracing::warn!("can't remove {}: {error}", path.display());
+        complain("remove", path, &error);
+    }
+}
+
+/// What is not there any more is as it should be.
+fn complain(what: &str, path: &Path, error: &io::Error) {
+    if error.kind() != io::ErrorKind::NotFound {
+        tracing::warn!("can't {what} {}: {error}", path.display());
     }
 }
 
@@ -172,7 +173,10 @@ fn create(path: &Path) -> io::Result<(PathBuf, File)> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
+    use crate::age::date;
 
     #[test]
     fn a_second_builder_touches_nothing_and_says_what_to_do() {
@@ -202,53 +206,48 @@ mod tests {
         let error = StateDir::open(&file.path().join("state")).unwrap_err();
         assert!(error.to_string().contains("NIXGATE_STATE_DIR"), "{error:#}");
     }
+
     /// Files that were made so many seconds ago, or are to be.
     fn files<const N: usize>(folder: &Path, ages: [(&str, i64); N]) {
-        let now = SystemTime::now();
         for (name, age) in ages {
-            let distance = Duration::from_secs(age.unsigned_abs());
-            let made = if age < 0 {
-                now + distance
-            } else {
-                now - distance
-            };
-            let file = File::create(folder.join(name)).unwrap();
-            file.set_modified(made).unwrap();
+            let file = folder.join(name);
+            fs::write(&file, "").unwrap();
+            date(&file, Duration::from_secs(age.unsigned_abs()), age < 0);
         }
     }
 
-    const YEAR: i64 = 365 * 24 * 3600;
+    const DAY: i64 = 24 * 3600;
+    const YEAR: i64 = 365 * DAY;
 
     #[test]
-    fn the_latest_of_a_kind_stay_whatever_becomes_of_the_clock() {
+    fn the_latest_of_a_kind_stay_and_what_is_dated_ahead_counts_as_new() {
         let folder = tempfile::tempdir().unwrap();
         let ages = [
-            ("x-1", 30),
-            ("x-2", 10),
-            ("x-3", 20),
-            ("x-4", 40),
+            ("x-1", 3000),
+            ("x-2", 1000),
+            ("x-3", 2000),
+            ("x-4", 4000),
             ("x-5", -YEAR),
-            ("y", 50),
+            ("y", 5000),
         ];
         files(folder.path(), ages);
         remove_all_but_latest(folder.path(), "x-", 2);
         let left = ages.map(|(name, _)| folder.path().join(name).exists());
-        assert_eq!(left, [false, true, true, false, false, true]);
+        assert_eq!(left, [false, true, false, false, true, true]);
     }
 
     #[test]
-    fn what_is_older_goes_and_so_does_what_is_too_far_ahead() {
+    fn what_is_older_goes_and_what_is_dated_ahead_ages_from_now_on() {
         let folder = tempfile::tempdir().unwrap();
-        let ages = [
-            ("1", 10),
-            ("2", 3700),
-            ("3", YEAR),
-            ("4", -10),
-            ("5", -YEAR),
-        ];
+        let ages = [("1", DAY), ("2", 8 * DAY), ("3", -6 * DAY), ("4", -YEAR)];
         files(folder.path(), ages);
-        remove_older(folder.path(), Duration::from_secs(3600));
+        let week = Duration::from_secs(7 * 24 * 3600);
+        remove_older(folder.path(), week);
         let left = ages.map(|(name, _)| folder.path().join(name).exists());
-        assert_eq!(left, [true, false, false, true, false]);
+        assert_eq!(left, [true, false, true, true]);
+        for name in ["3", "4"] {
+            let made = fs::metadata(folder.path().join(name)).unwrap().modified();
+            assert!(made.unwrap() <= SystemTime::now(), "{name}");
+        }
     }
 }

@@ -49,6 +49,7 @@ impl Roots {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::age::date;
 
     #[test]
     fn links_that_were_not_renewed_are_removed() {
@@ -62,5 +63,19 @@ mod tests {
             roots.prune();
             assert_eq!(link.is_symlink(), stays, "{keep:?}");
         }
+    }
+    #[test]
+    fn links_that_are_dated_ahead_stay_since_their_pins_may_be_in_use() {
+        let state = tempfile::tempdir().unwrap();
+        let keep = Duration::from_secs(3600);
+        let roots = Roots::new(state.path(), keep).unwrap();
+        let link = roots.link("latest");
+        std::os::unix::fs::symlink("/nonexistent", &link).unwrap();
+        date(&link, 1000 * keep, true);
+        roots.prune();
+        assert!(link.is_symlink());
+        date(&link, 2 * keep, false);
+        roots.prune();
+        assert!(!link.is_symlink());
     }
 }
