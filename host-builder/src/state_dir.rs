@@ -15,11 +15,8 @@
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-
-use crate::age::age;
 
 /// The expressions that Nix is asked with. They travel inside the binary, so that the builder is
 /// one file to install.
@@ -109,57 +106,6 @@ impl StateDir {
     }
 }
 
-/// Removes what is in a folder and older than `age`. What can't be removed costs disk alone.
-pub fn remove_older(folder: &Path, age: Duration) {
-    for (made_ago, path) in entries(folder) {
-        if made_ago > age {
-            remove(&path);
-        }
-    }
-}
-
-/// Removes what is in a folder under names with this prefix, but for the `most` that were made last.
-pub fn remove_all_but_latest(folder: &Path, prefix: &str, most: usize) {
-    let mut entries: Vec<_> = entries(folder)
-        .filter(|(_, path)| {
-            let name = path.file_name().unwrap_or_default();
-            name.as_encoded_bytes().starts_with(prefix.as_bytes())
-        })
-        .collect();
-    entries.sort();
-    for (_, path) in entries.iter().skip(most) {
-        remove(path);
-    }
-}
-
-/// What is in a folder, and how long ago it was made.
-fn entries(folder: &Path) -> impl Iterator<Item = (Duration, PathBuf)> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.filter_map(|entry| {
-        let path = entry.path();
-        match age(&path) {
-            Ok(age) => Some((age, path)),
-            Err(error) => {
-                complain("look at", &path, &error);
-                None
-            }
-        }
-    })
-}
-
-fn remove(path: &Path) {
-    if let Err(error) = fs::remove_file(path) {
-        complain("remove", path, &error);
-    }
-}
-
-/// What is not there any more is as it should be.
-fn complain(what: &str, path: &Path, error: &io::Error) {
-    if error.kind() != io::ErrorKind::NotFound {
-        tracing::warn!("can't {what} {}: {error}", path.display());
-    }
-}
-
 fn create(path: &Path) -> io::Result<(PathBuf, File)> {
     fs::create_dir_all(path)?;
     let path = path.canonicalize()?;
@@ -173,10 +119,7 @@ fn create(path: &Path) -> io::Result<(PathBuf, File)> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::SystemTime;
-
     use super::*;
-    use crate::age::date;
 
     #[test]
     fn a_second_builder_touches_nothing_and_says_what_to_do() {
@@ -205,49 +148,5 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let error = StateDir::open(&file.path().join("state")).unwrap_err();
         assert!(error.to_string().contains("NIXGATE_STATE_DIR"), "{error:#}");
-    }
-
-    /// Files that were made so many seconds ago, or are to be.
-    fn files<const N: usize>(folder: &Path, ages: [(&str, i64); N]) {
-        for (name, age) in ages {
-            let file = folder.join(name);
-            fs::write(&file, "").unwrap();
-            date(&file, Duration::from_secs(age.unsigned_abs()), age < 0);
-        }
-    }
-
-    const DAY: i64 = 24 * 3600;
-    const YEAR: i64 = 365 * DAY;
-
-    #[test]
-    fn the_latest_of_a_kind_stay_and_what_is_dated_ahead_counts_as_new() {
-        let folder = tempfile::tempdir().unwrap();
-        let ages = [
-            ("x-1", 3000),
-            ("x-2", 1000),
-            ("x-3", 2000),
-            ("x-4", 4000),
-            ("x-5", -YEAR),
-            ("y", 5000),
-        ];
-        files(folder.path(), ages);
-        remove_all_but_latest(folder.path(), "x-", 2);
-        let left = ages.map(|(name, _)| folder.path().join(name).exists());
-        assert_eq!(left, [false, true, false, false, true, true]);
-    }
-
-    #[test]
-    fn what_is_older_goes_and_what_is_dated_ahead_ages_from_now_on() {
-        let folder = tempfile::tempdir().unwrap();
-        let ages = [("1", DAY), ("2", 8 * DAY), ("3", -6 * DAY), ("4", -YEAR)];
-        files(folder.path(), ages);
-        let week = Duration::from_secs(7 * 24 * 3600);
-        remove_older(folder.path(), week);
-        let left = ages.map(|(name, _)| folder.path().join(name).exists());
-        assert_eq!(left, [true, false, true, true]);
-        for name in ["3", "4"] {
-            let made = fs::metadata(folder.path().join(name)).unwrap().modified();
-            assert!(made.unwrap() <= SystemTime::now(), "{name}");
-        }
     }
 }

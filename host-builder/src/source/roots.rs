@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use super::MAX_COMMITS;
 use super::git::is_commit;
+use crate::age::{remove_all_but_latest, remove_older};
 use crate::fingerprint::Fingerprint;
-use crate::state_dir::{remove_all_but_latest, remove_older};
 
 /// What the names of links of commits begin with.
 const COMMIT: &str = "commit-";
@@ -41,8 +41,9 @@ impl Roots {
 
     /// Removes what is too old, and of commits all but the latest.
     pub(super) fn prune(&self) {
-        remove_older(&self.folder, self.keep);
-        remove_all_but_latest(&self.folder, COMMIT, MAX_COMMITS);
+        remove_older(&self.folder, |_| true, self.keep);
+        let is_commit = |name: &[u8]| name.starts_with(COMMIT.as_bytes());
+        remove_all_but_latest(&self.folder, is_commit, MAX_COMMITS);
     }
 }
 
