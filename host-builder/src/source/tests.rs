@@ -202,6 +202,41 @@ async fn of_all_commits_only_the_latest_that_were_asked_for_stay_pinned() {
 }
 
 #[tokio::test]
+async fn names_do_not_wait_behind_the_commits_that_a_client_chooses() {
+    let repository = tempfile::tempdir().unwrap();
+    let git = |arguments: &[&str]| git(repository.path(), arguments);
+    git(&["init", "--quiet", "--initial-branch=main"]);
+    for number in 0..4 {
+        let message = format!("--message={number}");
+        git(&["commit", "--quiet", "--allow-empty", &message]);
+    }
+    git(&["tag", "v1"]);
+    let commits = git(&["rev-list", "main"]);
+    let url = format!("file://{}", repository.path().display());
+    let fixture = Fixture::new(git_source(url), false);
+    let open = Arc::new(tokio::sync::Semaphore::new(0));
+    *fixture.nix.gate.lock().unwrap() = Some(Arc::clone(&open));
+    let ask = |tag: &str| {
+        let (sources, tag) = (fixture.sources.clone(), Tag::parse(tag).unwrap());
+        tokio::spawn(async move { sources.wait_for(&tag).await })
+    };
+    let begun = async |number| {
+        while fixture.fetched() < number {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let mut asked: Vec<_> = commits.lines().map(ask).collect();
+    begun(1).await;
+    asked.extend(["main", "v1"].map(ask));
+    tokio::time::timeout(LONG, begun(3)).await.unwrap();
+    open.add_permits(6);
+    for pinned in asked {
+        pinned.await.unwrap().unwrap();
+    }
+    assert_eq!(fixture.fetched(), 6);
+}
+
+#[tokio::test]
 async fn a_client_in_a_hurry_is_told_that_the_package_set_is_being_prepared() {
     let fixture = Fixture::new(channel(), false);
     let open = Arc::new(tokio::sync::Semaphore::new(0));
