@@ -33,6 +33,8 @@ pub(super) struct Finder {
     roots: Roots,
     name_turns: Semaphore,
     commit_turns: Semaphore,
+    /// The pins of commits, whose links stay for as long as they are remembered.
+    commits: Attempts<Pin>,
 }
 
 impl Finder {
@@ -41,6 +43,7 @@ impl Finder {
         nix: Arc<dyn Nix>,
         hold: Duration,
         state_dir: &Path,
+        commits: Attempts<Pin>,
     ) -> std::io::Result<Self> {
         let repository = source.repository();
         let mirror = repository.map(|(_, allowed)| Mirror::new(state_dir, allowed.clone()));
@@ -53,6 +56,7 @@ impl Finder {
             roots: Roots::new(state_dir, hold + PIN_STALE)?,
             name_turns: Semaphore::new(NAMES_AT_ONCE),
             commit_turns: Semaphore::new(COMMITS_AT_ONCE),
+            commits,
         })
     }
 
@@ -110,7 +114,7 @@ impl Finder {
         let Fetched { path, revision } = self.fetch(commit).await?;
         let root = self.roots.link(wanted);
         self.nix.keep(&path, &root).await?;
-        self.roots.prune();
+        self.roots.prune(&self.commits.keys());
         if let Some(needed) = required_nix(&path) {
             let found = self.nix.version().await?;
             if found < needed {
