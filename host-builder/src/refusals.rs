@@ -2,9 +2,8 @@
 //! builder from a client that insists, short enough that a mended package is soon there.
 //!
 //! Of a build that failed, the edge is told what is left of the time that the builder remembers it: the
-//! two don't add up. Other refusals, such as of an unknown tag, are found out for each answer, and hold
-//! at the edge for the whole time; what they were found out from may itself be as old as a list of refs,
-//! or a commit that is remembered as unknown, may be.
+//! two don't add up. Other refusals, such as of an unknown tag, are found out for each answer and hold at
+//! the edge for the whole time, which begins when the builder's list of refs may be old already.
 //!
 //! It differs from one thing to another that is refused. What is refused at once, as all images are
 //! that have a broken package in them when a fleet of machines starts, would else be asked for again
