@@ -14,7 +14,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, utimensat};
+use rustix::fs::{AtFlags, CWD, Timestamps, utimensat};
 
 /// For how long a file or folder has been as it is; of a link, the link itself, since store paths are
 /// from 1970.
@@ -32,17 +32,19 @@ pub fn age(path: &Path) -> io::Result<Duration> {
 /// Makes a file's age begin now; of a link, its own.
 ///
 /// # Errors
-/// When it is not there, or can't be written.
+/// When it is not there, or another user's.
 pub fn renew(path: &Path) -> io::Result<()> {
-    // The kernel's now for both times: so whoever may write to a file may set it, also where the
-    // file is another's.
-    let now = Timespec {
-        tv_sec: 0,
-        tv_nsec: UTIME_NOW,
-    };
+    set(path, SystemTime::now())
+}
+
+/// Dates a file, or a link itself, which std has no way to.
+fn set(path: &Path, made: SystemTime) -> io::Result<()> {
+    let since = made.duration_since(SystemTime::UNIX_EPOCH);
+    let made = since.map_err(io::Error::other)?.try_into();
+    let made = made.map_err(io::Error::other)?;
     let times = Timestamps {
-        last_access: now,
-        last_modification: now,
+        last_access: made,
+        last_modification: made,
     };
     Ok(utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
 }
@@ -102,13 +104,7 @@ fn complain(what: &str, path: &Path, error: &io::Error) {
 pub fn date(path: &Path, age: Duration, is_ahead: bool) {
     let now = SystemTime::now();
     let made = if is_ahead { now + age } else { now - age };
-    let made = made.duration_since(SystemTime::UNIX_EPOCH).unwrap();
-    let made = made.try_into().unwrap();
-    let times = Timestamps {
-        last_access: made,
-        last_modification: made,
-    };
-    utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
+    set(path, made).unwrap();
 }
 
 #[cfg(test)]

@@ -10,10 +10,11 @@
 //! A file is written under another name and renamed when it is whole and its digest is right. So
 //! whoever finds an image in the index finds all of it, also when an earlier run was cut off.
 //!
-//! Several on one machine may write to one folder at once, such as the jobs of a CI. Blobs don't get into
-//! each other's way. The index is read and written anew under a lock, which is on the folder itself and
-//! so leaves no file behind, and goes with who has it. On a folder of the network (NFS, SMB) the lock may hold
-//! among the processes of one machine only: jobs on several machines need folders of their own.
+//! Several on one machine may write to one folder at once, such as the jobs of a CI. Blobs don't get
+//! into each other's way. The index is read and written anew under a lock, which is on the folder itself
+//! and so leaves no file behind, and goes with who has it. On a folder of the network (NFS, SMB) the
+//! lock may hold among the processes of one machine only: jobs on several machines need folders of their
+//! own.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
