@@ -16,9 +16,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tempfile::TempDir;
+
+use crate::age::{age, renew};
 
 /// See the module.
 #[derive(Debug)]
@@ -134,8 +136,7 @@ impl Kept {
     pub fn hold(&self, package: &str) -> Option<Held> {
         let batch = Arc::clone(self.packages().get(package)?);
         // Whoever cleaned up by hand has let go of it.
-        let used = use_at(&batch.path, SystemTime::now());
-        used.is_ok().then(|| Held(vec![batch]))
+        renew(&batch.path).is_ok().then(|| Held(vec![batch]))
     }
 
     /// Lets go of what was of no use for a while.
@@ -151,25 +152,14 @@ impl Kept {
         });
     }
 
-    /// Whether nobody used it for long enough. What was used in what is now the future, before the
-    /// clock was set back, counts as used now.
+    /// Whether nobody used it for long enough.
     fn is_over(&self, batch: &Path) -> bool {
-        let now = SystemTime::now();
-        let used = fs::metadata(batch).and_then(|metadata| metadata.modified());
-        used.map_or(true, |used| match now.duration_since(used) {
-            Ok(unused) => unused >= self.unused_for,
-            Err(_) => use_at(batch, now).is_err(),
-        })
+        age(batch).map_or(true, |unused| unused >= self.unused_for)
     }
 
     fn packages(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Batch>>> {
         self.packages.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Notes when a batch was used.
-fn use_at(batch: &Path, time: SystemTime) -> io::Result<()> {
-    File::open(batch)?.set_modified(time)
 }
 
 impl Extend<Held> for Held {
@@ -180,7 +170,10 @@ impl Extend<Held> for Held {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
+    use crate::age::date;
 
     const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -250,12 +243,12 @@ mod tests {
         let git = batch(&kept, &["git"]);
         let path = git.0[0].path.clone();
         drop(git);
-        use_at(&path, SystemTime::now() + YEAR).unwrap();
+        date(&path, YEAR, true);
         kept.sweep();
         assert!(path.exists());
         let used = fs::metadata(&path).unwrap().modified().unwrap();
         assert!(used <= SystemTime::now(), "its time runs from now on");
-        use_at(&path, SystemTime::now() - YEAR).unwrap();
+        date(&path, YEAR, false);
         kept.sweep();
         assert!(!path.exists());
     }

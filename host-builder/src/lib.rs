@@ -23,6 +23,7 @@
 //!   catalogue ─────────── the names of a package set, for both
 //! ```
 
+pub mod age;
 pub mod build;
 pub mod build_log;
 pub mod builder;

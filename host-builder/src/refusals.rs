@@ -1,6 +1,10 @@
 //! For how long a refusal holds, in the builder's memory and at the edge: long enough to shield the
 //! builder from a client that insists, short enough that a mended package is soon there.
 //!
+//! Of a build that failed, the edge is told what is left of the time that the builder remembers it: the
+//! two don't add up. Other refusals, such as of an unknown tag, are found out for each answer and hold at
+//! the edge for the whole time, which begins when the builder's list of refs may be old already.
+//!
 //! It differs from one thing to another that is refused. What is refused at once, as all images are
 //! that have a broken package in them when a fleet of machines starts, would else be asked for again
 //! at once, by every edge and in the same second. No chance is needed for that: the same thing holds

@@ -260,11 +260,13 @@ impl Sources {
         hold: Duration,
         state_dir: &Path,
     ) -> std::io::Result<Self> {
+        let commits = Attempts::new(hold, PIN_STALE).bounded(MAX_COMMITS);
+        let finder = Finder::new(source, nix, hold, state_dir, commits.clone())?;
         Ok(Self {
-            finder: Arc::new(Finder::new(source, nix, hold, state_dir)?),
+            finder: Arc::new(finder),
             any_tag,
             pins: Attempts::new(hold, PIN_STALE),
-            commits: Attempts::new(hold, PIN_STALE).bounded(MAX_COMMITS),
+            commits,
         })
     }
 

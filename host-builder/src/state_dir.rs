@@ -15,7 +15,6 @@
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
 
@@ -107,58 +106,6 @@ impl StateDir {
     }
 }
 
-/// Removes what is in a folder and older than `age`. What can't be removed costs disk alone.
-///
-/// What was made further ahead than that, before the clock was set back, goes as well: it would stay
-/// for as long as the clock has to catch up.
-pub fn remove_older(folder: &Path, age: Duration) {
-    let now = SystemTime::now();
-    for (made, path) in entries(folder) {
-        if distance(made, now) > age {
-            remove(&path);
-        }
-    }
-}
-
-/// How far apart two times are, whichever comes first.
-fn distance(one: SystemTime, other: SystemTime) -> Duration {
-    one.duration_since(other)
-        .unwrap_or_else(|error| error.duration())
-}
-
-/// Removes what is in a folder under names with this prefix, but for the `most` that were made last.
-/// What was made before the clock was set back, and seems to be to come, counts as the oldest.
-pub fn remove_all_but_latest(folder: &Path, prefix: &str, most: usize) {
-    let now = SystemTime::now();
-    let mut entries: Vec<_> = entries(folder)
-        .filter(|(_, path)| {
-            let name = path.file_name().unwrap_or_default();
-            name.as_encoded_bytes().starts_with(prefix.as_bytes())
-        })
-        .map(|(made, path)| (made <= now, made, path))
-        .collect();
-    entries.sort();
-    for (_, _, path) in entries.iter().rev().skip(most) {
-        remove(path);
-    }
-}
-
-/// What is in a folder, and when it was made.
-fn entries(folder: &Path) -> impl Iterator<Item = (SystemTime, PathBuf)> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.filter_map(|entry| {
-        // Of a link, not of what it points to: store paths are from 1970.
-        let made = entry.metadata().and_then(|metadata| metadata.modified());
-        Some((made.ok()?, entry.path()))
-    })
-}
-
-fn remove(path: &Path) {
-    if let Err(error) = fs::remove_file(path) {
-        tracing::warn!("can't remove {}: {error}", path.display());
-    }
-}
-
 fn create(path: &Path) -> io::Result<(PathBuf, File)> {
     fs::create_dir_all(path)?;
     let path = path.canonicalize()?;
@@ -201,54 +148,5 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let error = StateDir::open(&file.path().join("state")).unwrap_err();
         assert!(error.to_string().contains("NIXGATE_STATE_DIR"), "{error:#}");
-    }
-    /// Files that were made so many seconds ago, or are to be.
-    fn files<const N: usize>(folder: &Path, ages: [(&str, i64); N]) {
-        let now = SystemTime::now();
-        for (name, age) in ages {
-            let distance = Duration::from_secs(age.unsigned_abs());
-            let made = if age < 0 {
-                now + distance
-            } else {
-                now - distance
-            };
-            let file = File::create(folder.join(name)).unwrap();
-            file.set_modified(made).unwrap();
-        }
-    }
-
-    const YEAR: i64 = 365 * 24 * 3600;
-
-    #[test]
-    fn the_latest_of_a_kind_stay_whatever_becomes_of_the_clock() {
-        let folder = tempfile::tempdir().unwrap();
-        let ages = [
-            ("x-1", 30),
-            ("x-2", 10),
-            ("x-3", 20),
-            ("x-4", 40),
-            ("x-5", -YEAR),
-            ("y", 50),
-        ];
-        files(folder.path(), ages);
-        remove_all_but_latest(folder.path(), "x-", 2);
-        let left = ages.map(|(name, _)| folder.path().join(name).exists());
-        assert_eq!(left, [false, true, true, false, false, true]);
-    }
-
-    #[test]
-    fn what_is_older_goes_and_so_does_what_is_too_far_ahead() {
-        let folder = tempfile::tempdir().unwrap();
-        let ages = [
-            ("1", 10),
-            ("2", 3700),
-            ("3", YEAR),
-            ("4", -10),
-            ("5", -YEAR),
-        ];
-        files(folder.path(), ages);
-        remove_older(folder.path(), Duration::from_secs(3600));
-        let left = ages.map(|(name, _)| folder.path().join(name).exists());
-        assert_eq!(left, [true, false, false, true, false]);
     }
 }

@@ -10,9 +10,11 @@
 //! A file is written under another name and renamed when it is whole and its digest is right. So
 //! whoever finds an image in the index finds all of it, also when an earlier run was cut off.
 //!
-//! Several may write to one folder at once, such as the jobs of a CI. Blobs don't get into each
-//! other's way. The index is read and written anew under a lock, which is on the folder itself and so
-//! leaves no file behind, and goes with who has it.
+//! Several on one machine may write to one folder at once, such as the jobs of a CI. Blobs don't get
+//! into each other's way. The index is read and written anew under a lock, which is on the folder itself
+//! and so leaves no file behind, and goes with who has it. On a folder of the network (NFS, SMB) the
+//! lock may hold among the processes of one machine only: jobs on several machines need folders of their
+//! own.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
@@ -143,8 +145,8 @@ impl Layout {
         self.end(file, &blob(digest))
     }
 
-    /// Waits until nobody else has the folder, which is for as long as a small file is written. It
-    /// is let go with what this returns.
+    /// Waits until nobody else on this machine has the folder, which is for as long as a small file is
+    /// written. It is let go with what this returns.
     fn lock(&self) -> Result<File> {
         let folder = File::open(&self.folder)?;
         folder.lock()?;

@@ -2,8 +2,8 @@
 //!
 //! A build is a task of its own. Callers watch it for as long as they care to wait, and leave
 //! without disturbing it. A failure of the packages is remembered for a short while ([`refusals`]),
-//! so that a client that insists does not rebuild a broken package in a loop. What failed for want of
-//! something else, such as storage for a moment, is tried again for the next who asks.
+//! so that a client that insists does not rebuild a broken package in a loop; callers are told for how
+//! much longer, since the edge remembers it as well. What failed for want of something else, such as storage for a moment, is tried again for the next who asks.
 //!
 //! The builds that run or wait for their turn are the queue, and it has a bound: one image more is
 //! refused at once, rather than kept waiting for hours, but for a rule that has less than its share
@@ -21,14 +21,18 @@ use super::{Builder, ImageRequest, Rule};
 use crate::refusals;
 
 type Outcome = Result<(), Error>;
-/// When a build started, and where its outcome appears.
-type Watched = (Instant, watch::Receiver<Option<(Instant, Outcome)>>);
+/// Where a build's outcome appears, and until when that is remembered if it is a refusal.
+type Ended = watch::Receiver<Option<(Instant, Outcome)>>;
+/// When a build started, and its end.
+type Watched = (Instant, Ended);
 
 /// How far a build is.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Progress {
-    /// Published, or failed.
-    Done(Outcome),
+    /// Published.
+    Done,
+    /// Failed. A failure that lasts is the answer for so much longer.
+    Failed(Error, Duration),
     /// Still running, for so long.
     Running(Duration),
 }
@@ -37,7 +41,7 @@ struct Build {
     /// Of whoever asked first.
     rule: Rule,
     started: Instant,
-    outcome: watch::Receiver<Option<(Instant, Outcome)>>,
+    outcome: Ended,
 }
 
 type Builds = Arc<Mutex<BTreeMap<String, Build>>>;
@@ -64,26 +68,30 @@ impl<B: Builder> Coalesce<B> {
     pub async fn build(&self, image: ImageRequest, rule: Rule, wait: Duration) -> Progress {
         let (started, mut outcome) = match self.join(image, rule) {
             Ok(build) => build,
-            Err(error) => return Progress::Done(Err(error)),
+            Err(error) => return Progress::Failed(error, Duration::ZERO),
         };
         let done = outcome.wait_for(Option::is_some);
         match tokio::time::timeout(wait, done).await {
             Err(_) => Progress::Running(started.elapsed()),
             Ok(Ok(outcome)) => match &*outcome {
-                Some((_, outcome)) => Progress::Done(outcome.clone()),
+                Some((_, Ok(()))) => Progress::Done,
+                Some((until, Err(error))) => {
+                    let left = until.saturating_duration_since(Instant::now());
+                    Progress::Failed(error.clone(), left)
+                }
                 None => Progress::Running(started.elapsed()),
             },
-            Ok(Err(_)) => Progress::Done(Err(Error::new(
-                ErrorKind::Internal,
-                "the build ended without a result; the builder's log says why",
-            ))),
+            Ok(Err(_)) => {
+                let message = "the build ended without a result; the builder's log says why";
+                Progress::Failed(Error::new(ErrorKind::Internal, message), Duration::ZERO)
+            }
         }
     }
 
     fn join(&self, image: ImageRequest, rule: Rule) -> Result<Watched, Error> {
         let key = image.fingerprint();
         let mut builds = lock(&self.builds);
-        builds.retain(|key, build| !is_forgotten(key, build));
+        builds.retain(|_, build| !is_forgotten(build));
         if let Some(build) = builds.get(&key) {
             return Ok((build.started, build.outcome.clone()));
         }
@@ -110,7 +118,8 @@ impl<B: Builder> Coalesce<B> {
             let result = builder.build(&image, &rule).await;
             // What succeeded, storage answers from now on.
             let remembered = result.as_ref().is_err_and(|error| error.kind.lasts());
-            sender.send_replace(Some((Instant::now(), result)));
+            let until = Instant::now() + refusals::hold_for(&key);
+            sender.send_replace(Some((until, result)));
             if !remembered {
                 lock(&builds).remove(&key);
             }
@@ -120,9 +129,9 @@ impl<B: Builder> Coalesce<B> {
 }
 
 /// A failure whose time is up, or a build whose task is no more.
-fn is_forgotten(key: &str, build: &Build) -> bool {
+fn is_forgotten(build: &Build) -> bool {
     match &*build.outcome.borrow() {
-        Some((ended, _)) => ended.elapsed() > refusals::hold_for(key),
+        Some((until, _)) => *until <= Instant::now(),
         None => build.outcome.has_changed().is_err(),
     }
 }
@@ -190,10 +199,7 @@ mod tests {
         let third = coalesce.build(image("git"), Rule::NONE, LONG);
         open.add_permits(1);
         let (second, third) = tokio::join!(second, third);
-        assert_eq!(
-            (second, third),
-            (Progress::Done(Ok(())), Progress::Done(Ok(())))
-        );
+        assert_eq!((second, third), (Progress::Done, Progress::Done));
         assert_eq!(builds.load(Ordering::SeqCst), 1);
     }
 
@@ -201,7 +207,7 @@ mod tests {
     async fn one_image_too_many_is_refused_at_once_and_those_of_the_queue_are_joined() {
         let (coalesce, open, builds) = coalesce();
         let too_busy = |progress| match progress {
-            Progress::Done(Err(error)) => error.kind == ErrorKind::TooBusy,
+            Progress::Failed(error, _) => error.kind == ErrorKind::TooBusy,
             _ => false,
         };
         for package in ["git", "broken"] {
@@ -213,9 +219,9 @@ mod tests {
         ));
         let joined = coalesce.build(image("git"), Rule::NONE, LONG);
         open.add_permits(2);
-        assert_eq!(joined.await, Progress::Done(Ok(())));
+        assert_eq!(joined.await, Progress::Done);
         let failed = coalesce.build(image("broken"), Rule::NONE, LONG).await;
-        assert!(matches!(failed, Progress::Done(Err(_))) && !too_busy(failed));
+        assert!(matches!(failed, Progress::Failed(..)) && !too_busy(failed));
 
         // Neither a failure that is remembered nor a refusal takes a place.
         for package in ["htop", "nano"] {
@@ -227,7 +233,7 @@ mod tests {
         ));
         open.add_permits(2);
         let built = coalesce.build(image("nano"), Rule::NONE, LONG).await;
-        assert_eq!(built, Progress::Done(Ok(())));
+        assert_eq!(built, Progress::Done);
         assert_eq!(builds.load(Ordering::SeqCst), 4);
     }
 
@@ -239,7 +245,7 @@ mod tests {
             .await
         {
             Progress::Running(_) => true,
-            Progress::Done(Err(error)) if error.kind == ErrorKind::TooBusy => false,
+            Progress::Failed(error, _) if error.kind == ErrorKind::TooBusy => false,
             other => panic!("{package} for {rule}: {other:?}"),
         };
         for (package, rule, is_taken) in [
@@ -260,7 +266,7 @@ mod tests {
         let all = ["git", "htop", "nano", "curl"];
         let all = all.map(|package| coalesce.build(image(package), Rule::NONE, LONG));
         for built in futures::future::join_all(all).await {
-            assert_eq!(built, Progress::Done(Ok(())));
+            assert_eq!(built, Progress::Done);
         }
         // Who is alone has all places again.
         for package in ["jq", "rsync"] {
@@ -273,16 +279,23 @@ mod tests {
     async fn a_failure_is_remembered_and_other_images_are_not_touched() {
         let (coalesce, open, builds) = coalesce();
         open.add_permits(3);
+        let hold = refusals::hold_for(&image("broken").fingerprint());
+        let mut left = Vec::new();
         for _ in 0..3 {
-            let progress = coalesce.build(image("broken"), Rule::NONE, LONG).await;
-            assert!(
-                matches!(progress, Progress::Done(Err(error)) if error.kind == ErrorKind::BuildFailed)
-            );
+            match coalesce.build(image("broken"), Rule::NONE, LONG).await {
+                Progress::Failed(error, rest) if error.kind == ErrorKind::BuildFailed => {
+                    left.push(rest);
+                }
+                other => panic!("{other:?}"),
+            }
         }
+        // What is told is what is left: no answer prolongs what the first one said.
+        assert!(left.is_sorted_by(|one, next| one > next), "{left:?}");
+        assert!(left[0] <= hold && left[2] > Duration::ZERO, "{left:?}");
         assert_eq!(builds.load(Ordering::SeqCst), 1);
         assert_eq!(
             coalesce.build(image("git"), Rule::NONE, LONG).await,
-            Progress::Done(Ok(()))
+            Progress::Done
         );
         assert_eq!(builds.load(Ordering::SeqCst), 2);
     }
@@ -294,7 +307,7 @@ mod tests {
         for _ in 0..2 {
             let progress = coalesce.build(image("unready"), Rule::NONE, LONG).await;
             assert!(
-                matches!(progress, Progress::Done(Err(error)) if error.kind == ErrorKind::BuilderUnready)
+                matches!(progress, Progress::Failed(error, _) if error.kind == ErrorKind::BuilderUnready)
             );
             // The caller may be told before the task has tidied up.
             while !lock(&coalesce.builds).is_empty() {
@@ -311,7 +324,7 @@ mod tests {
         for _ in 0..2 {
             let progress = coalesce.build(image("panic"), Rule::NONE, LONG).await;
             assert!(
-                matches!(progress, Progress::Done(Err(error)) if error.kind == ErrorKind::Internal)
+                matches!(progress, Progress::Failed(error, _) if error.kind == ErrorKind::Internal)
             );
         }
         assert_eq!(builds.load(Ordering::SeqCst), 2);

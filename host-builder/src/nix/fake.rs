@@ -42,6 +42,8 @@ pub struct FakeNix {
     pub store: PathBuf,
     /// How often something was fetched.
     pub fetched: AtomicUsize,
+    /// Calls of [`Nix::git`].
+    pub gits: AtomicUsize,
     /// What a fetch waits for, if for anything.
     pub gate: Mutex<Option<Arc<Semaphore>>>,
     /// What realising waits for: it ends when the semaphore has a permit or is closed.
@@ -179,6 +181,7 @@ impl Nix for FakeNix {
         arguments: Vec<OsString>,
         limit: Duration,
     ) -> BoxFuture<'a, Result<Vec<u8>, NixError>> {
+        self.gits.fetch_add(1, Ordering::SeqCst);
         let program = "git";
         let command = Command { program, arguments };
         Box::pin(async move {

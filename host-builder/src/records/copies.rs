@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::state_dir::remove_older;
+use crate::age::remove_older;
 use crate::storage::{Key, Storage, StorageError};
 
 /// See the module.
@@ -46,7 +46,7 @@ impl Copies {
     }
 
     pub(super) fn sweep(&self) {
-        remove_older(&self.folder.join("packages"), self.max_age);
+        remove_older(&self.folder.join("packages"), |_| true, self.max_age);
     }
 }
 

@@ -1,6 +1,7 @@
 //! Making responses.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
@@ -59,11 +60,16 @@ pub(super) fn immutable() -> (HeaderName, String) {
     (CACHE_CONTROL, "max-age=31536000, immutable".to_owned())
 }
 
-/// An error in answer to a request for this path, with how long it may be repeated.
+/// An error in answer to a request for this path, which the builder would find out again.
 pub(super) fn error(error: &Error, path: &str) -> Response<Body> {
+    error_for(error, refusals::hold_for(path))
+}
+
+/// An error, which may be repeated for so long if it is one that lasts.
+pub(super) fn error_for(error: &Error, holds: Duration) -> Response<Body> {
     let mut response = json(error.status(), for_clients(error).body());
     let cache = match error.kind.lasts() {
-        true => format!("max-age={}", refusals::hold_for(path).as_secs()),
+        true => format!("max-age={}", holds.as_secs()),
         false => "no-store".to_owned(),
     };
     if let Ok(cache) = HeaderValue::try_from(cache) {
@@ -120,6 +126,7 @@ mod tests {
         let body = error(&failed, "/").into_body().collect().await.unwrap();
         assert_eq!(body.to_bytes(), failed.body());
     }
+
     #[test]
     fn refusals_of_different_images_end_at_different_times() {
         let unknown = Error::new(ErrorKind::ManifestUnknown, "unknown");
@@ -132,5 +139,17 @@ mod tests {
             .collect();
         let all = (30..45).map(|seconds| format!("max-age={seconds}"));
         assert_eq!(ages, all.collect());
+    }
+
+    #[test]
+    fn a_refusal_that_is_remembered_is_repeated_for_what_is_left_and_a_hiccup_is_not() {
+        let left = Duration::from_millis(7800);
+        for (kind, cache) in [
+            (ErrorKind::BuildFailed, "max-age=7"),
+            (ErrorKind::BuilderUnready, "no-store"),
+        ] {
+            let response = error_for(&Error::new(kind, "failed"), left);
+            assert_eq!(response.headers()[CACHE_CONTROL], cache);
+        }
     }
 }

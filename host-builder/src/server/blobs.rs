@@ -48,8 +48,8 @@ impl<B: Builder> App<B> {
         let key = Key::blob(digest);
         if !self.stored(&key, size).await? {
             let again = self.make_again(request, &wanted, digest).await?;
-            if let Some(not_yet) = again {
-                return Ok(not_yet);
+            if let Some(instead) = again {
+                return Ok(instead);
             }
             if !self.stored(&key, size).await? {
                 return Err(lost_blobs::lost(digest));

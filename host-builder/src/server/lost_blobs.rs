@@ -17,17 +17,18 @@ use nixgate_core::distribution::{Digest, Error, ErrorKind, MediaType};
 
 use super::App;
 use super::answer::Body;
-use super::manifests::{still_building, unready, wait_of};
+use super::manifests::{failed, still_building, unready, wait_of};
 use crate::builder::{Builder, ImageRequest, Progress, similar};
 use crate::facts::blobs_of;
 use crate::storage::Key;
 use crate::wanted::Wanted;
 
 impl<B: Builder> App<B> {
-    /// Builds the image again whose blob was lost. `None` when that is done.
+    /// Builds the image again whose blob was lost. `None` when that is done, else what to answer: it
+    /// takes longer, or the build has failed.
     ///
     /// # Errors
-    /// When no image that could be built now has the blob, or the build fails.
+    /// When no image that could be built now has the blob.
     pub(super) async fn make_again(
         &self,
         request: &Request<Incoming>,
@@ -43,8 +44,11 @@ impl<B: Builder> App<B> {
         let rule = self.access.rule_of(request.headers());
         match self.builds.build(image, rule, wait).await {
             Progress::Running(elapsed) => Ok(Some(still_building(request, elapsed))),
-            Progress::Done(Err(error)) => Err(similar::told(error, false)),
-            Progress::Done(Ok(())) => Ok(None),
+            Progress::Failed(error, holds) => {
+                let error = similar::told(error, false);
+                Ok(Some(failed(request, &error, holds)))
+            }
+            Progress::Done => Ok(None),
         }
     }
 

@@ -113,10 +113,11 @@ impl<B: Builder> App<B> {
             Some(stored) => stored,
             None => match self.builds.build(image, rule, wait).await {
                 Progress::Running(elapsed) => return Ok(still_building(request, elapsed)),
-                Progress::Done(Err(error)) => {
-                    return Err(similar::told(error, preferences(request).similar));
+                Progress::Failed(error, holds) => {
+                    let error = similar::told(error, preferences(request).similar);
+                    return Ok(failed(request, &error, holds));
                 }
-                Progress::Done(Ok(())) => self.published(&key, &name, tag).await?,
+                Progress::Done => self.published(&key, &name, tag).await?,
             },
         };
         let max_age = answer::max_age(holds.as_secs());
@@ -204,6 +205,16 @@ pub(super) fn still_building(request: &Request<Incoming>, elapsed: Duration) -> 
         (CACHE_CONTROL, "no-store".to_owned()),
     ];
     answer::with_headers(StatusCode::ACCEPTED, headers, answer::whole(""))
+}
+
+/// The answer when a build failed: it may be repeated for as long as the builder remembers it.
+pub(super) fn failed(
+    request: &Request<Incoming>,
+    error: &Error,
+    holds: Duration,
+) -> Response<Body> {
+    super::log(request.uri().path(), error);
+    answer::error_for(error, holds)
 }
 
 pub(super) fn unready(error: StorageError) -> Error {

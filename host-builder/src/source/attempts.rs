@@ -98,6 +98,11 @@ impl<V: Clone + Send + Sync + 'static> Attempts<V> {
         fresh.map(|(_, value)| value.clone()).collect()
     }
 
+    /// Whatever is known of, or being found out.
+    pub(super) fn keys(&self) -> Vec<String> {
+        lock(&self.entries).keys().cloned().collect()
+    }
+
     /// Forgets a value that turned out to be void.
     pub(super) fn forget(&self, key: &str) {
         if let Some(entry) = lock(&self.entries).get_mut(key) {
@@ -400,6 +405,7 @@ mod tests {
             1
         );
     }
+
     #[tokio::test]
     async fn of_too_many_keys_those_are_forgotten_that_were_asked_for_the_longest_ago() {
         let (attempts, finder) = (Attempts::new(LONG, LONG).bounded(2), Finder::new());

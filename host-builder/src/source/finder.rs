@@ -18,8 +18,11 @@ use crate::nix::{Fetched, Nix};
 /// How long the list of a repository's branches and tags holds: so long an unknown tag stays
 /// unknown without asking the repository again.
 const REFS_TTL: Duration = Duration::from_secs(30);
-/// Package sets that are fetched at once: each may be a whole nixpkgs.
-const FETCHES_AT_ONCE: usize = 2;
+/// Package sets of names that are fetched at once: each may be a whole nixpkgs.
+const NAMES_AT_ONCE: usize = 2;
+/// Those of commits, which have turns of their own: a client may ask for a hundred of them, and a
+/// branch is not to wait behind these.
+const COMMITS_AT_ONCE: usize = 1;
 
 /// A source, and what finding out takes.
 pub(super) struct Finder {
@@ -28,7 +31,10 @@ pub(super) struct Finder {
     refs: Attempts<Arc<Refs>>,
     mirror: Option<Mirror>,
     roots: Roots,
-    turns: Semaphore,
+    name_turns: Semaphore,
+    commit_turns: Semaphore,
+    /// The pins of commits, whose links stay for as long as they are remembered.
+    commits: Attempts<Pin>,
 }
 
 impl Finder {
@@ -37,6 +43,7 @@ impl Finder {
         nix: Arc<dyn Nix>,
         hold: Duration,
         state_dir: &Path,
+        commits: Attempts<Pin>,
     ) -> std::io::Result<Self> {
         let repository = source.repository();
         let mirror = repository.map(|(_, allowed)| Mirror::new(state_dir, allowed.clone()));
@@ -47,7 +54,9 @@ impl Finder {
             // An old list can't say that a tag is unknown.
             refs: Attempts::new(REFS_TTL, Duration::ZERO),
             roots: Roots::new(state_dir, hold + PIN_STALE)?,
-            turns: Semaphore::new(FETCHES_AT_ONCE),
+            name_turns: Semaphore::new(NAMES_AT_ONCE),
+            commit_turns: Semaphore::new(COMMITS_AT_ONCE),
+            commits,
         })
     }
 
@@ -96,15 +105,16 @@ impl Finder {
             Some(_) => Some(self.commit(wanted).await?),
             None => None,
         };
-        let _turn = self
-            .turns
-            .acquire()
-            .await
-            .map_err(|_| PinError::Interrupted)?;
+        let turns = match git::is_commit(wanted) {
+            true => &self.commit_turns,
+            false => &self.name_turns,
+        };
+        let turn = turns.acquire().await;
+        let _turn = turn.map_err(|_| PinError::Interrupted)?;
         let Fetched { path, revision } = self.fetch(commit).await?;
         let root = self.roots.link(wanted);
         self.nix.keep(&path, &root).await?;
-        self.roots.prune();
+        self.roots.prune(&self.commits.keys());
         if let Some(needed) = required_nix(&path) {
             let found = self.nix.version().await?;
             if found < needed {

@@ -41,11 +41,15 @@ impl Fixture {
         }
     }
 
-    /// The names of the links that keep package sets.
-    fn links(&self) -> Vec<String> {
-        let links = std::fs::read_dir(self.folder.path().join("sources")).unwrap();
-        let names = links.map(|link| link.unwrap().file_name());
-        names.map(|name| name.into_string().unwrap()).collect()
+    /// How many package sets are kept by links.
+    fn links(&self) -> usize {
+        let links = std::fs::read_dir(self.folder.path().join("sources"));
+        links.unwrap().count()
+    }
+
+    fn has_link(&self, tag: &str) -> bool {
+        let roots = roots::Roots::new(self.folder.path(), LONG).unwrap();
+        roots.link(tag).is_symlink()
     }
 
     fn fetched(&self) -> usize {
@@ -178,27 +182,60 @@ async fn of_all_commits_only_the_latest_that_were_asked_for_stay_pinned() {
     let url = format!("file://{}", repository.path().display());
     let fixture = Fixture::new(git_source(url), false);
     fixture.pin("main").await.unwrap();
-    for commit in &commits {
+    let (last, first) = commits.split_last().unwrap();
+    // Who is asked for again and again is remembered, and the next one forgotten.
+    for commit in first.iter().chain([&commits[0], last]) {
         assert_eq!(&fixture.pin(commit).await.unwrap().revision, commit);
     }
     let fetched = fixture.fetched();
     assert_eq!(fetched, commits.len() + 1);
-    // The name, and all but the first.
+    // The name, and all but the second.
     assert_eq!(fixture.sources.pins.fresh().len(), 1);
     assert_eq!(fixture.sources.commits.fresh().len(), MAX_COMMITS);
-    for wanted in commits.iter().skip(1).chain(&["main"]) {
+    for wanted in commits.iter().skip(2).chain(&[commits[0], "main"]) {
         fixture.pin(wanted).await.unwrap();
+        assert!(fixture.has_link(wanted), "{wanted}");
     }
     assert_eq!(fixture.fetched(), fetched);
-    fixture.pin(commits[0]).await.unwrap();
+    fixture.pin(commits[1]).await.unwrap();
     assert_eq!(fixture.fetched(), fetched + 1);
-    // As many links as there may be, whatever is remembered.
-    let links = fixture.links();
-    assert_eq!(
-        links.iter().filter(|link| link.contains("commit-")).count(),
-        MAX_COMMITS
-    );
-    assert_eq!(links.len(), MAX_COMMITS + 1);
+    // As many links as are remembered, that of the name, and one that is forgotten since then.
+    assert_eq!(fixture.links(), MAX_COMMITS + 2);
+}
+
+#[tokio::test]
+async fn names_do_not_wait_behind_the_commits_that_a_client_chooses() {
+    let repository = tempfile::tempdir().unwrap();
+    let git = |arguments: &[&str]| git(repository.path(), arguments);
+    git(&["init", "--quiet", "--initial-branch=main"]);
+    for number in 0..4 {
+        let message = format!("--message={number}");
+        git(&["commit", "--quiet", "--allow-empty", &message]);
+    }
+    git(&["tag", "v1"]);
+    let commits = git(&["rev-list", "main"]);
+    let url = format!("file://{}", repository.path().display());
+    let fixture = Fixture::new(git_source(url), false);
+    let open = Arc::new(tokio::sync::Semaphore::new(0));
+    *fixture.nix.gate.lock().unwrap() = Some(Arc::clone(&open));
+    let ask = |tag: &str| {
+        let (sources, tag) = (fixture.sources.clone(), Tag::parse(tag).unwrap());
+        tokio::spawn(async move { sources.wait_for(&tag).await })
+    };
+    let begun = async |number| {
+        while fixture.fetched() < number {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let mut asked: Vec<_> = commits.lines().map(ask).collect();
+    begun(1).await;
+    asked.extend(["main", "v1"].map(ask));
+    tokio::time::timeout(LONG, begun(3)).await.unwrap();
+    open.add_permits(6);
+    for pinned in asked {
+        pinned.await.unwrap().unwrap();
+    }
+    assert_eq!(fixture.fetched(), 6);
 }
 
 #[tokio::test]

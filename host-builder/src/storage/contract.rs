@@ -3,6 +3,7 @@
 use nixgate_core::distribution::Tag;
 
 use super::*;
+use crate::age::date;
 
 async fn holds(storage: &Storage) {
     let key = Key::build("k");
@@ -114,6 +115,38 @@ async fn what_a_killed_builder_left_half_written_is_removed_and_nothing_else() {
         let left = files.map(|file| file.exists());
         assert_eq!(left, [false, true, true], "{key:?}");
     }
+}
+
+#[test]
+fn builders_that_start_together_do_not_fail_each_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let layers = folder.path().join("layers");
+    std::fs::create_dir(&layers).unwrap();
+    let day = Duration::from_secs(24 * 3600);
+    let abandoned = || {
+        let names = (0..1000).map(|number| format!("layer#{number}"));
+        names.map(|name| layers.join(name))
+    };
+    for file in abandoned() {
+        std::fs::write(&file, "half").unwrap();
+        date(&file, day, false);
+    }
+    // One that nobody can remove: it is a folder.
+    let odd = layers.join("odd#1");
+    std::fs::create_dir(&odd).unwrap();
+    date(&odd, day, false);
+    let start = std::sync::Barrier::new(4);
+    let open = || {
+        start.wait();
+        Storage::filesystem(folder.path()).map(drop)
+    };
+    std::thread::scope(|scope| {
+        let builders = [(); 4].map(|()| scope.spawn(open));
+        for builder in builders {
+            builder.join().unwrap().unwrap();
+        }
+    });
+    assert!(!abandoned().any(|file| file.exists()) && odd.exists());
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use object_store::local::LocalFileSystem;
 
 use super::key::Folder;
 use super::{Storage, StorageError};
+use crate::age::remove_older;
 
 /// A file in the making that nobody has written to for so long belongs to a builder that was
 /// killed. Another one that lives may be writing to the same folder.
@@ -24,7 +25,7 @@ impl Storage {
     pub fn filesystem(folder: &Path) -> Result<Self, StorageError> {
         let unusable = |error: io::Error| StorageError(format!("{}: {error}", folder.display()));
         std::fs::create_dir_all(folder).map_err(unusable)?;
-        remove_abandoned(folder).map_err(unusable)?;
+        remove_abandoned(folder);
         // Without syncing, a power cut could leave a manifest and lose its layers.
         let store = LocalFileSystem::new_with_prefix(folder)?.with_fsync(true);
         Ok(Self {
@@ -56,27 +57,17 @@ impl Storage {
 }
 
 /// Removes old files in the making, which the store calls `<name>#<number>`. Links and facts are left
-/// out: theirs are small, and there are many folders of them.
-fn remove_abandoned(storage: &Path) -> io::Result<()> {
+/// out: theirs are small, and there are many folders of them. Another builder may be doing the same.
+fn remove_abandoned(storage: &Path) {
     for folder in Folder::ALL
         .into_iter()
         .filter(|folder| !folder.is_by_name())
     {
-        let entries = match std::fs::read_dir(storage.join(folder.name())) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            entries => entries?,
-        };
-        for entry in entries {
-            let entry = entry?;
-            if !entry.file_name().as_encoded_bytes().contains(&b'#') {
-                continue;
-            }
-            let age = entry.metadata()?.modified()?.elapsed();
-            if age.is_ok_and(|age| age > ABANDONED) {
-                tracing::info!(path = %entry.path().display(), "removing half an upload");
-                std::fs::remove_file(entry.path())?;
-            }
+        let folder = storage.join(folder.name());
+        let removed = remove_older(&folder, |name| name.contains(&b'#'), ABANDONED);
+        if removed > 0 {
+            let folder = folder.display();
+            tracing::info!("removed {removed} uploads from {folder} that were cut off");
         }
     }
-    Ok(())
 }

@@ -243,12 +243,12 @@ async fn build_one(builds: &Coalesce<NixBuilder>, item: &Item) -> Outcome {
     loop {
         match builds.build(item.image.clone(), Rule::NONE, WATCH).await {
             Progress::Running(_) => {}
-            Progress::Done(Ok(())) => return Outcome::Built,
+            Progress::Done => return Outcome::Built,
             // A pattern is about what there is to be had; a name is about this package.
-            Progress::Done(Err(error)) if error.kind == ErrorKind::Denied && !item.wish.literal => {
+            Progress::Failed(error, _) if error.kind == ErrorKind::Denied && !item.wish.literal => {
                 return Outcome::LeftOut;
             }
-            Progress::Done(Err(error)) => return Outcome::Failed(error),
+            Progress::Failed(error, _) => return Outcome::Failed(error),
         }
     }
 }
