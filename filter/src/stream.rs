@@ -104,7 +104,7 @@ fn known(edge: &Edge, question: &Question, request: &Request<'_>) -> Option<Rc<R
     let mut hot = edge.hot.borrow_mut();
     // What is under a condition is seldom asked again.
     let is_plain = request.if_none_match.is_empty();
-    let caller = is_plain.then(|| request.caller.text());
+    let caller = is_plain.then(|| request.caller.key());
     let repeated = caller.as_ref().and_then(|caller| hot.get(question, caller));
     if repeated.is_some() {
         return repeated;

@@ -52,8 +52,8 @@ impl Question {
 /// What was asked in this second.
 struct Asked {
     prepared: Rc<Prepared>,
-    /// By the caller ([`Caller::text`](crate::exchange::Caller::text)).
-    replies: BTreeMap<String, Rc<Reply>>,
+    /// By the caller ([`Caller::key`](crate::exchange::Caller::key)).
+    replies: BTreeMap<Vec<u8>, Rc<Reply>>,
 }
 
 /// A worker's answers of the present second. Bodies are those of the entries, but for pages of lists,
@@ -78,7 +78,7 @@ impl Hot {
     }
 
     /// The reply that this caller had since the last tick, under no condition.
-    pub fn get(&self, question: &Question, caller: &str) -> Option<Rc<Reply>> {
+    pub fn get(&self, question: &Question, caller: &[u8]) -> Option<Rc<Reply>> {
         let replies = &self.asked.get(question)?.replies;
         replies.get(caller).map(Rc::clone)
     }
@@ -103,7 +103,7 @@ impl Hot {
 
     /// Keeps the reply to a caller who asked under no condition, until the next tick. Without room
     /// it is not kept, nor for a question that is not prepared.
-    pub fn insert(&mut self, question: &Question, caller: String, reply: Rc<Reply>) {
+    pub fn insert(&mut self, question: &Question, caller: Vec<u8>, reply: Rc<Reply>) {
         if self.asked.contains_key(question) && self.takes(caller.len(), reply.bytes_of_its_own()) {
             let asked = self.asked.get_mut(question);
             asked.map(|asked| asked.replies.insert(caller, reply));
@@ -197,17 +197,17 @@ mod tests {
         let mut hot = Hot::new(10_000);
         let (question, prepared, reply) = asked("/v2/git/manifests/latest");
         let (other, ..) = asked("/v2/htop/manifests/latest");
-        hot.insert(&question, "alice".to_owned(), Rc::clone(&reply));
-        assert_eq!(hot.get(&question, "alice"), None, "it is not prepared");
+        hot.insert(&question, b"alice".to_vec(), Rc::clone(&reply));
+        assert_eq!(hot.get(&question, b"alice"), None, "it is not prepared");
         hot.prepare(&question, Rc::clone(&prepared));
-        hot.insert(&question, "alice".to_owned(), Rc::clone(&reply));
-        assert_eq!(hot.get(&question, "alice"), Some(Rc::clone(&reply)));
-        assert_eq!(hot.get(&question, "bob"), None);
-        assert_eq!(hot.get(&other, "alice"), None);
+        hot.insert(&question, b"alice".to_vec(), Rc::clone(&reply));
+        assert_eq!(hot.get(&question, b"alice"), Some(Rc::clone(&reply)));
+        assert_eq!(hot.get(&question, b"bob"), None);
+        assert_eq!(hot.get(&other, b"alice"), None);
         assert!(hot.prepared(&question).is_some());
         assert!(hot.prepared(&other).is_none());
         hot.tick();
-        assert_eq!(hot.get(&question, "alice"), None);
+        assert_eq!(hot.get(&question, b"alice"), None);
         assert!(hot.prepared(&question).is_none());
         assert_eq!(hot.bytes, 0);
     }
@@ -221,10 +221,10 @@ mod tests {
         for _ in 0..3 {
             hot.prepare(&question, Rc::clone(&prepared));
         }
-        for caller in ["a", "b", "c"] {
-            hot.insert(&question, caller.to_owned(), Rc::clone(&reply));
+        for caller in [b"a", b"b", b"c"] {
+            hot.insert(&question, caller.to_vec(), Rc::clone(&reply));
         }
-        let has = ["a", "b", "c"].map(|caller| hot.get(&question, caller).is_some());
+        let has = [b"a", b"b", b"c"].map(|caller| hot.get(&question, caller).is_some());
         assert_eq!(has, [true, true, false]);
         let (other, prepared, _) = asked("/v2/htop/manifests/latest");
         hot.prepare(&other, prepared);

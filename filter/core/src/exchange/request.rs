@@ -1,7 +1,5 @@
 //! What a client asks, as the shell hands it over.
 
-use std::fmt::Write;
-
 use crate::policy::{Identity, Known};
 
 /// A client's request, as far as the edge reads it.
@@ -32,22 +30,26 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Who it is as a text: two texts are one only when the callers are. The decision is no part of
-    /// it.
-    pub fn text(&self) -> String {
-        let mut text = String::new();
+    /// Who it is, in bytes: two keys are one only when the callers are. The decision is no part of it.
+    ///
+    /// It is made for each request that a copy may answer, so nothing is written out as text.
+    pub fn key(&self) -> Vec<u8> {
+        const UNKNOWN: [u8; 4] = [u8::MAX; 4];
+        // No header has 4 GiB, nor as many values less one.
+        let number = |length: usize| u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
+        let mut key = Vec::with_capacity(64);
         for known in self.identity.iter().chain(&self.shadow) {
             match known {
-                Known::Unknown => text.push_str(" ?"),
+                Known::Unknown => key.extend_from_slice(&UNKNOWN),
                 Known::Values(values) => {
-                    // Writing to a string does not fail.
-                    let _ = write!(text, " {}", values.len());
+                    key.extend_from_slice(&number(values.len()));
                     for value in values {
-                        let _ = write!(text, " {} {value}", value.len());
+                        key.extend_from_slice(&number(value.len()));
+                        key.extend_from_slice(value.as_bytes());
                     }
                 }
             }
         }
-        text
+        key
     }
 }

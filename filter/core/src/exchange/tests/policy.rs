@@ -384,13 +384,13 @@ fn two_callers_are_never_one() {
     ];
     for (index, one) in callers.iter().enumerate() {
         for other in callers.iter().skip(index + 1) {
-            assert_ne!(one.text(), other.text(), "{one:?} {other:?}");
+            assert_ne!(one.key(), other.key(), "{one:?} {other:?}");
         }
     }
     // Another decision is no other caller.
     let mut again = values(&["a"]);
     again.decision = "d-2".to_owned();
-    assert_eq!(again.text(), values(&["a"]).text());
+    assert_eq!(again.key(), values(&["a"]).key());
 }
 
 /// What is answered without a preparation.
