@@ -321,7 +321,8 @@ fn who_is_held_while_the_policy_changes_is_judged_by_the_new_one() {
 
 #[test]
 fn what_a_client_says_of_rules_reaches_no_builder() {
-    let (mut host, root) = guarded(&json!([{"name": "all", "allow": ["git"]}]));
+    let here = json!({"host": {"glob": "registry"}});
+    let (mut host, root) = guarded(&json!([{"name": "all", "subject": here, "allow": ["git"]}]));
     let path = format!(
         "/v2/git/blobs/{}",
         nixgate_core::distribution::Digest::of(b"")

@@ -23,7 +23,7 @@ nixgate: left as they are, since others may use them:
   - packages that apt installed: nix-bin patchelf xz-utils gcc g++ binutils libc6-dev python3-venv, and
     for `make gateway` apache2-utils openssl, for tests skopeo podman containerd docker.io runc curl jq
     openssl git qemu-user-static nginx-light docker-registry fcgiwrap spawn-fcgi dropbear-bin
-    openssh-client, and for `make bench` wrk
+    openssh-client faketime, and for `make bench` wrk
     (apt-get remove <name>)
   - Rust's target: rustup target remove wasm32-wasip1
 END
