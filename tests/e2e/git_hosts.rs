@@ -14,7 +14,7 @@ use nixgate_tests::live::git_ssh::GitSsh;
 use nixgate_tests::live::process::run;
 use nixgate_tests::live::{install, scratch};
 
-use crate::pinned_sources::{Repository, builder, nix_lock, pinned, pull, set};
+use crate::pinned_sources::{Repository, builder, channel, nix_lock, pinned, pull};
 
 /// Variables of whoever runs the tests that would say what a test leaves out.
 const NONE: [(&str, &str); 3] = [
@@ -162,17 +162,7 @@ fn a_flake_over_https_with_a_private_authority_and_a_password() -> Result<()> {
 #[test]
 fn a_channel_over_https_with_a_private_authority_and_a_password() -> Result<()> {
     let state = scratch::folder("https-channel-")?;
-    let (hosted, archive) = (state.path().join("hosted"), state.path().join("nixpkgs-1"));
-    fs::create_dir(&hosted)?;
-    fs::create_dir(&archive)?;
-    fs::write(archive.join("default.nix"), set(&archive, "archived"))?;
-    run(Command::new("tar")
-        .args(["--create", "--gzip", "--file"])
-        .arg(hosted.join("stable.tar.gz"))
-        .arg("--directory")
-        .arg(state.path())
-        .arg("nixpkgs-1"))?;
-    let host = GitHttps::start(&hosted)?;
+    let host = GitHttps::start(&channel(state.path())?)?;
     let (authority, netrc) = (host.authority(), host.netrc(PASSWORD)?);
     let base = host.files("");
     let base = base.trim_end_matches('/');

@@ -269,19 +269,25 @@ fn only_refs_that_are_allowed_are_served() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_channel_is_fetched_from_a_mirror_by_the_proxy_and_named_by_its_hash() -> Result<()> {
-    let state = scratch::folder("channel-")?;
-    let (files, archive) = (state.path().join("files"), state.path().join("nixpkgs-1"));
-    fs::create_dir(&files)?;
+/// A folder in `state` to be served, with the archive of the channel `stable`.
+pub(crate) fn channel(state: &Path) -> Result<PathBuf> {
+    let (served, archive) = (state.join("served"), state.join("nixpkgs-1"));
+    fs::create_dir(&served)?;
     fs::create_dir(&archive)?;
     fs::write(archive.join("default.nix"), set(&archive, "archived"))?;
     run(Command::new("tar")
         .args(["--create", "--gzip", "--file"])
-        .arg(files.join("stable.tar.gz"))
+        .arg(served.join("stable.tar.gz"))
         .arg("--directory")
-        .arg(state.path())
+        .arg(state)
         .arg("nixpkgs-1"))?;
+    Ok(served)
+}
+
+#[test]
+fn a_channel_is_fetched_from_a_mirror_by_the_proxy_and_named_by_its_hash() -> Result<()> {
+    let state = scratch::folder("channel-")?;
+    let files = channel(state.path())?;
     let nginx = Nginx::start(&files, state.path())?;
     let proxy = format!("http://127.0.0.1:{}", nginx.port());
     // The one host is nginx itself; the other one is nowhere, but for the proxy.

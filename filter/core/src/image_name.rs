@@ -119,14 +119,6 @@ impl ImageName {
             Self::Opaque(_) => 0,
         }
     }
-
-    /// The shortest name that asks for this.
-    pub fn short_name(&self) -> String {
-        match self {
-            Self::Packages(packages) => packages.short_name(),
-            Self::Opaque(name) => name.to_string(),
-        }
-    }
 }
 
 /// The canonical repository name, which means the same again.
@@ -174,7 +166,6 @@ mod tests {
             let meaning = meaning(name).unwrap();
             assert!(matches!(meaning, ImageName::Opaque(_)), "{name}");
             assert_eq!(meaning.to_string(), name);
-            assert_eq!(meaning.short_name(), name);
             assert_eq!(meaning.written(&Repository::parse(name).unwrap()), 0);
             assert_eq!(meaning.packages(), None);
         }

@@ -35,11 +35,7 @@ impl<B: Builder> App<B> {
             let message = format!("no image of this name has the blob {digest}");
             Error::new(ErrorKind::BlobUnknown, message)
         };
-        let wanted = self.wanted(repository).map_err(|error| match error.kind {
-            // In the same words: a policy may hide that there is a recipe.
-            ErrorKind::ManifestUnknown => unknown(),
-            _ => error,
-        })?;
+        let wanted = self.wanted_or(repository, unknown)?;
         let folder = self.link_folder(&wanted);
         let images = self.images.with_blob(&self.storage, &folder, digest).await;
         let images = images.map_err(unready)?;

@@ -62,11 +62,7 @@ impl<B: Builder> App<B> {
                 format!("no image of this name has the manifest {digest}; pull it by tag");
             Error::new(ErrorKind::ManifestUnknown, message)
         };
-        let wanted = self.wanted(repository).map_err(|error| match error.kind {
-            // In the same words: a policy may hide that there is a recipe.
-            ErrorKind::ManifestUnknown => unknown(),
-            _ => error,
-        })?;
+        let wanted = self.wanted_or(repository, unknown)?;
         let name = self.link_folder(&wanted);
         let manifest = self.storage.get(&Key::link(&name, digest)).await;
         let manifest = manifest.map_err(unready)?.ok_or_else(unknown)?;

@@ -272,6 +272,19 @@ impl<B: Builder> App<B> {
         Wanted::of(repository, &self.recipes.current(), self.system)
     }
 
+    /// The same for what is asked for by digest. Where there is no recipe it is told in the words for
+    /// one whose images don't have it: a policy may hide that there is a recipe.
+    fn wanted_or(
+        &self,
+        repository: &Repository,
+        unknown: impl FnOnce() -> Error,
+    ) -> Result<Wanted, Error> {
+        self.wanted(repository).map_err(|error| match error.kind {
+            ErrorKind::ManifestUnknown => unknown(),
+            _ => error,
+        })
+    }
+
     /// Where the manifests are linked of all images of a name.
     fn link_folder(&self, wanted: &Wanted) -> String {
         wanted.link_folder(&self.sources.source().identity())

@@ -177,26 +177,16 @@ fn at(mirror: &Path) -> Vec<OsString> {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
     use std::sync::atomic::Ordering;
 
     use super::*;
     use crate::nix::fake::FakeNix;
-    use crate::source::git;
-
-    fn run(repository: &Path, arguments: &[&str]) -> String {
-        let mut git = Command::new("git");
-        git.arg("-C").arg(repository);
-        git.args(["-c", "user.name=n", "-c", "user.email=e"]);
-        let output = git.args(arguments).output().unwrap();
-        assert!(output.status.success(), "{output:?}");
-        String::from_utf8(output.stdout).unwrap().trim().to_owned()
-    }
+    use crate::source::{git, tests};
 
     #[tokio::test]
     async fn an_unknown_commit_is_not_looked_for_again_until_the_refs_change() {
         let (repository, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let run = |arguments: &[&str]| run(repository.path(), arguments);
+        let run = |arguments: &[&str]| tests::git(repository.path(), arguments);
         run(&["init", "--quiet", "--initial-branch=main"]);
         let commit = ["commit", "--quiet", "--allow-empty", "--message=m"];
         run(&commit);

@@ -128,7 +128,7 @@ async fn a_package_set_that_needs_another_nix_says_so() {
     assert!(other.pin("latest").await.is_ok());
 }
 
-fn git(repository: &Path, arguments: &[&str]) -> String {
+pub(super) fn git(repository: &Path, arguments: &[&str]) -> String {
     let mut git = Command::new("git");
     git.arg("-C").arg(repository);
     git.args(["-c", "user.name=n", "-c", "user.email=e"]);

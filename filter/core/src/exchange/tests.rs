@@ -31,6 +31,18 @@ fn begin(method: &str, path: &str, now: Seconds) -> Begin {
     Exchange::begin(&config(), &request, now)
 }
 
+/// A plain `GET` of somebody, by a configuration, at the beginning of time.
+fn begin_by(config: &Config, path: &str) -> Begin {
+    let request = Request {
+        method: "GET",
+        path,
+        accept: Vec::new(),
+        if_none_match: Vec::new(),
+        caller: &Caller::default(),
+    };
+    Exchange::begin(config, &request, 0)
+}
+
 fn ask(path: &str, now: Seconds) -> Box<Exchange> {
     match begin("GET", path, now) {
         Begin::Ask(exchange) => exchange,

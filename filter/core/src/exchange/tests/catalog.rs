@@ -23,19 +23,8 @@ fn config(more: &str) -> Config {
     Config::parse(json.as_bytes(), |_| Some("secret".to_owned())).unwrap()
 }
 
-fn begin(config: &Config, path: &str) -> Begin {
-    let request = Request {
-        method: "GET",
-        path,
-        accept: Vec::new(),
-        if_none_match: Vec::new(),
-        caller: &Caller::default(),
-    };
-    Exchange::begin(config, &request, 0)
-}
-
 fn ask(config: &Config, path: &str) -> Exchange {
-    match begin(config, path) {
+    match begin_by(config, path) {
         Begin::Ask(exchange) => *exchange,
         other => panic!("{path}: {other:?}"),
     }
@@ -64,7 +53,7 @@ fn page(config: &Config, path: &str) -> (String, Option<String>) {
 
 #[test]
 fn without_the_setting_there_is_none() {
-    let Begin::Reply(reply) = begin(&super::config(), PATH) else {
+    let Begin::Reply(reply) = begin_by(&super::config(), PATH) else {
         panic!("an answer that needs nobody")
     };
     assert_eq!(reply.status, 404);
@@ -117,7 +106,7 @@ fn pages_follow_each_other_to_the_end() {
 #[test]
 fn below_a_prefix_the_names_have_it() {
     let config = config(r#", "name_prefix": "nix""#);
-    assert_eq!(begin(&config, PATH), Begin::NotOurs);
+    assert_eq!(begin_by(&config, PATH), Begin::NotOurs);
     let (names, link) = page(&config, "/v2/nix/_catalog?n=1");
     assert_eq!(names, "nix/git");
     let next = "</v2/nix/_catalog?n=1&last=nix/git>; rel=\"next\"";

@@ -16,19 +16,8 @@ fn config(policy: serde_json::Value) -> Config {
     Config::parse(json.to_string().as_bytes(), |_| Some("s".to_owned())).unwrap()
 }
 
-fn begin(config: &Config, path: &str) -> Begin {
-    let request = Request {
-        method: "GET",
-        path,
-        accept: Vec::new(),
-        if_none_match: Vec::new(),
-        caller: &Caller::default(),
-    };
-    Exchange::begin(config, &request, 0)
-}
-
 fn upstream(config: &Config, path: &str) -> String {
-    match begin(config, path) {
+    match begin_by(config, path) {
         Begin::Ask(exchange) => exchange.upstream_path(),
         other => panic!("{path}: {other:?}"),
     }
@@ -57,7 +46,7 @@ fn the_builder_hears_an_opaque_name_as_it_was_written() {
         "/v2/nix/corp/manifests/latest",
         "/v2/nix/git/corp/manifests/latest",
     ] {
-        let Begin::Reply(reply) = begin(&config, path) else {
+        let Begin::Reply(reply) = begin_by(&config, path) else {
             panic!("{path} is asked for");
         };
         assert_eq!(reply.status, 400, "{path}");
@@ -73,14 +62,14 @@ fn a_refused_opaque_name_may_look_like_an_unknown_one() {
         (true, 404, "there is no image corp/web"),
     ] {
         let config = config(policy(hide));
-        let Begin::Reply(reply) = begin(&config, "/v2/nix/corp/web/manifests/latest") else {
+        let Begin::Reply(reply) = begin_by(&config, "/v2/nix/corp/web/manifests/latest") else {
             panic!("it is asked for");
         };
         let body = String::from_utf8_lossy(&reply.body);
         assert_eq!(reply.status, status);
         assert!(body.contains(word), "{body}");
         assert!(matches!(
-            begin(&config, "/v2/nix/corp/ci-base/manifests/latest"),
+            begin_by(&config, "/v2/nix/corp/ci-base/manifests/latest"),
             Begin::Ask(_)
         ));
     }
@@ -95,7 +84,7 @@ fn document(facts: &serde_json::Value) -> Option<Entry> {
 }
 
 fn answered(config: &Config, path: &str, facts: &serde_json::Value) -> (u16, String) {
-    let Begin::Ask(mut exchange) = begin(config, path) else {
+    let Begin::Ask(mut exchange) = begin_by(config, path) else {
         panic!("{path} is not asked for");
     };
     match exchange.looked_up(config, document(facts), 0) {
@@ -142,7 +131,7 @@ fn a_policy_on_trial_judges_opaque_names_and_is_only_counted() {
     let facts = json!([{"tags": ["latest"], "system": "x86_64-linux", "packages": ["git"]}]);
     for (name, differs) in [("ci-base", false), ("web", true)] {
         let path = format!("/v2/corp/{name}/manifests/latest");
-        let Begin::Ask(mut exchange) = begin(&config, &path) else {
+        let Begin::Ask(mut exchange) = begin_by(&config, &path) else {
             panic!("{path} is not asked for");
         };
         let Next::Reply(reply) = exchange.looked_up(&config, document(&facts), 0) else {
