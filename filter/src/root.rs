@@ -9,22 +9,39 @@
 //! ```text
 //!   stream: inbox ← Joined, wake(queue), pause
 //!                                │
-//!   root:   on_queue_ready ◄─────┘   inbox → flights → callout (root's own)
-//!           on_http_call_response    flights → effective context := stream → reply or continue
-//!           on_tick                  each second: flights that rest, copies, counters
+//!   root:   on_queue_ready ◄─────┤   inbox → flights → a few commands, wake(queue) for the rest
+//!           on_http_call_response┤   response → flights, wake(queue)
+//!           on_tick              ┘   each second: flights that rest, copies, counters
+//!
+//!   command: callout (root's own) | effective context := stream → reply or continue
 //! ```
+//!
+//! # A few commands for each callback
+//!
+//! Envoy carries out replies, continuations and callouts that fail at once when the callback that
+//! asked for them is over, from one list for the whole VM. Each ends a stream or brings an answer,
+//! which calls back into the VM, and the end of that callback goes on with the list: so each is
+//! nested in the one before. Where a callback answers 311 streams, the stack is used up and the VM
+//! dies, with every stream in it ("Maximum call stack size exceeded" in Envoy 1.36 and 1.40; other
+//! filters in the chain take their part of the stack). Therefore
+//!
+//! - all commands go through [`Root::work`], which carries out [`COMMANDS`] of them and wakes the root
+//!   for the rest, and
+//! - it runs in callbacks that the host makes from its event loop, never within another callback: by
+//!   queue and by timer. A response is not one of them, since that of a callout that fails at once
+//!   comes from the list.
 //!
 //! The name of the queue is random: Envoy has one set of queues for all workers, and a message
 //! wakes whoever registered the name last.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
 use nixgate_core::cache::{Geometry, Hot, TICK};
 use nixgate_core::config::Config;
-use nixgate_core::exchange::{Command, Event, Flights, Response};
+use nixgate_core::exchange::{Call, Command, Event, Flights, Response};
 use nixgate_core::policy::Policy;
 use nixgate_core::wire;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
@@ -40,6 +57,10 @@ use crate::telemetry::Telemetry;
 const COPIES_SHARE: u64 = 16;
 /// And its answers of the present second, whose bodies are those of the copies, up to this part.
 const HOT_SHARE: u64 = 64;
+
+/// How many commands one callback carries out: a twentieth of what the stack bears, see above. The
+/// loop of events comes round in well under a millisecond, so nobody waits for it.
+const COMMANDS: usize = 16;
 
 thread_local! {
     /// How many configurations with a policy this VM has seen. It tells a root whose configuration
@@ -138,16 +159,38 @@ impl Root {
         let Some(edge) = self.edge.clone() else {
             return;
         };
+        self.flights.on(&edge.config, event, host::now());
+    }
+
+    /// Carries out what is due, as much as one callback may.
+    fn work(&mut self) {
+        let Some(edge) = self.edge.clone() else {
+            return;
+        };
         let policies = POLICIES.get();
         if policies != self.policies {
             self.policies = policies;
             self.flights.outdate();
         }
-        let mut events = VecDeque::from([event]);
-        while let Some(event) = events.pop_front() {
-            for command in self.flights.on(&edge.config, event, host::now()) {
-                events.extend(self.carry_out(&edge, command));
-            }
+        let now = host::now();
+        for _ in 0..COMMANDS {
+            let Some(command) = self.flights.next(&edge.config, now) else {
+                return;
+            };
+            self.carry_out(&edge, command);
+        }
+        self.wake_if_due();
+    }
+
+    /// Has the host call the root again when there is something to do.
+    fn wake_if_due(&self) {
+        let Some(edge) = self.edge.as_ref().filter(|_| self.flights.is_any_due()) else {
+            return;
+        };
+        if let Err(error) = host::wake(edge.queue) {
+            // Slower, but it goes on.
+            let message = format!("answers wait for the timer, {COMMANDS} a second: {error}");
+            host::log(LogLevel::Error, &message);
         }
     }
 
@@ -189,45 +232,44 @@ impl Root {
         })
     }
 
-    /// Does what a command says. A callout has an outcome, which is an event again.
-    fn carry_out(&mut self, edge: &Edge, command: Command<StreamId>) -> Option<Event<StreamId>> {
+    fn carry_out(&mut self, edge: &Edge, command: Command<StreamId>) {
         match command {
             Command::Reply(stream, reply) => {
                 on_behalf_of(stream, || stream::answer(&edge.telemetry, &reply));
-                None
             }
-            Command::Forward(stream, forward) => {
-                on_behalf_of(stream, || {
-                    stream::forward(edge, &forward)?;
-                    host::continue_request()
-                });
-                None
-            }
+            Command::Forward(stream, forward) => on_behalf_of(stream, || {
+                stream::forward(edge, &forward)?;
+                host::continue_request()
+            }),
             Command::Store(key, entry) => {
                 let change = edge.cache.insert(&key, &entry, host::now());
                 edge.telemetry.slots_changed(change);
-                None
             }
-            Command::Call(call) => Some(match host::dispatch(self.id, &call) {
-                Ok(token) => {
-                    self.sent.insert(token, host::since_epoch());
-                    Event::Dispatched {
-                        key: call.key,
-                        token,
-                    }
+            Command::Call(call) => {
+                let outcome = self.dispatch(call);
+                self.on(outcome);
+            }
+        }
+    }
+
+    fn dispatch(&mut self, call: Call) -> Event<StreamId> {
+        match host::dispatch(self.id, &call) {
+            Ok(token) => {
+                self.sent.insert(token, host::since_epoch());
+                Event::Dispatched {
+                    key: call.key,
+                    token,
                 }
-                Err(error) => {
-                    host::log(
-                        LogLevel::Warn,
-                        &format!(
-                            "no callout to the cluster {}: {error}. Is the cluster \
-                             configured, and a builder in it healthy?",
-                            call.cluster
-                        ),
-                    );
-                    Event::NotDispatched { key: call.key }
-                }
-            }),
+            }
+            Err(error) => {
+                let message = format!(
+                    "no callout to the cluster {}: {error}. Is the cluster configured, and a builder \
+                     in it healthy?",
+                    call.cluster
+                );
+                host::log(LogLevel::Warn, &message);
+                Event::NotDispatched { key: call.key }
+            }
         }
     }
 }
@@ -289,6 +331,7 @@ impl RootContext for Root {
         // several wakes reads all of it.
         while host::dequeue(queue) == Ok(true) {}
         self.read_inbox();
+        self.work();
     }
 
     fn on_tick(&mut self) {
@@ -299,6 +342,7 @@ impl RootContext for Root {
         }
         self.read_inbox();
         self.on(Event::Tick);
+        self.work();
     }
 
     fn create_http_context(&self, id: u32) -> Option<Box<dyn HttpContext>> {
@@ -337,5 +381,6 @@ impl Context for Root {
         // Who has left gets no answer, and who has just come takes part in this one.
         self.read_inbox();
         self.on(event);
+        self.wake_if_due();
     }
 }

@@ -8,5 +8,6 @@ mod flights;
 mod policy;
 mod protocol;
 mod shipped;
+mod storm;
 mod support;
 mod telemetry;

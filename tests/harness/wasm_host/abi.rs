@@ -218,6 +218,7 @@ fn continue_stream(mut caller: HostCall<'_>, kind: u32) -> u32 {
     const HTTP_REQUEST: u32 = 0;
     let state = caller.data_mut();
     if kind == HTTP_REQUEST && state.continue_stream(state.effective) {
+        state.actions.push_back(state.effective);
         OK
     } else {
         BAD_ARGUMENT

@@ -8,7 +8,10 @@
 //!
 //! It does what Envoy was seen to do where the filter could come to rely on the opposite:
 //!
-//! - A local reply is sent, and its stream ended, after the callback that asked for it.
+//! - A local reply is sent, and its stream ended, after the callback that asked for it: from one list
+//!   of the VM's, with which the end of *every* callback goes on. So each is nested in the one
+//!   before, and a VM that has too many at once dies ([`STACK`]). The same holds for a request that
+//!   goes on, which may fail at once.
 //! - A message in a queue wakes the root that registered the queue, in a callback of its own.
 //! - A context that has gone can't become the effective one (`BadArgument`).
 //! - The answer to a callout is lost when the context that sent it has gone.
@@ -53,6 +56,10 @@ pub struct Stream {
 
 /// The second at which the clock of every new [`Host`] stands.
 pub const START: u64 = 1_700_000_000;
+
+/// So many actions of one list are a VM's end: Envoy's has room for 310 where the filter is alone in
+/// the chain, and for fewer where it is not.
+const STACK: usize = 64;
 
 struct Vm {
     store: Store<State>,
@@ -203,6 +210,13 @@ impl Host {
         };
     }
 
+    /// Which streams of a VM were answered, first to last.
+    pub fn answered_in_order(&mut self, root: Root) -> Vec<Stream> {
+        let vm = root.vm;
+        let answered = self.state(vm).answered.iter();
+        answered.map(|&context| Stream { vm, context }).collect()
+    }
+
     /// The callouts that were sent since the last time, of all VMs.
     pub fn callouts(&mut self) -> Vec<Callout> {
         let vms = self.vms.iter_mut();
@@ -250,6 +264,11 @@ impl Host {
             abi::INTERNAL_FAILURE
         };
         self.state(root.vm).refuse_callouts = Some(status);
+    }
+
+    /// Makes every request that goes on end at once from now on, as without a healthy host.
+    pub fn refuse_upstream(&mut self, root: Root) {
+        self.state(root.vm).refuse_upstream = true;
     }
 
     /// Makes the host refuse messages to queues from now on.
@@ -313,22 +332,34 @@ impl Host {
 
     /// Does what Envoy does between callbacks, until there is nothing left to do.
     fn settle(&mut self) {
-        loop {
-            let replied: Vec<(usize, u32)> = (0..self.vms.len())
-                .flat_map(|vm| self.state(vm).replied().into_iter().map(move |id| (vm, id)))
-                .collect();
-            let message = self.world.borrow_mut().wakes.pop_front();
-            if replied.is_empty() && message.is_none() {
-                return;
-            }
-            for (vm, context) in replied {
-                self.end(vm, context);
-            }
-            if let Some((vm, root, queue)) = message
-                && self.state(vm).contexts.contains(&root)
-            {
+        while let Some((vm, root, queue)) = self.next_wake() {
+            if self.state(vm).contexts.contains(&root) {
                 let () = self.call(vm, root, "proxy_on_queue_ready", (root, queue));
             }
+        }
+    }
+
+    fn next_wake(&self) -> Option<(usize, u32, u32)> {
+        self.world.borrow_mut().wakes.pop_front()
+    }
+
+    /// Goes on with the list of what is left to do after a callback.
+    fn after_callback(&mut self, vm: usize) {
+        while let Some(stream) = self.state(vm).actions.pop_front() {
+            self.state(vm).nested += 1;
+            let nested = self.state(vm).nested;
+            assert!(nested <= STACK, "Maximum call stack size exceeded");
+            let is_replied = matches!(
+                self.outcome(Stream {
+                    vm,
+                    context: stream
+                }),
+                Outcome::Replied(_)
+            );
+            if is_replied || self.state(vm).refuse_upstream {
+                self.end(vm, stream);
+            }
+            self.state(vm).nested -= 1;
         }
     }
 
@@ -379,8 +410,10 @@ impl Host {
         let function = instance
             .get_typed_func::<P, R>(&mut *store, name)
             .unwrap_or_else(|error| panic!("{name}: {error:?}"));
-        function
+        let result = function
             .call(&mut *store, parameters)
-            .unwrap_or_else(|error| panic!("{name}: {error:?}\nlog: {:#?}", store.data().log))
+            .unwrap_or_else(|error| panic!("{name}: {error:?}\nlog: {:#?}", store.data().log));
+        self.after_callback(vm);
+        result
     }
 }

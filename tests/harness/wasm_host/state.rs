@@ -215,6 +215,13 @@ pub(super) struct State {
     pub(super) last_token: u32,
     pub(super) refuse_callouts: Option<u32>,
     pub(super) refuse_messages: bool,
+    pub(super) refuse_upstream: bool,
+    /// Streams that were answered or go on, which the host has not carried out yet.
+    pub(super) actions: VecDeque<u32>,
+    /// Streams that were answered, in this order.
+    pub(super) answered: Vec<u32>,
+    /// How many of them are being carried out, each within the one before.
+    pub(super) nested: usize,
     pub(super) withhold_bodies: bool,
     /// Contexts that want to be called each second; the period is not looked at.
     pub(super) ticking: BTreeSet<u32>,
@@ -246,6 +253,10 @@ impl State {
             last_token: 0,
             refuse_callouts: None,
             refuse_messages: false,
+            refuse_upstream: false,
+            actions: VecDeque::new(),
+            answered: Vec::new(),
+            nested: 0,
             withhold_bodies: false,
             ticking: BTreeSet::new(),
             log: Vec::new(),
@@ -328,6 +339,8 @@ impl State {
         match self.streams.get_mut(&context) {
             Some(stream) if stream.outcome == Outcome::Paused => {
                 stream.outcome = Outcome::Replied(reply);
+                self.actions.push_back(context);
+                self.answered.push(context);
                 true
             }
             _ => false,
@@ -341,16 +354,5 @@ impl State {
 
     pub(super) fn outcome(&self, context: u32) -> Outcome {
         self.streams[&context].outcome.clone()
-    }
-
-    /// Streams with a reply that have not ended yet.
-    pub(super) fn replied(&self) -> Vec<u32> {
-        let streams = self.streams.iter();
-        streams
-            .filter(|(context, stream)| {
-                matches!(stream.outcome, Outcome::Replied(_)) && self.contexts.contains(context)
-            })
-            .map(|(context, _)| *context)
-            .collect()
     }
 }

@@ -16,13 +16,27 @@
 //! callouts of a flight are at least a *pause* apart, 1 s at first and twice as much after every
 //! answer that came too early. Until then the flight rests, and the shell has it looked after by
 //! [`Event::Tick`].
+//!
+//! # One command at a time
+//!
+//! Thousands may wait for one answer, and a proxy-wasm host can end only some hundred streams for
+//! one callback before the VM's stack is used up. So an event only makes commands *due*, and the
+//! shell takes them one by one ([`Flights::next`]), as many as it can carry out now:
+//!
+//! ```text
+//!   on(event) ──► flights ──► due: Store, Call, Land { waiting, landing } ──► next() ──► one command
+//! ```
+//!
+//! A reply is made when it is taken. So no callback makes thousands of them, and a policy that comes
+//! between answer and reply is obeyed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
 
 use super::answer::{Answer, Response, unreachable};
 use super::{Exchange, Forward, Next, Reply, Want};
 use crate::Seconds;
-use crate::cache::{Entry, Key};
+use crate::cache::{Content, Entry, Key};
 use crate::config::Config;
 use crate::distribution::{Digest, Error, ErrorKind};
 use crate::wire;
@@ -86,11 +100,11 @@ pub enum Event<S> {
         /// The host's name for the callout.
         token: u32,
     },
-    /// Time has passed; due each second while [`Flights::is_any_resting`].
+    /// A second has passed.
     Tick,
 }
 
-/// What the shell has to do, in this order.
+/// What the shell has to do.
 #[derive(Debug, PartialEq)]
 pub enum Command<S> {
     /// Answer a stream.
@@ -103,26 +117,15 @@ pub enum Command<S> {
     Call(Call),
 }
 
-struct Waiting<S> {
-    stream: S,
+struct Waiting {
     exchange: Box<Exchange>,
     /// Another policy has come since it asked.
     is_outdated: bool,
 }
 
-impl<S> Waiting<S> {
-    const fn new(stream: S, exchange: Box<Exchange>) -> Self {
-        Self {
-            stream,
-            exchange,
-            is_outdated: false,
-        }
-    }
-}
-
-/// Everyone who waits for one answer.
+/// Everyone who waits for one answer. Hosts number streams as they come, so the first is first.
 struct Flight<S> {
-    waiting: Vec<Waiting<S>>,
+    waiting: BTreeMap<S, Waiting>,
     /// The next callout is sent no earlier.
     next_call: Seconds,
     /// The shortest time between that one and the one after it.
@@ -131,10 +134,57 @@ struct Flight<S> {
     resting: Option<Seconds>,
 }
 
+/// What those get whose wait is over.
+enum Landing {
+    /// The builder's answer, and what it said of the images.
+    Content { content: Content, facts: String },
+    /// There is none: the failure, or what is stale instead.
+    Failure(Reply),
+    /// Their hold is over; the build has run for so long, in seconds.
+    SendRound(Seconds),
+}
+
+impl Landing {
+    /// The command for one who waited. None for content that does not answer what it wants.
+    fn command<S>(
+        &self,
+        config: &Config,
+        stream: S,
+        one: &Waiting,
+        now: Seconds,
+    ) -> Option<Command<S>> {
+        let exchange = &one.exchange;
+        let reply = match self {
+            Self::SendRound(building_for) => exchange.send_round(config, *building_for, now),
+            _ if one.is_outdated => exchange.send_round(config, 0, now),
+            Self::Failure(failure) => exchange.without_answer(config, failure),
+            Self::Content { content, facts } => match exchange.deliver(config, content, facts) {
+                Next::Reply(reply) => reply,
+                Next::Forward(forward) => return Some(Command::Forward(stream, forward)),
+                Next::Join => return None,
+            },
+        };
+        Some(Command::Reply(stream, reply))
+    }
+}
+
+/// What the shell has not taken yet.
+enum Due<S> {
+    Store(Key, Entry),
+    Call(Call),
+    Land {
+        waiting: BTreeMap<S, Waiting>,
+        landing: Landing,
+    },
+}
+
 /// All flights of one root context.
 pub struct Flights<S> {
-    flights: BTreeMap<Key, Flight<S>>,
+    flights: BTreeMap<Rc<Key>, Flight<S>>,
     callouts: BTreeMap<u32, Key>,
+    /// The flight of each stream that waits, so that who leaves is found among thousands.
+    streams: BTreeMap<S, Rc<Key>>,
+    due: VecDeque<Due<S>>,
 }
 
 impl<S> Default for Flights<S> {
@@ -142,106 +192,159 @@ impl<S> Default for Flights<S> {
         Self {
             flights: BTreeMap::new(),
             callouts: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            due: VecDeque::new(),
         }
     }
 }
 
-impl<S: Copy + PartialEq> Flights<S> {
-    /// Takes note of an event and says what follows from it.
-    pub fn on(&mut self, config: &Config, event: Event<S>, now: Seconds) -> Vec<Command<S>> {
+impl<S: Copy + Ord> Flights<S> {
+    /// Takes note of an event. What follows from it is due: [`Flights::next`].
+    pub fn on(&mut self, config: &Config, event: Event<S>, now: Seconds) {
         match event {
             Event::Joined { stream, exchange } => self.join(config, stream, exchange, now),
-            Event::Left { stream } => {
-                self.leave(stream);
-                Vec::new()
-            }
+            Event::Left { stream } => self.leave(stream),
             Event::Dispatched { key, token } => {
                 self.callouts.insert(token, key);
-                Vec::new()
             }
-            Event::NotDispatched { key } => self.fail(
-                config,
-                &key,
-                &unreachable("no healthy builder is known"),
-                now,
-            ),
-            Event::Answered { token, response } => match self.callouts.remove(&token) {
-                Some(key) => self.answered(config, key, &response, now),
-                None => Vec::new(),
-            },
-            Event::NotRead { token } => match self.callouts.remove(&token) {
-                Some(key) => self.fail(config, &key, &not_read(), now),
-                None => Vec::new(),
-            },
+            Event::NotDispatched { key } => {
+                self.fail(&key, &unreachable("no healthy builder is known"));
+            }
+            Event::Answered { token, response } => {
+                if let Some(key) = self.callouts.remove(&token) {
+                    self.answered(config, &key, &response, now);
+                }
+            }
+            Event::NotRead { token } => {
+                if let Some(key) = self.callouts.remove(&token) {
+                    self.fail(&key, &not_read());
+                }
+            }
             Event::Tick => self.tick(config, now),
         }
+    }
+
+    /// The next command, if one is due. Each ends or continues one stream at most, and makes one
+    /// callout at most.
+    pub fn next(&mut self, config: &Config, now: Seconds) -> Option<Command<S>> {
+        loop {
+            match self.due.pop_front()? {
+                Due::Store(key, entry) => return Some(Command::Store(key, entry)),
+                Due::Call(call) => return Some(Command::Call(call)),
+                Due::Land {
+                    mut waiting,
+                    landing,
+                } => {
+                    let Some((stream, one)) = waiting.pop_first() else {
+                        continue;
+                    };
+                    let command = landing.command(config, stream, &one, now);
+                    if !waiting.is_empty() {
+                        self.due.push_front(Due::Land { waiting, landing });
+                    }
+                    if command.is_some() {
+                        return command;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether [`Flights::next`] has something.
+    pub fn is_any_due(&self) -> bool {
+        !self.due.is_empty()
     }
 
     /// Another policy has come. Everyone who waits now is sent round again when the answer is
     /// there, to be judged by it: a request is judged wholly by one policy, and by none that is no
     /// longer in force.
     pub fn outdate(&mut self) {
-        for flight in self.flights.values_mut() {
-            for one in &mut flight.waiting {
-                one.is_outdated = true;
-            }
+        let flying = self.flights.values_mut().map(|flight| &mut flight.waiting);
+        let landing = self.due.iter_mut().filter_map(|due| match due {
+            Due::Land { waiting, .. } => Some(waiting),
+            Due::Store(..) | Due::Call(_) => None,
+        });
+        for one in flying.chain(landing).flat_map(BTreeMap::values_mut) {
+            one.is_outdated = true;
         }
     }
 
-    /// Whether [`Event::Tick`] is needed.
-    pub fn is_any_resting(&self) -> bool {
+    /// Whether nobody waits and nothing is due.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.flights.is_empty() && self.streams.is_empty() && self.due.is_empty()
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_any_resting(&self) -> bool {
         self.flights.values().any(|flight| flight.resting.is_some())
     }
 
-    fn join(
-        &mut self,
-        config: &Config,
-        stream: S,
-        exchange: Box<Exchange>,
-        now: Seconds,
-    ) -> Vec<Command<S>> {
-        let key = exchange.key().clone();
+    fn join(&mut self, config: &Config, stream: S, exchange: Box<Exchange>, now: Seconds) {
+        let one = Waiting {
+            exchange,
+            is_outdated: false,
+        };
+        let known = self.flights.get_key_value(one.exchange.key());
+        let key = known.map_or_else(
+            || Rc::new(one.exchange.key().clone()),
+            |(key, _)| Rc::clone(key),
+        );
+        self.streams.insert(stream, Rc::clone(&key));
         if let Some(flight) = self.flights.get_mut(&key) {
-            flight.waiting.push(Waiting::new(stream, exchange));
-            return Vec::new();
+            flight.waiting.insert(stream, one);
+            return;
         }
-        let wait = wait(config, exchange.deadline(config), now);
-        let call = call(config, &exchange, wait);
+        let wait = wait(config, one.exchange.deadline(config), now);
+        self.due
+            .push_back(Due::Call(call(config, &one.exchange, wait)));
         let flight = Flight {
-            waiting: vec![Waiting::new(stream, exchange)],
+            waiting: BTreeMap::from([(stream, one)]),
             next_call: now.saturating_add(FIRST_PAUSE),
             pause: FIRST_PAUSE.saturating_mul(2),
             resting: None,
         };
         self.flights.insert(key, flight);
-        vec![Command::Call(call)]
     }
 
+    /// Who has left after the landing began is told nothing by the shell, which notices.
     fn leave(&mut self, stream: S) {
-        self.flights.retain(|_, flight| {
-            flight.waiting.retain(|one| one.stream != stream);
-            flight.resting.is_none() || !flight.waiting.is_empty()
-        });
+        let Some(key) = self.streams.remove(&stream) else {
+            return;
+        };
+        let Some(flight) = self.flights.get_mut(&key) else {
+            return;
+        };
+        flight.waiting.remove(&stream);
+        if flight.resting.is_some() && flight.waiting.is_empty() {
+            self.flights.remove(&key);
+        }
     }
 
-    fn answered(
-        &mut self,
-        config: &Config,
-        key: Key,
-        response: &Response,
-        now: Seconds,
-    ) -> Vec<Command<S>> {
+    /// Everyone in `waiting` gets this.
+    fn land(&mut self, waiting: BTreeMap<S, Waiting>, landing: Landing) {
+        for stream in waiting.keys() {
+            self.streams.remove(stream);
+        }
+        if !waiting.is_empty() {
+            self.due.push_back(Due::Land { waiting, landing });
+        }
+    }
+
+    fn answered(&mut self, config: &Config, key: &Key, response: &Response, now: Seconds) {
+        let Some((key, mut flight)) = self.flights.remove_entry(key) else {
+            return;
+        };
         // Everyone on a flight wants the same; without anyone there is nothing to judge it by.
-        let Some(mut flight) = self.flights.remove(&key) else {
-            return Vec::new();
+        let Some(first) = flight.waiting.values().next() else {
+            return;
         };
-        let Some(first) = flight.waiting.first() else {
-            return Vec::new();
-        };
-        match Answer::read(config, &first.exchange, response) {
+        let answer = Answer::read(config, &first.exchange, response);
+        let entry = answer.entry(now);
+        match answer {
             Answer::Building { for_seconds } => self.go_on(config, key, flight, for_seconds, now),
             Answer::Failed(error) => {
-                end_without_answer(flight.waiting, config, &Reply::error(&error), now)
+                self.land(flight.waiting, Landing::Failure(Reply::error(&error)));
             }
             Answer::Later(reply) if reply.status == 429 => {
                 // It is said to one rule of the policy: others may have a place in the queue.
@@ -249,35 +352,17 @@ impl<S: Copy + PartialEq> Flights<S> {
                 let (refused, others) = flight
                     .waiting
                     .into_iter()
-                    .partition(|one| one.exchange.grantor(config) == refused);
-                let mut commands = end_without_answer(refused, config, &reply, now);
+                    .partition(|(_, one)| one.exchange.grantor(config) == refused);
+                self.land(refused, Landing::Failure(reply));
                 flight.waiting = others;
-                commands.extend(self.go_on(config, key, flight, 0, now));
-                commands
+                self.go_on(config, key, flight, 0, now);
             }
-            Answer::Later(reply) => end_without_answer(flight.waiting, config, &reply, now),
-            ref answer @ Answer::Final {
-                ref content,
-                ref facts,
-                ..
-            } => {
-                let mut commands: Vec<_> = answer
-                    .entry(now)
-                    .map(|entry| Command::Store(key, entry))
-                    .into_iter()
-                    .collect();
-                commands.extend(flight.waiting.iter().filter_map(|one| {
-                    if one.is_outdated {
-                        let reply = one.exchange.send_round(config, 0, now);
-                        return Some(Command::Reply(one.stream, reply));
-                    }
-                    match one.exchange.deliver(config, content, facts) {
-                        Next::Reply(reply) => Some(Command::Reply(one.stream, reply)),
-                        Next::Forward(forward) => Some(Command::Forward(one.stream, forward)),
-                        Next::Join => None,
-                    }
-                }));
-                commands
+            Answer::Later(reply) => self.land(flight.waiting, Landing::Failure(reply)),
+            Answer::Final { content, facts, .. } => {
+                if let Some(entry) = entry {
+                    self.due.push_back(Due::Store(Key::clone(&key), entry));
+                }
+                self.land(flight.waiting, Landing::Content { content, facts });
             }
         }
     }
@@ -287,34 +372,26 @@ impl<S: Copy + PartialEq> Flights<S> {
     fn go_on(
         &mut self,
         config: &Config,
-        key: Key,
+        key: Rc<Key>,
         mut flight: Flight<S>,
         building_for: Seconds,
         now: Seconds,
-    ) -> Vec<Command<S>> {
-        let (over, rest): (Vec<_>, Vec<_>) = flight
+    ) {
+        let (over, rest): (BTreeMap<_, _>, BTreeMap<_, _>) = flight
             .waiting
             .into_iter()
-            .partition(|one| one.exchange.is_over(config, now));
+            .partition(|(_, one)| one.exchange.is_over(config, now));
+        self.land(over, Landing::SendRound(building_for));
         flight.waiting = rest;
-        let mut commands: Vec<_> = over
-            .iter()
-            .map(|one| {
-                Command::Reply(
-                    one.stream,
-                    one.exchange.send_round(config, building_for, now),
-                )
-            })
-            .collect();
-        let waiting = &flight.waiting;
-        let deadline = waiting.iter().map(|one| one.exchange.deadline(config));
-        if let (Some(first), Some(deadline)) = (waiting.first(), deadline.min()) {
+        let exchanges = || flight.waiting.values().map(|one| &one.exchange);
+        let deadline = exchanges().map(|exchange| exchange.deadline(config)).min();
+        if let (Some(first), Some(deadline)) = (exchanges().next(), deadline) {
             // No pause is longer than a hold: one that seems so began before the clock was set back.
             if (1..=config.hold).contains(&flight.next_call.saturating_sub(now)) {
                 flight.resting = Some(building_for);
             } else {
                 let wait = wait(config, deadline, now);
-                commands.push(Command::Call(call(config, &first.exchange, wait)));
+                self.due.push_back(Due::Call(call(config, first, wait)));
                 if flight.resting.take().is_none() {
                     // This answer came in time, so the next one may again.
                     flight.pause = FIRST_PAUSE;
@@ -325,47 +402,24 @@ impl<S: Copy + PartialEq> Flights<S> {
             }
             self.flights.insert(key, flight);
         }
-        commands
     }
 
-    fn tick(&mut self, config: &Config, now: Seconds) -> Vec<Command<S>> {
+    fn tick(&mut self, config: &Config, now: Seconds) {
         let resting: Vec<_> = self
             .flights
             .extract_if(.., |_, flight| flight.resting.is_some())
             .collect();
-        let mut commands = Vec::new();
         for (key, flight) in resting {
             let building_for = flight.resting.unwrap_or(0);
-            commands.extend(self.go_on(config, key, flight, building_for, now));
+            self.go_on(config, key, flight, building_for, now);
         }
-        commands
     }
 
-    fn fail(&mut self, config: &Config, key: &Key, error: &Error, now: Seconds) -> Vec<Command<S>> {
-        let flight = self.flights.remove(key);
-        flight.map_or_else(Vec::new, |flight| {
-            end_without_answer(flight.waiting, config, &Reply::error(error), now)
-        })
+    fn fail(&mut self, key: &Key, error: &Error) {
+        if let Some(flight) = self.flights.remove(key) {
+            self.land(flight.waiting, Landing::Failure(Reply::error(error)));
+        }
     }
-}
-
-fn end_without_answer<S: Copy>(
-    waiting: Vec<Waiting<S>>,
-    config: &Config,
-    failure: &Reply,
-    now: Seconds,
-) -> Vec<Command<S>> {
-    waiting
-        .into_iter()
-        .map(|one| {
-            let reply = if one.is_outdated {
-                one.exchange.send_round(config, 0, now)
-            } else {
-                one.exchange.without_answer(config, failure)
-            };
-            Command::Reply(one.stream, reply)
-        })
-        .collect()
 }
 
 fn not_read() -> Error {

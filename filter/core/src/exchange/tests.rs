@@ -4,6 +4,7 @@ mod answers;
 mod blobs;
 mod calls;
 mod catalog;
+mod due;
 mod held;
 mod kept;
 mod noted;
@@ -79,6 +80,17 @@ fn manifest(body: &[u8], max_age: u64) -> Response {
     response(200, &headers, body)
 }
 
+/// Everything that follows from an event.
+fn play(
+    flights: &mut Flights<u32>,
+    config: &Config,
+    event: Event<u32>,
+    now: Seconds,
+) -> Vec<Command<u32>> {
+    flights.on(config, event, now);
+    std::iter::from_fn(|| flights.next(config, now)).collect()
+}
+
 /// Flights with the config and an answer to every call at hand.
 #[derive(Default)]
 struct Sky {
@@ -88,7 +100,7 @@ struct Sky {
 
 impl Sky {
     fn on(&mut self, event: Event<u32>, now: Seconds) -> Vec<Command<u32>> {
-        let commands = self.flights.on(&config(), event, now);
+        let commands = play(&mut self.flights, &config(), event, now);
         for command in &commands {
             if let Command::Call(call) = command {
                 self.calls += 1;
@@ -96,7 +108,7 @@ impl Sky {
                     key: call.key.clone(),
                     token: self.calls,
                 };
-                assert_eq!(self.flights.on(&config(), dispatched, now), []);
+                assert_eq!(play(&mut self.flights, &config(), dispatched, now), []);
             }
         }
         commands

@@ -47,9 +47,14 @@ fn a_call_that_the_host_refuses_answers_everyone() {
     let mut flights = Flights::default();
     for stream in [1, 2] {
         let exchange = ask(GIT, 0);
-        flights.on(&config(), Event::Joined { stream, exchange }, 0);
+        play(
+            &mut flights,
+            &config(),
+            Event::Joined { stream, exchange },
+            0,
+        );
     }
     let key = ask(GIT, 0).key().clone();
-    let commands = flights.on(&config(), Event::NotDispatched { key }, 0);
+    let commands = play(&mut flights, &config(), Event::NotDispatched { key }, 0);
     assert_eq!(statuses(&commands), [(1, 503), (2, 503)]);
 }

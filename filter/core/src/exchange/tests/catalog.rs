@@ -65,7 +65,7 @@ fn the_builder_is_asked_once_for_all_callers() {
     let mut flights = Flights::default();
     for stream in 1..=2 {
         let exchange = Box::new(ask(&config, &format!("{PATH}?n={stream}")));
-        let commands = flights.on(&config, Event::Joined { stream, exchange }, 0);
+        let commands = play(&mut flights, &config, Event::Joined { stream, exchange }, 0);
         let [] = commands.as_slice() else {
             let [Command::Call(call)] = commands.as_slice() else {
                 panic!("{commands:?}")

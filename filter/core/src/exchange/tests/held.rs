@@ -147,12 +147,22 @@ fn nobody_waits_for_more_than_27_seconds() {
     let mut flights = Flights::default();
     for (stream, began) in [(1, 100), (2, 121)] {
         let exchange = ask(GIT, began);
-        flights.on(&config, Event::Joined { stream, exchange }, began);
+        play(
+            &mut flights,
+            &config,
+            Event::Joined { stream, exchange },
+            began,
+        );
     }
     let (key, token) = (ask(GIT, 0).key().clone(), 1);
-    flights.on(&config, Event::Dispatched { key, token }, 100);
+    play(&mut flights, &config, Event::Dispatched { key, token }, 100);
     let response = response(202, &[], b"");
-    let commands = flights.on(&config, Event::Answered { token, response }, 122);
+    let commands = play(
+        &mut flights,
+        &config,
+        Event::Answered { token, response },
+        122,
+    );
     assert_eq!(statuses(&commands), [(1, 307)]);
     let Some(Command::Call(call)) = commands.last() else {
         panic!("{commands:?}")

@@ -66,9 +66,9 @@ fn an_old_document_is_served_when_the_builder_is_gone_and_only_then() {
     }
 
     let mut flights = Flights::default();
-    flights.on(&config(), joined_after_expiry(document), 400);
+    play(&mut flights, &config(), joined_after_expiry(document), 400);
     let key = ask(GIT, 0).key().clone();
-    let commands = flights.on(&config(), Event::NotDispatched { key }, 400);
+    let commands = play(&mut flights, &config(), Event::NotDispatched { key }, 400);
     assert_eq!(statuses(&commands), [(1, 200)]);
 }
 

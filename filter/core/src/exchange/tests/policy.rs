@@ -172,10 +172,25 @@ fn without_facts_nothing_of_an_image_is_served() {
     }
     // The builder's own answer without them is a failure, and never kept.
     let mut flights = Flights::default();
-    flights.on(&config, joined(1, ask_as(&config, "data", GIT)), 0);
-    flights.on(&config, dispatched(ask_as(&config, "data", GIT)), 0);
+    play(
+        &mut flights,
+        &config,
+        joined(1, ask_as(&config, "data", GIT)),
+        0,
+    );
+    play(
+        &mut flights,
+        &config,
+        dispatched(ask_as(&config, "data", GIT)),
+        0,
+    );
     let response = manifest(b"{}", 300);
-    let commands = flights.on(&config, Event::Answered { token: 7, response }, 0);
+    let commands = play(
+        &mut flights,
+        &config,
+        Event::Answered { token: 7, response },
+        0,
+    );
     assert_eq!(statuses(&commands), [(1, 503)]);
     assert_eq!(commands.len(), 1);
 }
@@ -202,7 +217,12 @@ fn answered(facts: &str) -> Event<u32> {
 fn those_who_wait_for_one_answer_are_judged_one_by_one() {
     let config = guarded(json!({}));
     let mut flights = Flights::default();
-    let calls = flights.on(&config, joined(1, ask_as(&config, "data", GIT)), 0);
+    let calls = play(
+        &mut flights,
+        &config,
+        joined(1, ask_as(&config, "data", GIT)),
+        0,
+    );
     let [Command::Call(call)] = calls.as_slice() else {
         panic!("{calls:?}");
     };
@@ -211,9 +231,24 @@ fn those_who_wait_for_one_answer_are_judged_one_by_one() {
         r#"{"free":{"licences":["unfree"]}}"#.to_owned(),
     );
     assert!(call.headers.contains(&rules), "{:?}", call.headers);
-    flights.on(&config, dispatched(ask_as(&config, "data", GIT)), 0);
-    flights.on(&config, joined(2, ask_as(&config, "ops", GIT)), 0);
-    let commands = flights.on(&config, answered(&facts("latest", &["free"])), 1);
+    play(
+        &mut flights,
+        &config,
+        dispatched(ask_as(&config, "data", GIT)),
+        0,
+    );
+    play(
+        &mut flights,
+        &config,
+        joined(2, ask_as(&config, "ops", GIT)),
+        0,
+    );
+    let commands = play(
+        &mut flights,
+        &config,
+        answered(&facts("latest", &["free"])),
+        1,
+    );
     assert_eq!(statuses(&commands), [(1, 403), (2, 200)]);
 }
 
@@ -236,21 +271,51 @@ fn the_builder_is_told_by_which_rule_the_first_of_them_came_in() {
         ("/v2/cacert/manifests/latest".to_owned(), "web", None),
     ] {
         let mut flights = Flights::default();
-        let calls = flights.on(&config, joined(1, ask_as(&config, team, &path)), 0);
+        let calls = play(
+            &mut flights,
+            &config,
+            joined(1, ask_as(&config, team, &path)),
+            0,
+        );
         assert_eq!(rule_of(calls).as_deref(), expected, "{team} {path}");
     }
     let mut flights = Flights::default();
-    flights.on(&config, joined(1, ask_as(&config, "data", GIT)), 0);
-    flights.on(&config, dispatched(ask_as(&config, "data", GIT)), 0);
-    flights.on(&config, joined(2, ask_as(&config, "ops", GIT)), 0);
+    play(
+        &mut flights,
+        &config,
+        joined(1, ask_as(&config, "data", GIT)),
+        0,
+    );
+    play(
+        &mut flights,
+        &config,
+        dispatched(ask_as(&config, "data", GIT)),
+        0,
+    );
+    play(
+        &mut flights,
+        &config,
+        joined(2, ask_as(&config, "ops", GIT)),
+        0,
+    );
     let response = response(202, &[], b"");
-    let again = flights.on(&config, Event::Answered { token: 7, response }, 5);
+    let again = play(
+        &mut flights,
+        &config,
+        Event::Answered { token: 7, response },
+        5,
+    );
     assert_eq!(rule_of(again).as_deref(), Some("data"));
 
     let json = json!({"policy": {"default": "allow"}});
     for config in [guarded(json), super::config()] {
         let mut flights = Flights::default();
-        let calls = flights.on(&config, joined(1, ask_as(&config, "ops", GIT)), 0);
+        let calls = play(
+            &mut flights,
+            &config,
+            joined(1, ask_as(&config, "ops", GIT)),
+            0,
+        );
         assert_eq!(rule_of(calls), None);
     }
 }
@@ -260,9 +325,19 @@ fn a_full_queue_is_told_to_those_of_the_rule_that_was_refused() {
     let config = guarded(json!({}));
     let mut flights = Flights::default();
     for (stream, team) in [(1, "data"), (2, "ops"), (3, "data")] {
-        flights.on(&config, joined(stream, ask_as(&config, team, GIT)), 0);
+        play(
+            &mut flights,
+            &config,
+            joined(stream, ask_as(&config, team, GIT)),
+            0,
+        );
     }
-    flights.on(&config, dispatched(ask_as(&config, "data", GIT)), 0);
+    play(
+        &mut flights,
+        &config,
+        dispatched(ask_as(&config, "data", GIT)),
+        0,
+    );
     let full = |token| Event::Answered {
         token,
         response: response(
@@ -271,15 +346,23 @@ fn a_full_queue_is_told_to_those_of_the_rule_that_was_refused() {
             br#"{"errors": [{"code": "TOOMANYREQUESTS"}]}"#,
         ),
     };
-    let mut commands = flights.on(&config, full(7), 2);
+    let mut commands = play(&mut flights, &config, full(7), 2);
     let Some(Command::Call(call)) = commands.pop() else {
         panic!("{commands:?}");
     };
     assert_eq!(statuses(&commands), [(1, 429), (3, 429)]);
     let ops = (wire::RULE, "ops".to_owned());
     assert!(call.headers.contains(&ops), "{:?}", call.headers);
-    flights.on(&config, dispatched(ask_as(&config, "ops", GIT)), 2);
-    assert_eq!(statuses(&flights.on(&config, full(7), 4)), [(2, 429)]);
+    play(
+        &mut flights,
+        &config,
+        dispatched(ask_as(&config, "ops", GIT)),
+        2,
+    );
+    assert_eq!(
+        statuses(&play(&mut flights, &config, full(7), 4)),
+        [(2, 429)]
+    );
     assert!(!flights.is_any_resting());
 }
 
@@ -290,12 +373,27 @@ fn under_a_policy_a_digests_facts_are_asked_for_again() {
     let path = format!("/v2/git/manifests/{}", Digest::of(b"{}"));
     for (config, expires) in [(guarded(json!({})), 301), (free, 31_536_001)] {
         let mut flights = Flights::default();
-        flights.on(&config, joined(1, ask_as(&config, "data", &path)), 0);
-        flights.on(&config, dispatched(ask_as(&config, "data", &path)), 0);
+        play(
+            &mut flights,
+            &config,
+            joined(1, ask_as(&config, "data", &path)),
+            0,
+        );
+        play(
+            &mut flights,
+            &config,
+            dispatched(ask_as(&config, "data", &path)),
+            0,
+        );
         let mut response = manifest(b"{}", 31_536_000);
         let facts = (wire::FACTS.to_owned(), facts("latest", &[]));
         response.headers.push(facts);
-        let commands = flights.on(&config, Event::Answered { token: 7, response }, 1);
+        let commands = play(
+            &mut flights,
+            &config,
+            Event::Answered { token: 7, response },
+            1,
+        );
         let Some(Command::Store(_, entry)) = commands.first() else {
             panic!("{commands:?}");
         };
@@ -307,11 +405,26 @@ fn under_a_policy_a_digests_facts_are_asked_for_again() {
 fn who_waited_while_the_policy_changed_is_sent_round_to_the_new_one() {
     let config = guarded(json!({}));
     let mut flights = Flights::default();
-    flights.on(&config, joined(1, ask_as(&config, "data", GIT)), 0);
-    flights.on(&config, dispatched(ask_as(&config, "data", GIT)), 0);
+    play(
+        &mut flights,
+        &config,
+        joined(1, ask_as(&config, "data", GIT)),
+        0,
+    );
+    play(
+        &mut flights,
+        &config,
+        dispatched(ask_as(&config, "data", GIT)),
+        0,
+    );
     flights.outdate();
-    flights.on(&config, joined(2, ask_as(&config, "ops", GIT)), 0);
-    let commands = flights.on(&config, answered(&facts("latest", &[])), 1);
+    play(
+        &mut flights,
+        &config,
+        joined(2, ask_as(&config, "ops", GIT)),
+        0,
+    );
+    let commands = play(&mut flights, &config, answered(&facts("latest", &[])), 1);
     assert_eq!(statuses(&commands), [(1, 307), (2, 200)]);
 }
 
@@ -324,8 +437,8 @@ fn a_stale_answer_is_judged_too() {
         assert_eq!(exchange.looked_up(&config, Some(old), 500), Next::Join);
         let key = exchange.key().clone();
         let mut flights = Flights::default();
-        flights.on(&config, joined(1, exchange), 500);
-        let commands = flights.on(&config, Event::NotDispatched { key }, 500);
+        play(&mut flights, &config, joined(1, exchange), 500);
+        let commands = play(&mut flights, &config, Event::NotDispatched { key }, 500);
         assert_eq!(statuses(&commands), [(1, expected)]);
     }
 }

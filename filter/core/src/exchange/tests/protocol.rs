@@ -229,7 +229,7 @@ fn below_a_prefix_clients_keep_their_names_and_the_builder_its_own() {
         stream: 1,
         exchange,
     };
-    let commands = flights.on(&config, joined, 100);
+    let commands = play(&mut flights, &config, joined, 100);
     let [Command::Call(call)] = commands.as_slice() else {
         panic!("{commands:?}")
     };
@@ -237,9 +237,19 @@ fn below_a_prefix_clients_keep_their_names_and_the_builder_its_own() {
     assert!(call.headers.contains(&(":path", canonical)), "{call:?}");
 
     let key = call.key.clone();
-    flights.on(&config, Event::Dispatched { key, token: 1 }, 100);
+    play(
+        &mut flights,
+        &config,
+        Event::Dispatched { key, token: 1 },
+        100,
+    );
     let response = response(202, &[], b"");
-    let commands = flights.on(&config, Event::Answered { token: 1, response }, 120);
+    let commands = play(
+        &mut flights,
+        &config,
+        Event::Answered { token: 1, response },
+        120,
+    );
     let [Command::Reply(1, reply)] = commands.as_slice() else {
         panic!("{commands:?}")
     };
