@@ -43,6 +43,7 @@ mod sandbox;
 mod slow_reader;
 mod sources;
 mod stopping;
+mod storm;
 mod telemetry;
 mod vm_death;
 

@@ -76,7 +76,11 @@ fn all_are_judged_by_the_policy_that_came() {
     let (mut host, root) = edge();
     let streams = all(&mut host, root, GIT);
     let callout = host.callout();
-    let policy = CONFIGURATION.replacen('{', r#"{"policy": {"revision": "1", "rules": []}, "#, 1);
+    let policy = CONFIGURATION.replacen(
+        '{',
+        r#"{"policy": {"revision": "1", "default": "allow", "rules": []}, "#,
+        1,
+    );
     host.update(root, &policy).expect("a good configuration");
     host.respond(&callout, manifest(b"{}"));
     assert_eq!(statuses(&mut host, &streams), [307; CLIENTS]);

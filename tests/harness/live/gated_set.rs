@@ -4,6 +4,7 @@
 //! | package | its build |
 //! | --- | --- |
 //! | `gated` | says that it started, then waits until the test opens the gate |
+//! | `doomed` | the same, and then fails |
 //! | `broken` | prints a line and fails |
 //! | `large` | writes 44 MiB that can't be compressed |
 //! | `cacert`, `iana-etc` | are in every image, and empty here |
@@ -54,13 +55,21 @@ let
     gate = "{gate}";
     args = [ "-c" script ];
   }};
+  wait = ''
+    : > "$gate/started"
+    until test -e "$gate/open"; do sleep 0.02; done
+  '';
 in
 {{
   gated = package "gated" ''
-    : > "$gate/started"
-    until test -e "$gate/open"; do sleep 0.02; done
+    ${{wait}}
     mkdir -p $out/bin
     echo gated > $out/bin/gated
+  '';
+  doomed = package "doomed" ''
+    ${{wait}}
+    echo {BROKEN_LOG} >&2
+    exit 1
   '';
   broken = package "broken" "echo {BROKEN_LOG} >&2; exit 1";
   large = package "large" "mkdir $out; head -c 46137344 /dev/urandom > $out/noise";
@@ -111,7 +120,7 @@ in
             .into())
     }
 
-    /// Waits until the build of `gated` runs.
+    /// Waits until the build of `gated` or `doomed` runs.
     ///
     /// # Errors
     /// When it doesn't.
@@ -120,7 +129,7 @@ in
         poll::until("the gated build runs", || started.exists().then_some(()))
     }
 
-    /// Lets the build of `gated` end.
+    /// Lets that build end.
     ///
     /// # Errors
     /// When the file can't be written.

@@ -95,7 +95,7 @@ fn request_within(
         .with_context(|| format!("no answer to {path} within {} s", limit.as_secs()))?
 }
 
-fn prepare(
+pub(super) fn prepare(
     method: Method,
     port: u16,
     path: &str,
@@ -111,9 +111,9 @@ fn prepare(
     Ok(request.body(Empty::new())?)
 }
 
-type Sender = http1::SendRequest<Empty<Bytes>>;
+pub(super) type Sender = http1::SendRequest<Empty<Bytes>>;
 
-async fn connect(
+pub(super) async fn connect(
     port: u16,
 ) -> Result<(
     Sender,
@@ -124,7 +124,7 @@ async fn connect(
     Ok(http1::handshake(TokioIo::new(stream)).await?)
 }
 
-async fn send(sender: &mut Sender, request: Request<Empty<Bytes>>) -> Result<Response> {
+pub(super) async fn send(sender: &mut Sender, request: Request<Empty<Bytes>>) -> Result<Response> {
     let (head, body) = sender.send_request(request).await?.into_parts();
     Ok(Response {
         status: head.status,
@@ -133,7 +133,7 @@ async fn send(sender: &mut Sender, request: Request<Empty<Bytes>>) -> Result<Res
     })
 }
 
-fn runtime() -> Result<Runtime> {
+pub(super) fn runtime() -> Result<Runtime> {
     Ok(tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?)
@@ -185,7 +185,7 @@ impl Connection {
 }
 
 /// As many redirects as clients follow.
-const REDIRECTS: usize = 9;
+pub(super) const REDIRECTS: usize = 9;
 
 /// GET without further headers. Redirects to the same server are followed, as every client does
 /// while an image is built; one that leads elsewhere is the answer.

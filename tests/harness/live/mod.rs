@@ -38,5 +38,6 @@ pub mod s3;
 pub mod scratch;
 pub mod served_set;
 pub mod stack;
+pub mod storm;
 pub mod stub_builder;
 pub mod unbuilt_set;

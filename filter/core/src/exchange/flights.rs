@@ -34,6 +34,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use super::answer::{Answer, Response, unreachable};
+use super::by_stream::ByStream;
 use super::{Exchange, Forward, Next, Reply, Want};
 use crate::Seconds;
 use crate::cache::{Content, Entry, Key};
@@ -70,7 +71,7 @@ pub enum Event<S> {
         /// What it wants.
         exchange: Box<Exchange>,
     },
-    /// A stream is no more.
+    /// A stream is no more. Each that has joined leaves in the end, answered or not.
     Left {
         /// Which one.
         stream: S,
@@ -123,9 +124,9 @@ struct Waiting {
     is_outdated: bool,
 }
 
-/// Everyone who waits for one answer. Hosts number streams as they come, so the first is first.
+/// Everyone who waits for one answer.
 struct Flight<S> {
-    waiting: BTreeMap<S, Waiting>,
+    waiting: ByStream<S, Waiting>,
     /// The next callout is sent no earlier.
     next_call: Seconds,
     /// The shortest time between that one and the one after it.
@@ -173,7 +174,8 @@ enum Due<S> {
     Store(Key, Entry),
     Call(Call),
     Land {
-        waiting: BTreeMap<S, Waiting>,
+        /// The first comes last.
+        waiting: Vec<(S, Waiting)>,
         landing: Landing,
     },
 }
@@ -183,7 +185,7 @@ pub struct Flights<S> {
     flights: BTreeMap<Rc<Key>, Flight<S>>,
     callouts: BTreeMap<u32, Key>,
     /// The flight of each stream that waits, so that who leaves is found among thousands.
-    streams: BTreeMap<S, Rc<Key>>,
+    streams: ByStream<S, Rc<Key>>,
     due: VecDeque<Due<S>>,
 }
 
@@ -192,7 +194,7 @@ impl<S> Default for Flights<S> {
         Self {
             flights: BTreeMap::new(),
             callouts: BTreeMap::new(),
-            streams: BTreeMap::new(),
+            streams: ByStream::default(),
             due: VecDeque::new(),
         }
     }
@@ -235,7 +237,7 @@ impl<S: Copy + Ord> Flights<S> {
                     mut waiting,
                     landing,
                 } => {
-                    let Some((stream, one)) = waiting.pop_first() else {
+                    let Some((stream, one)) = waiting.pop() else {
                         continue;
                     };
                     let command = landing.command(config, stream, &one, now);
@@ -259,17 +261,26 @@ impl<S: Copy + Ord> Flights<S> {
     /// there, to be judged by it: a request is judged wholly by one policy, and by none that is no
     /// longer in force.
     pub fn outdate(&mut self) {
-        let flying = self.flights.values_mut().map(|flight| &mut flight.waiting);
-        let landing = self.due.iter_mut().filter_map(|due| match due {
-            Due::Land { waiting, .. } => Some(waiting),
-            Due::Store(..) | Due::Call(_) => None,
-        });
-        for one in flying.chain(landing).flat_map(BTreeMap::values_mut) {
-            one.is_outdated = true;
+        for flight in self.flights.values_mut() {
+            for one in flight.waiting.values_mut() {
+                one.is_outdated = true;
+            }
+        }
+        for due in &mut self.due {
+            if let Due::Land { waiting, .. } = due {
+                for (_, one) in waiting {
+                    one.is_outdated = true;
+                }
+            }
         }
     }
 
-    /// Whether nobody waits and nothing is due.
+    #[cfg(test)]
+    pub(super) fn is_any_waiting(&self) -> bool {
+        !self.flights.is_empty()
+    }
+
+    /// Whether nothing is known of any stream, and nothing is due.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.flights.is_empty() && self.streams.is_empty() && self.due.is_empty()
@@ -298,8 +309,10 @@ impl<S: Copy + Ord> Flights<S> {
         let wait = wait(config, one.exchange.deadline(config), now);
         self.due
             .push_back(Due::Call(call(config, &one.exchange, wait)));
+        let mut waiting = ByStream::default();
+        waiting.insert(stream, one);
         let flight = Flight {
-            waiting: BTreeMap::from([(stream, one)]),
+            waiting,
             next_call: now.saturating_add(FIRST_PAUSE),
             pause: FIRST_PAUSE.saturating_mul(2),
             resting: None,
@@ -309,24 +322,22 @@ impl<S: Copy + Ord> Flights<S> {
 
     /// Who has left after the landing began is told nothing by the shell, which notices.
     fn leave(&mut self, stream: S) {
-        let Some(key) = self.streams.remove(&stream) else {
+        let Some(key) = self.streams.remove(stream) else {
             return;
         };
         let Some(flight) = self.flights.get_mut(&key) else {
             return;
         };
-        flight.waiting.remove(&stream);
+        flight.waiting.remove(stream);
         if flight.resting.is_some() && flight.waiting.is_empty() {
             self.flights.remove(&key);
         }
     }
 
     /// Everyone in `waiting` gets this.
-    fn land(&mut self, waiting: BTreeMap<S, Waiting>, landing: Landing) {
-        for stream in waiting.keys() {
-            self.streams.remove(stream);
-        }
+    fn land(&mut self, waiting: ByStream<S, Waiting>, landing: Landing) {
         if !waiting.is_empty() {
+            let waiting = waiting.into_reversed();
             self.due.push_back(Due::Land { waiting, landing });
         }
     }
@@ -351,8 +362,7 @@ impl<S: Copy + Ord> Flights<S> {
                 let refused = first.exchange.grantor(config);
                 let (refused, others) = flight
                     .waiting
-                    .into_iter()
-                    .partition(|(_, one)| one.exchange.grantor(config) == refused);
+                    .partition(|one| one.exchange.grantor(config) == refused);
                 self.land(refused, Landing::Failure(reply));
                 flight.waiting = others;
                 self.go_on(config, key, flight, 0, now);
@@ -377,21 +387,20 @@ impl<S: Copy + Ord> Flights<S> {
         building_for: Seconds,
         now: Seconds,
     ) {
-        let (over, rest): (BTreeMap<_, _>, BTreeMap<_, _>) = flight
+        let (over, rest) = flight
             .waiting
-            .into_iter()
-            .partition(|(_, one)| one.exchange.is_over(config, now));
+            .partition(|one| one.exchange.is_over(config, now));
         self.land(over, Landing::SendRound(building_for));
-        flight.waiting = rest;
-        let exchanges = || flight.waiting.values().map(|one| &one.exchange);
-        let deadline = exchanges().map(|exchange| exchange.deadline(config)).min();
-        if let (Some(first), Some(deadline)) = (exchanges().next(), deadline) {
+        let deadlines = rest.values().map(|one| one.exchange.deadline(config));
+        let (first, deadline) = (rest.values().next(), deadlines.min());
+        if let (Some(first), Some(deadline)) = (first, deadline) {
             // No pause is longer than a hold: one that seems so began before the clock was set back.
             if (1..=config.hold).contains(&flight.next_call.saturating_sub(now)) {
                 flight.resting = Some(building_for);
             } else {
                 let wait = wait(config, deadline, now);
-                self.due.push_back(Due::Call(call(config, first, wait)));
+                self.due
+                    .push_back(Due::Call(call(config, &first.exchange, wait)));
                 if flight.resting.take().is_none() {
                     // This answer came in time, so the next one may again.
                     flight.pause = FIRST_PAUSE;
@@ -400,6 +409,7 @@ impl<S: Copy + Ord> Flights<S> {
                 flight.next_call = now.saturating_add(flight.pause.min(wait));
                 flight.pause = flight.pause.saturating_mul(2);
             }
+            flight.waiting = rest;
             self.flights.insert(key, flight);
         }
     }

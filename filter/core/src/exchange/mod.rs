@@ -22,6 +22,7 @@
 //! back later. The build goes on all the same.
 
 mod answer;
+mod by_stream;
 mod catalog;
 mod conditional;
 mod flights;

@@ -36,6 +36,9 @@ fn an_answer_is_for_all_who_wait_in_the_order_in_which_they_came() {
         assert_eq!(statuses(&command), [(stream, 200)]);
     }
     assert_eq!(flights.next(&config(), 1), None);
+    for stream in 1..=STREAMS {
+        flights.on(&config(), Event::Left { stream }, 1);
+    }
     assert!(flights.is_empty());
 }
 
@@ -115,7 +118,7 @@ proptest! {
             }
         }
         // In the end the builder answers everything.
-        while take(&mut flights, &mut open, now) || !open.is_empty() || !flights.is_empty() {
+        while take(&mut flights, &mut open, now) || !open.is_empty() || flights.is_any_waiting() {
             for token in std::mem::take(&mut open) {
                 let response = response(404, &[], REFUSAL);
                 flights.on(&config(), Event::Answered { token, response }, now);
@@ -124,8 +127,10 @@ proptest! {
             flights.on(&config(), Event::Tick, now);
         }
         for stream in joined_streams {
+            flights.on(&config(), Event::Left { stream }, now);
             let count = answers.get(&stream).copied().unwrap_or(0);
             prop_assert!(count == 1 || (count == 0 && left.contains(&stream)), "{stream}: {count}");
         }
+        prop_assert!(flights.is_empty());
     }
 }
