@@ -33,10 +33,12 @@
 
 let
   inherit (builtins)
+    any
     attrNames
     concatMap
     concatStringsSep
     deepSeq
+    elem
     filter
     fromJSON
     functionArgs
@@ -146,36 +148,87 @@ let
     in
     filter isNear (attrNames here.byLowercase);
 
+  # What a derivation has for its own build, or says of itself. Some of it are
+  # derivations too, such as `src`, and none of it is a package, unless it is
+  # passed on as well: so is the compiler that `gcc` wraps, `gcc.cc`.
+  ownAttributes = listToAttrs (
+    map (name: { inherit name; value = null; }) [
+      "all" "args" "builder" "drvAttrs" "drvPath" "inputDerivation" "meta" "name" "outPath"
+      "outputName" "outputs" "override" "overrideAttrs" "overrideDerivation" "passthru" "pname"
+      "system" "type" "version"
+    ]
+  );
+  isOwn =
+    drv: name:
+    ownAttributes ? ${name} || drv.drvAttrs or { } ? ${name} && !(drv.passthru or { } ? ${name});
+
+  isPackage = value: value.type or null == "derivation";
+  outputNames = drv: drv.outputs or [ "out" ];
+
   # How an attribute path is written in an image's name.
   path = attribute: lowercase (concatStringsSep "." attribute);
 
-  # Follows `components` from a node; `attribute` is the path found so far.
-  # Every step may meet a throw, which must not hide the other names.
+  # Follows `components` from a node; `attribute` is the path found so far, and
+  # `passed` the packages on it. Every step may meet a throw, which must not
+  # hide the other names.
+  #
+  # A path may lead through a package: to one of its outputs, where it ends, or
+  # to what it passes on (`stdenv.cc`, `python3.pkgs.requests`). Each output has
+  # all attributes of the package again, and packages pass on each other, so
+  # that a package would have names without end. So nothing is below an output,
+  # no path leads through one package twice, and what a package is built from
+  # is not looked at.
   walk =
-    attribute: here: components:
+    passed: attribute: here: components:
     let
-      inherit (here) isSet;
+      inherit (here) isSet value;
       component = head components;
       found = spelling here component;
       next = head found;
+      isPackageHere = attempt (isSet.value && isPackage value);
+      isThrough = isPackageHere.success && isPackageHere.value;
+      same = attempt (any (other: other.drvPath == value.drvPath) passed);
+      isOutput = elem next (outputNames value);
+      nearHere = map (name: path (attribute ++ [ name ]));
+      onwards =
+        if !isThrough then
+          walk passed (attribute ++ [ next ]) here.children.${next} (tail components)
+        else if isOutput && tail components == [ ] then
+          inspect (attribute ++ [ next ]) value next
+        else if isOutput then
+          unknown (nearHere [ next ])
+        else if isOwn value next then
+          unknown ([ (path attribute) ] ++ nearHere (outputNames value))
+        else
+          walk (passed ++ [ value ]) (attribute ++ [ next ]) here.children.${next} (tail components);
+      step = attempt (deepSeq onwards onwards);
     in
-    if !isSet.success then
+    if !isSet.success || isThrough && !same.success then
       { state = "refused"; }
+    else if isThrough && same.value then
+      unknown [ ]
     else if components == [ ] then
-      inspect attribute here.value
-    else if !isSet.value || found == [ ] then
-      {
-        state = "unknown";
-        near = if isSet.value then map (name: path (attribute ++ [ name ])) (near here component) else [ ];
-      }
+      inspect attribute value null
+    else if !isSet.value then
+      unknown [ ]
+    else if found == [ ] then
+      unknown (nearHere (near here component))
+    else if step.success then
+      step.value
     else
-      walk (attribute ++ [ next ]) here.children.${next} (tail components);
+      { state = "refused"; };
 
+  unknown = near: {
+    state = "unknown";
+    inherit near;
+  };
+
+  # `output` is the one that the path names, if it does.
   inspect =
-    attribute: value:
+    attribute: value: output:
     let
-      isDerivation = attempt (isAttrs value && value.type or null == "derivation");
-      record = describe attribute value;
+      isDerivation = attempt (isAttrs value && isPackage value);
+      record = describe attribute value output;
       # It looks no deeper than the outermost value by itself.
       described = attempt (deepSeq record record);
     in
@@ -190,8 +243,10 @@ let
     else
       { state = "refused"; };
 
+  # All that is said of an output is what its package says: the output may lack
+  # what was added to the package, such as its licence.
   describe =
-    attribute: drv:
+    attribute: drv: output:
     let
       meta = drv.meta or { };
       parsed = parseDrvName drv.name;
@@ -199,7 +254,12 @@ let
       # What a Nix user would get from installing the attribute: `git.doc`
       # names its output, `git` leaves the choice to the package.
       outputs =
-        if drv.outputSpecified or false then [ default ] else meta.outputsToInstall or [ default ];
+        if output != null then
+          [ output ]
+        else if drv.outputSpecified or false then
+          [ default ]
+        else
+          meta.outputsToInstall or [ default ];
     in
     {
       state = "derivation";
@@ -270,7 +330,7 @@ let
     orElse false (isList known && known != [ ]) || orElse false (meta.insecure or false == true);
 
   root = node packages;
-  resolve = name: { inherit name; } // walk [ ] root (filter isString (split "\\." name));
+  resolve = name: { inherit name; } // walk [ ] [ ] root (filter isString (split "\\." name));
   wanted = fromJSON names;
 in
 {

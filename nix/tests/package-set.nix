@@ -24,6 +24,21 @@ let
     };
   };
   split = package { outputs = [ "out" "bin" "doc" ]; };
+  # What packages of nixpkgs have: sources, functions, and other packages, which pass it on again.
+  inside = package {
+    name = "inside-1";
+    src = package { name = "inside-source"; };
+    wrapped = pkgs.other;
+  } // {
+    passthru = { inherit pkgs; wrapped = pkgs.other; };
+    inherit pkgs;
+    self = inside;
+    override = _: inside;
+  };
+  pkgs = {
+    inherit inside;
+    other = package { name = "other-2"; outputs = [ "out" "dev" ]; } // { back = inside; };
+  };
 in
 # resolve.nix must offer only what the set asks for by name.
 assert arguments == { inherit system; };
@@ -35,6 +50,17 @@ assert arguments == { inherit system; };
     meta.outputsToInstall = [ "bin" "doc" ];
     doc = split.doc // { outputSpecified = true; };
   };
+
+  inherit inside;
+  restricted = package { name = "restricted-1"; } // {
+    drvPath = throw "restricted";
+    meta.license = "secret";
+  };
+  licensedOutputs = package { name = "kit-1"; outputs = [ "out" "doc" ]; } // {
+    pname = "toolkit";
+    meta.license = "mit";
+  };
+  typeThrows = { type = throw "no type"; inner = package { name = "inner-1"; }; };
 
   Mixed = package { name = "mixed-1"; };
   MIXED = package { name = "upper-1"; };

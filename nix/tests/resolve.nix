@@ -65,6 +65,39 @@ let
     "outputs.doc" = found set.outputs [ "outputs" "doc" ] "specimen" "1.0" // {
       outputs = [ { name = "doc"; path = set.outputs.doc.outPath; } ];
     };
+    "plain.out" = found set.plain [ "plain" "out" ] "plain" "2.39.5";
+    # An output is what its package is, whatever was added to that.
+    "licensedoutputs.doc" = found set.licensedOutputs [ "licensedOutputs" "doc" ] "toolkit" "1" // {
+      outputs = [ { name = "doc"; path = set.licensedOutputs.doc.outPath; } ];
+      licences = [ "mit" ];
+    };
+    "restricted.out" = state "refused";
+    # Nothing is below an output, which has all outputs again.
+    "plain.out.out" = unknown [ "plain.out" ];
+    "outputs.doc.out" = unknown [ "outputs.doc" ];
+    "outputs.doc.doc" = unknown [ "outputs.doc" ];
+    # What a package is built from, or says of itself, is none.
+    "inside.src" = unknown [ "inside" "inside.out" ];
+    "inside.src.out" = unknown [ "inside" "inside.out" ];
+    "inside.drvattrs" = unknown [ "inside" "inside.out" ];
+    "inside.drvattrs.src" = unknown [ "inside" "inside.out" ];
+    "inside.passthru.pkgs.other" = unknown [ "inside" "inside.out" ];
+    "inside.override" = unknown [ "inside" "inside.out" ];
+    "inside.outpath" = unknown [ "inside" "inside.out" ];
+    "inside.all" = unknown [ "inside" "inside.out" ];
+    "inside.name" = unknown [ "inside" "inside.out" ];
+    # What it passes on is, but for itself.
+    "inside.pkgs.other" = found set.inside.pkgs.other [ "inside" "pkgs" "other" ] "other" "2";
+    "inside.pkgs.other.dev" = found set.inside.pkgs.other [ "inside" "pkgs" "other" "dev" ] "other" "2" // {
+      outputs = [ { name = "dev"; path = set.inside.pkgs.other.dev.outPath; } ];
+    };
+    "inside.wrapped" = found set.inside.pkgs.other [ "inside" "wrapped" ] "other" "2";
+    "inside.pkgs" = not "set";
+    "inside.self" = unknown [ ];
+    "inside.pkgs.inside" = unknown [ ];
+    "inside.pkgs.other.back" = unknown [ ];
+    "inside.pkgs.other.back.out" = unknown [ ];
+    "typethrows.inner" = found set.typeThrows.inner [ "typeThrows" "inner" ] "inner" "1";
     # Exact spelling wins; otherwise the first in attrNames order.
     Mixed = found set.Mixed [ "Mixed" ] "mixed" "1";
     mixed = found set.MIXED [ "MIXED" ] "upper" "1";

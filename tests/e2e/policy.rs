@@ -174,6 +174,8 @@ fn no_spelling_of_a_name_or_a_request_gets_around_the_policy() -> Result<()> {
         "/v2/secret/manifests/latest?x=/v2/free/manifests/latest",
         "/v2/secret/manifests/latest#/../free/manifests/latest",
         "/v2/secret.out/manifests/latest",
+        "/v2/secret.out.out/manifests/latest",
+        "/v2/free.out.out/manifests/latest",
         "/v2/arm64/free/manifests/latest",
         "/v2/arm64/free/tags/list",
         "/v2/secret/tags/list",
@@ -246,5 +248,55 @@ fn who_is_held_while_the_policy_changes_is_judged_by_the_new_one() -> Result<()>
     let again = request(Method::GET, port, answer.header("location"), &[])?;
     assert_eq!(again.status, StatusCode::FORBIDDEN, "{}", again.text());
     assert!(again.text().contains("r2"), "{}", again.text());
+    Ok(())
+}
+
+#[test]
+fn an_output_is_judged_as_its_package_and_has_no_more_names() -> Result<()> {
+    let policy = json!({"revision": "r1", "default": "deny", "rules": [
+        {"name": "all", "allow": ["*", "*.*", "*.*.*"], "deny": ["harmless"]},
+        {"name": "clean", "facts": {"licences": ["unfree"], "insecure": true}},
+    ]});
+    let stack = guarded_by(&policy, envoy::Settings::default())?;
+    let pull = |name: &str| settled(&stack, "anybody", &manifest_of(name));
+    // What was added to the package is said of its output too, and a name holds for all below it.
+    for (name, why) in [
+        ("paid.out", "the rule clean"),
+        ("holey.out", "the rule clean"),
+        (
+            "harmless.out",
+            "harmless.out (which is harmless, denied by the rule all)",
+        ),
+    ] {
+        let answer = pull(name)?;
+        assert_eq!(
+            answer.status,
+            StatusCode::FORBIDDEN,
+            "{name}: {}",
+            answer.text()
+        );
+        assert!(answer.text().contains(why), "{name}: {}", answer.text());
+    }
+    let layers = |name: &str| -> Result<Value> {
+        let answer = pull(name)?;
+        assert_eq!(answer.status, StatusCode::OK, "{name}: {}", answer.text());
+        let manifest: Value = serde_json::from_slice(&answer.body)?;
+        let layers = manifest["layers"].as_array().into_iter().flatten();
+        Ok(layers.map(|layer| layer["digest"].clone()).collect())
+    };
+    assert_eq!(layers("free.out")?, layers("free")?);
+    for (name, status) in [
+        // The edge knows.
+        ("free.out.out", StatusCode::BAD_REQUEST),
+        ("free.out.out.out", StatusCode::BAD_REQUEST),
+        // The builder does.
+        ("free.drvattrs", StatusCode::NOT_FOUND),
+        ("free.outpath", StatusCode::NOT_FOUND),
+        ("free.all", StatusCode::NOT_FOUND),
+        ("linked.needs", StatusCode::NOT_FOUND),
+    ] {
+        let answer = pull(name)?;
+        assert_eq!(answer.status, status, "{name}: {}", answer.text());
+    }
     Ok(())
 }

@@ -121,6 +121,20 @@ pub fn canonical_path(path: &str) -> String {
     attributes.join(".")
 }
 
+/// A package, and what it is in: `git.doc`, and `git`. Who may not have a package may have none of its
+/// outputs either, nor what it passes on.
+pub fn with_parents(path: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(Some(path), |path| Some(path.rsplit_once('.')?.0))
+}
+
+/// The path to an output, when a path goes on below it: every output has all outputs of its package
+/// as attributes, so that `git.out.out` would be one more name of `git.out`, and so on without end. Of
+/// other outputs than `out`, only the builder knows that they are.
+fn output_with_more(path: &str) -> Option<&str> {
+    let (package, _) = path.split_once(".out.")?;
+    path.get(..package.len().saturating_add(".out".len()))
+}
+
 /// How many different packages a name has as it was written: a meta-package counts as one, and a
 /// platform is no package.
 pub fn written(repository: &Repository) -> usize {
@@ -143,8 +157,9 @@ impl PackageSet {
     /// The set that a repository name asks for.
     ///
     /// # Errors
-    /// [`ErrorKind::NameInvalid`] when the name asks for two platforms at once, for more than
-    /// [`MAX_PACKAGES`] packages, or when its canonical form is longer than a name may be.
+    /// [`ErrorKind::NameInvalid`] when the name asks for two platforms at once, for something below an
+    /// output, for more than [`MAX_PACKAGES`] packages, or when its canonical form is longer than a
+    /// name may be.
     pub fn of(repository: &Repository) -> Result<Self, Error> {
         let mut packages: BTreeSet<&str> = BASE.into();
         let mut systems = BTreeSet::new();
@@ -153,6 +168,14 @@ impl PackageSet {
                 packages.extend(members);
             } else if let Some(system) = System::from_architecture(component) {
                 systems.insert(system);
+            } else if let Some(output) = output_with_more(component) {
+                return Err(Error::new(
+                    ErrorKind::NameInvalid,
+                    format!(
+                        "{component} asks for something below the output {output}, which has nothing \
+                         below it. Ask for {output}"
+                    ),
+                ));
             } else {
                 packages.insert(component);
             }
@@ -329,6 +352,39 @@ mod tests {
             PackageSet::of(&name).unwrap_err().kind,
             ErrorKind::NameInvalid
         );
+    }
+
+    #[test]
+    fn nothing_is_below_an_output() {
+        let set = |name: &str| PackageSet::of(&Repository::parse(name).unwrap());
+        for (name, output) in [
+            ("git.out.out", "git.out"),
+            ("git.out.doc", "git.out"),
+            ("hello/a.b.out.out.out", "a.b.out"),
+        ] {
+            let error = set(name).unwrap_err();
+            assert_eq!(error.kind, ErrorKind::NameInvalid, "{name}");
+            assert!(
+                error.message.ends_with(&format!("Ask for {output}")),
+                "{error}"
+            );
+        }
+        for name in [
+            "git.out",
+            "git.doc",
+            "out.out",
+            "git.outer.out",
+            "git.out-1.x",
+        ] {
+            assert!(set(name).is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_path_has_parents() {
+        let all = |path| with_parents(path).collect::<Vec<_>>();
+        assert_eq!(all("git"), ["git"]);
+        assert_eq!(all("a.b-1.c"), ["a.b-1.c", "a.b-1", "a"]);
     }
 
     #[test]

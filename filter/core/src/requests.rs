@@ -115,6 +115,7 @@ pub fn requests() -> Vec<Case> {
             ("/v2/./git/manifests/latest".to_owned(), bad_name),
             ("/v2/x/../git/manifests/latest".to_owned(), bad_name),
             ("/v2/arm64/amd64/manifests/latest".to_owned(), bad_name),
+            ("/v2/git.out.out/manifests/latest".to_owned(), bad_name),
             // As long as a name may be with what is in every image, `cacert/` and `/iana-etc`.
             (
                 format!("/v2/{}/manifests/latest", long(4080)),

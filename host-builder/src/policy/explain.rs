@@ -9,7 +9,7 @@ use std::fmt;
 use anyhow::{Context, Result};
 use nixgate_core::ImageName;
 use nixgate_core::distribution::{Repository, Tag};
-use nixgate_core::package_set::System;
+use nixgate_core::package_set::{System, with_parents};
 use nixgate_core::policy::{
     Default, Finding, Identity, Known, Outline, Pattern, Policy, Request, Subject,
 };
@@ -99,7 +99,7 @@ impl<'a> Thing<'a> {
     /// The pattern by which a rule denies it.
     fn denied_by(self, rule: &Outline) -> Option<&Pattern> {
         match self {
-            Self::Package(name) => hit(&rule.deny, name),
+            Self::Package(name) => with_parents(name).find_map(|name| hit(&rule.deny, name)),
             Self::Image(name) => hit(&rule.deny_images, name),
         }
     }

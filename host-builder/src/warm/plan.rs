@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use nixgate_core::distribution::{Repository, Tag};
-use nixgate_core::package_set::System;
+use nixgate_core::package_set::{System, with_parents};
 use nixgate_core::policy::{Glob, Mode, Outline, Pattern};
 
 use crate::catalogue::Catalogue;
@@ -94,7 +94,7 @@ fn packages<'a>(
     let mut packages: BTreeMap<String, bool> =
         matched.map(|name| (name.to_owned(), false)).collect();
     packages.extend(literal.iter().map(|glob| (glob.to_string(), true)));
-    packages.retain(|package, _| !is_denied(rules, package, |rule| &rule.deny));
+    packages.retain(|package, _| !is_denied_package(rules, package));
     packages
 }
 
@@ -111,7 +111,7 @@ pub(super) fn images(
         let packages = recipe
             .into_iter()
             .flat_map(|recipe| recipe.packages.packages());
-        let mut denied = packages.map(|package| is_denied(rules, package, |rule| &rule.deny));
+        let mut denied = packages.map(|package| is_denied_package(rules, package));
         is_denied(rules, &wish.name, |rule| &rule.deny_images) || denied.any(|denied| denied)
     };
     let mut allowed: BTreeMap<Tag, BTreeSet<Wish>> = BTreeMap::new();
@@ -151,6 +151,10 @@ fn recipe_wishes(rule: &Outline, tag: &Tag, recipes: &Recipes, default: System) 
     matched
         .chain(missing.map(|name| wish(&name, default)))
         .collect()
+}
+
+fn is_denied_package(rules: &[Outline], package: &str) -> bool {
+    with_parents(package).any(|name| is_denied(rules, name, |rule| &rule.deny))
 }
 
 fn is_denied(rules: &[Outline], name: &str, deny: fn(&Outline) -> &[Pattern]) -> bool {
@@ -211,6 +215,19 @@ mod tests {
             allowed("latest", AMD64),
             "bashinteractive coreutils moreutils nano python3* gone git*"
         );
+    }
+
+    #[test]
+    fn what_is_in_a_denied_package_is_denied() {
+        for (package, is_denied) in [
+            ("nano", true),
+            ("nano.doc", true),
+            ("gcc-unwrapped.lib", true),
+            ("git.doc", false),
+            ("doc.nano", false),
+        ] {
+            assert_eq!(is_denied_package(&rules(), package), is_denied, "{package}");
+        }
     }
 
     #[test]

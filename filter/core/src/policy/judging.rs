@@ -11,6 +11,7 @@ use super::rule::{Asked, Mode, Rule};
 use super::verdict::{About, Finding, Verdict};
 use super::{Default, Identity, ImageFacts, Policy, Request};
 use crate::distribution::Tag;
+use crate::package_set::with_parents;
 use crate::{ImageName, PackageSet, package_set};
 
 /// A request, of whom it is, and what is known of the image.
@@ -54,7 +55,7 @@ impl<'p, 'r> Judging<'p, 'r> {
             }
             ImageName::Opaque(name) => {
                 let name = name.as_str();
-                let found = match self.denied(&self.policy.deny_images, name, None) {
+                let found = match self.denied(&self.policy.deny_images, [name]) {
                     Some((rule, _)) => {
                         Some((rule.mode, Finding::denied(About::image(name), name, rule)))
                     }
@@ -192,7 +193,8 @@ impl<'p, 'r> Judging<'p, 'r> {
 
     fn denied_package(&self, package: &str) -> Option<(Mode, Finding)> {
         let alias = self.facts.and_then(|facts| facts.names.get(package));
-        let (rule, name) = self.denied(&self.policy.deny, package, alias)?;
+        let names = with_parents(package).chain(alias.map(String::as_str));
+        let (rule, name) = self.denied(&self.policy.deny, names)?;
         let finding = Finding::denied(About::package(package), name, rule);
         Some((rule.mode, finding))
     }
@@ -202,12 +204,10 @@ impl<'p, 'r> Judging<'p, 'r> {
     fn denied<'b>(
         &self,
         deny: &GlobSet,
-        name: &'b str,
-        alias: Option<&'b String>,
+        names: impl IntoIterator<Item = &'b str>,
     ) -> Option<(&'p Rule, &'b str)> {
         let mut denied: Option<(bool, usize, &Rule, &str)> = None;
-        let names = [Some(name), alias.map(String::as_str)];
-        for name in names.into_iter().flatten() {
+        for name in names {
             deny.each_match(name, |index| {
                 if let Some(rule) = self.applying(index) {
                     let found = (rule.mode == Mode::Audit, index, rule, name);

@@ -293,6 +293,35 @@ fn an_alias_is_denied_under_its_real_name_and_allowed_under_none_but_its_own() {
 }
 
 #[test]
+fn who_may_not_have_a_package_may_have_nothing_that_is_in_it() {
+    let rules = json!([{"name": "a", "allow": ["*.*", "*"], "deny": ["git", "python3.pkgs"]}]);
+    let policy = policy("deny", rules);
+    for denied in [
+        "git",
+        "git.out",
+        "git.doc",
+        "git.a.b",
+        "python3.pkgs.requests",
+    ] {
+        let verdict = judge(&policy, denied, &vec![]);
+        assert!(!verdict.allows(), "{denied}");
+    }
+    for allowed in ["gitfull", "legit.git", "python3", "python3.dev"] {
+        assert!(judge(&policy, allowed, &vec![]).allows(), "{allowed}");
+    }
+    check(
+        &judge(&policy, "git.doc", &vec![]),
+        expect!["you may not have git.doc (which is git, denied by the rule a). (decision d1)"],
+    );
+    // The real name of a package is no path.
+    let image = ImageFacts {
+        names: [("x".to_owned(), "git.3".to_owned())].into(),
+        ..matched_image(BTreeSet::new())
+    };
+    assert!(judge_image(&policy, "x", Some("latest"), &vec![], image).allows());
+}
+
+#[test]
 fn errors_name_the_rule_and_the_key() {
     let rule = |rule: Value| json!({ "revision": "r", "default": "deny", "rules": [rule] });
     for (json, part) in [
@@ -418,12 +447,18 @@ fn rules_that_differ_in_names_and_order_alone_do_the_same() {
 
 /// The table of the module's comment, rule by rule and pattern by pattern.
 fn oracle(rules: &[(bool, Vec<String>, Vec<String>)], package: &str) -> &'static str {
+    // What denies a package denies all that is in it.
+    let parents = package.match_indices('.').map(|(dot, _)| &package[..dot]);
+    let parents: Vec<&str> = parents.chain([package]).collect();
     let any = |patterns: &[String], reach| {
+        let names = match reach {
+            Reach::Anything => &parents[..],
+            Reach::OneAttribute => &[package],
+        };
         patterns.iter().any(|pattern| {
-            Glob::parse(pattern, reach)
-                .unwrap()
-                .iter()
-                .any(|glob| glob.matches(package))
+            let globs = Glob::parse(pattern, reach).unwrap();
+            let matches = |name: &&str| globs.iter().any(|glob| glob.matches(name));
+            names.iter().any(matches)
         })
     };
     let denies = |(_, _, deny): &(bool, Vec<String>, Vec<String>)| any(deny, Reach::Anything);
@@ -453,7 +488,7 @@ proptest! {
             ),
             0..4,
         ),
-        package in "[ab]{1,3}(\\.[ab]{1,2})?",
+        package in "[ab]{1,3}(\\.[ab]{1,2}){0,2}",
     ) {
         let written: Vec<Value> = rules.iter().enumerate().map(|(index, (enforce, allow, deny))| {
             let mode = if *enforce { "enforce" } else { "audit" };

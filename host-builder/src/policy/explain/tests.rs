@@ -199,7 +199,7 @@ proptest! {
             0..4,
         ),
         allow_by_default: bool,
-        package in "[ab]{1,3}",
+        package in "[ab]{1,3}(\\.[ab]{1,2})?",
     ) {
         let written: Vec<Value> = rules.iter().enumerate().map(|(index, (enforce, mine, allow, deny))| {
             let mode = if *enforce { "enforce" } else { "audit" };
