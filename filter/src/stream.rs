@@ -45,12 +45,14 @@ impl Stream {
         let (method, path) = (first(":method"), first(":path"));
         let accept: Vec<_> = headers.all("accept").collect();
         let if_none_match: Vec<_> = headers.all("if-none-match").collect();
+        let mut ranges = headers.all("range");
         let caller = caller::of(&edge.config, &headers);
         let request = Request {
             method: &method,
             path: &path,
             accept: accept.iter().map(AsRef::as_ref).collect(),
             if_none_match: if_none_match.iter().map(AsRef::as_ref).collect(),
+            several_ranges: ranges.any(|range| wire::is_of_several_ranges(&range)),
             caller: &caller,
         };
         let question = Question::of(&request);

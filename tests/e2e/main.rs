@@ -34,6 +34,7 @@ mod policy_cli;
 mod protocol;
 mod pulls;
 mod queue;
+mod ranges;
 mod recipes;
 mod records;
 mod redirects;

@@ -108,3 +108,26 @@ fn a_blob_of_another_name_is_asked_for_anew() {
     host.respond(&callout, builder(404, &[AGE], refusal));
     assert_eq!(host.reply(other).status, 404);
 }
+
+#[test]
+fn who_asks_for_several_ranges_is_not_sent_to_a_store_that_sends_the_whole() {
+    let (mut host, root) = edge();
+    let path = blob("git");
+    let mut several = headers(&path);
+    several[10] = ("range", "bytes=0-9,20-29");
+    let stream = host.request(root, &several);
+    let callout = host.callout();
+    host.respond(&callout, builder(307, &[("location", LOCATION), AGE], b""));
+    let sent = continued(&mut host, stream);
+    let range = sent.iter().find(|(name, _)| name == "range");
+    assert_eq!(range.unwrap().1, b"bytes=0-9,20-29");
+
+    // What is kept, and what was answered in this second, is for others.
+    let one = host.request(root, &headers(&path));
+    assert_eq!(host.reply(one).status, 307);
+    let one = host.request(root, &headers(&path));
+    assert_eq!(host.reply(one).status, 307);
+    let again = host.request(root, &several);
+    assert_eq!(continued(&mut host, again), sent);
+    assert!(host.callouts().is_empty());
+}

@@ -10,6 +10,7 @@
 //!  │ package_set    list of packages → canonical package set            │
 //!  │ policy         who may have which packages                         │
 //!  │ wire           the headers between edge and builder                │
+//!  │ entity_tags    conditions by digest (`If-None-Match`)              │
 //!  │ config         the filter's settings                               │
 //!  │ cache          keys, entries and slots: pure over bytes            │
 //!  │ exchange       one request, and the flight that several share      │
@@ -35,6 +36,7 @@
 pub mod cache;
 pub mod config;
 pub mod distribution;
+pub mod entity_tags;
 pub mod exchange;
 pub mod image_name;
 pub mod package_set;

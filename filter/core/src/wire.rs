@@ -102,6 +102,13 @@ impl Preferences {
     }
 }
 
+/// Whether a `Range` header asks for several parts. Edge and builder must agree: a store of objects
+/// answers such a request with the whole, so the edge sends nobody there, and the builder reads the
+/// parts itself.
+pub fn is_of_several_ranges(range: &str) -> bool {
+    range.contains(',')
+}
+
 /// `max-age` of the `Cache-Control` headers, in seconds; none when the answer may not be kept
 /// (`no-store`) or nothing is said.
 pub fn max_age<'a>(headers: impl IntoIterator<Item = &'a str>) -> Option<Seconds> {

@@ -3,25 +3,34 @@
 //! A digest opens nothing by itself: a blob is there under a name only when an image of that name
 //! has it (`images`). What an image has and storage has not was lost there, and is made again
 //! (`lost_blobs`).
+//!
+//! What of it is sent, and whether, is decided by its conditions and ranges (`conditions`, `range`).
 
-use futures::stream::TryStreamExt;
+use std::future::ready;
+use std::ops::Range;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream::{self, StreamExt, TryStreamExt};
 use http::header::{
     ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName, LOCATION, RANGE,
 };
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
 use nixgate_core::distribution::{Digest, Error, ErrorKind, Repository};
-use nixgate_core::wire::Preferences;
+use nixgate_core::wire::{self, Preferences};
 
 use super::App;
 use super::answer::{self, Body};
+use super::conditions::{self, Outcome, entity_tag};
 use super::facts;
 use super::lost_blobs;
-use super::manifests::{preferences, unready};
-use super::range::{self, Range};
+use super::manifests::{preferences, texts, unready};
+use super::multipart::{BYTES, Multipart, content_range};
+use super::range::Selection;
 use crate::builder::Builder;
-use crate::storage::{Key, Location};
+use crate::storage::{Key, Location, Storage, StorageError};
 
 impl<B: Builder> App<B> {
     pub(super) async fn blob(
@@ -69,14 +78,23 @@ impl<B: Builder> App<B> {
         key: &Key,
         size: u64,
     ) -> Result<Response<Body>, Error> {
-        let located = self.storage.locate(key, request.method().clone()).await;
-        match located.map_err(unready)? {
+        let is_minimal = preferences(request).minimal;
+        let (method, headers) = (request.method(), request.headers());
+        let outcome = conditions::evaluate(method, headers, digest, size);
+        let location = if !is_minimal && is_for_the_builder(headers, &outcome) {
+            Location::Here
+        } else {
+            let located = self.storage.locate(key, method.clone()).await;
+            located.map_err(unready)?
+        };
+        match location {
+            // Conditions are for who sends the bytes: a redirect is no success (RFC 9110, 13.2.1).
             Location::Redirect { url, max_age } => {
                 let headers = [(LOCATION, url), answer::max_age(max_age.as_secs())];
                 let status = StatusCode::TEMPORARY_REDIRECT;
                 Ok(answer::with_headers(status, headers, answer::whole("")))
             }
-            Location::Here if preferences(request).minimal => {
+            Location::Here if is_minimal => {
                 let applied = HeaderName::from_static("preference-applied");
                 let headers = [(applied, "return=minimal".to_owned()), answer::immutable()];
                 Ok(answer::with_headers(
@@ -85,55 +103,123 @@ impl<B: Builder> App<B> {
                     answer::whole(""),
                 ))
             }
-            Location::Here => self.bytes(request, digest, key, size).await,
+            Location::Here => self.send(method, outcome, digest, key, size).await,
         }
     }
 
-    async fn bytes(
+    async fn send(
         &self,
-        request: &Request<Incoming>,
+        method: &Method,
+        outcome: Outcome,
         digest: &Digest,
         key: &Key,
         size: u64,
     ) -> Result<Response<Body>, Error> {
-        let range = request
-            .headers()
-            .get(RANGE)
-            .and_then(|value| value.to_str().ok());
-        let (status, start, end) = match range::parse(range, size) {
-            Range::Whole => (StatusCode::OK, 0, size),
-            Range::Part { start, end } => (StatusCode::PARTIAL_CONTENT, start, end),
-            Range::NotSatisfiable => {
-                let headers = [(CONTENT_RANGE, format!("bytes */{size}"))];
-                let status = StatusCode::RANGE_NOT_SATISFIABLE;
+        let selection = match outcome {
+            Outcome::Failed => return Err(another(digest)),
+            Outcome::NotModified => {
+                let headers = [(ETAG, entity_tag(digest)), answer::immutable()];
+                let status = StatusCode::NOT_MODIFIED;
                 return Ok(answer::with_headers(status, headers, answer::whole("")));
             }
+            Outcome::Selected(selection) => selection,
         };
-        let body = if *request.method() == Method::HEAD || start == end {
-            answer::whole("")
-        } else {
-            let stream = self.storage.read(key, start, end).await.map_err(unready)?;
-            StreamBody::new(stream.map_ok(Frame::data)).boxed_unsync()
+        let (status, content_type, length, range) = match &selection {
+            Selection::Whole => (StatusCode::OK, BYTES.to_owned(), size, None),
+            Selection::Part(part) => {
+                let (length, range) = (part.end - part.start, content_range(part, size));
+                let status = StatusCode::PARTIAL_CONTENT;
+                (status, BYTES.to_owned(), length, Some(range))
+            }
+            Selection::Parts(several) => {
+                let (content_type, length) = (several.content_type(), several.length());
+                (StatusCode::PARTIAL_CONTENT, content_type, length, None)
+            }
+            Selection::NotSatisfiable => return Ok(not_satisfiable(size)),
+        };
+        let body = match selection {
+            _ if *method == Method::HEAD || length == 0 => answer::whole(""),
+            Selection::Parts(several) => parts(self.storage.clone(), key.clone(), several),
+            Selection::Part(part) => self.stream(key, part).await?,
+            Selection::Whole | Selection::NotSatisfiable => self.stream(key, 0..size).await?,
         };
         let headers = [
-            // What a blob is, its manifest says; here it is bytes.
-            (CONTENT_TYPE, "application/octet-stream".to_owned()),
-            (CONTENT_LENGTH, (end - start).to_string()),
+            (CONTENT_TYPE, content_type),
+            (CONTENT_LENGTH, length.to_string()),
             (ACCEPT_RANGES, "bytes".to_owned()),
             (
                 HeaderName::from_static("docker-content-digest"),
                 digest.to_string(),
             ),
-            (ETAG, format!("\"{digest}\"")),
+            (ETAG, entity_tag(digest)),
             answer::immutable(),
         ];
-        let mut response = answer::with_headers(status, headers, body);
-        if status == StatusCode::PARTIAL_CONTENT {
-            let part = format!("bytes {start}-{}/{size}", end - 1);
-            if let Ok(part) = part.try_into() {
-                response.headers_mut().insert(CONTENT_RANGE, part);
-            }
-        }
-        Ok(response)
+        let response = answer::with_headers(status, headers, body);
+        Ok(match range {
+            Some(range) => with_range(response, range),
+            None => response,
+        })
     }
+
+    async fn stream(&self, key: &Key, part: Range<u64>) -> Result<Body, Error> {
+        let stream = self.storage.read(key, part.start, part.end).await;
+        let stream = stream.map_err(unready)?;
+        Ok(StreamBody::new(stream.map_ok(Frame::data)).boxed_unsync())
+    }
+}
+
+/// Whether the builder sends a blob itself, wherever it is: a store of objects answers a request for
+/// several parts with the whole.
+fn is_for_the_builder(headers: &HeaderMap, outcome: &Outcome) -> bool {
+    let mut ranges = texts(headers, RANGE);
+    let is_part = matches!(
+        outcome,
+        Outcome::Selected(Selection::Part(_) | Selection::Parts(_))
+    );
+    is_part && ranges.any(wire::is_of_several_ranges)
+}
+
+/// The parts, one after the other: a connection reads one file, or holds one connection to a store, at
+/// a time.
+fn parts(storage: Storage, key: Key, several: Multipart) -> Body {
+    let text = |text: String| stream::once(ready(Ok(Bytes::from(text))));
+    let end = text(several.end());
+    let parts = stream::iter(several.parts()).then(move |(head, part)| {
+        let (storage, key) = (storage.clone(), key.clone());
+        async move {
+            let content = storage.read(&key, part.start, part.end).await?;
+            Ok::<_, StorageError>(text(head).chain(content))
+        }
+    });
+    let body = parts.try_flatten().chain(end);
+    StreamBody::new(body.map_ok(Frame::data)).boxed_unsync()
+}
+
+fn not_satisfiable(size: u64) -> Response<Body> {
+    let message = format!(
+        "the blob has {size} bytes and none of the ranges that were asked for: ask for bytes from 0 \
+         on, or leave out Range"
+    );
+    let error = Error::new(ErrorKind::RangeNotSatisfiable, message);
+    with_range(
+        answer::error_for(&error, Duration::ZERO),
+        format!("bytes */{size}"),
+    )
+}
+
+/// What is told of a blob that is not the one that the request is for.
+fn another(digest: &Digest) -> Error {
+    let message = format!(
+        "If-Match does not name this blob: its entity tag is {}. Leave If-Match out, or ask for the \
+         blob that it names",
+        entity_tag(digest)
+    );
+    Error::new(ErrorKind::PreconditionFailed, message)
+}
+
+fn with_range(mut response: Response<Body>, range: String) -> Response<Body> {
+    if let Ok(range) = range.try_into() {
+        response.headers_mut().insert(CONTENT_RANGE, range);
+    }
+    response
 }

@@ -7,6 +7,7 @@
 //!   GET /v2/…                                only with the edge's token
 //!       ├─ manifests   manifests.rs   stored → 200; else build: 200, 202 or an error
 //!       ├─ blobs       blobs.rs       307 to storage, or the bytes
+//!       │              conditions.rs  whether, and which part of them (range.rs, multipart.rs)
 //!       │              lost_blobs.rs  packed again when storage has lost them
 //!       │    └─ both   images.rs      which images of the name that is of
 //!       │              facts.rs       what the edge is told of them
@@ -21,11 +22,13 @@ mod answer;
 mod blobs;
 mod builds;
 mod catalog;
+mod conditions;
 mod facts;
 mod health;
 mod images;
 mod lost_blobs;
 mod manifests;
+mod multipart;
 mod range;
 mod referrers;
 mod tags;

@@ -23,7 +23,7 @@ use crate::exchange::{Prepared, Reply, Request};
 pub struct Question(String);
 
 impl Question {
-    /// The question of a request; none for methods that are not answered from a cache.
+    /// The question of a request; none when it is not answered by what others got.
     pub fn of(request: &Request<'_>) -> Option<Self> {
         // Every field is named: one that is added and changes answers has to be added here.
         let Request {
@@ -31,9 +31,11 @@ impl Question {
             path,
             accept,
             if_none_match: _,
+            several_ranges,
             caller: _,
         } = request;
-        if !matches!(*method, "GET" | "HEAD") {
+        // Of several ranges is asked seldom, and what the others get is no answer to that.
+        if !matches!(*method, "GET" | "HEAD") || *several_ranges {
             return None;
         }
         let media_type = MediaType::negotiate(accept.iter().copied());
@@ -148,6 +150,7 @@ mod tests {
             path,
             accept: vec![accept],
             if_none_match: Vec::new(),
+            several_ranges: false,
             caller: by,
         }
     }
@@ -173,6 +176,12 @@ mod tests {
         let manifest = ask("GET", "/v2/git/manifests/latest", oci);
         assert_eq!(manifest, ask("GET", "/v2/git/manifests/latest?n=1", oci));
         assert_eq!(ask("PUT", "/v2/git/tags/list", "*/*"), None);
+        let caller = Caller::default();
+        let several = Request {
+            several_ranges: true,
+            ..request("GET", "/v2/git/tags/list", "*/*", &caller)
+        };
+        assert_eq!(Question::of(&several), None);
     }
 
     /// A question with what is known of it, and the reply to it.

@@ -25,6 +25,8 @@ pub enum Code {
     NameInvalid,
     /// `NAME_UNKNOWN`
     NameUnknown,
+    /// `SIZE_INVALID`
+    SizeInvalid,
     /// `TOOMANYREQUESTS`
     TooManyRequests,
     /// `UNAUTHORIZED`
@@ -48,6 +50,7 @@ impl Code {
             Self::ManifestUnknown => "MANIFEST_UNKNOWN",
             Self::NameInvalid => "NAME_INVALID",
             Self::NameUnknown => "NAME_UNKNOWN",
+            Self::SizeInvalid => "SIZE_INVALID",
             Self::TooManyRequests => "TOOMANYREQUESTS",
             Self::Unauthorized => "UNAUTHORIZED",
             Self::Unavailable => "UNAVAILABLE",
@@ -78,6 +81,10 @@ pub enum ErrorKind {
     ManifestUnknown,
     /// No image of that name has the blob.
     BlobUnknown,
+    /// The blob is there, and not the one that the request is for (`If-Match`).
+    PreconditionFailed,
+    /// The blob has no such part.
+    RangeNotSatisfiable,
     /// Who asked may not have it.
     Denied,
     /// Who asked didn't say who it is, or it isn't true.
@@ -113,6 +120,8 @@ impl ErrorKind {
             Self::CatalogUnsupported => (404, Code::Unsupported),
             Self::ManifestUnknown => (404, Code::ManifestUnknown),
             Self::BlobUnknown => (404, Code::BlobUnknown),
+            Self::PreconditionFailed => (412, Code::DigestInvalid),
+            Self::RangeNotSatisfiable => (416, Code::SizeInvalid),
             Self::Denied => (403, Code::Denied),
             Self::Unauthenticated => (401, Code::Unauthorized),
             Self::StillBuilding | Self::TooBusy => (429, Code::TooManyRequests),
@@ -136,6 +145,8 @@ impl ErrorKind {
             | Self::RulesInvalid
             | Self::CatalogUnsupported
             | Self::BlobUnknown
+            | Self::PreconditionFailed
+            | Self::RangeNotSatisfiable
             | Self::Unauthenticated
             | Self::StillBuilding
             | Self::TooBusy

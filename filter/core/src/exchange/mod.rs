@@ -24,7 +24,6 @@
 mod answer;
 mod by_stream;
 mod catalog;
-mod conditional;
 mod flights;
 mod judge;
 mod page;
@@ -48,7 +47,6 @@ use std::rc::Rc;
 use serde_json::json;
 
 use answer::unreachable;
-use conditional::IfNoneMatch;
 use judge::{Case, Judged};
 use reply::JSON;
 use want::{Image, Want};
@@ -57,6 +55,7 @@ use crate::Seconds;
 use crate::cache::{Content, Entry, Key, Method};
 use crate::config::Config;
 use crate::distribution::{Error, ErrorKind, MediaType, Reference, Route};
+use crate::entity_tags::EntityTags;
 use crate::policy::ImageFacts;
 use crate::wire::Preferences;
 
@@ -110,7 +109,10 @@ pub struct Exchange {
     /// When the client first asked, before any redirect to itself.
     since: Seconds,
     /// Which manifests the client has already.
-    if_none_match: IfNoneMatch,
+    if_none_match: EntityTags,
+    /// Several parts of a blob are wanted. Stores answer that with the whole, the builder with the
+    /// parts.
+    several_ranges: bool,
     /// A document whose time is over, for when the builder can't be reached.
     stale: Option<Entry>,
 }
@@ -179,7 +181,9 @@ impl Exchange {
             path: request.path.to_owned(),
             began: now,
             since: since(request.path).map_or(now, |since| since.min(now)),
-            if_none_match: IfNoneMatch::parse(request.if_none_match.iter().copied()),
+            if_none_match: EntityTags::parse(request.if_none_match.iter().copied()),
+            // A range of HEAD means nothing (RFC 9110, 14.2).
+            several_ranges: request.several_ranges && method == Method::Get,
             stale: None,
         };
         Ok(match exchange.judge(config, None) {
@@ -318,21 +322,22 @@ impl Exchange {
             Judged::Denied(reply) => return Next::Reply(reply),
             Judged::Allowed(judgement, warning) => (judgement, warning),
         };
-        match content {
-            Content::Stream => {
-                let mut record = self.record(Outcome::Forwarded);
-                record.judgement = judgement.map(Rc::new);
-                Next::Forward(Forward {
-                    path: self.upstream_path(),
-                    original_path: self.path.clone(),
-                    record,
-                })
-            }
-            content => {
-                let reply = self.present(config, content);
-                Next::Reply(reply.judged(judgement).warned(warning))
-            }
+        let is_the_builders = match content {
+            Content::Stream => true,
+            Content::Redirect { .. } => self.several_ranges,
+            Content::Document { .. } | Content::Refusal { .. } => false,
+        };
+        if is_the_builders {
+            let mut record = self.record(Outcome::Forwarded);
+            record.judgement = judgement.map(Rc::new);
+            return Next::Forward(Forward {
+                path: self.upstream_path(),
+                original_path: self.path.clone(),
+                record,
+            });
         }
+        let reply = self.present(config, content);
+        Next::Reply(reply.judged(judgement).warned(warning))
     }
 
     fn record(&self, outcome: Outcome) -> Record {

@@ -11,13 +11,13 @@
 //! A caller who is refused by the name is so a few microseconds sooner when others have just had the
 //! answer: less than the refusal's own line in the log varies by, and all that it could tell is that.
 
-use super::conditional::IfNoneMatch;
 use super::judge::Judged;
 use super::record::Outcome;
 use super::want::Want;
 use super::{Caller, Exchange, Reply};
 use crate::cache::{Content, Entry};
 use crate::config::Config;
+use crate::entity_tags::EntityTags;
 use crate::policy::ImageFacts;
 
 /// An answer that nobody was judged for yet.
@@ -42,7 +42,7 @@ impl Exchange {
         };
         let exchange = Self {
             caller: Caller::default(),
-            if_none_match: IfNoneMatch::default(),
+            if_none_match: EntityTags::default(),
             stale: None,
             ..self.clone()
         };
@@ -88,7 +88,7 @@ impl Prepared {
         };
         let has_it = |digest: &&String| {
             let conditions = if_none_match.iter().copied();
-            !if_none_match.is_empty() && IfNoneMatch::parse(conditions).has(digest)
+            !if_none_match.is_empty() && EntityTags::parse(conditions).has(digest)
         };
         let reply = match self.digest.as_ref().filter(has_it) {
             Some(digest) => Reply {

@@ -13,6 +13,10 @@ pub struct Request<'a> {
     pub accept: Vec<&'a str>,
     /// Every `If-None-Match` header.
     pub if_none_match: Vec<&'a str>,
+    /// Whether it asks for several parts at once ([`is_of_several_ranges`]).
+    ///
+    /// [`is_of_several_ranges`]: crate::wire::is_of_several_ranges
+    pub several_ranges: bool,
     /// Who asks.
     pub caller: &'a Caller,
 }

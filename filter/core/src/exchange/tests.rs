@@ -27,6 +27,7 @@ fn begin(method: &str, path: &str, now: Seconds) -> Begin {
         path,
         accept: vec!["*/*"],
         if_none_match: Vec::new(),
+        several_ranges: false,
         caller: &Caller::default(),
     };
     Exchange::begin(&config(), &request, now)
@@ -39,6 +40,7 @@ fn begin_by(config: &Config, path: &str) -> Begin {
         path,
         accept: Vec::new(),
         if_none_match: Vec::new(),
+        several_ranges: false,
         caller: &Caller::default(),
     };
     Exchange::begin(config, &request, 0)

@@ -52,3 +52,53 @@ fn a_presigned_location_serves_its_own_method_only() {
     };
     assert_ne!(get.key(), head.key());
 }
+
+#[test]
+fn several_ranges_go_to_the_builder_wherever_the_blob_is() {
+    let path = format!("/v2/git/blobs/{}", Digest::of(b"layer"));
+    let begin = |method, several_ranges| {
+        let request = Request {
+            method,
+            path: &path,
+            accept: Vec::new(),
+            if_none_match: Vec::new(),
+            several_ranges,
+            caller: &Caller::default(),
+        };
+        match Exchange::begin(&config(), &request, 0) {
+            Begin::Ask(exchange) => exchange,
+            other => panic!("{other:?}"),
+        }
+    };
+    let redirect = || Entry {
+        learnt: 0,
+        expires: 60,
+        content: Content::Redirect {
+            location: "http://localhost:9000/x?sig".to_owned(),
+        },
+        facts: String::new(),
+    };
+    for (method, several_ranges, forwarded) in [
+        ("GET", true, true),
+        ("GET", false, false),
+        // A range of it means nothing.
+        ("HEAD", true, false),
+    ] {
+        let known = begin(method, several_ranges).looked_up(&config(), Some(redirect()), 1);
+        let is_forward = matches!(known, Next::Forward(_));
+        assert_eq!(is_forward, forwarded, "{method}, kept");
+    }
+    // Both wait for one answer.
+    let mut sky = Sky::default();
+    for (stream, several_ranges) in [(1, true), (2, false)] {
+        let exchange = begin("GET", several_ranges);
+        sky.on(Event::Joined { stream, exchange }, 0);
+    }
+    let headers = [("location", "http://localhost:9000/x?sig")];
+    let commands = sky.answer(response(307, &headers, b""), 1);
+    assert!(
+        matches!(commands.as_slice(), [Command::Forward(1, _), Command::Reply(2, reply)]
+        if reply.status == 307),
+        "{commands:?}"
+    );
+}

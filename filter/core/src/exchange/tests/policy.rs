@@ -48,6 +48,7 @@ fn begin_as(config: &Config, team: Option<&str>, path: &str) -> Begin {
         path,
         accept: Vec::new(),
         if_none_match: Vec::new(),
+        several_ranges: false,
         caller: &caller(team),
     };
     Exchange::begin(config, &request, 0)
@@ -572,6 +573,7 @@ fn what_is_prepared_is_answered_as_without() {
                         path,
                         accept: Vec::new(),
                         if_none_match: if_none_match.clone(),
+                        several_ranges: false,
                         caller: &caller(team),
                     };
                     let expected = unprepared(config, &request, &entry);

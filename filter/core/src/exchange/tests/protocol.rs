@@ -71,6 +71,7 @@ fn ask_with(config: &Config, path: &str, if_none_match: &str, now: Seconds) -> B
         path,
         accept: Vec::new(),
         if_none_match: vec![if_none_match],
+        several_ranges: false,
         caller: &Caller::default(),
     };
     match Exchange::begin(config, &request, now) {
@@ -269,6 +270,7 @@ fn below_a_prefix_clients_keep_their_names_and_the_builder_its_own() {
             path,
             accept: Vec::new(),
             if_none_match: Vec::new(),
+            several_ranges: false,
             caller: &Caller::default(),
         };
         assert_eq!(Exchange::begin(&config, &request, 0), Begin::NotOurs);
