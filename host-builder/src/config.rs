@@ -37,6 +37,8 @@ const PIN_SECONDS: Bounds = Bounds::new("NIXGATE_PIN_SECONDS", 1, 86_400);
 const MAX_BUILDS: Bounds = Bounds::at_least("NIXGATE_MAX_BUILDS", 1);
 /// The same.
 const MAX_QUEUE: Bounds = Bounds::at_least("NIXGATE_MAX_QUEUE", 1);
+/// With none, no tag could be pinned.
+const MAX_REFS: Bounds = Bounds::at_least("NIXGATE_MAX_REFS", 1);
 
 /// Kinds of storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -146,6 +148,15 @@ pub struct BuildArgs {
         default_value_t = 300
     )]
     pub pin_seconds: u64,
+    /// Branches and tags of a git repository that are pinned at once, beside the default branch and commits;
+    /// those that are used the least are let go of, and twice as many new ones are fetched in an hour
+    #[arg(
+        long,
+        env = MAX_REFS.variable,
+        value_name = "COUNT",
+        default_value_t = 20
+    )]
+    pub max_refs: usize,
     /// Where images are stored
     #[arg(
         long,
@@ -236,6 +247,8 @@ pub struct BuildSettings {
     pub any_tag: bool,
     /// For how long a tag means the same package set.
     pub pin: Duration,
+    /// Branches and tags that are pinned at once.
+    pub max_refs: usize,
     /// Where images are stored.
     pub storage: StorageSettings,
     /// For how long packages that are of no use are kept in the Nix store.
@@ -335,6 +348,7 @@ impl BuildArgs {
         let max_builds = self.max_builds.unwrap_or_else(processors);
         MAX_LAYERS.check(self.max_layers)?;
         PIN_SECONDS.check(self.pin_seconds)?;
+        MAX_REFS.check(self.max_refs)?;
         MAX_BUILDS.check(max_builds)?;
         MAX_QUEUE.check(self.max_queue)?;
         let system = self
@@ -351,6 +365,7 @@ impl BuildArgs {
             source,
             any_tag: self.any_tag,
             pin: Duration::from_secs(self.pin_seconds),
+            max_refs: self.max_refs,
             storage,
             keep: Duration::from_secs(self.keep_seconds),
             nix: self.nix.validate(max_builds)?,

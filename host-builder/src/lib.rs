@@ -138,6 +138,7 @@ impl Workshop {
             Arc::clone(&nix),
             settings.any_tag,
             settings.pin,
+            settings.max_refs,
             &settings.state_dir,
         )?;
         check_nix(&*nix, sources.source()).await?;

@@ -28,7 +28,7 @@ use crate::nix::{Nix, NixError, Version, redact};
 pub use allowed_refs::AllowedRefs;
 pub use flake::FlakeUrl;
 
-use attempts::{Attempts, Known};
+use attempts::{Attempts, Bound, Known};
 use finder::Finder;
 
 mod allowed_refs;
@@ -45,6 +45,8 @@ const PIN_STALE: Duration = Duration::from_secs(24 * 3600);
 /// Commits that are pinned at once. Clients choose among all that a repository ever had, and each
 /// may be a whole nixpkgs in the Nix store.
 const MAX_COMMITS: usize = 100;
+/// What the default branch is pinned as. It is never let go of.
+const DEFAULT: &str = "latest";
 /// How long a command waits for a package set, which has to be fetched first.
 const PATIENCE: Duration = Duration::from_secs(3600);
 
@@ -173,9 +175,26 @@ pub enum Pinned {
 pub struct Sources {
     finder: Arc<Finder>,
     any_tag: bool,
+    pins: Pins,
+}
+
+/// What tags mean.
+#[derive(Clone)]
+struct Pins {
     /// Of branches, tags, and what else the settings name.
-    pins: Attempts<Pin>,
+    names: Attempts<Pin>,
     commits: Attempts<Pin>,
+}
+
+impl Pins {
+    /// Those among which the pin of a tag is.
+    fn of(&self, tag: &str) -> &Attempts<Pin> {
+        if git::is_commit(tag) {
+            &self.commits
+        } else {
+            &self.names
+        }
+    }
 }
 
 /// Why a tag could not be pinned.
@@ -219,8 +238,11 @@ pub enum PinError {
     /// The package set is not there yet.
     #[error("it is being fetched, and not there yet: try again in a while")]
     Preparing,
-    /// As many commits are being fetched as there may be.
-    #[error("as many commits are being fetched as may be at once: try again in a while")]
+    /// As many package sets are being fetched, or were lately, as there may be.
+    #[error(
+        "it is of another branch, tag or commit than those in use, and as many new ones were asked for \
+         as are fetched in a while: try again later, or have NIXGATE_MAX_REFS raised"
+    )]
     TooMany,
     /// A defect ended the attempt.
     #[error("the attempt ended without a result; the builder's log says why")]
@@ -248,8 +270,8 @@ impl From<PinError> for Error {
 
 impl Sources {
     /// Prepares a source. With `any_tag`, every tag means the same as `latest` (Nixery's habit).
-    /// A tag is looked up again when its pin has held for the time `hold`. Links that keep package
-    /// sets from the garbage collector are made in `state_dir`.
+    /// A tag is looked up again when its pin has held for the time `hold`. At most `max_refs` branches and
+    /// tags are pinned. Links that keep package sets from the garbage collector are made in `state_dir`.
     ///
     /// # Errors
     /// When the folder can't be written.
@@ -258,15 +280,22 @@ impl Sources {
         nix: Arc<dyn Nix>,
         any_tag: bool,
         hold: Duration,
+        max_refs: usize,
         state_dir: &Path,
     ) -> std::io::Result<Self> {
-        let commits = Attempts::new(hold, PIN_STALE).bounded(MAX_COMMITS);
-        let finder = Finder::new(source, nix, hold, state_dir, commits.clone())?;
+        let bounded = |most, always| {
+            let bound = Bound { most, always };
+            Attempts::new(hold, PIN_STALE).bounded(bound)
+        };
+        let pins = Pins {
+            names: bounded(max_refs, Some(DEFAULT)),
+            commits: bounded(MAX_COMMITS, None),
+        };
+        let finder = Finder::new(source, nix, hold, state_dir, pins.clone())?;
         Ok(Self {
             finder: Arc::new(finder),
             any_tag,
-            pins: Attempts::new(hold, PIN_STALE),
-            commits,
+            pins,
         })
     }
 
@@ -284,10 +313,7 @@ impl Sources {
     pub async fn pin(&self, tag: &Tag, wait: Duration) -> Result<Pinned, PinError> {
         let wanted = self.wanted(tag)?;
         let started = Instant::now();
-        let pins = match git::is_commit(&wanted) {
-            true => &self.commits,
-            false => &self.pins,
-        };
+        let pins = self.pins.of(&wanted);
         match pins.last(&wanted) {
             Some(pin) if !pin.path.exists() => {
                 let path = pin.path.display();
@@ -337,7 +363,8 @@ impl Sources {
             return Err(PinError::Preparing);
         };
         let mut current = vec![latest];
-        for pin in self.pins.fresh().into_iter().chain(self.commits.fresh()) {
+        let Pins { names, commits } = &self.pins;
+        for pin in names.fresh().into_iter().chain(commits.fresh()) {
             if !current.contains(&pin) {
                 current.push(pin);
             }

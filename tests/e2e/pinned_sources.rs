@@ -428,3 +428,51 @@ fn a_flake_in_a_repository_has_branches_tags_and_commits() -> Result<()> {
     assert_eq!(request.status, StatusCode::NOT_FOUND, "{}", request.text());
     Ok(())
 }
+
+#[test]
+fn who_asks_for_tag_after_tag_fills_no_disk_and_drives_out_no_default_branch() -> Result<()> {
+    let repository = Repository::new()?;
+    let mut commits = Vec::new();
+    for number in 0..9 {
+        commits.push(repository.commit(&format!("v{number}"))?);
+        repository.git(&["tag", &format!("v{number}")])?;
+    }
+    let last = repository.commit("last")?;
+    let builder = repository.builder(&[
+        ("NIXERY_PKGS_REPO", &repository.url()?),
+        ("NIXGATE_MAX_REFS", "2"),
+    ])?;
+    let links = || -> Result<Vec<PathBuf>> {
+        let links = fs::read_dir(repository.folder.path().join("builder/sources"))?;
+        let links = links.map(|link| Ok(fs::read_link(link?.path())?));
+        links.collect()
+    };
+    let delete = |path: &Path| run(install::nix("nix-store")?.arg("--delete").arg(path));
+    pinned(&builder, "latest", &format!("git {last}"))?;
+    let default = links()?;
+    pinned(&builder, "v0", &format!("git {}", commits[0]))?;
+    let first = links()?.into_iter().find(|path| !default.contains(path));
+    let first = first.context("no link of v0")?;
+    assert!(delete(&first).is_err(), "it is pinned");
+    // Twice as many in an hour as are pinned at once, and no more.
+    for (number, commit) in commits.iter().enumerate().skip(1) {
+        let tag = format!("v{number}");
+        if number < 4 {
+            pinned(&builder, &tag, &format!("git {commit}"))?;
+        } else {
+            let answer = pull(&builder, &tag)?;
+            assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS, "{tag}");
+            let (_, message) = answer.error()?;
+            assert!(message.contains("NIXGATE_MAX_REFS"), "{message}");
+        }
+        // The default branch, two tags, and one that is let go of when the next one comes.
+        assert!(links()?.len() <= 4, "{:?}", links()?);
+    }
+    let kept = links()?;
+    assert!(!kept.contains(&first) && default.iter().all(|path| kept.contains(path)));
+    delete(&first)?;
+    for (tag, commit) in [("latest", &last), ("v2", &commits[2]), ("v3", &commits[3])] {
+        pinned(&builder, tag, &format!("git {commit}"))?;
+    }
+    Ok(())
+}

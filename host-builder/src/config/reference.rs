@@ -4,9 +4,12 @@ use clap::{Arg, CommandFactory, Parser};
 use nixgate_core::reference::{Row, table, with_table};
 
 use super::login::TOKEN_SECONDS;
-use super::{Bounds, MAX_BUILDS, MAX_LAYERS, MAX_QUEUE, PIN_SECONDS, ServeArgs};
+use super::{
+    Bounds, MAX_BUILDS, MAX_LAYERS, MAX_QUEUE, MAX_REFS, PIN_SECONDS, ServeArgs,
+};
 
-const BOUNDS: [Bounds; 5] = [
+const BOUNDS: [Bounds; 6] = [
+    MAX_REFS,
     MAX_LAYERS,
     PIN_SECONDS,
     MAX_BUILDS,

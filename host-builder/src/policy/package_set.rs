@@ -60,6 +60,7 @@ fn open(
         Arc::clone(&nix),
         settings.any_tag,
         settings.pin,
+        settings.max_refs,
         folder,
     )?;
     Ok((nix, sources))

@@ -13,11 +13,13 @@
 //! used on for a while; the failure is remembered for [`AGAIN`], so that callers who insist don't
 //! start task after task.
 //!
-//! Where clients choose among too many keys, they are bounded: when something is found, that is
-//! forgotten which was asked for the longest ago. Keys that don't exist drive out nothing. So many
-//! tasks are all that run.
+//! Where clients choose among too many keys, they are bounded ([`Bound`]): when something is found, that
+//! is forgotten which is used the least, and of these what was asked for the longest ago. So who asks for
+//! one key after the other drives out what he asked for before, and not what others use all the time.
+//! Keys that don't exist drive out nothing. So many tasks are all that run, and only so many new keys are
+//! found in an hour, since each may take the disk some hundred megabytes until somebody collects garbage.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -32,6 +34,38 @@ const AGAIN: Duration = Duration::from_secs(30);
 /// For how long callers who could have the old value wait for the new one: folders and most git
 /// repositories are that quick.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// In which time no more new keys are found than [`Bound::new_keys`].
+const WHILE: Duration = Duration::from_secs(3600);
+/// What is asked for in so many holds is used as much as can be.
+const REGULAR: u32 = 12;
+
+/// How many keys there are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bound {
+    /// So many at most, and so many more for which a task runs.
+    pub(super) most: usize,
+    /// What is never forgotten, and always found. It doesn't count.
+    pub(super) always: Option<&'static str>,
+}
+
+impl Bound {
+    /// New keys that are found in an hour: all may be others by then, and some have come anew after a
+    /// start.
+    const fn new_keys(&self) -> usize {
+        self.most.saturating_mul(2)
+    }
+
+    fn is_always(&self, key: &str) -> bool {
+        self.always == Some(key)
+    }
+}
+
+/// Keys that are known of.
+pub(super) struct Keys {
+    pub(super) keys: Vec<String>,
+    pub(super) bound: Bound,
+}
 
 type Outcome<V> = Result<V, PinError>;
 
@@ -51,13 +85,21 @@ pub(super) struct Attempts<V> {
     hold: Duration,
     /// How long it is used beyond that while no newer one can be had.
     stale: Duration,
-    /// So many keys at most, and so many more for which a task runs.
-    most: usize,
-    entries: Arc<Mutex<BTreeMap<String, Entry<V>>>>,
+    bound: Bound,
+    entries: Arc<Mutex<Entries<V>>>,
+}
+
+struct Entries<V> {
+    of: BTreeMap<String, Entry<V>>,
+    /// When keys were found that were new, as far as that counts.
+    new: VecDeque<Instant>,
 }
 
 struct Entry<V> {
     asked: Instant,
+    /// In how many holds it was asked for, and the last of these that was counted.
+    uses: u32,
+    used: Instant,
     found: Option<(Instant, V)>,
     failed: Option<(Instant, PinError)>,
     running: Option<Running<V>>,
@@ -73,39 +115,49 @@ impl<V: Clone + Send + Sync + 'static> Attempts<V> {
         Self {
             hold,
             stale,
-            most: usize::MAX,
-            entries: Arc::default(),
+            bound: Bound {
+                most: usize::MAX,
+                always: None,
+            },
+            entries: Arc::new(Mutex::new(Entries {
+                of: BTreeMap::new(),
+                new: VecDeque::new(),
+            })),
         }
     }
 
     /// With no more keys than this.
-    pub(super) fn bounded(self, most: usize) -> Self {
-        Self { most, ..self }
+    pub(super) fn bounded(self, bound: Bound) -> Self {
+        Self { bound, ..self }
     }
 
     /// The value that was found last, which may hold no more.
     pub(super) fn last(&self, key: &str) -> Option<V> {
         let entries = lock(&self.entries);
-        let (_, value) = entries.get(key)?.found.as_ref()?;
+        let (_, value) = entries.of.get(key)?.found.as_ref()?;
         Some(value.clone())
     }
 
     /// All values that hold.
     pub(super) fn fresh(&self) -> Vec<V> {
         let entries = lock(&self.entries);
-        let found = entries.values().filter_map(|entry| entry.found.as_ref());
+        let found = entries.of.values();
+        let found = found.filter_map(|entry| entry.found.as_ref());
         let fresh = found.filter(|(since, _)| since.elapsed() < self.hold);
         fresh.map(|(_, value)| value.clone()).collect()
     }
 
     /// Whatever is known of, or being found out.
-    pub(super) fn keys(&self) -> Vec<String> {
-        lock(&self.entries).keys().cloned().collect()
+    pub(super) fn keys(&self) -> Keys {
+        Keys {
+            keys: lock(&self.entries).of.keys().cloned().collect(),
+            bound: self.bound,
+        }
     }
 
     /// Forgets a value that turned out to be void.
     pub(super) fn forget(&self, key: &str) {
-        if let Some(entry) = lock(&self.entries).get_mut(key) {
+        if let Some(entry) = lock(&self.entries).of.get_mut(key) {
             entry.found = None;
         }
     }
@@ -116,7 +168,7 @@ impl<V: Clone + Send + Sync + 'static> Attempts<V> {
     /// # Errors
     /// When the attempt failed, now or lately, and there is no earlier value that will do. An error
     /// that the key doesn't exist voids the earlier value, and isn't remembered. When there are as
-    /// many attempts as there may be keys.
+    /// many attempts as there may be keys, or enough new keys in this hour.
     pub(super) async fn get(
         &self,
         key: &str,
@@ -126,10 +178,15 @@ impl<V: Clone + Send + Sync + 'static> Attempts<V> {
         let (since, mut outcome, old) = {
             let mut entries = lock(&self.entries);
             let limit = self.hold + self.stale;
-            entries.retain(|_, entry| entry.is_of_use(limit));
-            let tasks = entries.values().filter(|entry| entry.is_running()).count();
-            let entry = entries.entry(key.to_owned()).or_default();
-            entry.asked = Instant::now();
+            entries.of.retain(|_, entry| entry.is_of_use(limit));
+            let running = entries.of.values().filter(|entry| entry.is_running());
+            let tasks = running.clone().count();
+            let new = running.filter(|entry| entry.found.is_none()).count();
+            let new = new.saturating_add(entries.found_lately());
+            let is_enough = tasks >= self.bound.most
+                || !self.bound.is_always(key) && new >= self.bound.new_keys();
+            let entry = entries.of.entry(key.to_owned()).or_default();
+            entry.note_use(Instant::now(), self.hold);
             let old = match &entry.found {
                 Some((since, value)) => match self.hold.checked_sub(since.elapsed()) {
                     Some(rest) => return Ok(Known::Value(value.clone(), rest)),
@@ -145,8 +202,10 @@ impl<V: Clone + Send + Sync + 'static> Attempts<V> {
             }
             let running = match (entry.running.take().filter(Running::goes_on), old.clone()) {
                 (Some(running), _) => running,
-                (None, Some(old)) if tasks >= self.most => return Ok(Known::Value(old, AGAIN)),
-                (None, None) if tasks >= self.most => return Err(PinError::TooMany),
+                (None, Some(old)) if tasks >= self.bound.most => {
+                    return Ok(Known::Value(old, AGAIN));
+                }
+                (None, None) if is_enough => return Err(PinError::TooMany),
                 (None, _) => self.start(key, find()),
             };
             let watched = (running.since, running.outcome.clone(), old);
@@ -176,22 +235,28 @@ impl<V: Clone + Send + Sync + 'static> Attempts<V> {
     fn start(&self, key: &str, find: BoxFuture<'static, Outcome<V>>) -> Running<V> {
         let (sender, outcome) = watch::channel(None);
         let (key, entries) = (key.to_owned(), Arc::clone(&self.entries));
-        let most = self.most;
+        let (bound, hold) = (self.bound, self.hold);
         tokio::spawn(async move {
             let found = find.await;
             let mut entries = lock(&entries);
+            let Entries { of, new } = &mut *entries;
             if let Err(PinError::TagUnknown(_)) = found {
-                entries.remove(&key);
-            } else if let Some(entry) = entries.get_mut(&key) {
+                of.remove(&key);
+            } else if let Some(entry) = of.get_mut(&key) {
                 entry.running = None;
                 match &found {
                     Ok(value) => {
-                        entry.found = Some((Instant::now(), value.clone()));
+                        let now = Instant::now();
+                        let before = entry.found.replace((now, value.clone()));
                         entry.failed = None;
+                        let counts = bound.most < usize::MAX && !bound.is_always(&key);
+                        if before.is_none() && counts {
+                            new.push_back(now);
+                        }
                     }
                     Err(error) => entry.failed = Some((Instant::now(), error.clone())),
                 }
-                forget_oldest(&mut entries, most);
+                forget_unused(of, bound, hold, Instant::now());
             }
             drop(entries);
             sender.send_replace(Some(found));
@@ -205,8 +270,11 @@ impl<V: Clone + Send + Sync + 'static> Attempts<V> {
 
 impl<V> Default for Entry<V> {
     fn default() -> Self {
+        let now = Instant::now();
         Self {
-            asked: Instant::now(),
+            asked: now,
+            uses: 1,
+            used: now,
             found: None,
             failed: None,
             running: None,
@@ -214,7 +282,32 @@ impl<V> Default for Entry<V> {
     }
 }
 
+impl<V> Entries<V> {
+    /// How many new keys were found in the last hour.
+    fn found_lately(&mut self) -> usize {
+        while self.new.front().is_some_and(|at| at.elapsed() >= WHILE) {
+            self.new.pop_front();
+        }
+        self.new.len()
+    }
+}
+
 impl<V> Entry<V> {
+    fn note_use(&mut self, now: Instant, hold: Duration) {
+        self.asked = now;
+        if now.saturating_duration_since(self.used) >= hold {
+            self.used = now;
+            self.uses = self.uses.saturating_add(1).min(REGULAR);
+        }
+    }
+
+    /// In how many holds it was asked for, less those in which it was not since then.
+    fn usage(&self, now: Instant, hold: Duration) -> u128 {
+        let unused = now.saturating_duration_since(self.asked).as_nanos();
+        let unused = unused / hold.as_nanos().max(1);
+        u128::from(self.uses).saturating_sub(unused)
+    }
+
     fn is_running(&self) -> bool {
         self.running.as_ref().is_some_and(Running::goes_on)
     }
@@ -234,18 +327,24 @@ impl<V> Running<V> {
     }
 }
 
-/// Forgets what was asked for the longest ago of the entries without a task, until there are `most`.
-fn forget_oldest<V>(entries: &mut BTreeMap<String, Entry<V>>, most: usize) {
+/// Forgets what is used the least of the entries without a task, until there are no more than may be.
+fn forget_unused<V>(
+    entries: &mut BTreeMap<String, Entry<V>>,
+    bound: Bound,
+    hold: Duration,
+    now: Instant,
+) {
     loop {
-        let idle = entries.iter().filter(|(_, entry)| !entry.is_running());
-        if idle.clone().count() <= most {
+        let idle = entries.iter();
+        let idle = idle.filter(|(key, entry)| !entry.is_running() && !bound.is_always(key));
+        if idle.clone().count() <= bound.most {
             return;
         }
-        let oldest = idle.min_by_key(|(_, entry)| entry.asked);
-        let Some(oldest) = oldest.map(|(key, _)| key.clone()) else {
+        let unused = idle.min_by_key(|(_, entry)| (entry.usage(now, hold), entry.asked));
+        let Some(unused) = unused.map(|(key, _)| key.clone()) else {
             return;
         };
-        entries.remove(&oldest);
+        entries.remove(&unused);
     }
 }
 
@@ -296,6 +395,13 @@ mod tests {
         match known {
             Ok(Known::Value(number, _)) => number,
             other => panic!("{other:?}"),
+        }
+    }
+
+    fn most(most: usize) -> Bound {
+        Bound {
+            most,
+            always: Some("always"),
         }
     }
 
@@ -408,7 +514,7 @@ mod tests {
 
     #[tokio::test]
     async fn of_too_many_keys_those_are_forgotten_that_were_asked_for_the_longest_ago() {
-        let (attempts, finder) = (Attempts::new(LONG, LONG).bounded(2), Finder::new());
+        let (attempts, finder) = (Attempts::new(LONG, LONG).bounded(most(2)), Finder::new());
         finder.open.add_permits(9);
         for key in ["a", "b", "a", "c"] {
             number(attempts.get(key, LONG, || finder.find(Ok(()))).await);
@@ -425,7 +531,7 @@ mod tests {
 
     #[tokio::test]
     async fn there_are_no_more_attempts_than_keys() {
-        let (attempts, finder) = (Attempts::new(LONG, LONG).bounded(2), Finder::new());
+        let (attempts, finder) = (Attempts::new(LONG, LONG).bounded(most(2)), Finder::new());
         let ask = |key| attempts.get(key, NO_TIME, || finder.find(Ok(())));
         for key in ["a", "b", "a"] {
             let found = ask(key).await;
@@ -438,5 +544,64 @@ mod tests {
             number(attempts.get(key, LONG, || finder.find(Ok(()))).await);
         }
         assert_eq!(finder.attempts.load(Ordering::SeqCst), 3);
+    }
+
+    #[test]
+    fn who_asks_for_one_key_after_the_other_drives_out_none_that_is_used_all_the_time() {
+        let start = Instant::now();
+        let (minute, hold) = (Duration::from_secs(60), Duration::from_secs(300));
+        let mut entries: BTreeMap<String, Entry<usize>> = BTreeMap::new();
+        let mut ask = |key: &str, minutes: u32| {
+            let now = start + minute * minutes;
+            let entry = entries.entry(key.to_owned()).or_insert_with(|| Entry {
+                asked: now,
+                used: now,
+                ..Entry::default()
+            });
+            entry.note_use(now, hold);
+            forget_unused(&mut entries, most(3), hold, now);
+            entries.keys().cloned().collect::<Vec<_>>()
+        };
+        ask("always", 0);
+        for minutes in 0..20 {
+            ask("used", minutes);
+            ask("too", minutes);
+        }
+        // One more each second minute: it takes the place of the one before.
+        for number in 0..9 {
+            let known = ask(&format!("new-{number}"), 20 + 2 * number);
+            let expected = [
+                "always".to_owned(),
+                format!("new-{number}"),
+                "too".to_owned(),
+            ];
+            assert!(expected.iter().all(|key| known.contains(key)), "{known:?}");
+            assert_eq!(known.len(), 4);
+            ask("too", 20 + 2 * number);
+        }
+        // What nobody has used for longer than it was used goes as well.
+        let known = ask("last", 40);
+        assert_eq!(known, ["always", "last", "new-8", "too"]);
+    }
+
+    #[tokio::test]
+    async fn only_so_many_new_keys_are_found_in_an_hour() {
+        let attempts = Attempts::new(NO_TIME, LONG).bounded(most(2));
+        let ask = async |key: String| {
+            let found = || async { Ok(1) }.boxed();
+            attempts.get(&key, LONG, found).await
+        };
+        for key in 0..4 {
+            number(ask(format!("{key}")).await);
+        }
+        let found = ask("4".to_owned()).await;
+        assert!(matches!(found, Err(PinError::TooMany)), "{found:?}");
+        // What is known is found again, and what is always to be found as well.
+        for key in ["2", "3", "always"] {
+            number(ask(key.to_owned()).await);
+        }
+        let hour_ago = Instant::now().checked_sub(WHILE).unwrap();
+        lock(&attempts.entries).new = VecDeque::from([hour_ago; 4]);
+        number(ask("4".to_owned()).await);
     }
 }

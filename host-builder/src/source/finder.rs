@@ -11,7 +11,7 @@ use super::attempts::{Attempts, Known};
 use super::git::{self, Commit, Refs};
 use super::mirror::Mirror;
 use super::roots::Roots;
-use super::{PIN_STALE, Pin, PinError, Source, required_nix};
+use super::{DEFAULT, PIN_STALE, Pin, PinError, Pins, Source, required_nix};
 use crate::closure::STORE_DIR;
 use crate::nix::{Fetched, Nix};
 
@@ -20,8 +20,9 @@ use crate::nix::{Fetched, Nix};
 const REFS_TTL: Duration = Duration::from_secs(30);
 /// Package sets of names that are fetched at once: each may be a whole nixpkgs.
 const NAMES_AT_ONCE: usize = 2;
-/// Those of commits, which have turns of their own: a client may ask for a hundred of them, and a
-/// branch is not to wait behind these.
+/// Those of names that are new, and of commits, which have turns of their own: a client may ask for many
+/// of them, and what others use is not to wait behind these.
+const NEW_NAMES_AT_ONCE: usize = 2;
 const COMMITS_AT_ONCE: usize = 1;
 
 /// A source, and what finding out takes.
@@ -32,9 +33,10 @@ pub(super) struct Finder {
     mirror: Option<Mirror>,
     roots: Roots,
     name_turns: Semaphore,
+    new_name_turns: Semaphore,
     commit_turns: Semaphore,
-    /// The pins of commits, whose links stay for as long as they are remembered.
-    commits: Attempts<Pin>,
+    /// The pins, whose links stay for as long as they are remembered.
+    pins: Pins,
 }
 
 impl Finder {
@@ -43,7 +45,7 @@ impl Finder {
         nix: Arc<dyn Nix>,
         hold: Duration,
         state_dir: &Path,
-        commits: Attempts<Pin>,
+        pins: Pins,
     ) -> std::io::Result<Self> {
         let repository = source.repository();
         let mirror = repository.map(|(_, allowed)| Mirror::new(state_dir, allowed.clone()));
@@ -55,8 +57,9 @@ impl Finder {
             refs: Attempts::new(REFS_TTL, Duration::ZERO),
             roots: Roots::new(state_dir, hold + PIN_STALE)?,
             name_turns: Semaphore::new(NAMES_AT_ONCE),
+            new_name_turns: Semaphore::new(NEW_NAMES_AT_ONCE),
             commit_turns: Semaphore::new(COMMITS_AT_ONCE),
-            commits,
+            pins,
         })
     }
 
@@ -105,16 +108,19 @@ impl Finder {
             Some(_) => Some(self.commit(wanted).await?),
             None => None,
         };
-        let turns = match git::is_commit(wanted) {
-            true => &self.commit_turns,
-            false => &self.name_turns,
+        let is_known = wanted == DEFAULT || self.pins.of(wanted).last(wanted).is_some();
+        let turns = match (git::is_commit(wanted), is_known) {
+            (true, _) => &self.commit_turns,
+            (false, false) => &self.new_name_turns,
+            (false, true) => &self.name_turns,
         };
         let turn = turns.acquire().await;
         let _turn = turn.map_err(|_| PinError::Interrupted)?;
         let Fetched { path, revision } = self.fetch(commit).await?;
         let root = self.roots.link(wanted);
         self.nix.keep(&path, &root).await?;
-        self.roots.prune(&self.commits.keys());
+        let Pins { names, commits } = &self.pins;
+        self.roots.prune(&names.keys(), &commits.keys());
         if let Some(needed) = required_nix(&path) {
             let found = self.nix.version().await?;
             if found < needed {

@@ -9,6 +9,7 @@ use super::*;
 use crate::nix::fake::FakeNix;
 
 const LONG: Duration = Duration::from_secs(60);
+const MAX_REFS: usize = 4;
 
 /// Sources over a fake Nix, and where they write.
 struct Fixture {
@@ -26,7 +27,7 @@ impl Fixture {
         });
         std::fs::create_dir(&nix.store).unwrap();
         let shared: Arc<dyn Nix> = Arc::clone(&nix) as _;
-        let sources = Sources::new(source, shared, any_tag, LONG, folder.path()).unwrap();
+        let sources = Sources::new(source, shared, any_tag, LONG, MAX_REFS, folder.path()).unwrap();
         Self {
             sources,
             nix,
@@ -190,8 +191,8 @@ async fn of_all_commits_only_the_latest_that_were_asked_for_stay_pinned() {
     let fetched = fixture.fetched();
     assert_eq!(fetched, commits.len() + 1);
     // The name, and all but the second.
-    assert_eq!(fixture.sources.pins.fresh().len(), 1);
-    assert_eq!(fixture.sources.commits.fresh().len(), MAX_COMMITS);
+    assert_eq!(fixture.sources.pins.names.fresh().len(), 1);
+    assert_eq!(fixture.sources.pins.commits.fresh().len(), MAX_COMMITS);
     for wanted in commits.iter().skip(2).chain(&[commits[0], "main"]) {
         fixture.pin(wanted).await.unwrap();
         assert!(fixture.has_link(wanted), "{wanted}");
@@ -201,6 +202,42 @@ async fn of_all_commits_only_the_latest_that_were_asked_for_stay_pinned() {
     assert_eq!(fixture.fetched(), fetched + 1);
     // As many links as are remembered, that of the name, and one that is forgotten since then.
     assert_eq!(fixture.links(), MAX_COMMITS + 2);
+}
+
+#[tokio::test]
+async fn who_asks_for_tag_after_tag_keeps_no_more_of_them_than_may_be_and_the_default_branch_stays()
+{
+    let repository = tempfile::tempdir().unwrap();
+    let git = |arguments: &[&str]| git(repository.path(), arguments);
+    git(&["init", "--quiet", "--initial-branch=main"]);
+    let tags: Vec<_> = (0..3 * MAX_REFS)
+        .map(|number| format!("v{number}"))
+        .collect();
+    for tag in &tags {
+        git(&["commit", "--quiet", "--allow-empty", "--message", tag]);
+        git(&["tag", tag]);
+    }
+    let url = format!("file://{}", repository.path().display());
+    let fixture = Fixture::new(git_source(url), false);
+    fixture.pin("latest").await.unwrap();
+    let mut pinned = 0;
+    for tag in &tags {
+        match fixture.pin(tag).await {
+            Ok(_) => pinned += 1,
+            Err(error) => assert!(matches!(error, PinError::TooMany), "{error}"),
+        }
+        // Beside the default branch, one more than is remembered: that of what is let go of now.
+        assert!(fixture.links() <= MAX_REFS + 2);
+    }
+    assert_eq!(pinned, 2 * MAX_REFS);
+    assert_eq!(fixture.sources.pins.names.fresh().len(), MAX_REFS + 1);
+    let fetched = fixture.fetched();
+    let kept = &tags[pinned - MAX_REFS..pinned];
+    for tag in kept.iter().map(String::as_str).chain(["latest"]) {
+        fixture.pin(tag).await.unwrap();
+        assert!(fixture.has_link(tag), "{tag}");
+    }
+    assert_eq!(fixture.fetched(), fetched);
 }
 
 #[tokio::test]
