@@ -39,6 +39,8 @@ const MAX_BUILDS: Bounds = Bounds::at_least("NIXGATE_MAX_BUILDS", 1);
 const MAX_QUEUE: Bounds = Bounds::at_least("NIXGATE_MAX_QUEUE", 1);
 /// With none, no tag could be pinned.
 const MAX_REFS: Bounds = Bounds::at_least("NIXGATE_MAX_REFS", 1);
+/// With none, nobody could ask.
+const MAX_CONNECTIONS: Bounds = Bounds::at_least("NIXGATE_MAX_CONNECTIONS", 1);
 
 /// Kinds of storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -75,6 +77,16 @@ pub struct ServeArgs {
     /// Answer everybody, without a token, even if one is set: nobody checks who may have what
     #[arg(long, env = "NIXGATE_ALLOW_DIRECT")]
     pub allow_direct: bool,
+    /// Connections at once, at most, as far as the limit of open files allows them; on more, the builder
+    /// tells its health alone and answers all else `429`. An Envoy opens 1,024 unless its cluster says
+    /// otherwise
+    #[arg(
+        long,
+        env = MAX_CONNECTIONS.variable,
+        value_name = "COUNT",
+        default_value_t = 2048
+    )]
+    pub max_connections: usize,
     /// How clients log in
     #[command(flatten)]
     pub login: LoginArgs,
@@ -230,6 +242,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Who may ask.
     pub access: Access,
+    /// Connections at once, at most.
+    pub max_connections: usize,
     /// How clients log in.
     pub login: LoginSettings,
     /// How images are built.
@@ -296,9 +310,11 @@ impl ServeArgs {
                  to answer everybody"
             ),
         };
+        MAX_CONNECTIONS.check(self.max_connections)?;
         Ok(Settings {
             listen: SocketAddr::new(self.host, self.port),
             access,
+            max_connections: self.max_connections,
             login: self.login.validate()?,
             build: self.build.validate()?,
         })

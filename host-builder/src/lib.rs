@@ -31,6 +31,7 @@ pub mod catalogue;
 pub mod closure;
 pub mod config;
 pub mod facts;
+pub mod file_limit;
 pub mod fingerprint;
 pub mod image;
 pub mod kept;
@@ -68,7 +69,7 @@ use login::Login;
 use nix::{Nix, NixError, Processes};
 use recipes::RecipeFile;
 use records::{Copies, Records};
-use server::{App, Images, Readiness};
+use server::{App, Bound, Images, Readiness};
 use source::{Pin, PinError, Source, Sources};
 use state_dir::StateDir;
 use storage::Storage;
@@ -83,13 +84,14 @@ const AT_START: Duration = Duration::from_secs(3600);
 /// # Errors
 /// When the builder can't start; the error says what to do.
 pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<()> {
+    let bound = Bound::new(settings.max_connections, file_limit::raise());
     tokio::pin!(stop);
     // To start may take minutes, when the package set has to be fetched.
     let (app, listener) = tokio::select! {
         started = start(settings) => started?,
         () = &mut stop => return Ok(()),
     };
-    app.serve(listener, stop).await;
+    app.serve(listener, bound, stop).await;
     Ok(())
 }
 

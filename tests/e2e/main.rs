@@ -14,6 +14,7 @@ mod catalog;
 mod clock;
 mod coalescing;
 mod configuration;
+mod connections;
 mod crafted_names;
 mod documentation;
 mod existing_ingress;

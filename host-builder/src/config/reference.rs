@@ -5,10 +5,11 @@ use nixgate_core::reference::{Row, table, with_table};
 
 use super::login::TOKEN_SECONDS;
 use super::{
-    Bounds, MAX_BUILDS, MAX_LAYERS, MAX_QUEUE, MAX_REFS, PIN_SECONDS, ServeArgs,
+    Bounds, MAX_BUILDS, MAX_CONNECTIONS, MAX_LAYERS, MAX_QUEUE, MAX_REFS, PIN_SECONDS, ServeArgs,
 };
 
-const BOUNDS: [Bounds; 6] = [
+const BOUNDS: [Bounds; 7] = [
+    MAX_CONNECTIONS,
     MAX_REFS,
     MAX_LAYERS,
     PIN_SECONDS,

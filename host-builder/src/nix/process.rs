@@ -22,6 +22,7 @@ use tokio::process::Child;
 use super::command::Command;
 use super::environment::{self, Egress, Purpose};
 use super::redact::redact;
+use crate::file_limit;
 
 /// Most of what a program may print to stdout. The path-info of a closure of 10,000 paths is
 /// about 10 MB.
@@ -308,7 +309,7 @@ fn has_no_home(stderr: &str) -> bool {
 /// Has the kernel end the child when the builder dies without a chance to: a build that goes on
 /// would hold locks that the next builder waits for. And has it refuse memory beyond the limit,
 /// which counts what is mapped: Nix's garbage collector maps what it is about to use, and Nix ends
-/// with an error when it can't.
+/// with an error when it can't. The limit of open files is as the builder was given it.
 ///
 /// The child has a session of its own. So it has a process group of its own, with the builds that it
 /// starts, which end with it; and it has no terminal, on which ssh would ask whoever runs the builder
@@ -333,6 +334,7 @@ fn before_exec(command: &mut tokio::process::Command, memory: Option<u64>) {
             maximum: Some(bytes),
         }
     });
+    let files = file_limit::of_children();
     // SAFETY: between fork and exec nothing may allocate or lock. These are system calls.
     unsafe {
         command.pre_exec(move || {
@@ -340,6 +342,9 @@ fn before_exec(command: &mut tokio::process::Command, memory: Option<u64>) {
             set_parent_process_death_signal(Some(Signal::TERM))?;
             if let Some(limit) = limit {
                 setrlimit(Resource::As, limit)?;
+            }
+            if let Some(files) = files {
+                setrlimit(Resource::Nofile, files)?;
             }
             Ok(())
         });

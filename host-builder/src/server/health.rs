@@ -11,6 +11,13 @@ use super::App;
 use super::answer::{self, Body};
 use crate::builder::Builder;
 
+/// The process answers.
+pub(super) const LIVE: &str = "/healthz";
+/// New images can be built.
+pub(super) const READY: &str = "/readyz";
+/// The counters.
+pub(super) const METRICS: &str = "/metrics";
+
 /// For how long an answer holds: anybody may ask, and each time takes a process and a write.
 const HOLDS: Duration = Duration::from_secs(5);
 /// For how long storage is waited for.
@@ -19,6 +26,11 @@ const PROBE: Duration = Duration::from_secs(10);
 /// Whether the builder was ready when that was last asked, and when.
 #[derive(Default)]
 pub struct Readiness(Mutex<Option<(Instant, Result<(), Error>)>>);
+
+/// Whether a path is for who looks after the builder, and for no client.
+pub(super) fn is_about(path: &str) -> bool {
+    matches!(path, LIVE | READY | METRICS)
+}
 
 /// The process answers.
 pub(super) fn live() -> Response<Body> {

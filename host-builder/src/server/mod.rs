@@ -23,6 +23,7 @@ mod blobs;
 mod builds;
 mod catalog;
 mod conditions;
+mod connections;
 mod facts;
 mod health;
 mod images;
@@ -40,8 +41,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::GracefulShutdown;
 use nixgate_core::distribution::{Digest, Error, ErrorKind, Repository, Route};
 use nixgate_core::package_set::System;
@@ -58,12 +58,10 @@ use crate::telemetry::{Metrics, RequestLabels};
 use crate::wanted::Wanted;
 
 use answer::Body;
+use connections::Places;
 
 /// For how long open requests may go on after the builder was told to stop.
 const GRACE: Duration = Duration::from_secs(5);
-
-/// For how long a connection is kept on which no request, or half a request's head, arrives.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The builder's version, which it puts on every answer.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -120,6 +118,7 @@ pub struct App<B> {
     pub readiness: Readiness,
 }
 
+pub use connections::Bound;
 pub use health::Readiness;
 pub use images::Images;
 
@@ -137,45 +136,53 @@ fn log(path: &str, error: &Error) {
 }
 
 impl<B: Builder> App<B> {
-    /// Answers connections until `stop` is done, then lets open requests end.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener, stop: impl Future<Output = ()>) {
+    /// Answers so many connections at once until `stop` is done, then lets open requests end.
+    pub async fn serve(
+        self: Arc<Self>,
+        listener: TcpListener,
+        bound: Bound,
+        stop: impl Future<Output = ()>,
+    ) {
         let graceful = GracefulShutdown::new();
-        let mut server = http1::Builder::new();
-        // Closes connections on which no request begins for so long, idle ones too. Envoy has to
-        // close them earlier: the shipped configurations say after 20 s.
-        server.timer(TokioTimer::new());
-        server.header_read_timeout(HEADER_TIMEOUT);
+        let mut places = Places::new(bound);
+        let [server, spare_server] = connections::servers();
+        let mut next = async || loop {
+            match listener.accept().await {
+                Ok((stream, _)) => return (stream, places.next().await),
+                Err(error) => places.not_accepted(&error).await,
+            }
+        };
         tokio::pin!(stop);
         loop {
-            let stream = tokio::select! {
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => stream,
-                    Err(error) => {
-                        tracing::warn!("can't accept a connection: {error}");
-                        tokio::time::sleep(Duration::from_millis(100)).await;
-                        continue;
-                    }
-                },
+            let (stream, place) = tokio::select! {
+                next = next() => next,
                 () = &mut stop => break,
             };
+            connections::end_when_stuck(&stream);
+            let is_spare = place.is_spare;
             let app = Arc::clone(&self);
             let service = hyper::service::service_fn(move |request| {
                 let app = Arc::clone(&app);
-                async move { Ok::<_, Infallible>(app.respond(request).await) }
+                async move { Ok::<_, Infallible>(app.respond(request, is_spare).await) }
             });
+            let server = if is_spare { &spare_server } else { &server };
             let connection = graceful.watch(server.serve_connection(TokioIo::new(stream), service));
             tokio::spawn(async move {
                 if let Err(error) = connection.await {
                     tracing::debug!("a connection ended early: {error}");
                 }
+                drop(place);
             });
         }
         drop(listener);
         let _ = tokio::time::timeout(GRACE, graceful.shutdown()).await;
     }
 
-    async fn respond(&self, request: Request<Incoming>) -> Response<Body> {
-        let (route, mut response) = if request.uri().path() == token::PATH {
+    async fn respond(&self, request: Request<Incoming>, is_spare: bool) -> Response<Body> {
+        let path = request.uri().path();
+        let (route, mut response) = if is_spare && !health::is_about(path) {
+            ("other", answer::error(&too_many_connections(), path))
+        } else if path == token::PATH {
             ("token", self.token(request).await)
         } else {
             let (route, result) = self.route(&request).await;
@@ -201,9 +208,9 @@ impl<B: Builder> App<B> {
         request: &Request<Incoming>,
     ) -> (&'static str, Result<Response<Body>, Error>) {
         match request.uri().path() {
-            "/healthz" => return ("other", Ok(health::live())),
-            "/readyz" => return ("other", self.ready().await),
-            "/metrics" => return ("other", self.metrics_page()),
+            health::LIVE => return ("other", Ok(health::live())),
+            health::READY => return ("other", self.ready().await),
+            health::METRICS => return ("other", self.metrics_page()),
             token::KEYS_PATH => return ("other", self.token_keys()),
             _ => {}
         }
@@ -297,6 +304,14 @@ impl<B: Builder> App<B> {
     fn image(&self, pin: Pin, wanted: &Wanted) -> ImageRequest {
         ImageRequest::new(self.sources.source(), pin, wanted, self.max_layers)
     }
+}
+
+fn too_many_connections() -> Error {
+    Error::new(
+        ErrorKind::TooBusy,
+        "the builder has as many connections as it takes on: try again in a while; the \
+         registry's administrator finds what to change in the builder's log",
+    )
 }
 
 #[cfg(test)]

@@ -37,6 +37,23 @@ pub fn http1(port: u16, request: &str) -> Result<String> {
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
+/// Sends these bytes to a server on loopback, and gives all that it answers until it hangs up.
+///
+/// # Errors
+/// When it does not.
+pub fn until_closed(port: u16, requests: &str) -> Result<String> {
+    let mut stream = connect(port)?;
+    // It may hang up before it has read all of it.
+    let _ = stream.write_all(requests.as_bytes());
+    let mut answers = Vec::new();
+    match stream.read_to_end(&mut answers) {
+        Err(error) if error.kind() != ErrorKind::ConnectionReset => {
+            Err(error).context("the connection does not end")
+        }
+        _ => Ok(String::from_utf8_lossy(&answers).into_owned()),
+    }
+}
+
 fn is_whole(answer: &[u8]) -> bool {
     let text = String::from_utf8_lossy(answer);
     let Some((head, body)) = text.split_once("\r\n\r\n") else {
