@@ -37,6 +37,20 @@ async fn success_brings_stdout_alone() {
 }
 
 #[tokio::test]
+async fn a_child_may_have_as_many_files_as_the_builder_was_given() {
+    let hard = getrlimit(Resource::Nofile).maximum;
+    let given = hard.map_or(1024, |hard| hard - 1);
+    let limit = Rlimit {
+        current: Some(given),
+        maximum: hard,
+    };
+    setrlimit(Resource::Nofile, limit).unwrap();
+    assert_eq!(Some(file_limit::raise()), hard);
+    let said = run(shell("ulimit -Sn"), LONG).await.unwrap();
+    assert_eq!(String::from_utf8(said).unwrap().trim(), given.to_string());
+}
+
+#[tokio::test]
 async fn a_store_that_is_away_or_somebody_else_s_is_told_from_a_failure() {
     let fails = async |said: &str| {
         let script = format!("cat >&2 <<'END'\n{said}\nEND\nexit 1");
