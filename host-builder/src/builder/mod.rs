@@ -105,7 +105,7 @@ impl ImageRequest {
 
     /// What names one of its packages: everything that its attribute path can mean.
     pub fn package_fingerprint(&self, name: &str) -> String {
-        Fingerprint::new("package-1")
+        Fingerprint::new("package-2")
             .part(&self.source)
             .part(&self.pin.revision)
             .part(self.system.nix())
