@@ -7,7 +7,6 @@ use anyhow::{Context, Result, ensure};
 use http::StatusCode;
 use http::header::RETRY_AFTER;
 use nixgate_tests::live::builder::{Builder, Settings};
-use nixgate_tests::live::gated_set::GatedSet;
 use nixgate_tests::live::served_set::ServedSet;
 use nixgate_tests::live::unbuilt_set::{UnbuiltSet, pull};
 
@@ -39,12 +38,7 @@ struct Scene {
 impl Scene {
     fn new() -> Result<Self> {
         let set = UnbuiltSet::of(SET)?;
-        let expression = set.folder().join("set/default.nix");
-        let folder = set.folder().to_string_lossy().into_owned();
-        let text = fs::read_to_string(&expression)?.replace("@folder@", &folder);
-        fs::write(expression, text)?;
-        let options = GatedSet::nix_options_for(set.folder())?;
-        let settings = set.builder("one")?.with("NIXGATE_NIX_OPTIONS", options);
+        let settings = set.open_builder("one")?;
         Ok(Self { set, settings })
     }
 

@@ -8,7 +8,6 @@ use anyhow::{Context, Result};
 use http::StatusCode;
 use http::header::RETRY_AFTER;
 use nixgate_tests::live::builder::Builder;
-use nixgate_tests::live::gated_set::GatedSet;
 use nixgate_tests::live::http::Response;
 use nixgate_tests::live::poll;
 use nixgate_tests::live::process::run;
@@ -41,12 +40,7 @@ struct Scene {
 impl Scene {
     fn new() -> Result<Self> {
         let set = UnbuiltSet::of(SET)?;
-        let expression = set.folder().join("set/default.nix");
-        let folder = set.folder().to_string_lossy().into_owned();
-        let text = fs::read_to_string(&expression)?.replace("@folder@", &folder);
-        fs::write(expression, text)?;
-        let options = GatedSet::nix_options_for(set.folder())?;
-        let settings = set.builder("one")?.with("NIXGATE_NIX_OPTIONS", options);
+        let settings = set.open_builder("one")?;
         let builder = Builder::start(&settings)?;
         Ok(Self { set, builder })
     }

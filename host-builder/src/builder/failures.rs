@@ -3,6 +3,8 @@
 //! A client is shown what Nix printed in one case alone: when a package's build failed, by its
 //! last lines. Everything else that Nix prints is about this machine, and goes to the log.
 
+use std::path::Path;
+
 use nixgate_core::distribution::{Error, ErrorKind};
 
 use crate::closure::StorePath;
@@ -14,6 +16,9 @@ use crate::storage::StorageError;
 pub(super) fn internal(error: impl std::fmt::Display) -> Error {
     Error::new(ErrorKind::Internal, format!("the builder failed: {error}"))
 }
+
+/// Characters of a file's name that a message has.
+const FILE_SHOWN: usize = 200;
 
 /// Why an image was not made.
 #[derive(Debug)]
@@ -40,7 +45,7 @@ impl From<PackError> for Failure {
                 format!(
                     "{} can't be in an image, tell its maintainers: its file {}: {reason}",
                     path.name(),
-                    file.display()
+                    shown(&file)
                 ),
             )),
             PackError::Read { .. } | PackError::Write(_) => {
@@ -48,6 +53,19 @@ impl From<PackError> for Failure {
             }
         }
     }
+}
+
+/// A file's name as a message can have it: names may be as long as the kernel takes them, and hold what
+/// moves a terminal's cursor.
+fn shown(file: &Path) -> String {
+    let text = file.to_string_lossy();
+    let beginning: String = text.chars().take(FILE_SHOWN).collect();
+    let more = match beginning.len() < text.len() {
+        true => "…",
+        false => "",
+    };
+    let plain = beginning.replace(char::is_control, "\u{fffd}");
+    format!("{plain}{more}")
 }
 
 /// Packages are not what Nix made, and could not be repaired.
@@ -278,6 +296,9 @@ mod tests {
         for part in ["git-2", "share/.wh.x", "names that begin with .wh."] {
             assert!(unfit.message.contains(part), "{part}: {unfit}");
         }
+        let long = "x".repeat(4000);
+        assert!(shown(Path::new(&long)).len() < 300);
+        assert_eq!(shown(Path::new("a\u{1b}b")), "a\u{fffd}b");
         let full = || std::io::Error::from(std::io::ErrorKind::StorageFull);
         for error in [
             PackError::Write(full()),

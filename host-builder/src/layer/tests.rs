@@ -302,7 +302,13 @@ fn a_file_gets_no_more_names_than_file_systems_allow() {
     let expected = [("0000", 1000), ("1000", 1000), ("2000", 500)];
     let expected = expected.map(|(file, names)| (PathBuf::from(file), names));
     assert_eq!(names, expected.into());
-    check_bytes(&packed, &expect![[r#""#]]);
+    check_bytes(
+        &packed,
+        &expect![[r#"
+        diff_id sha256:e1b2bcb6f83c7df7f5edac0057f246dee9b7e7afde7cceebcb3747a701b417fc, 1284096 bytes
+        digest  sha256:87f94dd5e093468315c6188e6cfaecff8ea315707fc551180c073eb2745942ee, 15923 bytes
+    "#]],
+    );
 }
 
 #[test]
