@@ -193,6 +193,16 @@ pub struct BuildArgs {
         default_value_t = 604_800
     )]
     pub keep_seconds: u64,
+    /// Bytes that are to stay free on the disks of the state folder, the storage folder and the Nix
+    /// store: with fewer, new images are answered `429` and `Retry-After`, and those that are stored are
+    /// served
+    #[arg(
+        long,
+        env = "NIXGATE_MIN_FREE_BYTES",
+        value_name = "BYTES",
+        default_value_t = 1 << 30
+    )]
+    pub min_free_bytes: u64,
     /// How Nix is run
     #[command(flatten)]
     pub nix: NixArgs,
@@ -267,6 +277,8 @@ pub struct BuildSettings {
     pub storage: StorageSettings,
     /// For how long packages that are of no use are kept in the Nix store.
     pub keep: Duration,
+    /// Bytes that are to stay free on disks.
+    pub min_free: u64,
     /// How Nix is run.
     pub nix: NixSettings,
     /// Images that are built at once.
@@ -384,6 +396,7 @@ impl BuildArgs {
             max_refs: self.max_refs,
             storage,
             keep: Duration::from_secs(self.keep_seconds),
+            min_free: self.min_free_bytes,
             nix: self.nix.validate(max_builds)?,
             max_builds,
             max_queue: self.max_queue,

@@ -139,6 +139,19 @@ impl Kept {
         renew(&batch.path).is_ok().then(|| Held(vec![batch]))
     }
 
+    /// Keeps a package no longer: it is not what it was.
+    pub fn forget(&self, package: &str) {
+        let mut known = self.packages();
+        let Some(batch) = known.remove(package) else {
+            return;
+        };
+        // Not after the next start either; what can't be removed is found out again then.
+        _ = fs::remove_file(batch.path.join(package));
+        if !known.values().any(|other| Arc::ptr_eq(other, &batch)) {
+            batch.let_go();
+        }
+    }
+
     /// Lets go of what was of no use for a while.
     pub fn sweep(&self) {
         let mut packages = self.packages();
@@ -251,6 +264,20 @@ mod tests {
         date(&path, YEAR, false);
         kept.sweep();
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_is_forgotten_is_not_held_and_goes_with_the_last_of_its_batch() {
+        let folder = tempfile::tempdir().unwrap();
+        let kept = Kept::open(folder.path(), WEEK).unwrap();
+        drop(batch(&kept, &["git", "htop"]));
+        kept.forget("git");
+        kept.forget("git");
+        let kept = Kept::open(folder.path(), WEEK).unwrap();
+        assert!(kept.hold("git").is_none() && kept.hold("htop").is_some());
+        assert_eq!(folders(folder.path()), 1);
+        kept.forget("htop");
+        assert_eq!(folders(folder.path()), 0);
     }
 
     #[test]

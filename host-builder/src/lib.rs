@@ -15,7 +15,7 @@
 //!     └─ image         │ config and manifests                   pure
 //!   publish, storage ──┤ what is kept, and in which order
 //!   facts ─────────────┤ what is known of an image beyond its documents
-//!   state_dir ─────────┘ what is in the making
+//!   state_dir, disk ───┘ what is in the making, and whether there is room for it
 //!
 //!   policy ────────────── check, explain and test policies      pure, but for `--package-set`
 //!   build ─────────────── builds one image, without a server
@@ -30,6 +30,7 @@ pub mod builder;
 pub mod catalogue;
 pub mod closure;
 pub mod config;
+pub mod disk;
 pub mod facts;
 pub mod file_limit;
 pub mod fingerprint;
@@ -64,6 +65,7 @@ use tokio::net::TcpListener;
 use build_log::BuildLogs;
 use builder::{Coalesce, ImageRequest, NixBuilder};
 use config::{BuildSettings, Settings, StorageSettings};
+use disk::Disks;
 use kept::Kept;
 use login::Login;
 use nix::{Nix, NixError, Processes};
@@ -111,6 +113,8 @@ pub struct Workshop {
     pub builder: NixBuilder,
     /// How far builds are.
     pub logs: BuildLogs,
+    /// How much room there is.
+    pub disks: Disks,
     /// The counters.
     pub metrics: Metrics,
     /// Where the private key of the tokens is, or is to be made.
@@ -130,6 +134,11 @@ impl Workshop {
             StorageSettings::Filesystem(folder) => Storage::filesystem(folder)?,
             StorageSettings::S3(bucket) => Storage::s3(bucket)?,
         };
+        let folder = match &settings.storage {
+            StorageSettings::Filesystem(folder) => Some(folder.as_path()),
+            StorageSettings::S3(_) => None,
+        };
+        let disks = Disks::new(&settings.state_dir, folder, settings.min_free);
         let nix: Arc<dyn Nix> = Arc::new(Processes::new(
             settings.nix.clone(),
             state.expressions(),
@@ -160,6 +169,7 @@ impl Workshop {
             metrics.clone(),
             state,
             logs.clone(),
+            disks.clone(),
             settings.max_builds,
         );
         Ok(Self {
@@ -170,6 +180,7 @@ impl Workshop {
             storage,
             builder,
             logs,
+            disks,
             metrics,
             token_key,
         })
@@ -199,6 +210,7 @@ async fn start(settings: Settings) -> Result<(Arc<App<NixBuilder>>, TcpListener)
         storage,
         builder,
         logs,
+        disks,
         metrics,
         token_key,
     } = Workshop::open(settings.build).await?;
@@ -224,6 +236,7 @@ async fn start(settings: Settings) -> Result<(Arc<App<NixBuilder>>, TcpListener)
         metrics,
         nix,
         images: Images::default(),
+        disks,
         readiness: Readiness::default(),
     });
     Ok((app, listener))

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tracing_subscriber::EnvFilter;
 
@@ -37,6 +38,20 @@ pub struct LayerLabels {
     pub outcome: &'static str,
 }
 
+/// Labels of [`Metrics::free_bytes`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct DiskLabels {
+    /// `state`, `storage` or `nix_store`.
+    pub place: &'static str,
+}
+
+/// Labels of [`Metrics::altered_paths`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct AlteredLabels {
+    /// `repaired`, or `refused` when that could not be done.
+    pub outcome: &'static str,
+}
+
 /// The builder's counters. Cloning shares them.
 #[derive(Clone)]
 pub struct Metrics {
@@ -48,6 +63,10 @@ pub struct Metrics {
     pub requests: Family<RequestLabels, Counter>,
     /// Layers that images were made of.
     pub layers: Family<LayerLabels, Counter>,
+    /// Store paths that were found to be changed after Nix had made them.
+    pub altered_paths: Family<AlteredLabels, Counter>,
+    /// What is free on the disks that images take room on, when it was last looked at.
+    pub free_bytes: Family<DiskLabels, Gauge>,
     registry: Arc<Registry>,
 }
 
@@ -63,6 +82,8 @@ impl Metrics {
         let store_checks = Counter::default();
         let requests = Family::default();
         let layers = Family::default();
+        let altered_paths = Family::default();
+        let free_bytes = Family::default();
         registry.register(
             "nix_processes",
             "Processes of Nix started, other than for readiness",
@@ -75,11 +96,23 @@ impl Metrics {
         );
         registry.register("requests", "Requests answered", requests.clone());
         registry.register("layers", "Layers of the images built", layers.clone());
+        registry.register(
+            "altered_paths",
+            "Store paths found to be changed after Nix made them",
+            altered_paths.clone(),
+        );
+        registry.register(
+            "free_bytes",
+            "Bytes free on the disk of each place that images take room in",
+            free_bytes.clone(),
+        );
         Self {
             nix_processes,
             store_checks,
             requests,
             layers,
+            altered_paths,
+            free_bytes,
             registry: Arc::new(registry),
         }
     }

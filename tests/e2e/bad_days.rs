@@ -7,6 +7,7 @@ use std::thread;
 
 use anyhow::{Context, Result, ensure};
 use http::StatusCode;
+use http::header::RETRY_AFTER;
 use nixgate_core::distribution::Digest;
 use nixgate_tests::live::builder::Builder;
 use nixgate_tests::live::poll;
@@ -134,8 +135,11 @@ impl Drop for SmallDisk<'_> {
 
 #[test]
 fn a_full_disk_is_told_and_what_fits_is_built_after_it() -> Result<()> {
+    // The large one is seen to have no place, the other one to have none when it is packed: noise is not
+    // compressed, as programs are.
     let packages = r#"
         large = package "large" "mkdir $out; head -c 16777216 /dev/urandom > $out/noise";
+        noisy = package "noisy" "mkdir $out; head -c 6291456 /dev/urandom > $out/noise";
         small = package "small" "mkdir $out; echo small > $out/small";
     "#;
     let disk = scratch::folder("disk-")?;
@@ -146,16 +150,110 @@ fn a_full_disk_is_told_and_what_fits_is_built_after_it() -> Result<()> {
             "state" => "NIXGATE_STATE_DIR",
             _ => "STORAGE_PATH",
         };
-        let served = ServedSet::start(packages, |settings| settings.with(variable, &folder))?;
-        let answer = pull(served.builder.port(), "large")?;
-        assert!(answer.status.is_server_error(), "{name}: {}", answer.text());
+        let served = ServedSet::start(packages, |settings| {
+            let settings = settings.with("NIXGATE_MIN_FREE_BYTES", "0");
+            settings.with(variable, &folder)
+        })?;
+        let port = served.builder.port();
+        for _ in 0..2 {
+            let answer = pull(port, "large")?;
+            let text = answer.text();
+            assert_eq!(
+                answer.status,
+                StatusCode::TOO_MANY_REQUESTS,
+                "{name}: {text}"
+            );
+            assert!(
+                text.contains(&format!("the disk of its {name} folder")),
+                "{text}"
+            );
+            assert!(text.contains("MiB are needed"), "{name}: {text}");
+        }
+        let log = served.builder.log();
+        assert!(!log.contains("No space left on device"), "{name}: {log}");
+
+        for _ in 0..2 {
+            let answer = pull(port, "noisy")?;
+            let text = answer.text();
+            assert_eq!(
+                answer.status,
+                StatusCode::SERVICE_UNAVAILABLE,
+                "{name}: {text}"
+            );
+            assert!(answer.headers.contains_key(RETRY_AFTER), "{name}");
+            let mut left = Vec::new();
+            files(&folder.join("staging"), &mut left)?;
+            files(&folder.join("layers"), &mut left)?;
+            let size = |file: &std::path::PathBuf| fs::metadata(file).map_or(0, |meta| meta.len());
+            assert!(
+                left.iter().map(size).sum::<u64>() < 1 << 20,
+                "{name}: {left:?}"
+            );
+        }
         let log = served.builder.log();
         assert!(log.contains("No space left on device"), "{name}: {log}");
         // What was begun is not in the way.
-        let answer = pull(served.builder.port(), "small")?;
+        let answer = pull(port, "small")?;
         assert_eq!(answer.status, StatusCode::OK, "{name}: {}", answer.text());
         drop(served);
         drop(full);
     }
+    Ok(())
+}
+
+#[test]
+fn a_disk_that_is_nearly_full_takes_no_new_image_and_serves_those_that_are_there() -> Result<()> {
+    let set = UnbuiltSet::write()?;
+    let settings = set.builder("one")?;
+    let builder = Builder::start(&settings)?;
+    assert_eq!(pull(builder.port(), "a")?.status, StatusCode::OK);
+    drop(builder);
+
+    let more_than_there_is = u64::MAX.to_string();
+    let builder = Builder::start(&settings.with("NIXGATE_MIN_FREE_BYTES", more_than_there_is))?;
+    let stored = pull(builder.port(), "a")?;
+    assert_eq!(stored.status, StatusCode::OK, "{}", stored.text());
+    let manifest: Value = serde_json::from_slice(&stored.body)?;
+    let config = manifest["config"]["digest"].as_str().context("a digest")?;
+    let blob = builder.get(&format!("/v2/a/blobs/{config}"))?;
+    assert_eq!(blob.status, StatusCode::OK, "{}", blob.text());
+
+    let before = builder.nix_processes()?;
+    for image in ["b", "b", "a/b"] {
+        let answer = pull(builder.port(), image)?;
+        let text = answer.text();
+        assert_eq!(
+            answer.status,
+            StatusCode::TOO_MANY_REQUESTS,
+            "{image}: {text}"
+        );
+        assert!(answer.headers.contains_key(RETRY_AFTER), "{image}");
+        for part in ["no new images", "NIXGATE_MIN_FREE_BYTES", "MiB free"] {
+            assert!(text.contains(part), "{image}: {part}: {text}");
+        }
+        assert!(!text.contains(&*set.folder().to_string_lossy()), "{text}");
+    }
+    assert_eq!(builder.nix_processes()?, before, "nothing was begun");
+    let ready = builder.get("/readyz")?;
+    assert_eq!(ready.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(ready.text().contains("MiB free"), "{}", ready.text());
+    for place in ["state", "storage", "nix_store"] {
+        let label = format!("place=\"{place}\"");
+        let free = builder.counter("nixgate_free_bytes", &[&label])?;
+        assert!(free > 0, "{place}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_build_that_finds_no_room_is_no_fault_of_the_package() -> Result<()> {
+    let packages = r#"
+        greedy = package "greedy" "mkdir $out; echo 'cp: error writing: No space left on device' >&2; exit 1";
+    "#;
+    let served = ServedSet::start(packages, |settings| settings)?;
+    let answer = pull(served.builder.port(), "greedy")?;
+    let text = answer.text();
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{text}");
+    assert!(answer.headers.contains_key(RETRY_AFTER), "{text}");
     Ok(())
 }

@@ -240,6 +240,51 @@ fn a_failing_build_is_told_with_its_last_lines_and_not_those_of_others() -> Resu
     Ok(())
 }
 
+#[test]
+fn what_no_image_can_hold_is_refused_by_package_and_file_and_remembered() -> Result<()> {
+    let packages = r#"
+        whiteout = package "whiteout" "mkdir -p $out/share; echo x > $out/share/.wh.foo";
+        needs = package "needs" "mkdir $out; echo ${whiteout} > $out/needs";
+        deep = package "deep" ''
+          mkdir $out; cd $out
+          name=$(printf %0200d 0)
+          for level in $(seq 1 18); do mkdir $name; cd $name; done
+          echo x > $(printf %0180d 0)
+        '';
+    "#;
+    let served = ServedSet::start(packages, |settings| settings)?;
+    for (name, parts) in [
+        (
+            "whiteout",
+            ["whiteout can't be in an image", "share/.wh.foo: names"],
+        ),
+        (
+            "needs",
+            ["whiteout can't be in an image", "share/.wh.foo: names"],
+        ),
+        (
+            "deep",
+            ["deep can't be in an image", "its path is longer than"],
+        ),
+    ] {
+        let mut asked = Vec::new();
+        for _ in 0..3 {
+            let (status, text) = served.pull(name)?;
+            assert_eq!(status, StatusCode::FORBIDDEN, "{name}: {text}");
+            for part in parts.into_iter().chain(["DENIED"]) {
+                assert!(text.contains(part), "{name}: {part}: {text}");
+            }
+            assert!(!text.contains("/nix/store"), "{name}: {text}");
+            asked.push(served.builder.nix_processes()?);
+        }
+        assert!(
+            asked.windows(2).all(|pair| pair[0] == pair[1]),
+            "{name}: {asked:?}"
+        );
+    }
+    Ok(())
+}
+
 /// The processes of a name that the builder started.
 fn of_builder(served: &ServedSet, name: &str) -> Vec<u32> {
     let parent = format!(" {} ", served.builder.id());

@@ -4,6 +4,7 @@
 //! something, start a stack of their own; the rest share one. The Nix store is the machine's, so
 //! what one run built is there for the next.
 
+mod altered_paths;
 mod bad_days;
 mod bad_package_sets;
 mod beside_registry;
@@ -22,6 +23,7 @@ mod facts;
 mod faults;
 mod git_hosts;
 mod inside;
+mod killed_builds;
 mod login;
 mod long_builds;
 mod lost_blobs;

@@ -3,8 +3,12 @@
 //! A client is shown what Nix printed in one case alone: when a package's build failed, by its
 //! last lines. Everything else that Nix prints is about this machine, and goes to the log.
 
+use std::path::Path;
+
 use nixgate_core::distribution::{Error, ErrorKind};
 
+use crate::closure::StorePath;
+use crate::layer::{Altered, PackError};
 use crate::nix::NixError;
 use crate::source::Pin;
 use crate::storage::StorageError;
@@ -13,8 +17,77 @@ pub(super) fn internal(error: impl std::fmt::Display) -> Error {
     Error::new(ErrorKind::Internal, format!("the builder failed: {error}"))
 }
 
+/// Characters of a file's name that a message has.
+const FILE_SHOWN: usize = 200;
+
+/// Why an image was not made.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// Store paths are not what Nix made, which may be repaired.
+    Altered(Vec<Altered>),
+    /// What its caller is told.
+    Told(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Told(error)
+    }
+}
+
+impl From<PackError> for Failure {
+    fn from(error: PackError) -> Self {
+        match error {
+            PackError::Altered(altered) => Self::Altered(altered),
+            // As what the package set refuses, and remembered like that.
+            PackError::Unfit { path, file, reason } => Self::Told(Error::new(
+                ErrorKind::Denied,
+                format!(
+                    "{} can't be in an image, tell its maintainers: its file {}: {reason}",
+                    path.name(),
+                    shown(&file)
+                ),
+            )),
+            PackError::Read { .. } | PackError::Write(_) => {
+                Self::Told(Error::new(ErrorKind::BuilderUnready, error.to_string()))
+            }
+        }
+    }
+}
+
+/// A file's name as a message can have it: names may be as long as the kernel takes them, and hold what
+/// moves a terminal's cursor.
+fn shown(file: &Path) -> String {
+    let text = file.to_string_lossy();
+    let beginning: String = text.chars().take(FILE_SHOWN).collect();
+    let more = match beginning.len() < text.len() {
+        true => "…",
+        false => "",
+    };
+    let plain = beginning.replace(char::is_control, "\u{fffd}");
+    format!("{plain}{more}")
+}
+
+/// Packages are not what Nix made, and could not be repaired.
+pub(super) fn altered<'a>(paths: impl Iterator<Item = &'a StorePath>) -> Error {
+    let names: Vec<_> = paths.map(StorePath::name).collect();
+    let message = format!(
+        "{}: files in the builder's Nix store are not what was built, and could not be repaired, so \
+         that the image is not served; the registry's administrator finds the paths, and what to do, \
+         in the builder's log",
+        names.join(", ")
+    );
+    Error::new(ErrorKind::PackageAltered, message)
+}
+
 pub(super) fn storage(error: StorageError) -> Error {
     Error::new(ErrorKind::BuilderUnready, error.to_string())
+}
+
+/// The state folder can't be written.
+pub(super) fn state_folder(error: std::io::Error) -> Error {
+    let message = format!("the state folder can't be written: {error}");
+    Error::new(ErrorKind::BuilderUnready, message)
 }
 
 /// A question to Nix failed.
@@ -24,6 +97,8 @@ pub(super) fn question(error: NixError) -> Error {
         | NixError::NotRun { .. }
         | NixError::NoStore { .. }
         | NixError::NoHome { .. }
+        | NixError::NoSpace { .. }
+        | NixError::Killed { .. }
         | NixError::NotSandboxed { .. } => ErrorKind::BuilderUnready,
         NixError::TimedOut { .. }
         | NixError::OutOfMemory { .. }
@@ -102,6 +177,7 @@ fn timed_out(error: &NixError) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layer::Unfit;
 
     /// Instead of a code: it was killed by this signal.
     const KILLED: i32 = 9;
@@ -168,7 +244,17 @@ mod tests {
         let no_store = || NixError::NoStore {
             stderr: "the last lines".to_owned(),
         };
+        let full = || NixError::NoSpace {
+            program: "nix",
+            stderr: "the last lines".to_owned(),
+        };
+        let killed = NixError::Killed {
+            stderr: "the last lines".to_owned(),
+        };
         for (error, kind) in [
+            (realisation(full()), ErrorKind::BuilderUnready),
+            (realisation(killed), ErrorKind::BuilderUnready),
+            (evaluation(full(), &set()), ErrorKind::BuilderUnready),
             (realisation(failed(100)), ErrorKind::BuildFailed),
             (realisation(failed(1)), ErrorKind::BuildFailed),
             (realisation(failed(101)), ErrorKind::BuildTimedOut),
@@ -190,5 +276,42 @@ mod tests {
         assert!(shown(realisation(failed(100))));
         assert!(!shown(realisation(failed(101))));
         assert!(!shown(evaluation(failed(1), &set())));
+    }
+
+    #[test]
+    fn what_can_not_be_packed_is_the_package_s_fault_or_the_machine_s() {
+        let path: StorePath = format!("/nix/store/{}-git-2", "0".repeat(32))
+            .parse()
+            .unwrap();
+        let told = |error: PackError| match Failure::from(error) {
+            Failure::Told(error) => error,
+            Failure::Altered(altered) => panic!("{altered:?}"),
+        };
+        let unfit = told(PackError::Unfit {
+            path: path.clone(),
+            file: "share/.wh.x".into(),
+            reason: Unfit::ReservedName,
+        });
+        assert!(unfit.kind == ErrorKind::Denied && unfit.kind.lasts());
+        for part in ["git-2", "share/.wh.x", "names that begin with .wh."] {
+            assert!(unfit.message.contains(part), "{part}: {unfit}");
+        }
+        let long = "x".repeat(4000);
+        assert!(shown(Path::new(&long)).len() < 300);
+        assert_eq!(shown(Path::new("a\u{1b}b")), "a\u{fffd}b");
+        let full = || std::io::Error::from(std::io::ErrorKind::StorageFull);
+        for error in [
+            PackError::Write(full()),
+            PackError::Read {
+                path: "/srv".into(),
+                source: full(),
+            },
+        ] {
+            assert_eq!(told(error).kind, ErrorKind::BuilderUnready);
+        }
+        let altered = altered([&path].into_iter());
+        assert!(altered.kind.is_transient() && !altered.kind.lasts());
+        assert!(altered.message.starts_with("git-2: "), "{altered}");
+        assert!(!altered.message.contains("/nix/store"), "{altered}");
     }
 }

@@ -1,6 +1,6 @@
 //! An image's layers: those that an earlier image had, and those that are packed now.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
@@ -10,13 +10,14 @@ use nixgate_core::distribution::{Digest, Error};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
-use super::failures;
+use super::failures::{self, Failure};
 use crate::build_log::BuildLog;
 use crate::closure::{Closure, StorePath};
+use crate::disk::Disks;
 use crate::fingerprint::Fingerprint;
 use crate::image::LayerSpec;
 use crate::layer::{self, ENCODER_ID, PackError, Packed, Tree};
-use crate::layering::{self, Group, Popularity};
+use crate::layering::{self, Popularity};
 use crate::storage::{Key, Storage, StorageError};
 use crate::telemetry::{LayerLabels, Metrics};
 
@@ -30,9 +31,11 @@ pub(super) struct Layers {
     popularity: Popularity,
     /// Where layers are in the making.
     staging: PathBuf,
+    disks: Disks,
     /// One for each layer that is packed at the same time, of whichever image: as many as there
     /// are processors.
     packers: Semaphore,
+    packers_at_once: usize,
 }
 
 /// What `builds/<key>` says of a set of store paths.
@@ -45,7 +48,10 @@ struct LayerRecord {
 
 /// A group of store paths and what is known of its layer.
 struct Layer {
-    group: Group,
+    /// With the hashes that Nix recorded.
+    paths: BTreeMap<StorePath, String>,
+    /// Bytes of what is in it.
+    size: u64,
     key: Key,
     record: Option<LayerRecord>,
 }
@@ -61,15 +67,16 @@ impl Plan {
 }
 
 impl Layers {
-    pub(super) fn new(storage: Storage, metrics: Metrics, staging: PathBuf) -> Self {
+    pub(super) fn new(storage: Storage, metrics: Metrics, staging: PathBuf, disks: Disks) -> Self {
+        let packers_at_once = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         Self {
             storage,
             metrics,
             popularity: Popularity::default(),
             staging,
-            packers: Semaphore::new(
-                std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
-            ),
+            disks,
+            packers: Semaphore::new(packers_at_once),
+            packers_at_once,
         }
     }
 
@@ -78,33 +85,64 @@ impl Layers {
     pub(super) async fn plan(&self, closure: &Closure, max_layers: usize) -> Result<Plan, Error> {
         let budget = NonZeroUsize::new(max_layers.saturating_sub(1)).unwrap_or(NonZeroUsize::MIN);
         let plan = layering::plan(closure, &self.popularity, budget);
-        let layers = plan.layers.into_iter().map(|group| async {
-            let key = Key::build(&layer_fingerprint(closure, &group));
+        let layers = plan.layers.into_iter().map(|group| async move {
+            let known = closure.paths();
+            let infos = group
+                .paths
+                .iter()
+                .filter_map(|path| known.get_key_value(path));
+            let size = infos.clone().map(|(_, info)| info.nar_size).sum();
+            let paths = infos.map(|(path, info)| (path.clone(), info.nar_hash.clone()));
+            let paths = paths.collect();
+            let key = Key::build(&layer_fingerprint(&paths));
             let record = self.known(&key).await?;
-            Ok::<_, StorageError>(Layer { group, key, record })
+            Ok::<_, StorageError>(Layer {
+                paths,
+                size,
+                key,
+                record,
+            })
         });
         let layers = futures::stream::iter(layers).buffered(LAYERS_AT_ONCE);
         let layers = layers.try_collect().await.map_err(failures::storage)?;
         Ok(Plan(layers))
     }
 
-    /// Packs what is missing. The store paths of the plan are to be in the store meanwhile.
-    pub(super) async fn pack(&self, plan: Plan, log: &BuildLog) -> Result<Vec<LayerSpec>, Error> {
+    /// Packs what is missing. The store paths of the plan are to be in the store meanwhile. When some of
+    /// them are not what Nix made, the others are packed all the same: all that are not are told.
+    pub(super) async fn pack(&self, plan: Plan, log: &BuildLog) -> Result<Vec<LayerSpec>, Failure> {
+        let missing = plan.0.iter().filter(|layer| layer.record.is_none());
+        let missing: Vec<u64> = missing.map(|layer| layer.size).collect();
+        if !missing.is_empty() {
+            self.disks.check_for(&missing, self.packers_at_once)?;
+        }
         let count = plan.0.len();
         let layers = plan.0.into_iter().map(|layer| self.layer(layer));
-        let layers = futures::stream::iter(layers).buffered(LAYERS_AT_ONCE);
-        let layers = layers.enumerate().map(|(index, layer)| {
+        let mut layers = futures::stream::iter(layers)
+            .buffered(LAYERS_AT_ONCE)
+            .enumerate();
+        let (mut packed, mut altered) = (Vec::with_capacity(count), Vec::new());
+        while let Some((index, layer)) = layers.next().await {
             // One more is that of the symlinks.
             log.part((index + 1) as f64 / (count + 1) as f64);
-            layer
-        });
-        layers.try_collect().await
+            match layer {
+                Ok(layer) => packed.push(layer),
+                Err(Failure::Altered(more)) => altered.extend(more),
+                Err(error) => return Err(error),
+            }
+        }
+        match altered.is_empty() {
+            true => Ok(packed),
+            false => Err(Failure::Altered(altered)),
+        }
     }
 
     /// The layer of a group of store paths.
-    async fn layer(&self, layer: Layer) -> Result<LayerSpec, Error> {
-        let Layer { group, key, record } = layer;
-        let names = group.paths.iter().map(|path| path.name().to_owned());
+    async fn layer(&self, layer: Layer) -> Result<LayerSpec, Failure> {
+        let Layer {
+            paths, key, record, ..
+        } = layer;
+        let names = paths.keys().map(|path| path.name().to_owned());
         let contents: BTreeSet<_> = names.collect();
         let record = match record {
             Some(record) => {
@@ -112,7 +150,6 @@ impl Layers {
                 record
             }
             None => {
-                let paths = group.paths;
                 let packed = self
                     .write(move |file| layer::pack_store_paths(Path::new("/"), &paths, file))
                     .await?;
@@ -161,7 +198,10 @@ impl Layers {
 
     /// The layer of symlinks on top: what is in each of the image's store paths, laid over each
     /// other in their order.
-    pub(super) async fn symlinks(&self, trees: Vec<(StorePath, Tree)>) -> Result<LayerSpec, Error> {
+    pub(super) async fn symlinks(
+        &self,
+        trees: Vec<(StorePath, Tree)>,
+    ) -> Result<LayerSpec, Failure> {
         let merged = tokio::task::spawn_blocking(move || {
             layer::merge(trees.iter().map(|(path, tree)| (path, tree)))
         });
@@ -192,7 +232,7 @@ impl Layers {
         pack: impl FnOnce(&mut std::io::BufWriter<std::fs::File>) -> Result<Packed, PackError>
         + Send
         + 'static,
-    ) -> Result<Packed, Error> {
+    ) -> Result<Packed, Failure> {
         let _turn = self.packers.acquire().await.map_err(failures::internal)?;
         let staging = self.staging.clone();
         let (file, packed) = tokio::task::spawn_blocking(move || {
@@ -205,8 +245,7 @@ impl Layers {
             Ok::<_, PackError>((file, packed))
         })
         .await
-        .map_err(failures::internal)?
-        .map_err(failures::internal)?;
+        .map_err(failures::internal)??;
         self.storage
             .upload(&packed.digest, file.path())
             .await
@@ -255,17 +294,13 @@ impl From<Packed> for LayerRecord {
     }
 }
 
-fn layer_fingerprint(closure: &Closure, group: &Group) -> String {
-    let hashes = group.paths.iter().map(|path| {
-        closure
-            .paths()
-            .get(path)
-            .map_or("", |info| info.nar_hash.as_str())
-    });
+/// What names a layer: which paths are in it, and what Nix recorded of them. A layer that was packed has
+/// been compared with these hashes, so whoever finds one by its key finds what Nix made.
+fn layer_fingerprint(paths: &BTreeMap<StorePath, String>) -> String {
     Fingerprint::new("layer-1")
         .part(ENCODER_ID)
-        .list(group.paths.iter().map(StorePath::base_name))
-        .list(hashes)
+        .list(paths.keys().map(StorePath::base_name))
+        .list(paths.values())
         .hex()
 }
 
@@ -273,11 +308,37 @@ fn layer_fingerprint(closure: &Closure, group: &Group) -> String {
 mod tests {
     use super::*;
 
+    #[test]
+    fn a_layer_is_named_by_its_paths_and_each_one_s_contents() {
+        let path = |name: &str| -> StorePath {
+            format!("/nix/store/{}-{name}", "0".repeat(32))
+                .parse()
+                .unwrap()
+        };
+        let key = |pairs: &[(&str, &str)]| {
+            let pairs = pairs.iter();
+            let paths = pairs.map(|(name, hash)| (path(name), (*hash).to_owned()));
+            layer_fingerprint(&paths.collect())
+        };
+        let first = key(&[("a", "00"), ("b", "11")]);
+        assert_eq!(first, key(&[("b", "11"), ("a", "00")]));
+        for other in [
+            &[("a", "11"), ("b", "00")][..],
+            &[("a", "00"), ("b", "12")],
+            &[("a", "00"), ("c", "11")],
+            &[("a", "00")],
+            &[("a", "0011"), ("b", "")],
+        ] {
+            assert_ne!(first, key(other), "{other:?}");
+        }
+    }
+
     #[tokio::test]
     async fn a_damaged_record_is_replaced_and_another_layer_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let storage = Storage::filesystem(&folder.path().join("storage")).unwrap();
-        let layers = Layers::new(storage, Metrics::new(), folder.path().to_owned());
+        let disks = Disks::new(folder.path(), None, 0);
+        let layers = Layers::new(storage, Metrics::new(), folder.path().to_owned(), disks);
         let record = |content: &[u8]| LayerRecord {
             diff_id: Digest::of(content),
             digest: Digest::of(content),

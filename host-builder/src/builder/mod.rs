@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn golden() {
-        expect_test::expect!["9c1783b47ecc3c9ea3cc8563b1ca5c139233659c2dc3c153d7d9203f413e87bc"]
+        expect_test::expect!["de43481d3d617a1adb54537b12a17bd4602b819ae735ac15a26fde4d0a4b78cf"]
             .assert_eq(&request().fingerprint());
     }
 

@@ -7,6 +7,8 @@
 //!             └──────────────► Nix makes them ◄──no── are they kept here? ──yes──► pack ───┘
 //!                                     └──────────────────► plan ───────────────────┘
 //! ```
+//!
+//! A store path that is not what Nix recorded is packed nowhere: Nix repairs it, and all is done again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,11 +17,13 @@ use futures::future::BoxFuture;
 use nixgate_core::distribution::Error;
 use nixgate_core::package_set::System;
 
+use super::failures::Failure;
 use super::layers::Layers;
 use super::packages::Packages;
 use super::{Builder, ImageRequest, Rule, failures};
 use crate::build_log::{BuildLog, BuildLogs, Phase};
 use crate::closure::{Closure, StorePath};
+use crate::disk::Disks;
 use crate::facts::Record;
 use crate::image::{Architecture, Execution, Image, ImageSpec, LayerSpec};
 use crate::kept::Kept;
@@ -31,12 +35,17 @@ use crate::state_dir::StateDir;
 use crate::storage::Storage;
 use crate::telemetry::Metrics;
 
+/// How often store paths of one image are repaired. The first time it may be packages whose files are
+/// listed for the last layer, the second time what they need.
+const REPAIRS: usize = 2;
+
 /// Builds images with Nix.
 pub struct NixBuilder {
     storage: Storage,
     packages: Packages,
     layers: Layers,
     logs: BuildLogs,
+    disks: Disks,
     /// Locked for as long as images are built in it.
     _state: StateDir,
 }
@@ -56,12 +65,14 @@ impl NixBuilder {
         metrics: Metrics,
         state: StateDir,
         logs: BuildLogs,
+        disks: Disks,
         max_builds: usize,
     ) -> Self {
         Self {
-            packages: Packages::new(nix, records, kept, max_builds),
-            layers: Layers::new(storage.clone(), metrics, state.staging()),
+            packages: Packages::new(nix, records, kept, metrics.clone(), max_builds),
+            layers: Layers::new(storage.clone(), metrics, state.staging(), disks.clone()),
             logs,
+            disks,
             storage,
             _state: state,
         }
@@ -74,8 +85,39 @@ impl NixBuilder {
             system = image.system.nix(),
             "building"
         );
+        let mut ask_nix = false;
+        for _ in 0..REPAIRS {
+            match self.attempt(image, rule, log, ask_nix).await {
+                Err(Failure::Altered(altered)) => {
+                    self.packages.repair(image, &altered, rule, log).await?;
+                }
+                Err(Failure::Told(error)) => return Err(error),
+                Ok(()) => return Ok(()),
+            }
+            // What was repaired may have become another one.
+            ask_nix = true;
+        }
+        match self.attempt(image, rule, log, ask_nix).await {
+            Err(Failure::Altered(altered)) => {
+                let paths = altered.iter().map(|one| &one.path);
+                tracing::error!("store paths are changed again and again: {altered:?}");
+                Err(failures::altered(paths))
+            }
+            Err(Failure::Told(error)) => Err(error),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Makes an image of what is known, or, if `ask_nix` says so, of what Nix says now.
+    async fn attempt(
+        &self,
+        image: &ImageRequest,
+        rule: &Rule,
+        log: &BuildLog,
+        ask_nix: bool,
+    ) -> Result<(), Failure> {
         let mut recorded = self.packages.recorded(image).await?;
-        if recorded.iter().all(Option::is_some) {
+        if !ask_nix && recorded.iter().all(Option::is_some) {
             let known: Vec<PackageRecord> = recorded.into_iter().flatten().collect();
             let closure = closure(&known)?;
             let plan = self.layers.plan(&closure, image.max_layers).await?;
@@ -87,7 +129,10 @@ impl NixBuilder {
             }
             recorded = known.into_iter().map(Some).collect();
         }
-        let (packages, held) = self.packages.make(image, recorded, rule, log).await?;
+        let (packages, held) = self
+            .packages
+            .make(image, recorded, rule, log, ask_nix)
+            .await?;
         log.enter(Phase::Packing);
         let closure = closure(&packages)?;
         let plan = self.layers.plan(&closure, image.max_layers).await?;
@@ -102,7 +147,7 @@ impl NixBuilder {
         packages: &[PackageRecord],
         closure: &Closure,
         mut layers: Vec<LayerSpec>,
-    ) -> Result<(), Error> {
+    ) -> Result<(), Failure> {
         layers.push(self.layers.symlinks(outputs(packages)).await?);
         let derivations: Vec<&Derivation> = packages.iter().map(|one| &one.derivation).collect();
         let documents = Image::new(&ImageSpec {
@@ -137,6 +182,7 @@ impl Builder for NixBuilder {
         rule: &'a Rule,
     ) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async move {
+            self.disks.check()?;
             let id = image.fingerprint();
             let (recipe, system) = (image.opaque_name(), image.system.nix());
             let log = self.logs.begin(&id, recipe, &image.packages, system);

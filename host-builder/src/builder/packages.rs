@@ -6,6 +6,9 @@
 //!                ▼
 //!            those that are not kept: evaluate ─► realise ─► closure, trees ─► records
 //! ```
+//!
+//! A tree is taken of a store path that is what Nix recorded. One that was changed is repaired: fetched or
+//! built again by Nix ([`Packages::repair`]).
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,16 +16,19 @@ use std::sync::Arc;
 
 use futures::future::try_join_all;
 use nixgate_core::distribution::Error;
+use tokio::sync::Mutex;
 
+use super::failures::{self, Failure};
 use super::resolve::resolve;
 use super::turnstile::Turnstile;
-use super::{ImageRequest, Rule, failures};
+use super::{ImageRequest, Rule};
 use crate::build_log::{BuildLog, Phase};
 use crate::closure::{Closure, StorePath};
 use crate::kept::{Held, Kept};
-use crate::layer::{self, PackError, Tree};
+use crate::layer::{self, Altered, PackError, Tree};
 use crate::nix::{Derivation, Nix, NixError};
 use crate::records::{PackageRecord, Records};
+use crate::telemetry::{AlteredLabels, Metrics};
 
 /// Learns of packages, and has Nix make them.
 pub(super) struct Packages {
@@ -34,16 +40,27 @@ pub(super) struct Packages {
     evaluations: Turnstile,
     /// A turn for each image that Nix builds at the same time.
     pub(super) builds: Turnstile,
+    /// Images whose store paths are repaired at the same time: they may have some in common.
+    repairs: Mutex<()>,
+    metrics: Metrics,
 }
 
 impl Packages {
-    pub(super) fn new(nix: Arc<dyn Nix>, records: Records, kept: Kept, max_builds: usize) -> Self {
+    pub(super) fn new(
+        nix: Arc<dyn Nix>,
+        records: Records,
+        kept: Kept,
+        metrics: Metrics,
+        max_builds: usize,
+    ) -> Self {
         Self {
             nix,
             records,
             kept,
             evaluations: Turnstile::new(max_builds),
             builds: Turnstile::new(max_builds),
+            repairs: Mutex::new(()),
+            metrics,
         }
     }
 
@@ -73,14 +90,16 @@ impl Packages {
     }
 
     /// Has Nix make whatever of an image's packages is not known, or not in this builder's store, in
-    /// the turns of a rule. All of them are in the store until what is returned with them is dropped.
+    /// the turns of a rule; all of them, if `ask_nix` says so. They are in the store until what is
+    /// returned with them is dropped.
     pub(super) async fn make(
         &self,
         image: &ImageRequest,
         recorded: Vec<Option<PackageRecord>>,
         rule: &Rule,
         log: &BuildLog,
-    ) -> Result<(Vec<PackageRecord>, Held), Error> {
+        ask_nix: bool,
+    ) -> Result<(Vec<PackageRecord>, Held), Failure> {
         self.kept.sweep();
         self.records.sweep();
         let mut held = Held::default();
@@ -88,7 +107,7 @@ impl Packages {
         let mut known = Vec::new();
         for (name, record) in image.packages.iter().zip(recorded) {
             if let Some(record) = record {
-                match self.hold_one(image, name, &record) {
+                match self.hold_one(image, name, &record).filter(|_| !ask_nix) {
                     Some(one) => {
                         held.extend([one]);
                         here.insert(name.clone(), record);
@@ -112,6 +131,94 @@ impl Packages {
         Ok((records.collect(), held))
     }
 
+    /// Has Nix make store paths again that were changed after it had made them.
+    ///
+    /// # Errors
+    /// When it can't; what to do is in the log.
+    pub(super) async fn repair(
+        &self,
+        image: &ImageRequest,
+        altered: &[Altered],
+        rule: &Rule,
+        log: &BuildLog,
+    ) -> Result<(), Error> {
+        let _one = self.repairs.lock().await;
+        let altered = self.still_altered(altered).await?;
+        if altered.is_empty() {
+            return Ok(());
+        }
+        for one in &altered {
+            let Altered {
+                path,
+                recorded,
+                found,
+            } = one;
+            tracing::error!(
+                %path,
+                recorded,
+                found,
+                "a store path was changed after Nix had made it: it is not packed, and is repaired"
+            );
+            log.line(&format!("{} was changed: repairing it", path.name()));
+        }
+        // Their derivations, of which they can be made, may have gone from the store.
+        self.evaluate(image, &BTreeMap::new(), rule, log).await?;
+        let paths: Vec<StorePath> = altered.iter().map(|one| one.path.clone()).collect();
+        let turn = self.builds.turn(rule);
+        log.enter(Phase::Waiting);
+        let turn = turn.await;
+        log.enter(Phase::Building);
+        let repaired = self.nix.repair(&paths, log).await;
+        drop(turn);
+        let left = self.still_altered(&altered).await?;
+        let count = |outcome, count: usize| {
+            let labels = AlteredLabels { outcome };
+            let counter = self.metrics.altered_paths.get_or_create(&labels);
+            counter.inc_by(count as u64);
+        };
+        count("repaired", altered.len() - left.len());
+        count("refused", left.len());
+        if left.is_empty() {
+            return Ok(());
+        }
+        let reason = repaired.err().map(|error| error.to_string());
+        for one in &left {
+            tracing::error!(
+                path = %one.path,
+                recorded = one.recorded,
+                found = one.found,
+                reason,
+                "a store path that was changed could not be repaired: run `nix-store --repair-path \
+                 {}` as root on the machine of the Nix store, and find out who can write there",
+                one.path
+            );
+        }
+        Err(failures::altered(left.iter().map(|one| &one.path)))
+    }
+
+    /// Of store paths that are not what was expected, those that are not what Nix itself has on record:
+    /// a path that was made again may have become another one, which is no damage.
+    async fn still_altered(&self, altered: &[Altered]) -> Result<Vec<Altered>, Error> {
+        let paths: Vec<StorePath> = altered.iter().map(|one| one.path.clone()).collect();
+        let closure = match self.nix.closure(&paths).await {
+            Ok(closure) => closure,
+            // A path that has gone from Nix's records is made anew.
+            Err(NixError::Failed { .. } | NixError::NotUnderstood { .. }) => return Ok(Vec::new()),
+            Err(error) => return Err(failures::question(error)),
+        };
+        let check = move |path: &StorePath| {
+            let info = closure.paths().get(path)?;
+            match layer::check(Path::new("/"), path, &info.nar_hash) {
+                Err(PackError::Altered(altered)) => Some(altered),
+                // What else is wrong is found out by whoever packs it.
+                _ => None,
+            }
+        };
+        let altered =
+            tokio::task::spawn_blocking(move || paths.iter().filter_map(check).flatten().collect());
+        altered.await.map_err(failures::internal)
+    }
+
     /// Has Nix make the packages, and learns all of them. What lies between two processes of Nix the
     /// garbage collector may take, so that is done twice.
     async fn realise(
@@ -120,8 +227,8 @@ impl Packages {
         known: BTreeMap<String, Derivation>,
         rule: &Rule,
         log: &BuildLog,
-    ) -> Result<(Vec<PackageRecord>, Held), Error> {
-        let batch = self.kept.start().map_err(failures::internal)?;
+    ) -> Result<(Vec<PackageRecord>, Held), Failure> {
+        let batch = self.kept.start().map_err(failures::state_folder)?;
         let derivations = self.evaluate(image, &known, rule, log).await?;
         let realised = self
             .realise_once(&derivations, batch.path(), rule, log)
@@ -137,11 +244,20 @@ impl Packages {
             }
             other => (derivations, other),
         };
+        let realised = match realised {
+            Err(error @ NixError::Killed { .. }) => {
+                tracing::warn!("tried once more: {error}");
+                log.line("a build was killed: trying once more");
+                self.realise_once(&derivations, batch.path(), rule, log)
+                    .await?
+            }
+            other => other,
+        };
         realised.map_err(failures::realisation)?;
         let records = self.learn(derivations).await?;
         let reproduced = self.keep(image, &records).await?;
         let held = self.kept.finish(batch, &reproduced);
-        Ok((records, held.map_err(failures::internal)?))
+        Ok((records, held.map_err(failures::state_folder)?))
     }
 
     /// The derivations of an image's packages, of which some may be known and still there.
@@ -188,7 +304,7 @@ impl Packages {
     }
 
     /// Asks Nix and the store for all that a record has of packages that are there.
-    async fn learn(&self, derivations: Vec<Derivation>) -> Result<Vec<PackageRecord>, Error> {
+    async fn learn(&self, derivations: Vec<Derivation>) -> Result<Vec<PackageRecord>, Failure> {
         let outputs: Vec<StorePath> = derivations
             .iter()
             .flat_map(|one| one.outputs.iter().map(|output| output.path.clone()))
@@ -196,9 +312,10 @@ impl Packages {
         let closure = self.nix.closure(&outputs).await;
         let closure = closure.map_err(failures::question)?;
         let learnt = tokio::task::spawn_blocking(move || {
-            let records = derivations.into_iter();
-            let records = records.map(|derivation| record(derivation, &closure));
-            records.collect::<Result<Vec<_>, Error>>()
+            let trees = layer::all(derivations.iter().map(|one| trees(one, &closure)))?;
+            let records = derivations.into_iter().zip(trees);
+            let records = records.map(|(derivation, trees)| record(derivation, trees, &closure));
+            Ok::<_, Failure>(records.collect::<Result<_, Error>>()?)
         });
         learnt.await.map_err(failures::internal)?
     }
@@ -217,6 +334,7 @@ impl Packages {
             if kept.map_err(failures::storage)?.paths == record.paths {
                 reproduced.push(image.package_fingerprint(name));
             } else {
+                self.kept.forget(&image.package_fingerprint(name));
                 tracing::warn!(
                     package = name,
                     "another builder built it to other contents: its layers are packed again here"
@@ -227,13 +345,24 @@ impl Packages {
     }
 }
 
-fn record(derivation: Derivation, closure: &Closure) -> Result<PackageRecord, Error> {
-    let outputs = derivation.outputs.iter().map(|output| &output.path);
-    let read = |path: &StorePath| layer::read_tree(&path.on_disk(Path::new("/")));
-    let trees: Result<Vec<Tree>, PackError> = outputs.clone().map(read).collect();
-    let paths = Closure::new(outputs.cloned(), closure.paths().clone());
+/// What is in the outputs of a derivation, which are what Nix recorded.
+fn trees(derivation: &Derivation, closure: &Closure) -> Result<Vec<Tree>, PackError> {
+    layer::all(derivation.outputs.iter().map(|output| {
+        let info = closure.paths().get(&output.path);
+        let hash = info.map_or("", |info| info.nar_hash.as_str());
+        layer::check(Path::new("/"), &output.path, hash)
+    }))
+}
+
+fn record(
+    derivation: Derivation,
+    trees: Vec<Tree>,
+    closure: &Closure,
+) -> Result<PackageRecord, Error> {
+    let outputs = derivation.outputs.iter().map(|output| output.path.clone());
+    let paths = Closure::new(outputs, closure.paths().clone());
     Ok(PackageRecord {
-        trees: trees.map_err(failures::internal)?,
+        trees,
         paths: paths.map_err(failures::internal)?.into_paths(),
         derivation,
     })

@@ -25,7 +25,7 @@ use nixgate_core::distribution::Digest;
 ///
 /// The version goes up whenever the bytes change, be it by a new zlib-rs or by what [the archive
 /// format](super::TarWriter) does. The tests pin the bytes, so that it isn't forgotten.
-pub const ENCODER_ID: &str = "gzip-6-v1";
+pub const ENCODER_ID: &str = "gzip-6-v2";
 
 /// Higher levels take twice the time for layers that are 2 % smaller.
 const LEVEL: u32 = 6;
@@ -183,7 +183,7 @@ mod tests {
         let (packed, _) = encoded(&[&sample()]);
         expect_test::expect![[r#"
             (
-                "gzip-6-v1",
+                "gzip-6-v2",
                 Packed {
                     diff_id: sha256:11156f7eba006c4a235d34650cde855966102427cec35ceef590599481e5fe58,
                     diff_size: 1000000,

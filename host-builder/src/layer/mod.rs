@@ -1,7 +1,7 @@
 //! The bytes of layers: deterministic archives, hashed and compressed on the way out.
 //!
 //! ```text
-//!   store paths ──▶ store_paths ─┐
+//!   store paths ──▶ store_paths ─┐    nar: is each path what Nix made?
 //!                                ├─▶ tar ──▶ encoder ──▶ any writer
 //!   requested ──▶ tree ──▶ symlinks ──▶ root_tree ─┘        │
 //!   packages                                                └─▶ Packed: digests, sizes
@@ -15,78 +15,116 @@
 //! for gets into an archive: no owner, no time, no permission but *executable*, no number of a
 //! device or inode, and not the order in which a file system lists a folder.
 //!
-//! Contents are streamed; what is held in memory is names. Everything here blocks.
+//! Contents are streamed; what is held in memory is names, and files of a megabyte at most, one at a
+//! time. Everything here blocks.
 
 mod base;
 mod encoder;
+mod nar;
 mod root_tree;
 mod store_paths;
 mod symlinks;
 mod tar;
 mod tree;
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 pub use encoder::{ENCODER_ID, Encoder, Packed};
 pub use root_tree::{Entry, RootTree};
+pub(crate) use store_paths::all;
 pub use symlinks::{Collision, Merged, merge};
 pub use tar::TarWriter;
-pub use tree::{Directory, Tree, read_tree};
+pub use tree::{Directory, Tree, Unfit};
 
 use crate::closure::StorePath;
 
 /// A layer that could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum PackError {
-    /// A file could not be read or its entry not written.
-    #[error("cannot pack {}: {source}", path.display())]
-    Io {
+    /// A file could not be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
         /// The file.
         path: PathBuf,
         /// What went wrong.
         source: io::Error,
     },
-    /// Something in the store that a store path can't hold. Nix makes no such path.
-    #[error("cannot pack {}: it is a {kind}", path.display())]
-    UnsupportedType {
-        /// The file.
-        path: PathBuf,
-        /// What it is.
-        kind: &'static str,
+    /// A package has what no layer can hold.
+    #[error("cannot pack {} of {path}: {reason}", file.display())]
+    Unfit {
+        /// The package.
+        path: StorePath,
+        /// The file in it.
+        file: PathBuf,
+        /// Why.
+        reason: Unfit,
     },
-    /// In a layer, a name that begins with `.wh.` means that a file of a lower layer is deleted
-    /// (OCI image spec, "Whiteouts"), so no file can have such a name.
-    #[error("cannot pack {}: layers reserve names that begin with .wh.", path.display())]
-    ReservedName {
-        /// The file.
-        path: PathBuf,
-    },
+    /// Store paths are not what Nix made.
+    #[error("cannot pack what was changed: {}", list(.0))]
+    Altered(Vec<Altered>),
     /// The layer itself could not be written.
     #[error("cannot write the layer: {0}")]
     Write(#[source] io::Error),
 }
 
 impl PackError {
-    fn io(path: &Path) -> impl FnOnce(io::Error) -> PackError {
+    fn read(path: &Path) -> impl FnOnce(io::Error) -> PackError {
         let path = path.to_owned();
-        move |source| PackError::Io { path, source }
+        move |source| PackError::Read { path, source }
     }
 }
 
-/// Packs store paths into a layer. `root` is the folder below which the store is mounted, `/` for
-/// a usual one. The order of `paths` is of no matter.
+/// A store path that was changed after Nix had made it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Altered {
+    /// The path.
+    pub path: StorePath,
+    /// The hash that Nix recorded.
+    pub recorded: String,
+    /// What is there instead.
+    pub found: String,
+}
+
+impl Altered {
+    fn of(path: &StorePath, recorded: &str, found: impl fmt::Display) -> PackError {
+        PackError::Altered(vec![Altered {
+            path: path.clone(),
+            recorded: recorded.to_owned(),
+            found: found.to_string(),
+        }])
+    }
+}
+
+fn list(altered: &[Altered]) -> String {
+    let paths = altered.iter().map(|one| one.path.to_string());
+    paths.collect::<Vec<_>>().join(", ")
+}
+
+/// Packs store paths, of which Nix recorded these hashes of their archives, into a layer. `root` is the
+/// folder below which the store is mounted, `/` for a usual one.
 ///
 /// # Errors
 ///
-/// When a path can't be read, holds what no layer can hold, or `out` fails. What was written to
-/// `out` by then is to be thrown away.
+/// When a path can't be read, holds what no layer can hold, or is not what Nix recorded; or `out`
+/// fails. What was written to `out` by then is to be thrown away.
 pub fn pack_store_paths(
     root: &Path,
-    paths: &[StorePath],
+    paths: &BTreeMap<StorePath, String>,
     out: impl Write,
 ) -> Result<Packed, PackError> {
     pack(out, |tar| store_paths::write(tar, root, paths))
+}
+
+/// What is in a store path, of which Nix recorded this hash of its archive.
+///
+/// # Errors
+///
+/// When it can't be read, holds what no layer can hold, or is not what Nix recorded.
+pub fn check(root: &Path, path: &StorePath, hash: &str) -> Result<Tree, PackError> {
+    store_paths::check(root, path, hash)
 }
 
 /// Packs the folders and links that make an image's packages usable: its last layer.

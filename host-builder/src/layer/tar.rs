@@ -68,12 +68,8 @@ impl<W: Write> TarWriter<W> {
         size: u64,
         contents: impl Read,
     ) -> io::Result<()> {
-        let contents = Exactly {
-            contents,
-            remaining: size,
-        };
         self.name(path)?
-            .entry(EntryType::Regular, mode, size, contents)
+            .entry(EntryType::Regular, mode, size, Exactly::new(contents, size))
     }
 
     /// Adds a symbolic link; its target is stored as it is.
@@ -190,9 +186,24 @@ fn header(mtime: u64) -> Header {
 
 /// A reader of `remaining` bytes, neither more nor fewer: the header has promised as many, and
 /// anything else would shift all later entries.
-struct Exactly<R> {
+pub(super) struct Exactly<R> {
     contents: R,
     remaining: u64,
+}
+
+impl<R: Read> Exactly<R> {
+    /// Reads as many bytes and no more.
+    pub(super) const fn new(contents: R, size: u64) -> Self {
+        Self {
+            contents,
+            remaining: size,
+        }
+    }
+
+    /// What it reads from.
+    pub(super) fn into_inner(self) -> R {
+        self.contents
+    }
 }
 
 impl<R: Read> Read for Exactly<R> {

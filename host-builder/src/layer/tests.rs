@@ -38,6 +38,12 @@ fn small_store() -> (tempfile::TempDir, [StorePath; 2]) {
     (temporary, [first, second])
 }
 
+/// The paths with the hashes of what is there, as Nix would record them now.
+fn recorded(root: &Path, paths: &[StorePath]) -> BTreeMap<StorePath, String> {
+    let hash = |path: &StorePath| (path.clone(), store_paths::hash_of(root, path));
+    paths.iter().map(hash).collect()
+}
+
 fn listing(gzip: &[u8]) -> String {
     let mut archive = ::tar::Archive::new(GzDecoder::new(gzip));
     let mut lines = String::new();
@@ -61,7 +67,7 @@ fn listing(gzip: &[u8]) -> String {
     lines
 }
 
-fn check(packed: &Packed, expected: &Expect) {
+fn check_bytes(packed: &Packed, expected: &Expect) {
     expected.assert_eq(&format!(
         "diff_id {}, {} bytes\ndigest  {}, {} bytes\n",
         packed.diff_id, packed.diff_size, packed.digest, packed.size
@@ -72,6 +78,7 @@ fn check(packed: &Packed, expected: &Expect) {
 fn store_paths_become_a_pinned_layer() {
     let (root, paths) = small_store();
     let mut out = Vec::new();
+    let paths = recorded(root.path(), &paths);
     let packed = pack_store_paths(root.path(), &paths, &mut out).unwrap();
     expect![[r##"
         0755 nix/
@@ -92,7 +99,7 @@ fn store_paths_become_a_pinned_layer() {
         0444 nix/store/…-second-2.0/xx…/copy -> nix/store/…-first-1.0/text
     "##]]
     .assert_eq(&listing(&out));
-    check(
+    check_bytes(
         &packed,
         &expect![[r#"
             diff_id sha256:b2ba682cdd39f742d49a3d4769512eb56c7b60a8223042ebe2af6db18650aa90, 14336 bytes
@@ -102,15 +109,15 @@ fn store_paths_become_a_pinned_layer() {
 }
 
 #[test]
-fn neither_the_order_of_paths_nor_the_disk_shows_in_the_bytes() {
+fn the_disk_does_not_show_in_the_bytes() {
     let (root, [first, second]) = small_store();
-    let pack = |paths: &[StorePath]| {
+    let paths = recorded(root.path(), &[first.clone(), second.clone()]);
+    let pack = || {
         let mut out = Vec::new();
-        pack_store_paths(root.path(), paths, &mut out).unwrap();
+        pack_store_paths(root.path(), &paths, &mut out).unwrap();
         out
     };
-    let before = pack(&[first.clone(), second.clone()]);
-    assert!(before == pack(&[second.clone(), first.clone(), second.clone()]));
+    let before = pack();
 
     // What `nix-store --optimise` does, and a clumsy chmod.
     let text = first.on_disk(root.path()).join("text");
@@ -121,7 +128,7 @@ fn neither_the_order_of_paths_nor_the_disk_shows_in_the_bytes() {
     fs::remove_file(&copy).unwrap();
     fs::hard_link(&text, &copy).unwrap();
     fs::set_permissions(&text, Permissions::from_mode(0o644)).unwrap();
-    assert!(before == pack(&[first, second]));
+    assert!(before == pack());
 }
 
 #[test]
@@ -132,7 +139,8 @@ fn a_path_that_is_a_file_or_a_link_is_packed_as_such() {
     fs::write(file.on_disk(root.path()), "x").unwrap();
     symlink(file.to_string(), link.on_disk(root.path())).unwrap();
     let mut out = Vec::new();
-    pack_store_paths(root.path(), &[link, file], &mut out).unwrap();
+    let paths = recorded(root.path(), &[link, file]);
+    pack_store_paths(root.path(), &paths, &mut out).unwrap();
     expect![[r#"
         0755 nix/
         0755 nix/store/
@@ -143,31 +151,186 @@ fn a_path_that_is_a_file_or_a_link_is_packed_as_such() {
 }
 
 #[test]
-fn what_can_not_be_packed_is_named() {
+fn what_no_layer_can_hold_is_told_by_package_and_file() {
+    let (root, [first, _]) = small_store();
+    fs::write(first.on_disk(root.path()).join("bin/.wh.run"), "").unwrap();
+    let paths = recorded(root.path(), std::slice::from_ref(&first));
+    let unfit = |result: Result<(), PackError>| match result {
+        Err(PackError::Unfit { path, file, reason }) => {
+            assert_eq!((&path, reason), (&first, Unfit::ReservedName));
+            assert_eq!(file, Path::new("bin/.wh.run"));
+        }
+        other => panic!("{other:?}"),
+    };
+    unfit(pack_store_paths(root.path(), &paths, io::sink()).map(drop));
+    unfit(check(root.path(), &first, &paths[&first]).map(drop));
+}
+
+/// Of a change, the paths that are found to be altered.
+fn altered_by(change: impl FnOnce(&Path, &Path)) -> Vec<StorePath> {
+    let (root, paths) = small_store();
+    let on_disk = paths.clone().map(|path| path.on_disk(root.path()));
+    let paths = recorded(root.path(), &paths);
+    pack_store_paths(root.path(), &paths, io::sink()).unwrap();
+    change(&on_disk[0], &on_disk[1]);
+    let found = match pack_store_paths(root.path(), &paths, io::sink()) {
+        Ok(_) => Vec::new(),
+        Err(PackError::Altered(altered)) => altered,
+        Err(error) => panic!("{error}"),
+    };
+    for (path, hash) in &paths {
+        let tree = check(root.path(), path, hash);
+        let altered = found.iter().find(|one| one.path == *path);
+        match (tree, altered) {
+            (Ok(_), None) => {}
+            (Err(PackError::Altered(alone)), Some(altered)) => {
+                assert_eq!(alone, std::slice::from_ref(altered));
+                assert_eq!(altered.recorded, *hash);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    found.into_iter().map(|one| one.path).collect()
+}
+
+#[test]
+fn what_was_changed_is_no_layer() {
+    let [first, second] = ["first-1.0", "second-2.0"].map(store_path);
+    let overwrite = |file: PathBuf| fs::write(file, "evil one\n").unwrap();
+    assert_eq!(altered_by(|_, _| {}), []);
+    // Of the same size, and equal to a file elsewhere.
+    assert_eq!(
+        altered_by(|one, _| overwrite(one.join("text"))),
+        [first.clone()]
+    );
+    assert_eq!(
+        altered_by(|_, two| overwrite(two.join("other"))),
+        [second.clone()]
+    );
+    let all = |one: &Path, two: &Path| {
+        overwrite(one.join("text"));
+        overwrite(two.join("run"));
+    };
+    assert_eq!(altered_by(all), [first.clone(), second.clone()]);
+    let changes: [fn(&Path); 10] = [
+        // Not the fault of the package.
+        |one| fs::write(one.join(".wh.text"), "").unwrap(),
+        |one| fs::write(one.join("text"), "the same\n\n").unwrap(),
+        |one| fs::write(one.join("more"), "").unwrap(),
+        |one| fs::create_dir(one.join("more")).unwrap(),
+        |one| fs::remove_dir(one.join("empty")).unwrap(),
+        |one| fs::rename(one.join("text"), one.join("other")).unwrap(),
+        |one| fs::set_permissions(one.join("text"), Permissions::from_mode(0o755)).unwrap(),
+        |one| {
+            fs::remove_file(one.join("bin/link")).unwrap();
+            symlink("./evil", one.join("bin/link")).unwrap();
+        },
+        |one| fs::remove_dir_all(one).unwrap(),
+        |one| drop(std::os::unix::net::UnixListener::bind(one.join("socket")).unwrap()),
+    ];
+    for (index, change) in changes.into_iter().enumerate() {
+        assert_eq!(
+            altered_by(|one, _| change(one)),
+            [first.clone()],
+            "change {index}"
+        );
+    }
+}
+
+#[test]
+fn large_files_that_are_equal_are_stored_once() {
     let root = tempfile::tempdir().unwrap();
-    let error = pack_store_paths(root.path(), &[store_path("gone")], io::sink()).unwrap_err();
-    assert!(
-        matches!(&error, PackError::Io { path, .. } if path.ends_with(store_path("gone").base_name()))
+    let path = store_path("large");
+    let on_disk = path.on_disk(root.path());
+    fs::create_dir_all(&on_disk).unwrap();
+    // Read in two ways: below and above a megabyte.
+    for (size, name) in [(1 << 20, "s"), ((1 << 20) + 1, "l")] {
+        for number in 0..3 {
+            let content = vec![number / 2; size];
+            fs::write(on_disk.join(format!("{name}{number}")), content).unwrap();
+        }
+    }
+    let mut out = Vec::new();
+    let paths = recorded(root.path(), &[path]);
+    pack_store_paths(root.path(), &paths, &mut out).unwrap();
+    let mut archive = ::tar::Archive::new(GzDecoder::new(&out[..]));
+    let entries = archive.entries().unwrap().map(|entry| {
+        let mut entry = entry.unwrap();
+        let mut content = Vec::new();
+        entry.read_to_end(&mut content).unwrap();
+        let name = entry.path().unwrap().file_name().unwrap().to_owned();
+        let target = entry.link_name().unwrap();
+        let target = target.map(|target| target.file_name().unwrap().to_owned());
+        content.dedup();
+        (name, target, content)
+    });
+    let files: Vec<_> = entries.skip(3).collect();
+    let file = |name: &str, content| (name.into(), None, vec![content]);
+    let link = |name: &str, target: &str| (name.into(), Some(target.into()), Vec::new());
+    assert_eq!(
+        files,
+        [
+            file("l0", 0),
+            link("l1", "l0"),
+            file("l2", 1),
+            file("s0", 0),
+            link("s1", "s0"),
+            file("s2", 1)
+        ]
+    );
+}
+
+#[test]
+fn a_file_gets_no_more_names_than_file_systems_allow() {
+    let root = tempfile::tempdir().unwrap();
+    let path = store_path("many");
+    let on_disk = path.on_disk(root.path());
+    fs::create_dir_all(&on_disk).unwrap();
+    for number in 0..2500 {
+        fs::write(on_disk.join(format!("{number:04}")), "same").unwrap();
+    }
+    let mut out = Vec::new();
+    let paths = recorded(root.path(), &[path]);
+    let packed = pack_store_paths(root.path(), &paths, &mut out).unwrap();
+    let mut names: BTreeMap<PathBuf, usize> = BTreeMap::new();
+    let mut archive = ::tar::Archive::new(GzDecoder::new(&out[..]));
+    for entry in archive.entries().unwrap().skip(3) {
+        let entry = entry.unwrap();
+        let file = entry.link_name().unwrap().unwrap_or(entry.path().unwrap());
+        *names.entry(file.file_name().unwrap().into()).or_default() += 1;
+    }
+    let expected = [("0000", 1000), ("1000", 1000), ("2000", 500)];
+    let expected = expected.map(|(file, names)| (PathBuf::from(file), names));
+    assert_eq!(names, expected.into());
+    check_bytes(
+        &packed,
+        &expect![[r#"
+        diff_id sha256:e1b2bcb6f83c7df7f5edac0057f246dee9b7e7afde7cceebcb3747a701b417fc, 1284096 bytes
+        digest  sha256:87f94dd5e093468315c6188e6cfaecff8ea315707fc551180c073eb2745942ee, 15923 bytes
+    "#]],
     );
 }
 
 #[test]
 fn a_full_disk_is_an_error_and_not_a_short_layer() {
     let (root, paths) = small_store();
+    let paths = recorded(root.path(), &paths);
     let mut little = [0; 100];
     let error = pack_store_paths(root.path(), &paths, &mut little[..]).unwrap_err();
-    assert!(
-        matches!(error, PackError::Io { .. } | PackError::Write(_)),
-        "{error}"
-    );
+    assert!(matches!(error, PackError::Write(_)), "{error}");
 }
 
 #[test]
 fn the_root_becomes_a_pinned_layer() {
     let (root, paths) = small_store();
-    let trees = paths
-        .clone()
-        .map(|path| read_tree(&path.on_disk(root.path())).unwrap());
+    let trees = paths.clone().map(|path| {
+        check(
+            root.path(),
+            &path,
+            &store_paths::hash_of(root.path(), &path),
+        )
+        .unwrap()
+    });
     let merged = merge(paths.iter().zip(&trees));
     let mut out = Vec::new();
     let packed = pack_root(&merged.root, &mut out).unwrap();
@@ -190,7 +353,7 @@ fn the_root_becomes_a_pinned_layer() {
         0755 xx…/
         0777 xx…/copy -> /nix/store/…-second-2.0/xx…/copy
     "#]].assert_eq(&listing(&out));
-    check(
+    check_bytes(
         &packed,
         &expect![[r#"
             diff_id sha256:4aaaa40e91c207b019d4cec62a8176ab3c94ccb3430b17d29f5bd68588334198, 14336 bytes

@@ -6,17 +6,49 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, FileType, Metadata};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::path::Path;
-
-use super::PackError;
+use std::path::{Path, PathBuf};
 
 /// The owner's permission to execute: the one bit that Nix keeps.
 const OWNER_EXECUTE: u32 = 0o100;
 
 /// The start of names that mean a deletion in a layer (OCI image spec, "Whiteouts").
 const WHITEOUT: &[u8] = b".wh.";
+
+/// Bytes that the path of a file may have in a layer. The kernel takes 4,095, and clients unpack below
+/// folders of their own (of containerd, podman and Docker about 100 bytes; 256 are left to them).
+const MAX_PATH: usize = 4095 - 256;
+
+/// A tree that could not be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TreeError {
+    #[error("{}: {source}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    /// No store path can hold it.
+    #[error("{} is a {kind}", path.display())]
+    UnsupportedType { path: PathBuf, kind: &'static str },
+}
+
+impl TreeError {
+    fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        |source| Self::Io { path, source }
+    }
+}
+
+/// Why no layer can hold a file that Nix can.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unfit {
+    /// In a layer, a name that begins with `.wh.` means that a file of a lower layer is deleted
+    /// (OCI image spec, "Whiteouts").
+    #[error("names that begin with .wh. mean a deletion in images")]
+    ReservedName,
+    /// The client could not unpack it.
+    #[error("its path is longer than {MAX_PATH} bytes, too long to be unpacked")]
+    TooLong,
+}
 
 /// Entries of a directory, sorted by the bytes of their names.
 pub type Directory = BTreeMap<OsString, Tree>;
@@ -37,40 +69,50 @@ pub enum Tree {
     Symlink(OsString),
 }
 
-/// Reads the tree at `path`, usually a store path [on disk](crate::closure::StorePath::on_disk).
-/// A symbolic link at `path` is not followed.
-///
-/// # Errors
-///
-/// When something can't be read, or no layer could hold it.
-pub fn read_tree(path: &Path) -> Result<Tree, PackError> {
-    let metadata = fs::symlink_metadata(path).map_err(PackError::io(path))?;
+/// Reads the tree at `path`, usually a store path [on disk](crate::closure::StorePath::on_disk). A
+/// symbolic link at `path` is not followed.
+pub(super) fn read_tree(path: &Path) -> Result<Tree, TreeError> {
+    let metadata = fs::symlink_metadata(path).map_err(TreeError::io(path))?;
     if metadata.is_dir() {
         read_directory(path).map(Tree::Directory)
     } else if metadata.is_symlink() {
-        let target = fs::read_link(path).map_err(PackError::io(path))?;
+        let target = fs::read_link(path).map_err(TreeError::io(path))?;
         Ok(Tree::Symlink(target.into()))
     } else if metadata.is_file() {
         Ok(file(&metadata))
     } else {
-        Err(PackError::UnsupportedType {
+        Err(TreeError::UnsupportedType {
             path: path.to_owned(),
             kind: kind(metadata.file_type()),
         })
     }
 }
 
-fn read_directory(path: &Path) -> Result<Directory, PackError> {
+fn read_directory(path: &Path) -> Result<Directory, TreeError> {
     let mut directory = Directory::new();
-    for entry in fs::read_dir(path).map_err(PackError::io(path))? {
-        let name = entry.map_err(PackError::io(path))?.file_name();
-        let below = path.join(&name);
-        if is_whiteout(&name) {
-            return Err(PackError::ReservedName { path: below });
-        }
-        directory.insert(name, read_tree(&below)?);
+    for entry in fs::read_dir(path).map_err(TreeError::io(path))? {
+        let name = entry.map_err(TreeError::io(path))?.file_name();
+        let tree = read_tree(&path.join(&name))?;
+        directory.insert(name, tree);
     }
     Ok(directory)
+}
+
+/// The first file in a tree, which lies at `path` in a layer, that no layer can hold.
+pub(super) fn unfit(path: &Path, tree: &Tree) -> Option<(PathBuf, Unfit)> {
+    if path.as_os_str().len() > MAX_PATH {
+        return Some((path.to_owned(), Unfit::TooLong));
+    }
+    let Tree::Directory(entries) = tree else {
+        return None;
+    };
+    entries.iter().find_map(|(name, tree)| {
+        let below = path.join(name);
+        match is_whiteout(name) {
+            true => Some((below, Unfit::ReservedName)),
+            false => unfit(&below, tree),
+        }
+    })
 }
 
 fn is_whiteout(name: &OsStr) -> bool {
@@ -136,25 +178,42 @@ mod tests {
     }
 
     #[test]
-    fn what_no_layer_can_hold_is_named() {
+    fn what_no_store_path_can_hold_is_named() {
         let temporary = tempfile::tempdir().unwrap();
         let root = temporary.path();
         let _listener = UnixListener::bind(root.join("s")).unwrap();
         let error = read_tree(root).unwrap_err().to_string();
-        assert_eq!(
-            error,
-            format!("cannot pack {}/s: it is a socket", root.display())
-        );
-
-        fs::remove_file(root.join("s")).unwrap();
-        fs::write(root.join(".wh.gone"), "").unwrap();
-        let error = read_tree(root).unwrap_err().to_string();
-        assert!(
-            error.ends_with("/.wh.gone: layers reserve names that begin with .wh."),
-            "{error}"
-        );
-
+        assert_eq!(error, format!("{}/s is a socket", root.display()));
         let error = read_tree(&root.join("absent")).unwrap_err().to_string();
         assert!(error.contains("/absent: No such file"), "{error}");
+    }
+
+    #[test]
+    fn what_no_layer_can_hold_is_found_wherever_it_is() {
+        let file = Tree::File {
+            executable: false,
+            size: 0,
+        };
+        let within = |names: &[&str]| {
+            let names = names.iter().rev();
+            names.fold(file.clone(), |tree, name| {
+                Tree::Directory([("a".into(), file.clone()), (name.into(), tree)].into())
+            })
+        };
+        let path = Path::new("nix/store/x");
+        for (names, expected) in [
+            (&["b", "wh.c", ".w", ".wh"][..], None),
+            (&[".wh."], Some(".wh.")),
+            (&["b", ".wh..wh..opq"], Some("b/.wh..wh..opq")),
+            (&["b", ".wh.c", "d"], Some("b/.wh.c")),
+        ] {
+            let expected = expected.map(|file| (path.join(file), Unfit::ReservedName));
+            assert_eq!(unfit(path, &within(names)), expected, "{names:?}");
+        }
+        let longest = "x".repeat(MAX_PATH - path.as_os_str().len() - 1);
+        assert_eq!(unfit(path, &within(&[&longest])), None);
+        let longer = format!("{longest}x");
+        let found = unfit(path, &within(&[&longer]));
+        assert_eq!(found, Some((path.join(longer), Unfit::TooLong)));
     }
 }

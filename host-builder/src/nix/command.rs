@@ -195,6 +195,19 @@ pub(super) fn realise(
     }
 }
 
+/// Fetches or builds valid store paths again whose contents were changed, and puts them in place.
+pub(super) fn repair(options: &NixOptions, paths: &[StorePath], timeout: u64) -> Command {
+    let mut arguments: Vec<OsString> = vec!["--repair-path".into()];
+    arguments.extend(options.arguments());
+    arguments.extend(["--timeout".into(), timeout.to_string().into()]);
+    arguments.extend(["--log-format", "internal-json"].map(Into::into));
+    arguments.extend(paths.iter().map(|path| path.to_string().into()));
+    Command {
+        program: "nix-store",
+        arguments,
+    }
+}
+
 /// Asks for a closure with its hashes, sizes and references.
 pub(super) fn path_info(options: &NixOptions, roots: &[StorePath]) -> Command {
     let mut arguments: Vec<OsString> = vec![

@@ -149,6 +149,14 @@ impl Nix for FakeNix {
         })
     }
 
+    fn repair<'a>(
+        &'a self,
+        _: &'a [StorePath],
+        _: &'a BuildLog,
+    ) -> BoxFuture<'a, Result<(), NixError>> {
+        ready(self.failure.lock().unwrap().clone().map_or(Ok(()), Err)).boxed()
+    }
+
     fn closure<'a>(&'a self, _: &'a [StorePath]) -> BoxFuture<'a, Result<Closure, NixError>> {
         ready(Ok(Closure::new([], BTreeMap::new()).unwrap())).boxed()
     }

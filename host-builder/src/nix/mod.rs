@@ -98,11 +98,20 @@ pub trait Nix: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<Vec<Attribute>, NixError>>;
 
     /// Builds or substitutes derivations, and keeps their outputs from the garbage collector by
-    /// links in the folder `roots`. How that goes is told to `log`.
+    /// links in the folder `roots`. How that goes is told to `log`. [`NixError::Killed`] when a build
+    /// was ended from outside.
     fn realise<'a>(
         &'a self,
         derivations: &'a [Derivation],
         roots: &'a Path,
+        log: &'a BuildLog,
+    ) -> BoxFuture<'a, Result<(), NixError>>;
+
+    /// Fetches or builds store paths again that were changed after Nix had made them. How that goes is
+    /// told to `log`.
+    fn repair<'a>(
+        &'a self,
+        paths: &'a [StorePath],
         log: &'a BuildLog,
     ) -> BoxFuture<'a, Result<(), NixError>>;
 

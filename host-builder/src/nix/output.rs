@@ -150,6 +150,30 @@ pub fn reason(stderr: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 
+/// Signals by which a machine or its people end a process. Of the others, such as SIGSEGV, a program is
+/// the cause itself.
+const FROM_OUTSIDE: [u32; 5] = [1, 2, 3, 9, 15];
+/// What a shell exits with when SIGKILL or SIGTERM ended the program that it waited for.
+const SHELLS_SAY: [u32; 2] = [128 + 9, 128 + 15];
+
+/// Whether Nix says that a build was ended from outside. Lines of the build's own log, which could say
+/// anything, begin with `>`.
+pub(super) fn killed(stderr: &str) -> bool {
+    let after = |line: &str, words: &str| -> Option<u32> {
+        let (_, rest) = line.split_once(words)?;
+        let end = rest.find(|c: char| !c.is_ascii_digit());
+        rest[..end.unwrap_or(rest.len())].parse().ok()
+    };
+    let says = |line: &str| {
+        let signal = after(line, "failed due to signal ");
+        let code = after(line, "failed with exit code ");
+        signal.is_some_and(|signal| FROM_OUTSIDE.contains(&signal))
+            || code.is_some_and(|code| SHELLS_SAY.contains(&code))
+    };
+    let mut lines = stderr.lines().map(str::trim_start);
+    lines.any(|line| !line.starts_with('>') && says(line))
+}
+
 /// Parses `nix path-info --json --recursive`.
 ///
 /// Old versions print an array of objects with a `path`; newer ones an object by path, whose

@@ -56,6 +56,9 @@ const NO_MEMORY: [&str; 4] = [
     "Cannot allocate memory",
 ];
 
+/// What Nix, its database and the programs of builds print when a disk is full.
+const NO_SPACE: [&str; 2] = ["No space left on device", "database or disk is full"];
+
 /// What can go wrong with Nix.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum NixError {
@@ -91,6 +94,22 @@ pub enum NixError {
     )]
     NoStore {
         /// The end of what it printed to stderr.
+        stderr: String,
+    },
+    /// A disk is full.
+    #[error("{program} found no room on a disk of the builder's: {stderr}")]
+    NoSpace {
+        /// Which one.
+        program: &'static str,
+        /// The end of what it printed to stderr.
+        stderr: String,
+    },
+    /// Something ended a build.
+    #[error(
+        "a build was ended by a signal from outside: the machine may be short of memory: {stderr}"
+    )]
+    Killed {
+        /// The end of what Nix printed to stderr.
         stderr: String,
     },
     /// Nix has nowhere to keep what it keeps for a user.
@@ -271,6 +290,9 @@ pub(super) async fn listen(
     Err(match limits.memory {
         _ if has_no_home(&stderr) => NixError::NoHome { stderr },
         _ if has_no_store(&stderr) => NixError::NoStore { stderr },
+        _ if NO_SPACE.iter().any(|words| stderr.contains(words)) => {
+            NixError::NoSpace { program, stderr }
+        }
         Some(mib) if NO_MEMORY.iter().any(|words| stderr.contains(words)) => {
             NixError::OutOfMemory {
                 program,

@@ -133,6 +133,23 @@ impl Processes {
         process::run(command, purpose, &self.settings.egress, limits).await
     }
 
+    /// Has Nix build.
+    async fn build(&self, command: Command, log: &BuildLog) -> Result<(), NixError> {
+        // Nix may not have been there to ask when the builder started.
+        self.check_sandbox().await?;
+        let _turn = turn(&self.builds, command.program).await?;
+        self.metrics.nix_processes.inc();
+        let (egress, limits) = (&self.settings.egress, Limits::time(REALISE));
+        let mut heard = NixLog::new(log);
+        let done = process::listen(command, Purpose::Nix, egress, limits, &mut heard).await;
+        match done {
+            Err(NixError::Failed { stderr, .. }) if output::killed(&stderr) => {
+                Err(NixError::Killed { stderr })
+            }
+            other => other.map(drop),
+        }
+    }
+
     async fn probe_sandbox(&self) -> Result<(), NixError> {
         let expression = self.expressions.join("sandbox.nix");
         let command = command::probe_sandbox(&self.options, &expression, &sandbox::unique());
@@ -267,16 +284,17 @@ impl Nix for Processes {
     ) -> BoxFuture<'a, Result<(), NixError>> {
         let timeout = self.settings.derivation_timeout;
         let command = command::realise(&self.options, derivations, roots, timeout);
-        Box::pin(async move {
-            // Nix may not have been there to ask when the builder started.
-            self.check_sandbox().await?;
-            let _turn = turn(&self.builds, command.program).await?;
-            self.metrics.nix_processes.inc();
-            let (egress, limits) = (&self.settings.egress, Limits::time(REALISE));
-            let mut heard = NixLog::new(log);
-            let done = process::listen(command, Purpose::Nix, egress, limits, &mut heard);
-            done.await.map(drop)
-        })
+        Box::pin(self.build(command, log))
+    }
+
+    fn repair<'a>(
+        &'a self,
+        paths: &'a [StorePath],
+        log: &'a BuildLog,
+    ) -> BoxFuture<'a, Result<(), NixError>> {
+        let timeout = self.settings.derivation_timeout;
+        let command = command::repair(&self.options, paths, timeout);
+        Box::pin(self.build(command, log))
     }
 
     fn closure<'a>(&'a self, roots: &'a [StorePath]) -> BoxFuture<'a, Result<Closure, NixError>> {

@@ -93,9 +93,9 @@ pub(super) fn error_for(error: &Error, holds: Duration) -> Response<Body> {
 pub(super) fn for_clients(error: &Error) -> Cow<'_, Error> {
     let message = match error.kind {
         ErrorKind::BuilderUnready => {
-            "the builder is up, and something that it needs (Nix, storage or the package source) \
-             does not work: try again in a while; the registry's administrator finds the reason \
-             in the builder's log"
+            "the builder is up, and something that it needs (Nix, memory, disks, storage or the \
+             package source) does not work: try again in a while; the registry's administrator \
+             finds the reason in the builder's log"
         }
         ErrorKind::Internal => {
             "the builder failed in a way that it should not: the registry's administrator finds \

@@ -10,6 +10,7 @@ use tokio::sync::Mutex;
 use super::App;
 use super::answer::{self, Body};
 use crate::builder::Builder;
+use crate::telemetry::DiskLabels;
 
 /// The process answers.
 pub(super) const LIVE: &str = "/healthz";
@@ -38,7 +39,7 @@ pub(super) fn live() -> Response<Body> {
 }
 
 impl<B: Builder> App<B> {
-    /// New images can be built: storage is writable and Nix's store answers.
+    /// New images can be built: the disks have room, storage is writable and Nix's store answers.
     pub(super) async fn ready(&self) -> Result<Response<Body>, Error> {
         // Held while asking: whoever comes meanwhile gets the same answer.
         let mut last = self.readiness.0.lock().await;
@@ -50,10 +51,19 @@ impl<B: Builder> App<B> {
                 result
             }
         };
-        result.map(|()| answer::json(200, br#"{"status":"ready"}"#.to_vec()))
+        match result {
+            Ok(()) => Ok(answer::json(200, br#"{"status":"ready"}"#.to_vec())),
+            // For now, and not as for one who asks for an image.
+            Err(error) if error.kind == ErrorKind::TooBusy => {
+                tracing::warn!(path = "/readyz", "{error}");
+                Ok(answer::json(503, error.body()))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     async fn ask_all(&self) -> Result<(), Error> {
+        self.disks.check()?;
         let unready = |reason: String| Error::new(ErrorKind::BuilderUnready, reason);
         // A store that is away is tried again and again; nobody who asks for readiness waits so
         // long.
@@ -66,6 +76,11 @@ impl<B: Builder> App<B> {
     }
 
     pub(super) fn metrics_page(&self) -> Result<Response<Body>, Error> {
+        for (place, bytes) in self.disks.free() {
+            let place = place.label();
+            let free = self.metrics.free_bytes.get_or_create(&DiskLabels { place });
+            free.set(bytes.try_into().unwrap_or(i64::MAX));
+        }
         let text = self
             .metrics
             .text()

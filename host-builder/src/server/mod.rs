@@ -50,6 +50,7 @@ use tokio::net::TcpListener;
 
 use crate::build_log::BuildLogs;
 use crate::builder::{Builder, Coalesce, ImageRequest, Rule};
+use crate::disk::Disks;
 use crate::login::Login;
 use crate::recipes::RecipeFile;
 use crate::source::{Pin, Sources};
@@ -114,6 +115,8 @@ pub struct App<B> {
     pub nix: Arc<dyn crate::nix::Nix>,
     /// Which images there are of a name.
     pub images: Images,
+    /// How much room there is.
+    pub disks: Disks,
     /// Whether new images can be built.
     pub readiness: Readiness,
 }
@@ -127,7 +130,10 @@ pub use images::Images;
 fn log(path: &str, error: &Error) {
     let kind = error.kind;
     match kind {
-        ErrorKind::BuilderUnready | ErrorKind::BuilderUnreachable | ErrorKind::Internal => {
+        ErrorKind::BuilderUnready
+        | ErrorKind::BuilderUnreachable
+        | ErrorKind::PackageAltered
+        | ErrorKind::Internal => {
             tracing::error!(path, ?kind, "{error}");
         }
         ErrorKind::Denied => tracing::warn!(path, ?kind, "{error}"),

@@ -9,6 +9,7 @@ use nixgate_core::wire;
 use tempfile::TempDir;
 
 use crate::live::builder::{Settings, TOKEN};
+use crate::live::gated_set::GatedSet;
 use crate::live::http::{Response, request};
 use crate::live::process::run;
 use crate::live::{install, scratch};
@@ -54,7 +55,8 @@ impl UnbuiltSet {
         Self::of(SMALL)
     }
 
-    /// Writes a set with this expression, in which the names of packages have `@salt@`.
+    /// Writes a set with this expression, in which the names of packages have `@salt@`; `@folder@` in it
+    /// is the folder of the test's.
     ///
     /// # Errors
     /// When it can't.
@@ -64,7 +66,9 @@ impl UnbuiltSet {
         let salt = salt.to_string_lossy().replace('.', "-");
         let set = folder.path().join("set");
         fs::create_dir(&set)?;
-        fs::write(set.join("default.nix"), expression.replace("@salt@", &salt))?;
+        let expression = expression.replace("@salt@", &salt);
+        let expression = expression.replace("@folder@", &folder.path().to_string_lossy());
+        fs::write(set.join("default.nix"), expression)?;
         Ok(Self { folder, salt })
     }
 
@@ -91,6 +95,15 @@ impl UnbuiltSet {
             environment: Vec::new(),
         };
         Ok(settings.with("STORAGE_PATH", self.storage()))
+    }
+
+    /// The same, whose builds see the folder of the test's.
+    ///
+    /// # Errors
+    /// When Nix's options for this machine can't be found out.
+    pub fn open_builder(&self, name: &str) -> Result<Settings> {
+        let options = GatedSet::nix_options_for(self.folder())?;
+        Ok(self.builder(name)?.with("NIXGATE_NIX_OPTIONS", options))
     }
 
     /// Takes the packages from the store, as the garbage collector does when nobody keeps them.

@@ -91,7 +91,7 @@ pub enum ErrorKind {
     Unauthenticated,
     /// The build goes on and the client's time is used up; it is to ask again.
     StillBuilding,
-    /// The builder has as many builds to do as it takes on.
+    /// The builder has as many builds to do as it takes on, or too little room for more.
     TooBusy,
     /// The build failed.
     BuildFailed,
@@ -101,6 +101,8 @@ pub enum ErrorKind {
     BuilderUnreachable,
     /// The builder is there, and something that it needs (Nix, storage) is not.
     BuilderUnready,
+    /// Files of a package are not what was built, and could not be repaired.
+    PackageAltered,
     /// A defect, or a failure that nobody foresaw.
     Internal,
 }
@@ -127,7 +129,9 @@ impl ErrorKind {
             Self::StillBuilding | Self::TooBusy => (429, Code::TooManyRequests),
             Self::BuildFailed | Self::Internal => (500, Code::Unknown),
             Self::BuildTimedOut => (504, Code::Unavailable),
-            Self::BuilderUnreachable | Self::BuilderUnready => (503, Code::Unavailable),
+            Self::BuilderUnreachable | Self::BuilderUnready | Self::PackageAltered => {
+                (503, Code::Unavailable)
+            }
         }
     }
 
@@ -152,6 +156,7 @@ impl ErrorKind {
             | Self::TooBusy
             | Self::BuilderUnreachable
             | Self::BuilderUnready
+            | Self::PackageAltered
             | Self::Internal => false,
         }
     }
@@ -161,7 +166,11 @@ impl ErrorKind {
     pub const fn is_transient(self) -> bool {
         matches!(
             self,
-            Self::StillBuilding | Self::TooBusy | Self::BuilderUnreachable | Self::BuilderUnready
+            Self::StillBuilding
+                | Self::TooBusy
+                | Self::BuilderUnreachable
+                | Self::BuilderUnready
+                | Self::PackageAltered
         )
     }
 }

@@ -18,7 +18,18 @@ fn builder(nix: Arc<dyn Nix>, folder: &Path) -> NixBuilder {
     let records = Records::new(storage.clone(), None);
     let kept = Kept::open(&state.kept(), Duration::from_secs(60)).unwrap();
     let logs = BuildLogs::default();
-    NixBuilder::new(nix, storage, records, kept, Metrics::new(), state, logs, 1)
+    let disks = Disks::new(folder, None, 0);
+    NixBuilder::new(
+        nix,
+        storage,
+        records,
+        kept,
+        Metrics::new(),
+        state,
+        logs,
+        disks,
+        1,
+    )
 }
 
 async fn build(nix: Arc<dyn Nix>, packages: &[&str]) -> Error {

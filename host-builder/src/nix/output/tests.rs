@@ -53,6 +53,58 @@ error:
     }
 }
 
+#[test]
+fn builds_that_were_ended_from_outside_are_told_from_those_that_failed() {
+    let drv = "/nix/store/00000000000000000000000000000000-git-2.drv";
+    for (stderr, expected) in [
+        (
+            format!("error: builder for '{drv}' failed due to signal 9 (Killed)"),
+            true,
+        ),
+        (
+            format!("error: builder for '{drv}' failed due to signal 15 (Terminated);\n"),
+            true,
+        ),
+        // Newer ones.
+        (
+            format!(
+                "error: Cannot build '{drv}'.\n       Reason: builder failed due to signal 9 (Killed)."
+            ),
+            true,
+        ),
+        // A shell whose child was killed.
+        (
+            format!("error: builder for '{drv}' failed with exit code 137"),
+            true,
+        ),
+        (
+            format!("error: builder for '{drv}' failed due to signal 11 (Segmentation fault)"),
+            false,
+        ),
+        (
+            format!("error: builder for '{drv}' failed due to signal 6 (Aborted)"),
+            false,
+        ),
+        (
+            format!("error: builder for '{drv}' failed with exit code 1"),
+            false,
+        ),
+        (
+            format!("error: builder for '{drv}' failed with exit code 1373"),
+            false,
+        ),
+        (
+            format!(
+                "error: builder for '{drv}' failed with exit code 1\n  > failed due to signal 9 (Killed)"
+            ),
+            false,
+        ),
+        (String::new(), false),
+    ] {
+        assert_eq!(killed(&stderr), expected, "{stderr}");
+    }
+}
+
 const A: &str = "00000000000000000000000000000000-a";
 const B: &str = "11111111111111111111111111111111-b";
 
