@@ -2,10 +2,11 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use super::groups::Groups;
 use super::htpasswd::Htpasswd;
@@ -16,6 +17,10 @@ use crate::watched::Watched;
 /// Passwords that are checked at once. Each takes a processor for as long as its hash was made to
 /// cost, and builds want the processors too; the others wait.
 const CHECKS: usize = 2;
+
+/// For how long a login waits for its turn. Envoy gives a login 20 s in all, and a client that is told
+/// to come again is better off than one that is cut off.
+const TURN: Duration = Duration::from_secs(10);
 
 /// By how much the clock of whoever checks a token may be behind this one, in seconds.
 const CLOCKS_DIFFER: u64 = 300;
@@ -34,20 +39,16 @@ struct Files {
 }
 
 impl Files {
-    /// The user's groups; none when the password is wrong.
-    fn check(&self, credentials: &Credentials) -> Option<Vec<String>> {
+    /// The user's groups, when the password is right.
+    fn check(&self, credentials: &Credentials) -> Result<Vec<String>, Refusal> {
         let user = credentials.user();
         let htpasswd = self.htpasswd.current();
         if !htpasswd.check(user, credentials.password()) {
-            if htpasswd.has(user) {
-                tracing::warn!(user, "a wrong password");
-            } else {
-                tracing::warn!("a user that the htpasswd file does not have");
-            }
-            return None;
+            let user = htpasswd.has(user).then(|| user.to_owned());
+            return Err(Refusal::Password { user });
         }
         let groups = self.groups.as_ref().map(|groups| groups.current().of(user));
-        Some(groups.unwrap_or_default())
+        Ok(groups.unwrap_or_default())
     }
 }
 
@@ -82,7 +83,8 @@ impl Users {
     pub(super) async fn token(&self, credentials: Credentials) -> Result<Issued, Refusal> {
         let failed = |_| Refusal::Unready("the password could not be checked".to_owned());
         // Kept by the check, which goes on when whoever asked has hung up.
-        let turn = Arc::clone(&self.checks).acquire_owned().await;
+        let turn = timeout(TURN, Arc::clone(&self.checks).acquire_owned()).await;
+        let turn = turn.map_err(|_| Refusal::Busy)?;
         let files = Arc::clone(&self.files);
         let checked = tokio::task::spawn_blocking(move || {
             let _turn = turn;
@@ -90,10 +92,7 @@ impl Users {
                 .check(&credentials)
                 .map(|groups| (credentials, groups))
         });
-        let (credentials, groups) = checked
-            .await
-            .map_err(failed)?
-            .ok_or(Refusal::Credentials("wrong user or password"))?;
+        let (credentials, groups) = checked.await.map_err(failed)??;
         let (at, lifetime) = (SystemTime::now(), self.settings.lifetime);
         let now = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let claims = Claims {
