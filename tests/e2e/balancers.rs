@@ -7,6 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use http::{Method, StatusCode};
+use nixgate_core::distribution::MediaType;
 use nixgate_tests::live::clients::skopeo;
 use nixgate_tests::live::docker_registry::DockerRegistry;
 use nixgate_tests::live::http::{get, request};
@@ -164,12 +165,12 @@ fn a_registry_that_pulls_through_serves_what_it_has_when_nixgate_is_away() -> Re
         )
     };
     pull("hello")?;
-    let manifest = "/v2/hello/manifests/latest";
-    let theirs = get(registry.port(), manifest)?;
-    assert_eq!(
-        theirs.header("docker-content-digest"),
-        stack.digest("hello")?
-    );
+    let manifest = |port: u16| {
+        let accept = [("accept", MediaType::Oci.as_str())];
+        request(Method::GET, port, "/v2/hello/manifests/latest", &accept)
+    };
+    let (theirs, ours) = (manifest(registry.port())?, manifest(stack.envoy.port())?);
+    assert_eq!(theirs.body, ours.body);
     let unknown = get(registry.port(), "/v2/no-such-package/manifests/latest")?;
     assert_eq!(unknown.status, StatusCode::NOT_FOUND);
 
