@@ -11,6 +11,7 @@ use nixgate_core::distribution::Digest;
 use nixgate_tests::live::envoy;
 use nixgate_tests::live::gated_set::GatedSet;
 use nixgate_tests::live::install::ENVOY_VERSIONS;
+use nixgate_tests::live::raw::Unread;
 use nixgate_tests::live::stack::Stack;
 use nixgate_tests::live::{poll, raw};
 use serde_json::Value;
@@ -21,8 +22,14 @@ const BURST: usize = 2 << 20;
 /// client that has its connection closed and does not read.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// Connections that don't read, and what each asks for. The shipped configurations allow 100 streams.
-const CONNECTIONS: u32 = 4;
+/// Connections that don't read, in two ways, and what each asks for. The shipped configurations allow
+/// 100 streams.
+const CONNECTIONS: [Unread; 4] = [
+    Unread::OnTheWay,
+    Unread::AtTheServer,
+    Unread::OnTheWay,
+    Unread::AtTheServer,
+];
 const ASKED: u32 = 300;
 const STREAMS: u64 = 100;
 /// What a stream may hold in Envoy: its window (`initial_stream_window_size`), the connection to the
@@ -57,11 +64,12 @@ fn clients_that_do_not_read_take_no_more_memory_than_the_limits_say() -> Result<
         let envoy = &stack.envoy;
         let before = envoy.resident_bytes()?;
         let path = format!("/v2/large/blobs/{digest}");
-        let connections = (0..CONNECTIONS)
-            .map(|_| raw::unread_http2(envoy.port(), &path, ASKED))
+        let connections = CONNECTIONS
+            .iter()
+            .map(|unread| raw::unread_http2(envoy.port(), &path, ASKED, *unread))
             .collect::<Result<Vec<_>>>()?;
 
-        let streams = u64::from(CONNECTIONS) * STREAMS;
+        let streams = CONNECTIONS.len() as u64 * STREAMS;
         let bound = before + streams * HELD + OVERHEAD;
         envoy.wait_until_it_holds(streams)?;
         let received = || envoy.stat("nixgate_builder.upstream_cx_rx_bytes_total");

@@ -98,12 +98,22 @@ pub fn http2(port: u16, headers: &[(&str, &str)]) -> Result<Option<String>> {
     }
 }
 
-/// Asks by HTTP/2 for the same path on so many streams, whose answers may be as large as they like,
-/// and reads none of them. Dropping the connection hangs up.
+/// Where the answers stay that a client of HTTP/2 doesn't read.
+#[derive(Clone, Copy, Debug)]
+pub enum Unread {
+    /// It lets the server send what it likes, and leaves it to the network.
+    OnTheWay,
+    /// It never says that it has read anything, so that the server must not send more than the 64 KiB
+    /// that every connection has at first.
+    AtTheServer,
+}
+
+/// Asks by HTTP/2 for the same path on so many streams, and reads none of the answers. Dropping the
+/// connection hangs up.
 ///
 /// # Errors
 /// When nothing listens there.
-pub fn unread_http2(port: u16, path: &str, streams: u32) -> Result<TcpStream> {
+pub fn unread_http2(port: u16, path: &str, streams: u32, unread: Unread) -> Result<TcpStream> {
     let headers = [
         (":method", "GET"),
         (":path", path),
@@ -111,13 +121,18 @@ pub fn unread_http2(port: u16, path: &str, streams: u32) -> Result<TcpStream> {
         (":authority", "registry"),
     ];
     let block = block(&headers)?;
-    let mut window = vec![0, INITIAL_WINDOW_SIZE];
-    window.extend(LARGEST_WINDOW.to_be_bytes());
     let mut request = PREFACE.to_vec();
-    request.extend(frame(SETTINGS, 0, 0, &window)?);
-    // The connection's has 65,535 from the start.
-    let more = LARGEST_WINDOW - 65_535;
-    request.extend(frame(WINDOW_UPDATE, 0, 0, &more.to_be_bytes())?);
+    match unread {
+        Unread::AtTheServer => request.extend(frame(SETTINGS, 0, 0, &[])?),
+        Unread::OnTheWay => {
+            let mut window = vec![0, INITIAL_WINDOW_SIZE];
+            window.extend(LARGEST_WINDOW.to_be_bytes());
+            request.extend(frame(SETTINGS, 0, 0, &window)?);
+            // The connection's has 65,535 from the start.
+            let more = LARGEST_WINDOW - 65_535;
+            request.extend(frame(WINDOW_UPDATE, 0, 0, &more.to_be_bytes())?);
+        }
+    }
     for stream in (1..).step_by(2).take(streams as usize) {
         request.extend(frame(HEADERS, END_STREAM | END_HEADERS, stream, &block)?);
     }
