@@ -95,7 +95,7 @@ impl Htpasswd {
 
 /// For about how many seconds a check of this cost takes a processor, when that is long.
 fn slow(cost: u32) -> Option<u64> {
-    (cost >= SLOW_COST).then(|| (1 << (cost - 10)) / 20)
+    (cost >= SLOW_COST).then(|| (1 << (cost - 10).min(32)) / 20)
 }
 
 fn place_of(user: &str, places: usize) -> usize {

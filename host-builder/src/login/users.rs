@@ -31,6 +31,7 @@ pub(super) struct Users {
     signer: Signer,
     settings: UserSettings,
     checks: Arc<Semaphore>,
+    patience: Duration,
 }
 
 struct Files {
@@ -71,6 +72,7 @@ impl Users {
             signer,
             settings,
             checks: Arc::new(Semaphore::new(CHECKS)),
+            patience: TURN,
         })
     }
 
@@ -83,7 +85,7 @@ impl Users {
     pub(super) async fn token(&self, credentials: Credentials) -> Result<Issued, Refusal> {
         let failed = |_| Refusal::Unready("the password could not be checked".to_owned());
         // Kept by the check, which goes on when whoever asked has hung up.
-        let turn = timeout(TURN, Arc::clone(&self.checks).acquire_owned()).await;
+        let turn = timeout(self.patience, Arc::clone(&self.checks).acquire_owned()).await;
         let turn = turn.map_err(|_| Refusal::Busy)?;
         let files = Arc::clone(&self.files);
         let checked = tokio::task::spawn_blocking(move || {
@@ -114,5 +116,32 @@ impl Users {
             at,
             expires_in: lifetime,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_login_does_not_wait_for_its_turn_for_ever() {
+        let folder = tempfile::tempdir().unwrap();
+        let htpasswd = folder.path().join("htpasswd");
+        std::fs::write(&htpasswd, format!("a:{}\n", bcrypt::hash("b", 4).unwrap())).unwrap();
+        let settings = UserSettings {
+            htpasswd,
+            groups: None,
+            key: None,
+            lifetime: Duration::from_secs(60),
+            issuer: "nixgate".to_owned(),
+            audience: "nixgate".to_owned(),
+        };
+        let mut users = Users::open(settings, &folder.path().join("key.pem")).unwrap();
+        users.patience = Duration::from_millis(1);
+        let ask = || Credentials::from_basic(b"Basic YTpi").unwrap();
+        assert!(users.token(ask()).await.is_ok());
+        // Others have all the turns.
+        users.checks = Arc::new(Semaphore::new(0));
+        assert_eq!(users.token(ask()).await.err(), Some(Refusal::Busy));
     }
 }
