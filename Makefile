@@ -1,6 +1,6 @@
 # The verbs. CI runs the same ones (.ci/run).
 #
-# PORT, BUILDER_PORT, ADMIN_PORT, STATE_DIR, TOOLS_DIR and the NIXERY_* settings are read from
+# PORT, BUILDER_PORT, ADMIN_SOCKET, STATE_DIR, TOOLS_DIR and the NIXERY_* settings are read from
 # the environment or given as in `make run PORT=9000`.
 
 SHELL := bash
@@ -8,9 +8,9 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .PHONY: help run gateway test fuzz check advisories bench reference fmt doc clean uninstall build
 
-export PORT BUILDER_PORT ADMIN_PORT STATE_DIR TOOLS_DIR
+export PORT BUILDER_PORT ADMIN_SOCKET STATE_DIR TOOLS_DIR
 # An empty variable is one that was not given.
-$(foreach name,PORT BUILDER_PORT ADMIN_PORT STATE_DIR TOOLS_DIR,$(if $($(name)),,$(eval unexport $(name))))
+$(foreach name,PORT BUILDER_PORT ADMIN_SOCKET STATE_DIR TOOLS_DIR,$(if $($(name)),,$(eval unexport $(name))))
 
 state_dir := $(or $(STATE_DIR),.nixgate)
 tools_dir := $(or $(TOOLS_DIR),$(state_dir)/tools)
@@ -22,7 +22,7 @@ filter := --package nixgate-filter --target wasm32-wasip1
 
 help: ## List the verbs
 	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 12
-	@printf '%s\n' '' 'make run, make gateway: PORT (8080, 8443), BUILDER_PORT (8081), ADMIN_PORT (9901), STATE_DIR (.nixgate);' \
+	@printf '%s\n' '' 'make run, make gateway: PORT (8080, 8443), BUILDER_PORT (8081), ADMIN_SOCKET, STATE_DIR (.nixgate);' \
 	  'NIXERY_CHANNEL, NIXERY_PKGS_REPO, NIXERY_PKGS_PATH or NIXGATE_FLAKE replace the embedded package set'
 
 build: # What is run and shipped: the builder, and the filter as wasm

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Gives a running Envoy another policy: puts it into the filter's configuration, which Envoy watches.
 
-    apply_policy.py POLICY [--shadow NEXT] [--filter FILTER] [--admin URL]
+    apply_policy.py POLICY [--shadow NEXT] [--filter FILTER] [--admin SOCKET]
 
 POLICY and NEXT are files as `nixgate policy` takes them: a policy, or an object with the key `policy`.
 Without --shadow, no policy is on trial. The new configuration is written beside the old one and
@@ -12,13 +12,14 @@ The defaults are those of `make gateway`.
 """
 
 import argparse
+import http.client
 import json
 import os
 import pathlib
+import socket
 import sys
 import textwrap
 import time
-import urllib.request
 
 # How long Envoy may take to read the file; it takes milliseconds.
 PATIENCE_SECONDS = 60
@@ -58,10 +59,13 @@ def put(path: pathlib.Path, text: str) -> None:
 
 def deliveries(admin: str) -> dict[str, int]:
     """How many configurations of the filter Envoy has taken, and how many refused."""
-    # No proxy: this is Envoy's own port.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(f"{admin}/stats?filter=http_filter.nixgate.update", timeout=10) as answer:
-        lines = answer.read().decode().splitlines()
+    page = http.client.HTTPConnection("envoy", timeout=10)
+    page.sock = socket.socket(socket.AF_UNIX)
+    page.sock.settimeout(10)
+    page.sock.connect(admin)
+    page.request("GET", "/stats?filter=http_filter.nixgate.update")
+    lines = page.getresponse().read().decode().splitlines()
+    page.close()
     stats = {name.rpartition(".")[2]: value for name, _, value in (line.rpartition(": ") for line in lines)}
     return {name: int(stats[name]) for name in ("update_success", "update_rejected")}
 
@@ -71,7 +75,7 @@ def main() -> None:
     parser.add_argument("policy")
     parser.add_argument("--shadow", help="the policy on trial")
     parser.add_argument("--filter", default=".nixgate/gateway/filter.yaml", type=pathlib.Path)
-    parser.add_argument("--admin", default="http://127.0.0.1:9901")
+    parser.add_argument("--admin", default=".nixgate/gateway/envoy-admin.sock")
     arguments = parser.parse_args()
 
     policy = policy_of(arguments.policy)

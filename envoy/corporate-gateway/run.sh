@@ -20,7 +20,7 @@ render_envoy() {
   render filter.yaml
   render certificate.yaml /etc/nixgate/tls "$FILES/tls"
   render envoy.yaml 'port_value: 8443\b' "port_value: $PORT" \
-    'port_value: 8081\b' "port_value: $BUILDER_PORT" 'port_value: 9901\b' "port_value: $ADMIN_PORT" \
+    'port_value: 8081\b' "port_value: $BUILDER_PORT" 'path: /run/nixgate/envoy-admin.sock\b' "path: $ADMIN_SOCKET" \
     'https://127.0.0.1:8443/' "https://127.0.0.1:$PORT/" \
     envoy/corporate-gateway/filter.yaml "$FILES/filter.yaml" \
     envoy/corporate-gateway/certificate.yaml "$FILES/certificate.yaml"

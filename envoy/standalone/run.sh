@@ -16,7 +16,7 @@ prepare() { :; }
 render_envoy() {
   render filter.yaml
   render envoy.yaml 'port_value: 8080\b' "port_value: $PORT" \
-    'port_value: 8081\b' "port_value: $BUILDER_PORT" 'port_value: 9901\b' "port_value: $ADMIN_PORT" \
+    'port_value: 8081\b' "port_value: $BUILDER_PORT" 'path: /run/nixgate/envoy-admin.sock\b' "path: $ADMIN_SOCKET" \
     envoy/standalone/filter.yaml "$FILES/filter.yaml"
 }
 

@@ -177,6 +177,44 @@ fn a_line_of_json_says_what_became_of_each_request_to_the_registry() -> Result<(
 }
 
 #[test]
+fn whatever_host_leads_to_the_registry_is_logged() -> Result<()> {
+    let folder = scratch::folder("ingress-")?;
+    for version in ENVOY_VERSIONS {
+        let settings = Settings {
+            version,
+            ..alone(ports::free()?)?
+        };
+        let ingress = Ingress::start(settings, folder.path())?;
+        let hosts = ["registry.corp:x", "REGISTRY.corp:8080x", "registry.corp:-1"];
+        for (number, host) in hosts.iter().enumerate() {
+            let path = format!("/v2/git/manifests/tag-{number}");
+            let answer = ingress.ask(Method::GET, host, &path)?;
+            // The filter's own words: it has been asked.
+            assert_eq!(answer.error()?.0, "UNAVAILABLE", "{host}");
+            poll::until(&format!("the request for {host} is in the log"), || {
+                let lines = ingress.log();
+                let mut lines = lines.lines().filter_map(|line| line.parse::<Value>().ok());
+                lines.find(|line| line["path"] == path && line["outcome"] == "failed")
+            })?;
+        }
+        // Others look as they did.
+        ingress.ask(
+            Method::GET,
+            "registry.corp.example:x",
+            "/v2/git/manifests/latest",
+        )?;
+        ingress.ask(Method::GET, "registry.corp", "/v2/git/manifests/last")?;
+        poll::until("the last request is in the log", || {
+            ingress.log().contains("manifests/last\"").then_some(())
+        })?;
+        let lines = ingress.log();
+        let json = lines.lines().filter(|line| line.starts_with('{')).count();
+        assert_eq!(json, hosts.len() + 1, "{lines}");
+    }
+    Ok(())
+}
+
+#[test]
 fn the_documentation_shows_all_that_nixgate_adds() -> Result<()> {
     let folder = install::root().join("envoy/existing-ingress");
     let output = Command::new("diff")

@@ -6,6 +6,7 @@ mod clients;
 mod company;
 mod endpoint;
 mod guide;
+mod limits;
 mod tokens;
 
 use std::sync::OnceLock;

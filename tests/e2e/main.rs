@@ -7,6 +7,7 @@
 mod altered_paths;
 mod bad_days;
 mod bad_package_sets;
+mod balancers;
 mod beside_registry;
 mod build_command;
 mod build_pages;

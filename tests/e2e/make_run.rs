@@ -39,7 +39,6 @@ impl MakeRun {
             .current_dir(install::root())
             .env("PORT", port.to_string())
             .env("BUILDER_PORT", ports::free()?.to_string())
-            .env("ADMIN_PORT", ports::free()?.to_string())
             .env("STATE_DIR", state.path())
             // Installed once, by the `make test` that runs this, whose own settings are not to
             // reach the `make` that is tested.
@@ -233,7 +232,7 @@ fn when_one_half_ends_the_other_is_ended_and_make_fails() -> Result<()> {
 
 #[test]
 fn a_taken_port_is_named_with_its_variable() -> Result<()> {
-    for variable in ["PORT", "BUILDER_PORT", "ADMIN_PORT"] {
+    for variable in ["PORT", "BUILDER_PORT"] {
         let taken = TcpListener::bind("127.0.0.1:0")?;
         let port = taken.local_addr()?.port().to_string();
         let mut make = MakeRun::start(|command, _| {

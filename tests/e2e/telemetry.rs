@@ -1,9 +1,14 @@
 //! What Envoy tells of the filter's work: statistics and access log.
 
-use anyhow::Result;
-use nixgate_tests::live::install::ENVOY_VERSIONS;
+use std::fs;
+
+use anyhow::{Context, Result};
+use http::{Method, StatusCode};
+use nixgate_tests::live::admin::Admin;
+use nixgate_tests::live::http::request;
+use nixgate_tests::live::install::{self, ENVOY_VERSIONS};
 use nixgate_tests::live::stack::Stack;
-use nixgate_tests::live::{builder, envoy, poll};
+use nixgate_tests::live::{builder, envoy, poll, ports};
 
 #[test]
 fn statistics_and_access_log_say_what_became_of_each_request() -> Result<()> {
@@ -52,6 +57,58 @@ fn statistics_and_access_log_say_what_became_of_each_request() -> Result<()> {
                 said.then_some(())
             })?;
         }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_listener_for_prometheus_shows_statistics_and_nothing_else() -> Result<()> {
+    let page = fs::read_to_string(install::root().join("docs/src/settings.md"))?;
+    let block = |part: &str| {
+        let mut blocks = page
+            .split("```yaml\n")
+            .skip(1)
+            .filter_map(|it| it.split("```").next());
+        blocks
+            .find(|block| block.contains(part))
+            .context(part.to_owned())
+    };
+    let stack = Stack::start()?;
+    let shipped = fs::read_to_string(stack.state().join("envoy.yaml"))?;
+    let socket = |admin: &Admin| admin.socket().display().to_string();
+    for version in ENVOY_VERSIONS {
+        let (admin, port) = (Admin::new()?, ports::free()?);
+        let listener = block("name: statistics")?.replace("9902", &port.to_string());
+        let cluster =
+            block("name: envoy_admin")?.replace("/run/nixgate/envoy-admin.sock", &socket(&admin));
+        let config = shipped
+            .replace(&socket(stack.envoy.admin()), &socket(&admin))
+            .replace(
+                &format!("port_value: {} ", stack.envoy.port()),
+                &format!("port_value: {} ", ports::free()?),
+            )
+            .replace("\n  listeners:\n", &format!("\n  listeners:\n{listener}"))
+            .replace("\n  clusters:\n", &format!("\n  clusters:\n{cluster}"));
+        let file = stack.state().join("statistics.yaml");
+        fs::write(&file, config)?;
+        let log = file.with_extension("log");
+        let _envoy = envoy::launch(version, 1, &file, &admin, &log)?;
+        let ask = |method, path: &str| request(method, port, path, &[]);
+        let statistics = ask(Method::GET, "/stats/prometheus")?;
+        assert!(statistics.text().contains("envoy_server_live{} 1"));
+        for path in [
+            "/config_dump",
+            "/stats",
+            "/",
+            "/quitquitquit",
+            "/stats/prometheus/../config_dump",
+        ] {
+            for method in [Method::GET, Method::POST] {
+                let answer = ask(method, path)?;
+                assert_eq!(answer.status, StatusCode::NOT_FOUND, "{path}");
+            }
+        }
+        assert_eq!(admin.get("/ready")?.status, StatusCode::OK);
     }
     Ok(())
 }

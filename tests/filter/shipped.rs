@@ -1,7 +1,10 @@
-//! The Envoy configurations that are shipped: what the filter relies on is in all of them.
+//! The Envoy configurations that are shipped: what the filter relies on is in all of them, and what
+//! Envoy's own advice for edge proxies asks for ("Configuring Envoy as an edge proxy").
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use serde_json::Value;
 
 /// After so many seconds without an answer containerd and Docker hang up.
 const CLIENTS_WAIT: u64 = 30;
@@ -11,112 +14,391 @@ const DEFAULT_HOLD: u64 = 20;
 const CALLOUT_MARGIN: u64 = 5;
 /// What a builder takes on, for each of 16 workers, and as many blobs.
 const LEAST_OPEN: u64 = 2 * 64 * 16;
+/// The builder closes connections that have idled for this long.
+const BUILDER_WAITS: u64 = 30;
+/// So many clients may wait for one image.
+const CLIENTS: u64 = 10_000;
+/// The builder's cluster.
+const BUILDER: &str = "nixgate_builder";
+/// The ingress before nixgate came to it: Envoy's advice holds for it, and nothing of ours does.
+const WITHOUT_NIXGATE: &str = "envoy.before.yaml";
 
-/// The text of each example: all its YAML files, comments taken away.
-fn examples() -> Vec<(PathBuf, String)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../envoy");
-    let entries = |folder: &Path| -> Vec<PathBuf> {
-        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-        entries.map(|entry| entry.path()).collect()
-    };
-    let text = |folder: &PathBuf| -> String {
-        let files = entries(folder).into_iter();
+/// A YAML file below `envoy/`, with the lines that `#|` keeps back.
+struct File {
+    /// `example/file`.
+    name: String,
+    content: Value,
+}
+
+impl File {
+    fn all() -> Vec<Self> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../envoy");
+        let mut files = Vec::new();
+        for example in fs::read_dir(&folder).expect("envoy/ is there").flatten() {
+            for file in fs::read_dir(example.path()).into_iter().flatten().flatten() {
+                let name = file.file_name().to_string_lossy().into_owned();
+                if !name.ends_with(".yaml") {
+                    continue;
+                }
+                let text = fs::read_to_string(file.path()).expect("the file can be read");
+                let name = format!("{}/{name}", example.file_name().to_string_lossy());
+                let content = serde_saphyr::from_str(&text.replace("#| ", ""));
+                let content = content.unwrap_or_else(|error| panic!("{name}: {error}"));
+                files.push(Self { name, content });
+            }
+        }
         files
-            .filter(|file| {
-                file.extension()
-                    .is_some_and(|extension| extension == "yaml")
-            })
-            .map(|file| fs::read_to_string(file).expect("the file can be read"))
-            .flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>())
-            .filter(|line| !line.trim_start().starts_with('#'))
-            .collect::<Vec<_>>()
-            .join("\n")
-    };
-    let examples = entries(&folder).into_iter().map(|folder| {
-        let text = text(&folder);
-        (folder, text)
-    });
-    examples
-        .filter(|(_, text)| text.contains("filters.http.wasm"))
+    }
+
+    /// Those that Envoy is started with.
+    fn of_envoys() -> Vec<Self> {
+        let mut files = Self::all();
+        files.retain(|file| file.content.get("static_resources").is_some());
+        assert!(files.len() >= 5, "too few of them are found");
+        files
+    }
+
+    /// Those that have nixgate.
+    fn with_nixgate() -> Vec<Self> {
+        let mut files = Self::of_envoys();
+        files.retain(|file| !file.name.ends_with(WITHOUT_NIXGATE));
+        files
+    }
+
+    fn list(&self, pointer: &str) -> Vec<&Value> {
+        let list = self.content.pointer(pointer).and_then(Value::as_array);
+        list.unwrap_or_else(|| panic!("{}: no {pointer}", self.name))
+            .iter()
+            .collect()
+    }
+
+    fn clusters(&self) -> Vec<&Value> {
+        self.list("/static_resources/clusters")
+    }
+
+    fn cluster(&self, name: &str) -> &Value {
+        let mut clusters = self.clusters().into_iter();
+        let found = clusters.find(|cluster| cluster["name"] == name);
+        found.unwrap_or_else(|| panic!("{}: no cluster {name}", self.name))
+    }
+
+    fn connection_managers(&self) -> Vec<&Value> {
+        let mut found = Vec::new();
+        descend(&self.content, &mut |value| {
+            let kind = value.get("@type").and_then(Value::as_str);
+            if kind.is_some_and(|kind| kind.ends_with(".HttpConnectionManager")) {
+                found.push(value);
+            }
+        });
+        assert!(!found.is_empty(), "{}: no connection manager", self.name);
+        found
+    }
+
+    /// What routes say of where they lead, if they lead to a cluster.
+    fn route_actions(&self) -> Vec<&Value> {
+        let mut found = Vec::new();
+        descend(&self.content, &mut |value| {
+            found.extend(value.get("route").filter(|_| value.get("match").is_some()));
+        });
+        found
+    }
+
+    /// The filter's settings: those of the file beside this one.
+    fn hold_seconds(&self) -> u64 {
+        let folder = self.name.split('/').next().unwrap_or_default();
+        let filter = format!("{folder}/filter.yaml");
+        let mut files = Self::all().into_iter();
+        let filter = files.find(|file| file.name == filter).expect(&filter);
+        let settings =
+            filter.content["resources"][0]["typed_config"]["config"]["configuration"]["value"]
+                .as_str();
+        let settings: Value = serde_json::from_str(settings.expect("settings")).expect("JSON");
+        settings["hold_seconds"].as_u64().unwrap_or(DEFAULT_HOLD)
+    }
+}
+
+/// Visits a value and all that is in it.
+fn descend<'a>(value: &'a Value, visit: &mut impl FnMut(&'a Value)) {
+    visit(value);
+    match value {
+        Value::Array(items) => items.iter().for_each(|item| descend(item, visit)),
+        Value::Object(fields) => fields.values().for_each(|field| descend(field, visit)),
+        _ => {}
+    }
+}
+
+/// The seconds that a duration is written as, such as `28s`.
+fn seconds(value: &Value) -> Option<f64> {
+    value.as_str()?.strip_suffix('s')?.parse().ok()
+}
+
+/// What a key is to be.
+type Holds = fn(&Value) -> bool;
+
+fn is_duration(value: &Value) -> bool {
+    seconds(value).is_some_and(|seconds| seconds > 0.0)
+}
+
+fn at_most<const LIMIT: u64>(value: &Value) -> bool {
+    value
+        .as_u64()
+        .is_some_and(|number| (1..=LIMIT).contains(&number))
+}
+
+fn is_true(value: &Value) -> bool {
+    value == true
+}
+
+fn is_some(value: &Value) -> bool {
+    !value.is_null()
+}
+
+/// The keys (JSON pointers) that a part of a configuration lacks, or has with another value.
+fn lacks(file: &File, part: &str, value: &Value, keys: &[(&str, Holds)]) -> Vec<String> {
+    let name = value["name"].as_str().unwrap_or_default();
+    keys.iter()
+        .filter(|(key, holds)| !value.pointer(key).is_some_and(holds))
+        .map(|(key, _)| format!("{}: {part} {name}: {key}", file.name))
         .collect()
 }
 
-/// The numbers that a key has, wherever it stands.
-fn numbers(text: &str, key: &str) -> Vec<u64> {
-    let values = text.split(key).skip(1);
-    values
-        .map(|value| {
-            let value = value.trim_start_matches(['"', ':', ' ']);
-            let digits: String = value.chars().take_while(char::is_ascii_digit).collect();
-            digits.parse().expect("a number follows the key")
-        })
-        .collect()
+/// Of Envoy's own advice.
+const LISTENER: [(&str, Holds); 1] = [("/per_connection_buffer_limit_bytes", at_most::<32_768>)];
+const CLUSTER: [(&str, Holds); 1] = [("/per_connection_buffer_limit_bytes", at_most::<262_144>)];
+const ROUTE: [(&str, Holds); 1] = [("/idle_timeout", is_duration)];
+const WITH_TLS: [(&str, Holds); 1] = [("/transport_socket_connect_timeout", is_duration)];
+const CONNECTION_MANAGER: [(&str, Holds); 9] = [
+    ("/use_remote_address", is_true),
+    ("/request_headers_timeout", is_duration),
+    ("/request_timeout", is_duration),
+    ("/stream_idle_timeout", is_duration),
+    ("/common_http_protocol_options/idle_timeout", is_duration),
+    (
+        "/common_http_protocol_options/headers_with_underscores_action",
+        |value| value == "DROP_HEADER" || value == "REJECT_REQUEST",
+    ),
+    (
+        "/http2_protocol_options/max_concurrent_streams",
+        at_most::<100>,
+    ),
+    (
+        "/http2_protocol_options/initial_stream_window_size",
+        at_most::<65_536>,
+    ),
+    (
+        "/http2_protocol_options/initial_connection_window_size",
+        at_most::<1_048_576>,
+    ),
+];
+const BOOTSTRAP: [(&str, Holds); 2] = [
+    // No port: builds may reach those of the machine.
+    ("/admin/address/pipe/path", is_some),
+    ("/admin/address/pipe/mode", |mode| *mode == 0o600),
+];
+const MONITORS: [(&str, &str, Holds); 2] = [
+    (
+        "envoy.resource_monitors.fixed_heap",
+        "/typed_config/max_heap_size_bytes",
+        is_some,
+    ),
+    (
+        "envoy.resource_monitors.global_downstream_max_connections",
+        "/typed_config/max_active_downstream_connections",
+        |limit| limit.as_u64().is_some_and(|limit| limit > CLIENTS),
+    ),
+];
+const ACTIONS: [&str; 2] = [
+    "envoy.overload_actions.shrink_heap",
+    "envoy.overload_actions.stop_accepting_requests",
+];
+
+#[test]
+fn every_example_has_what_envoy_advises_for_the_edge() {
+    let mut missing = Vec::new();
+    for file in File::of_envoys() {
+        let mut check = |part: &str, value: &Value, keys: &[(&str, Holds)]| {
+            missing.extend(lacks(&file, part, value, keys));
+        };
+        check("bootstrap", &file.content, &BOOTSTRAP);
+        for listener in file.list("/static_resources/listeners") {
+            check("listener", listener, &LISTENER);
+            for chain in listener["filter_chains"].as_array().into_iter().flatten() {
+                if chain.get("transport_socket").is_some() {
+                    check("filter chain", chain, &WITH_TLS);
+                }
+            }
+        }
+        for manager in file.connection_managers() {
+            check("connection manager", manager, &CONNECTION_MANAGER);
+        }
+        for route in file.route_actions() {
+            check("route", route, &ROUTE);
+        }
+        for cluster in file.clusters() {
+            check("cluster", cluster, &CLUSTER);
+        }
+        let named = |list: &str, name: &str| {
+            let list = file.content["overload_manager"][list].as_array();
+            let mut list = list.into_iter().flatten();
+            list.find(|one| one["name"] == name).cloned()
+        };
+        for (name, key, holds) in MONITORS {
+            let monitor = named("resource_monitors", name).unwrap_or_default();
+            check(
+                &format!("overload_manager {name}"),
+                &monitor,
+                &[(key, holds)],
+            );
+        }
+        for name in ACTIONS {
+            let action = named("actions", name).unwrap_or_default();
+            check("overload_manager", &action, &[("/triggers", is_some)]);
+        }
+    }
+    assert!(
+        missing.is_empty(),
+        "missing or wrong:\n{}",
+        missing.join("\n")
+    );
+}
+
+/// What clients write is their own affair: no log, rule or answer of Envoy's goes by it, and what is
+/// nixgate's is said in one place alone. With `use_remote_address`, Envoy makes ids itself and takes off
+/// what it would believe (`x-envoy-original-path` and its like).
+#[test]
+fn no_header_of_a_client_is_believed() {
+    for file in File::with_nixgate() {
+        for manager in file.connection_managers() {
+            for key in [
+                "preserve_external_request_id",
+                // Who is inside may choose ids.
+                "internal_address_config",
+                "xff_num_trusted_hops",
+            ] {
+                assert!(manager.get(key).is_none(), "{}: {key}", file.name);
+            }
+        }
+        descend(&file.content, &mut |value| {
+            // A second description of which requests are nixgate's, by what a client writes.
+            let by_header = value.get("header_filter");
+            assert!(by_header.is_none(), "{}: {by_header:?}", file.name);
+            let text = value.as_str().unwrap_or_default().to_ascii_lowercase();
+            for header in ["x-forwarded-for", "x-forwarded-host", "x-real-ip"] {
+                let read = text.contains(&format!("%req({header}"));
+                assert!(!read, "{}: {text}", file.name);
+            }
+        });
+    }
 }
 
 #[test]
 fn a_filter_that_dies_is_replaced_and_lets_nothing_through_meanwhile() {
-    let examples = examples();
-    assert!(!examples.is_empty());
-    for (example, text) in examples {
-        assert!(text.contains("failure_policy: FAIL_RELOAD"), "{example:?}");
-        let reload = "reload_config: { backoff: { base_interval: 0.01s } }";
-        assert!(text.contains(reload), "{example:?}");
-        assert!(text.contains("vm_id: nixgate"), "{example:?}");
-        assert!(!text.contains("fail_open"), "{example:?}");
+    let mut found = 0;
+    for file in File::all() {
+        descend(&file.content, &mut |value| {
+            let Some(config) = value.get("vm_config").map(|_| value) else {
+                return;
+            };
+            found += 1;
+            let name = &file.name;
+            assert_eq!(config["failure_policy"], "FAIL_RELOAD", "{name}");
+            let interval = &config["reload_config"]["backoff"]["base_interval"];
+            assert_eq!(interval, "0.01s", "{name}");
+            assert_eq!(config["vm_config"]["vm_id"], "nixgate", "{name}");
+            assert!(config.get("fail_open").is_none(), "{name}");
+        });
     }
+    assert_eq!(found, File::with_nixgate().len());
 }
 
 #[test]
 fn routes_outlast_the_hold_and_not_the_clients() {
-    for (example, text) in examples() {
-        let mut holds = numbers(&text, "hold_seconds");
-        if holds.is_empty() {
-            holds.push(DEFAULT_HOLD);
+    for file in File::with_nixgate() {
+        let least = (file.hold_seconds() + CALLOUT_MARGIN) as f64;
+        let routes = file.route_actions().into_iter();
+        let mut ours = routes
+            .filter(|route| route["cluster"] == BUILDER)
+            .peekable();
+        assert!(ours.peek().is_some(), "{}", file.name);
+        for route in ours {
+            let timeout = seconds(&route["idle_timeout"]).expect("an idle timeout");
+            let fits = least < timeout && timeout < CLIENTS_WAIT as f64;
+            assert!(fits, "{}: {route}", file.name);
         }
-        let routes = text.replace("common_http_protocol_options: { idle_timeout:", "");
-        let timeouts = numbers(&routes, "idle_timeout");
-        assert!(!timeouts.is_empty(), "{example:?}");
-        for hold in holds {
-            for timeout in &timeouts {
-                let fits = hold + CALLOUT_MARGIN < *timeout && *timeout < CLIENTS_WAIT;
-                assert!(fits, "{example:?}: {hold} s, {timeout} s");
-            }
+        // It goes on while a request is held.
+        for manager in file.connection_managers() {
+            let timeout = seconds(&manager["request_timeout"]).expect("a request timeout");
+            assert!(least < timeout, "{}: {timeout}", file.name);
         }
     }
 }
 
-/// The builder closes connections that have idled for this long.
-const BUILDER_WAITS: u64 = 30;
-
 #[test]
 fn connections_to_the_builder_are_given_up_before_it_does() {
-    for (example, text) in examples() {
-        let timeouts = numbers(&text, "common_http_protocol_options: { idle_timeout");
-        assert!(!timeouts.is_empty(), "{example:?}");
-        let soon = timeouts.iter().all(|timeout| *timeout < BUILDER_WAITS);
-        assert!(soon, "{example:?}: {timeouts:?}");
+    for file in File::with_nixgate() {
+        for cluster in file.clusters() {
+            if !cluster["name"]
+                .as_str()
+                .is_some_and(|name| name.starts_with("nixgate_"))
+            {
+                continue;
+            }
+            let options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+            let options = &cluster["typed_extension_protocol_options"][options];
+            let timeout = &options["common_http_protocol_options"]["idle_timeout"];
+            let soon = seconds(timeout).is_some_and(|it| it < BUILDER_WAITS as f64);
+            assert!(soon, "{}: {cluster}", file.name);
+        }
     }
 }
 
 #[test]
 fn clients_may_stop_reading_for_longer_than_by_default() {
-    for (example, text) in examples() {
-        let timeouts = numbers(&text, "delayed_close_timeout");
-        let enough = timeouts.iter().all(|timeout| *timeout >= 30);
-        assert!(!timeouts.is_empty() && enough, "{example:?}: {timeouts:?}");
+    for file in File::with_nixgate() {
+        for manager in file.connection_managers() {
+            let enough = seconds(&manager["delayed_close_timeout"]).is_some_and(|it| it >= 30.0);
+            assert!(enough, "{}", file.name);
+        }
     }
 }
 
 #[test]
 fn as_many_requests_may_be_open_as_images_are_held() {
-    for (example, text) in examples() {
+    for file in File::with_nixgate() {
+        let thresholds = &file.cluster(BUILDER)["circuit_breakers"]["thresholds"][0];
         for bound in ["max_connections", "max_pending_requests", "max_requests"] {
-            let values = numbers(&text, bound);
-            let enough = values.iter().all(|value| *value >= LEAST_OPEN);
-            assert!(
-                !values.is_empty() && enough,
-                "{example:?}: {bound} {values:?}"
-            );
+            let enough = thresholds[bound]
+                .as_u64()
+                .is_some_and(|it| it >= LEAST_OPEN);
+            assert!(enough, "{}: {bound} {thresholds}", file.name);
         }
     }
+}
+
+#[test]
+fn logins_take_no_connection_of_a_pull() {
+    let mut found = 0;
+    for file in File::with_nixgate() {
+        descend(&file.content, &mut |value| {
+            if value["match"]["path"] != "/v2/token" {
+                return;
+            }
+            found += 1;
+            let route = &value["route"];
+            let name = route["cluster"].as_str().expect("a cluster");
+            assert_ne!(name, BUILDER, "{}", file.name);
+            let bounds = &file.cluster(name)["circuit_breakers"]["thresholds"][0];
+            let few = bounds["max_connections"]
+                .as_u64()
+                .is_some_and(|it| it <= 64);
+            assert!(few, "{}: {bounds}", file.name);
+            assert!(is_duration(
+                &route["max_stream_duration"]["max_stream_duration"]
+            ));
+            let filters = &value["typed_per_filter_config"];
+            let buffered = &filters["envoy.filters.http.buffer"]["buffer"]["max_request_bytes"];
+            assert!(at_most::<65_536>(buffered), "{}: {filters}", file.name);
+        });
+    }
+    assert!(found > 0);
 }

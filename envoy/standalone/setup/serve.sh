@@ -28,13 +28,12 @@
 . "$ROOT/envoy/standalone/setup/nix.sh"
 
 BUILDER_PORT=${BUILDER_PORT:-8081}
-ADMIN_PORT=${ADMIN_PORT:-9901}
 # The builder finishes what it is sending; after that it is made to stop.
 STOP_SECONDS=10
 
 check_ports() {
   local variable
-  for variable in PORT BUILDER_PORT ADMIN_PORT; do
+  for variable in PORT BUILDER_PORT; do
     # Envoy listens with SO_REUSEPORT and would share a port with another Envoy without a word.
     python3 -c '
 import socket, sys
@@ -45,6 +44,15 @@ probe.bind(("127.0.0.1", int(sys.argv[1])))
       fail "port ${!variable} ($variable) is taken or not a port" \
         "end what listens there (ss -ltnp shows it), or choose another, as in: make $VERB $variable=<port>"
   done
+}
+
+# Where Envoy's admin page is: only who may write to this folder can open it.
+check_admin_socket() {
+  ADMIN_SOCKET=${ADMIN_SOCKET:-$FILES/envoy-admin.sock}
+  # The system's limit (unix(7)).
+  ((${#ADMIN_SOCKET} <= 107)) ||
+    fail "the path of Envoy's admin socket has more than 107 characters: $ADMIN_SOCKET" \
+      "choose a shorter one, as in: make $VERB ADMIN_SOCKET=/run/nixgate-admin.sock"
 }
 
 # The secret between the halves: made once for a state folder, readable by its owner alone.
@@ -103,13 +111,27 @@ urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"http://127.0
 ' "$1" "$2" 2>/dev/null
 }
 
-# wait_for NAME PID PORT PATH: until it answers. There is no limit but that the process lives:
-# a slow machine is no error, and Ctrl-C works.
+# Whether Envoy says so on its admin page.
+envoy_is_ready() {
+  python3 -c '
+import socket, sys
+page = socket.socket(socket.AF_UNIX)
+page.settimeout(2)
+page.connect(sys.argv[1])
+page.sendall(b"GET /ready HTTP/1.1\r\nHost: envoy\r\nConnection: close\r\n\r\n")
+sys.exit(not page.makefile("rb").readline().startswith(b"HTTP/1.1 200"))
+' "$ADMIN_SOCKET" 2>/dev/null
+}
+
+# wait_for NAME PID COMMAND...: until the command succeeds. There is no limit but that the process
+# lives: a slow machine is no error, and Ctrl-C works.
 wait_for() {
-  until answers "$3" "$4"; do
-    kill -0 "$2" 2>/dev/null || {
+  local name=$1 pid=$2
+  shift 2
+  until "$@"; do
+    kill -0 "$pid" 2>/dev/null || {
       stop
-      fail "$1 ended before it was ready" "its message is above (Envoy's: $FILES/envoy.log)"
+      fail "$name ended before it was ready" "its message is above (Envoy's: $FILES/envoy.log)"
     }
     sleep 0.1
   done
@@ -147,6 +169,7 @@ serve() {
   cd "$ROOT"
   mkdir -p "$FILES"
   check_ports
+  check_admin_socket
   choose_package_set
   prepare
   render_envoy
@@ -170,8 +193,8 @@ serve() {
   halves+=("$envoy")
   set +m
 
-  wait_for "the builder" "$builder" "$BUILDER_PORT" /readyz
-  wait_for "Envoy" "$envoy" "$ADMIN_PORT" /ready
+  wait_for "the builder" "$builder" answers "$BUILDER_PORT" /readyz
+  wait_for "Envoy" "$envoy" envoy_is_ready
   # Envoy lives on with a filter that it could not load, and answers everything by 500.
   registry_answers || {
     stop

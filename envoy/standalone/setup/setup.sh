@@ -68,6 +68,7 @@ plan_clients() {
   need docker docker.io
   need docker-registry docker-registry
   need nginx nginx-light
+  need haproxy haproxy
   need dockerd docker.io
   need curl curl
   need jq jq

@@ -9,6 +9,8 @@
 //!                     Nixgate-Rules: {"name":{…}}    the policy's rules with facts ([`FactRules`])
 //!                     Nixgate-Rule: data-team        the policy's rule that let the caller in, whose
 //!                                                    turn a build takes; left out when none had to
+//!                     Nixgate-Client-Address: <ip>   with a login: whose it is, for the log. The route
+//!                                                    adds it, not the filter
 //!
 //!   builder → edge    Nixgate-Builder: <version>     on every answer; without it, it is Envoy's own
 //!                     Cache-Control: max-age=<s>     how long the edge may repeat the answer
@@ -40,6 +42,8 @@ pub const BUILDING_FOR: &str = "nixgate-building-for";
 pub const RULES: &str = "nixgate-rules";
 /// The policy's rule that let the caller in, by its name: builds are fair between these.
 pub const RULE: &str = "nixgate-rule";
+/// With a login: the address of the client, as Envoy knows it.
+pub const CLIENT_ADDRESS: &str = "nixgate-client-address";
 /// What the builder says of the images that an answer belongs to.
 pub const FACTS: &str = "nixgate-facts";
 /// With a manifest by tag: which package set the tag means.

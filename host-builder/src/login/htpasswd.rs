@@ -11,6 +11,10 @@ use anyhow::{Context, Result, bail, ensure};
 /// What bcrypt hashes begin with; `$2x$` is for a defect of 2011.
 const KINDS: [&str; 3] = ["$2y$", "$2b$", "$2a$"];
 
+/// From this cost on, a check takes a processor for more than a second: a twentieth of one with 10, and
+/// twice as long with each one more.
+const SLOW_COST: u32 = 15;
+
 /// Users and their hashes.
 #[derive(Default)]
 pub(super) struct Htpasswd {
@@ -36,12 +40,20 @@ impl Htpasswd {
                 .split_once(':')
                 .filter(|(user, _)| !user.is_empty())
                 .with_context(|| format!("line {number} is not of the form user:hash"))?;
-            let is_bcrypt = KINDS.iter().any(|kind| hash.starts_with(kind))
-                && hash.parse::<bcrypt::HashParts>().is_ok();
-            ensure!(
-                is_bcrypt,
-                "line {number} has no bcrypt hash: make the entry by `htpasswd -B -C 10`"
-            );
+            let is_known = KINDS.iter().any(|kind| hash.starts_with(kind));
+            let parts = hash.parse::<bcrypt::HashParts>().ok();
+            let cost = parts.filter(|_| is_known).map(|parts| parts.get_cost());
+            let cost = cost.with_context(|| {
+                format!("line {number} has no bcrypt hash: make the entry by `htpasswd -B -C 10`")
+            })?;
+            if let Some(seconds) = slow(cost) {
+                tracing::warn!(
+                    user,
+                    cost,
+                    "each login of this user, and wrong ones of others, take a processor for about \
+                     {seconds} s: make the entry again by `htpasswd -B -C 10`"
+                );
+            }
             entries.push((user.to_owned(), hash.to_owned()));
         }
         ensure!(!entries.is_empty(), "there is no entry in it");
@@ -79,6 +91,11 @@ impl Htpasswd {
             .is_some_and(|(_, hash)| bcrypt::verify(password, hash).unwrap_or(false));
         right && place.is_some()
     }
+}
+
+/// For about how many seconds a check of this cost takes a processor, when that is long.
+fn slow(cost: u32) -> Option<u64> {
+    (cost >= SLOW_COST).then(|| (1 << (cost - 10).min(32)) / 20)
 }
 
 fn place_of(user: &str, places: usize) -> usize {
@@ -124,6 +141,13 @@ mod tests {
         let users = Htpasswd::parse(line).unwrap();
         assert!(users.check("alice", "secret"));
         assert!(!users.check("alice", "Secret"));
+    }
+
+    #[test]
+    fn a_cost_that_takes_seconds_is_known() {
+        let seconds = [10, 14, 15, 16, 20, 31].map(slow);
+        let expected = [None, None, Some(1), Some(3), Some(51), Some(104_857)];
+        assert_eq!(seconds, expected);
     }
 
     #[test]

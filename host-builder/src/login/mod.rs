@@ -27,7 +27,7 @@
 //! `scope` that clients ask for is not looked at): that is the policy's, which asks for each request.
 //!
 //! Neither passwords nor tokens are logged, nor names that no entry has: people type passwords into
-//! the field for names.
+//! the field for names. A login that fails is logged with its address and the request's id.
 
 mod company;
 mod company_keys;
@@ -105,9 +105,24 @@ pub enum Refusal {
          NIXGATE_OIDC_JWKS"
     )]
     Unconfigured,
-    /// They are missing, or are not what they should be.
+    /// There are no credentials, as when a client asks what it needs.
+    #[error(
+        "user and password are needed: log in by `docker login`, `podman login` or the like, then \
+         try again"
+    )]
+    Missing,
+    /// The password is not the user's.
+    #[error("wrong user or password")]
+    Password {
+        /// The user, if there is such a one.
+        user: Option<String>,
+    },
+    /// The credentials are not what they should be.
     #[error("{0}")]
     Credentials(&'static str),
+    /// Too many passwords are being checked.
+    #[error("too many logins are under way: try again in a few seconds")]
+    Busy,
     /// What is needed to check them is not there.
     #[error("{0}")]
     Unready(String),
@@ -148,10 +163,7 @@ impl Login {
         if self.users.is_none() && self.company.is_none() {
             return Err(Refusal::Unconfigured);
         }
-        let credentials = credentials.ok_or(Refusal::Credentials(
-            "user and password are needed: log in by `docker login`, `podman login` or the like, \
-             then try again",
-        ))?;
+        let credentials = credentials.ok_or(Refusal::Missing)?;
         match (&self.company, &self.users) {
             // No password of a file looks like a token by chance.
             (Some(company), _) if credentials.password_is_token() => {

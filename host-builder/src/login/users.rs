@@ -2,10 +2,11 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use super::groups::Groups;
 use super::htpasswd::Htpasswd;
@@ -17,6 +18,10 @@ use crate::watched::Watched;
 /// cost, and builds want the processors too; the others wait.
 const CHECKS: usize = 2;
 
+/// For how long a login waits for its turn. Envoy gives a login 20 s in all, and a client that is told
+/// to come again is better off than one that is cut off.
+const TURN: Duration = Duration::from_secs(10);
+
 /// By how much the clock of whoever checks a token may be behind this one, in seconds.
 const CLOCKS_DIFFER: u64 = 300;
 
@@ -26,6 +31,7 @@ pub(super) struct Users {
     signer: Signer,
     settings: UserSettings,
     checks: Arc<Semaphore>,
+    patience: Duration,
 }
 
 struct Files {
@@ -34,20 +40,16 @@ struct Files {
 }
 
 impl Files {
-    /// The user's groups; none when the password is wrong.
-    fn check(&self, credentials: &Credentials) -> Option<Vec<String>> {
+    /// The user's groups, when the password is right.
+    fn check(&self, credentials: &Credentials) -> Result<Vec<String>, Refusal> {
         let user = credentials.user();
         let htpasswd = self.htpasswd.current();
         if !htpasswd.check(user, credentials.password()) {
-            if htpasswd.has(user) {
-                tracing::warn!(user, "a wrong password");
-            } else {
-                tracing::warn!("a user that the htpasswd file does not have");
-            }
-            return None;
+            let user = htpasswd.has(user).then(|| user.to_owned());
+            return Err(Refusal::Password { user });
         }
         let groups = self.groups.as_ref().map(|groups| groups.current().of(user));
-        Some(groups.unwrap_or_default())
+        Ok(groups.unwrap_or_default())
     }
 }
 
@@ -70,6 +72,7 @@ impl Users {
             signer,
             settings,
             checks: Arc::new(Semaphore::new(CHECKS)),
+            patience: TURN,
         })
     }
 
@@ -82,7 +85,8 @@ impl Users {
     pub(super) async fn token(&self, credentials: Credentials) -> Result<Issued, Refusal> {
         let failed = |_| Refusal::Unready("the password could not be checked".to_owned());
         // Kept by the check, which goes on when whoever asked has hung up.
-        let turn = Arc::clone(&self.checks).acquire_owned().await;
+        let turn = timeout(self.patience, Arc::clone(&self.checks).acquire_owned()).await;
+        let turn = turn.map_err(|_| Refusal::Busy)?;
         let files = Arc::clone(&self.files);
         let checked = tokio::task::spawn_blocking(move || {
             let _turn = turn;
@@ -90,10 +94,7 @@ impl Users {
                 .check(&credentials)
                 .map(|groups| (credentials, groups))
         });
-        let (credentials, groups) = checked
-            .await
-            .map_err(failed)?
-            .ok_or(Refusal::Credentials("wrong user or password"))?;
+        let (credentials, groups) = checked.await.map_err(failed)??;
         let (at, lifetime) = (SystemTime::now(), self.settings.lifetime);
         let now = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let claims = Claims {
@@ -115,5 +116,32 @@ impl Users {
             at,
             expires_in: lifetime,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_login_does_not_wait_for_its_turn_for_ever() {
+        let folder = tempfile::tempdir().unwrap();
+        let htpasswd = folder.path().join("htpasswd");
+        std::fs::write(&htpasswd, format!("a:{}\n", bcrypt::hash("b", 4).unwrap())).unwrap();
+        let settings = UserSettings {
+            htpasswd,
+            groups: None,
+            key: None,
+            lifetime: Duration::from_secs(60),
+            issuer: "nixgate".to_owned(),
+            audience: "nixgate".to_owned(),
+        };
+        let mut users = Users::open(settings, &folder.path().join("key.pem")).unwrap();
+        users.patience = Duration::from_millis(1);
+        let ask = || Credentials::from_basic(b"Basic YTpi").unwrap();
+        assert!(users.token(ask()).await.is_ok());
+        // Others have all the turns.
+        users.checks = Arc::new(Semaphore::new(0));
+        assert_eq!(users.token(ask()).await.err(), Some(Refusal::Busy));
     }
 }

@@ -9,15 +9,17 @@
 //! Envoy routes the first two here past the filter, and puts the edge's token on them. The query
 //! is not looked at: what a token is for is no matter here (see [`crate::login`]).
 
-use std::time::UNIX_EPOCH;
+use std::net::IpAddr;
+use std::time::{Duration, UNIX_EPOCH};
 
-use bytes::Bytes;
 use http::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, HeaderValue, WWW_AUTHENTICATE};
 use http::{HeaderMap, Method, Request, Response};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use nixgate_core::distribution::{Error, ErrorKind};
+use nixgate_core::wire;
 use serde_json::json;
+use tokio::time::timeout;
 
 use super::App;
 use super::answer::{self, Body};
@@ -29,18 +31,26 @@ pub(super) const PATH: &str = "/v2/token";
 /// Where the public key is.
 pub(super) const KEYS_PATH: &str = "/.well-known/jwks.json";
 
-/// A form has a name, a password that may be a token, and little else.
+/// A form has a name, a password that may be a token, and little else: 64 KiB.
 const FORM_LIMIT: usize = 64 << 10;
+
+/// For how long a form may be on its way, 10 s. Envoy sends it when it has all of it.
+const FORM_TIME: Duration = Duration::from_secs(10);
 
 impl<B: Builder> App<B> {
     /// Answers a request for a token, errors included.
     pub(super) async fn token(&self, request: Request<Incoming>) -> Response<Body> {
         let result = match self.admit(request.headers()) {
-            Ok(()) => self.token_for(request).await,
-            Err(error) => Err(error),
+            Ok(()) => {
+                let asker = Asker::of(request.headers());
+                self.token_for(request, &asker).await
+            }
+            Err(error) => {
+                super::log(PATH, &error);
+                Err(error)
+            }
         };
         let mut response = result.unwrap_or_else(|error| {
-            super::log(PATH, &error);
             let mut response = answer::error(&error, PATH);
             let (name, value) = match error.kind {
                 ErrorKind::Unauthenticated => (WWW_AUTHENTICATE, "Basic realm=\"nixgate\""),
@@ -56,19 +66,30 @@ impl<B: Builder> App<B> {
         response
     }
 
-    async fn token_for(&self, request: Request<Incoming>) -> Result<Response<Body>, Error> {
+    async fn token_for(
+        &self,
+        request: Request<Incoming>,
+        asker: &Asker,
+    ) -> Result<Response<Body>, Error> {
         let credentials = match *request.method() {
-            Method::GET | Method::HEAD => basic(request.headers()),
+            Method::GET | Method::HEAD => Ok(basic(request.headers())),
             Method::POST => match basic(request.headers()) {
-                None => form(request.into_body()).await?,
-                some => some,
+                None => form(request.into_body()).await,
+                some => Ok(some),
             },
             _ => {
                 let message = format!("{} is not how tokens are asked for", request.method());
                 return Err(Error::new(ErrorKind::MethodUnsupported, message));
             }
         };
-        let issued = self.login.token(credentials).await.map_err(refused)?;
+        let issued = match credentials {
+            Ok(credentials) => self.login.token(credentials).await,
+            Err(refusal) => Err(refusal),
+        };
+        let issued = issued.map_err(|refusal| {
+            asker.log(&refusal);
+            refused(&refusal)
+        })?;
         Ok(answer::json(200, token_body(&issued).into_bytes()))
     }
 
@@ -82,6 +103,51 @@ impl<B: Builder> App<B> {
     }
 }
 
+/// Who asks for a token, as Envoy says, which overwrites what clients say.
+struct Asker {
+    address: Option<IpAddr>,
+    request_id: String,
+}
+
+impl Asker {
+    fn of(headers: &HeaderMap) -> Self {
+        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        Self {
+            address: text(wire::CLIENT_ADDRESS).and_then(|address| address.parse().ok()),
+            request_id: text(REQUEST_ID).unwrap_or_default().to_owned(),
+        }
+    }
+
+    /// Writes down a login that failed, so that it can be found whoever tries passwords, and together
+    /// with the line that Envoy's access log has of it.
+    fn log(&self, refusal: &Refusal) {
+        let address = self.address.map(tracing::field::display);
+        let request_id = self.request_id.as_str();
+        match refusal {
+            Refusal::Password { user: Some(user) } => {
+                tracing::warn!(user, address, request_id, "a login failed: wrong password");
+            }
+            Refusal::Password { user: None } => tracing::warn!(
+                address,
+                request_id,
+                "a login failed: the htpasswd file has no such user"
+            ),
+            Refusal::Credentials(_) | Refusal::Busy => {
+                tracing::warn!(address, request_id, "a login failed: {refusal}");
+            }
+            Refusal::Unready(_) => {
+                tracing::error!(address, request_id, "a login failed: {refusal}");
+            }
+            Refusal::Missing | Refusal::Unconfigured => {
+                tracing::info!(address, request_id, "no login: {refusal}");
+            }
+        }
+    }
+}
+
+/// Envoy's id of a request.
+const REQUEST_ID: &str = "x-request-id";
+
 /// The credentials of a request; none when there are no or several.
 fn basic(headers: &HeaderMap) -> Option<Credentials> {
     let mut values = headers.get_all(AUTHORIZATION).into_iter();
@@ -91,22 +157,22 @@ fn basic(headers: &HeaderMap) -> Option<Credentials> {
     Credentials::from_basic(value.as_bytes())
 }
 
-async fn form(body: Incoming) -> Result<Option<Credentials>, Error> {
-    let read: Result<_, _> = Limited::new(body, FORM_LIMIT).collect().await;
-    let form: Bytes = read
-        .map_err(|_| {
-            let message = format!("the form is cut off, or has more than {FORM_LIMIT} bytes");
-            Error::new(ErrorKind::Unauthenticated, message)
-        })?
-        .to_bytes();
-    Ok(Credentials::from_form(&form))
+async fn form(body: Incoming) -> Result<Option<Credentials>, Refusal> {
+    let read = timeout(FORM_TIME, Limited::new(body, FORM_LIMIT).collect()).await;
+    let form = read.ok().and_then(Result::ok).ok_or(Refusal::Credentials(
+        "the login's form is cut off, has more than 64 KiB, or took more than 10 s to arrive",
+    ))?;
+    Ok(Credentials::from_form(&form.to_bytes()))
 }
 
-fn refused(refusal: Refusal) -> Error {
+fn refused(refusal: &Refusal) -> Error {
     let message = refusal.to_string();
     let kind = match refusal {
         Refusal::Unconfigured => ErrorKind::RouteUnknown,
-        Refusal::Credentials(_) => ErrorKind::Unauthenticated,
+        Refusal::Missing | Refusal::Password { .. } | Refusal::Credentials(_) => {
+            ErrorKind::Unauthenticated
+        }
+        Refusal::Busy => ErrorKind::TooBusy,
         Refusal::Unready(_) => ErrorKind::BuilderUnready,
     };
     Error::new(kind, message)

@@ -47,12 +47,12 @@ fn the_guide_leads_from_nothing_to_an_enforced_policy() -> Result<()> {
             ".nixgate/gateway/envoy-access.log",
             path(gateway.log_file()),
         ),
+        (
+            ".nixgate/gateway/envoy-admin.sock",
+            path(gateway.admin().socket()),
+        ),
         (".nixgate/gateway", path(&gateway.files())),
         ("127.0.0.1:8443", gateway.registry()),
-        (
-            "127.0.0.1:9901",
-            format!("127.0.0.1:{}", gateway.admin_port()),
-        ),
         ("target/release/nixgate", path(&install::builder()?)),
     ];
     let here = |text: &str| {
@@ -63,9 +63,9 @@ fn the_guide_leads_from_nothing_to_an_enforced_policy() -> Result<()> {
     };
     // What the script takes where nothing else is said.
     let defaults = format!(
-        " --filter {}/filter.yaml --admin http://127.0.0.1:{}",
+        " --filter {}/filter.yaml --admin {}",
         path(&gateway.files()),
-        gateway.admin_port()
+        path(gateway.admin().socket())
     );
     let blocks = blocks("docs/src/policy-guide.md")?;
     let mut pasted = 0;
@@ -115,10 +115,8 @@ fn a_policy_that_envoy_refuses_is_put_back() -> Result<()> {
         .arg(&policy)
         .arg("--filter")
         .arg(&filter)
-        .args([
-            "--admin",
-            &format!("http://127.0.0.1:{}", gateway.admin_port()),
-        ])
+        .arg("--admin")
+        .arg(gateway.admin().socket())
         .output()?;
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");

@@ -125,6 +125,42 @@ fn no_token_but_the_builders_own_opens_anything() -> Result<()> {
 }
 
 #[test]
+fn the_scheme_is_written_in_any_case() -> Result<()> {
+    for version in ENVOY_VERSIONS {
+        let gateway = Gateway::start(&Settings {
+            version,
+            ..Settings::default()
+        })?;
+        let token = gateway.token("alice")?;
+        let ask = |authorization: &str| {
+            let header = format!("authorization: {authorization}");
+            gateway.request(&Method::GET, MANIFEST, None, &[&header])
+        };
+        for scheme in ["Bearer", "bearer", "BEARER", "bEaReR", "Bearer "] {
+            let answer = ask(&format!("{scheme} {token}"))?;
+            let redirected = answer.status == StatusCode::TEMPORARY_REDIRECT;
+            assert!(answer.status == StatusCode::OK || redirected, "{scheme}");
+        }
+        // A token that isn't good is told so, under each; what is none, to log in.
+        for (authorization, told) in [
+            ("Bearer nonsense", true),
+            ("bearer nonsense", true),
+            ("Basic YWxpY2U6d3Jvbmc=", false),
+            (token.as_str(), false),
+            ("Bearer", false),
+        ] {
+            let answer = ask(authorization)?;
+            assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{authorization}");
+            let challenge = answer.header("www-authenticate");
+            let invalid = challenge.contains("invalid_token");
+            assert_eq!(invalid, told, "{authorization}: {challenge}");
+            assert_eq!(answer.error()?.0, "UNAUTHORIZED");
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn groups_reach_the_policy() -> Result<()> {
     for version in ENVOY_VERSIONS {
         let settings = Settings {

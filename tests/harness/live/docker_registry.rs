@@ -1,10 +1,11 @@
-//! Another registry: Debian's `docker-registry`, which takes pushes.
+//! Another registry: Debian's `docker-registry`, which takes pushes, or keeps what it pulls through.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::Result;
+use serde_json::{Value, json};
 
 use crate::live::http::get;
 use crate::live::ports;
@@ -23,10 +24,22 @@ impl DockerRegistry {
     /// # Errors
     /// When it ends instead, with its log.
     pub fn start(folder: &Path) -> Result<Self> {
+        Self::with(folder, &json!({}))
+    }
+
+    /// Starts a registry that gets images from the one at a URL, and keeps them.
+    ///
+    /// # Errors
+    /// When it ends instead, with its log.
+    pub fn pull_through(folder: &Path, url: &str) -> Result<Self> {
+        Self::with(folder, &json!({ "proxy": { "remoteurl": url } }))
+    }
+
+    fn with(folder: &Path, settings: &Value) -> Result<Self> {
         let port = ports::free()?;
         let config = folder.join("registry.json");
         // JSON is YAML, which the registry reads.
-        let settings = serde_json::json!({
+        let mut all = json!({
             "version": 0.1,
             "storage": {
                 "filesystem": { "rootdirectory": folder.join("images") },
@@ -35,7 +48,10 @@ impl DockerRegistry {
             },
             "http": { "addr": format!("127.0.0.1:{port}") },
         });
-        fs::write(&config, settings.to_string())?;
+        for (key, value) in settings.as_object().into_iter().flatten() {
+            all[key] = value.clone();
+        }
+        fs::write(&config, all.to_string())?;
         let mut command = Command::new("docker-registry");
         command.arg("serve").arg(&config);
         let mut process = Process::start(&command, &folder.join("registry.log"))?;

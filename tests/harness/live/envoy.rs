@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::live::admin::Admin;
 use crate::live::builder::TOKEN;
-use crate::live::http::get;
 use crate::live::process::Process;
 use crate::live::{install, poll, ports};
 
 /// Where a shipped configuration says that the filter's module is.
 pub(super) const MODULE: &str = "target/wasm32-wasip1/wasm/nixgate_filter.wasm";
+/// Where it says that Envoy's admin page is.
+pub(super) const ADMIN: &str = "/run/nixgate/envoy-admin.sock";
 
 /// Which Envoy to start, and how.
 #[derive(Clone, Debug)]
@@ -56,7 +58,7 @@ impl Default for Settings {
 pub struct Envoy {
     process: Process,
     port: u16,
-    admin_port: u16,
+    admin: Admin,
     filter_config: PathBuf,
     /// The filter's configuration as it is shipped.
     shipped: String,
@@ -68,9 +70,9 @@ impl Envoy {
     /// # Errors
     /// When it ends instead, with its log.
     pub fn start(settings: Settings, builder_port: u16, state: &Path) -> Result<Self> {
-        let (port, admin_port) = (ports::free()?, ports::free()?);
+        let (port, admin) = (ports::free()?, Admin::new()?);
         let (config, filter_config) = (state.join("envoy.yaml"), state.join("filter.yaml"));
-        let mut ports = vec![(8080, port), (8081, builder_port), (9901, admin_port)];
+        let mut ports = vec![(8080, port), (8081, builder_port)];
         let module = settings.filter.map_or_else(install::filter, Ok)?;
         let folder = match settings.beside {
             None => "envoy/standalone",
@@ -80,9 +82,9 @@ impl Envoy {
             }
         };
         let delivered = format!("{folder}/filter.yaml");
-        let shipped = render(&delivered, &[], Some((MODULE, &module)))?;
+        let shipped = render(&delivered, &[], [path(MODULE, &module)])?;
         let mut filter = shipped.clone();
-        let at = Some((delivered.as_str(), filter_config.as_path()));
+        let at = [path(&delivered, &filter_config), admin.change(ADMIN)];
         let mut rendered = render(&format!("{folder}/envoy.yaml"), &ports, at)?;
         for (shipped, ours) in settings.changes {
             let file = if filter.contains(shipped) {
@@ -95,17 +97,11 @@ impl Envoy {
         fs::write(&filter_config, filter)?;
         fs::write(&config, rendered)?;
         let log = state.join("envoy.log");
-        let process = launch(
-            settings.version,
-            settings.workers,
-            &config,
-            admin_port,
-            &log,
-        )?;
+        let process = launch(settings.version, settings.workers, &config, &admin, &log)?;
         Ok(Self {
             process,
             port,
-            admin_port,
+            admin,
             filter_config,
             shipped,
         })
@@ -114,6 +110,11 @@ impl Envoy {
     /// Its port on loopback.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Its admin page.
+    pub fn admin(&self) -> &Admin {
+        &self.admin
     }
 
     /// What it logged so far, requests included.
@@ -149,12 +150,7 @@ impl Envoy {
     /// # Errors
     /// When there is no such statistic, or Envoy does not answer.
     pub fn stat(&self, name: &str) -> Result<u64> {
-        let stats = get(self.admin_port, "/stats")?.text();
-        let mut found = stats.lines().filter_map(|line| line.rsplit_once(": "));
-        let (_, value) = found
-            .find(|(stat, _)| stat.ends_with(name))
-            .with_context(|| format!("no statistic {name} in\n{stats}"))?;
-        value.parse().with_context(|| format!("{name} is {value}"))
+        self.admin.stat(name)
     }
 
     /// Its statistics as Prometheus reads them.
@@ -162,7 +158,7 @@ impl Envoy {
     /// # Errors
     /// When it does not answer.
     pub fn prometheus(&self) -> Result<String> {
-        Ok(get(self.admin_port, "/stats/prometheus")?.text())
+        Ok(self.admin.get("/stats/prometheus")?.text())
     }
 
     /// How much memory it has now, in bytes.
@@ -186,26 +182,7 @@ impl Envoy {
     /// # Errors
     /// When it never does.
     pub fn wait_until_it_holds(&self, requests: u64) -> Result<()> {
-        poll::until(&format!("Envoy holds {requests} requests"), || {
-            (self.active_requests().ok()? == requests).then_some(())
-        })
-    }
-
-    /// How many requests of clients it holds now.
-    ///
-    /// # Errors
-    /// When it does not answer.
-    fn active_requests(&self) -> Result<u64> {
-        let stats = get(self.admin_port, "/stats?filter=downstream_rq_active")?.text();
-        // One line for the listener's requests, one for the admin's own, which this is.
-        let line = stats
-            .lines()
-            .find(|line| line.starts_with("http.") && !line.starts_with("http.admin."))
-            .with_context(|| format!("no count of requests in {stats:?}"))?;
-        let count = line.rsplit(' ').next().unwrap_or_default();
-        count
-            .parse()
-            .with_context(|| format!("not a count: {line}"))
+        self.admin.wait_until_it_holds(requests)
     }
 }
 
@@ -217,7 +194,7 @@ pub fn launch(
     version: &str,
     workers: u16,
     config: &Path,
-    admin_port: u16,
+    admin: &Admin,
     log: &Path,
 ) -> Result<Process> {
     let mut command = Command::new(install::envoy(version)?);
@@ -231,22 +208,26 @@ pub fn launch(
         .current_dir(install::root());
     let mut process = Process::start(&command, log)?;
     process.until("Envoy is ready", |_| {
-        let answer = get(admin_port, "/ready").ok()?;
+        let answer = admin.get("/ready").ok()?;
         answer.status.is_success().then_some(())
     })?;
     Ok(process)
 }
 
-/// A shipped configuration with other ports, and maybe one path instead of another.
+/// A shipped configuration with other ports and paths.
 pub(super) fn render(
     file: &str,
     ports: &[(u16, u16)],
-    path: Option<(&str, &Path)>,
+    paths: impl IntoIterator<Item = (String, String)>,
 ) -> Result<String> {
     let config = fs::read_to_string(install::root().join(file))?;
-    let path = path.map(|(shipped, ours)| (shipped.to_owned(), ours.display().to_string()));
-    let changes = at_ports(ports).chain(path);
+    let changes = at_ports(ports).chain(paths);
     change(config, changes).with_context(|| format!("in {file}"))
+}
+
+/// The change that puts one path in the place of another.
+pub(super) fn path(shipped: &str, ours: &Path) -> (String, String) {
+    (shipped.to_owned(), ours.display().to_string())
 }
 
 /// The changes that put a shipped configuration on other ports.

@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::live::admin::Admin;
 use crate::live::builder::{self, Builder};
 use crate::live::http::Response;
 use crate::live::process::{Process, run};
@@ -46,7 +47,7 @@ pub struct Gateway {
     /// What is behind it.
     pub builder: Builder,
     port: u16,
-    admin_port: u16,
+    admin: Admin,
     log: PathBuf,
     // Last: it is removed when nothing writes to it any more.
     state: TempDir,
@@ -68,15 +69,15 @@ impl Gateway {
             builder = builder.with(name, value);
         }
         let builder = Builder::start(&builder)?;
-        let (port, admin_port) = (ports::free()?, ports::free()?);
-        let config = render(settings, &files, [port, builder.port(), admin_port])?;
+        let (port, admin) = (ports::free()?, Admin::new()?);
+        let config = render(settings, &files, [port, builder.port()], &admin)?;
         let log = state.path().join("envoy.log");
-        let envoy = envoy::launch(settings.version, 2, &config, admin_port, &log)?;
+        let envoy = envoy::launch(settings.version, 2, &config, &admin, &log)?;
         let gateway = Self {
             envoy,
             builder,
             port,
-            admin_port,
+            admin,
             log,
             state,
         };
@@ -136,9 +137,9 @@ impl Gateway {
         fs::read_to_string(file).with_context(|| format!("no password of {user}"))
     }
 
-    /// The port of Envoy's administration, on loopback.
-    pub fn admin_port(&self) -> u16 {
-        self.admin_port
+    /// Envoy's admin page.
+    pub fn admin(&self) -> &Admin {
+        &self.admin
     }
 
     /// The file of Envoy's log, requests included.
@@ -277,12 +278,12 @@ fn make_demo(state: &Path, files: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Writes the shipped configuration, at these ports: the gateway's, the builder's and Envoy's own.
-fn render(settings: &Settings, files: &Path, ports: [u16; 3]) -> Result<PathBuf> {
+/// Writes the shipped configuration, at these ports: the gateway's and the builder's.
+fn render(settings: &Settings, files: &Path, ports: [u16; 2], admin: &Admin) -> Result<PathBuf> {
     const FOLDER: &str = "envoy/corporate-gateway";
     let shipped = |name: &str| fs::read_to_string(install::root().join(FOLDER).join(name));
     let path = |name: &str| files.join(name).display().to_string();
-    let [port, builder, admin] = ports;
+    let [port, builder] = ports;
 
     let module = install::filter()?.display().to_string();
     let filter = shipped("filter.yaml")?;
@@ -299,7 +300,8 @@ fn render(settings: &Settings, files: &Path, ports: [u16; 3]) -> Result<PathBuf>
 
     let realm = |port: u16| format!("https://127.0.0.1:{port}/v2/token");
     let mut config = shipped("envoy.yaml")?.replace(&realm(8443), &realm(port));
-    let mut changes: Vec<_> = envoy::at_ports(&[(8443, port), (8081, builder), (9901, admin)])
+    let mut changes: Vec<_> = envoy::at_ports(&[(8443, port), (8081, builder)])
+        .chain([admin.change(envoy::ADMIN)])
         .chain(["filter.yaml", "certificate.yaml"].map(|name| {
             let shipped = format!("path: {FOLDER}/{name}");
             (shipped, format!("path: {}", path(name)))

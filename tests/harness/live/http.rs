@@ -1,7 +1,8 @@
 //! The tests' own HTTP client: one request on one connection, nothing retried.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -11,6 +12,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::Runtime;
 
 /// Longer than the edge ever holds a request.
@@ -83,8 +85,26 @@ fn request_within(
     headers: &[(&str, &str)],
 ) -> Result<Response> {
     let request = prepare(method, port, path, headers)?;
+    exchange(limit, request, stream(port))
+}
+
+/// Sends a request to a server's socket in the file system.
+///
+/// # Errors
+/// When there is no answer.
+pub fn request_to(socket: &Path, method: Method, path: &str) -> Result<Response> {
+    let request = prepare(method, 0, path, &[])?;
+    exchange(LIMIT, request, tokio::net::UnixStream::connect(socket))
+}
+
+fn exchange<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    limit: Duration,
+    request: Request<Empty<Bytes>>,
+    stream: impl Future<Output = io::Result<S>>,
+) -> Result<Response> {
+    let path = request.uri().to_string();
     let exchange = async move {
-        let (mut sender, connection) = connect(port).await?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream.await?)).await?;
         let connection = tokio::spawn(connection);
         let answer = send(&mut sender, request).await;
         connection.abort();
@@ -113,15 +133,19 @@ pub(super) fn prepare(
 
 pub(super) type Sender = http1::SendRequest<Empty<Bytes>>;
 
+async fn stream(port: u16) -> io::Result<tokio::net::TcpStream> {
+    let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
 pub(super) async fn connect(
     port: u16,
 ) -> Result<(
     Sender,
     http1::Connection<TokioIo<tokio::net::TcpStream>, Empty<Bytes>>,
 )> {
-    let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
-    stream.set_nodelay(true)?;
-    Ok(http1::handshake(TokioIo::new(stream)).await?)
+    Ok(http1::handshake(TokioIo::new(stream(port).await?)).await?)
 }
 
 pub(super) async fn send(sender: &mut Sender, request: Request<Empty<Bytes>>) -> Result<Response> {

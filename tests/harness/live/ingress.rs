@@ -7,13 +7,17 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use http::Method;
 
-use crate::live::envoy::{MODULE, change, launch, render};
+use crate::live::admin::Admin;
+use crate::live::envoy::{MODULE, change, launch, path, render};
 use crate::live::http::{Response, request};
 use crate::live::process::Process;
 use crate::live::{install, ports};
 
 /// Where the shipped configuration finds the filter's.
 const FILTER: &str = "envoy/existing-ingress/filter.yaml";
+
+/// Where the shipped configurations have Envoy's admin page.
+const ADMIN: &str = "/run/envoy/envoy-admin.sock";
 
 /// What stands in the log, at the level `trace`, when Envoy has the VM make a context.
 const CONTEXT: &str = "[host->vm] proxy_on_context_create(";
@@ -40,6 +44,7 @@ pub struct Settings {
 pub struct Ingress {
     process: Process,
     port: u16,
+    _admin: Admin,
 }
 
 impl Ingress {
@@ -48,35 +53,40 @@ impl Ingress {
     /// # Errors
     /// When it ends instead, with its log.
     pub fn start(settings: Settings, state: &Path) -> Result<Self> {
-        let (port, admin) = (ports::free()?, ports::free()?);
-        let mut ports = vec![(8080, port), (9901, admin), (3000, settings.app)];
+        let (port, admin) = (ports::free()?, Admin::new()?);
+        let page = admin.change(ADMIN);
+        let mut ports = vec![(8080, port), (3000, settings.app)];
         let module = install::filter()?;
         let (name, config) = match settings.builder {
             None => {
                 let file = "envoy/existing-ingress/envoy.before.yaml";
-                ("before", render(file, &ports, None)?)
+                ("before", render(file, &ports, [page])?)
             }
             Some(builder) => {
                 ports.push((8081, builder));
                 let (shipped, ours) = (FILTER, state.join("ingress-filter.yaml"));
-                let mut filter = render(shipped, &[], Some((MODULE, &module)))?;
+                let mut filter = render(shipped, &[], [path(MODULE, &module)])?;
                 if settings.refused {
                     let hold = |seconds: u16| format!("\"hold_seconds\": {seconds}");
                     filter = change(filter, [(hold(20), hold(60))])?;
                 }
                 fs::write(&ours, filter)?;
                 let file = "envoy/existing-ingress/envoy.yaml";
-                ("with", render(file, &ports, Some((shipped, &ours)))?)
+                ("with", render(file, &ports, [path(shipped, &ours), page])?)
             }
         };
         let file = state.join(format!("ingress-{name}.yaml"));
         fs::write(&file, config)?;
         let log = file.with_extension("log");
-        let process = launch(settings.version, settings.workers, &file, admin, &log)?;
+        let process = launch(settings.version, settings.workers, &file, &admin, &log)?;
         if settings.trace {
-            request(Method::POST, admin, "/logging?wasm=trace", &[])?;
+            admin.post("/logging?wasm=trace")?;
         }
-        Ok(Self { process, port })
+        Ok(Self {
+            process,
+            port,
+            _admin: admin,
+        })
     }
 
     /// Its port on loopback.

@@ -13,6 +13,7 @@
 //!   a Nix store with a daemon:   nix_daemon, in a namespace
 //! ```
 
+pub mod admin;
 pub mod builder;
 pub mod certificate;
 pub mod clients;

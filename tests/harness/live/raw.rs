@@ -71,8 +71,13 @@ const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Of a stream, a setting (RFC 9113, 6.5.2), and the largest that it can be.
+const INITIAL_WINDOW_SIZE: u8 = 4;
+const LARGEST_WINDOW: u32 = (1 << 31) - 1;
 
 /// Sends one request by HTTP/2 with these headers, pseudo-headers included, in this order. Gives
 /// the body of the answer; none when the server refuses the request by closing it.
@@ -81,22 +86,9 @@ const END_HEADERS: u8 = 4;
 /// When there is no answer.
 pub fn http2(port: u16, headers: &[(&str, &str)]) -> Result<Option<String>> {
     const STREAM: u32 = 1;
-    let mut block = Vec::new();
-    for (name, value) in headers {
-        // A literal that is not indexed, with a new name, without Huffman (RFC 7541, 6.2.2).
-        block.push(0);
-        for text in [name, value] {
-            block.push(
-                u8::try_from(text.len())
-                    .ok()
-                    .filter(|&it| it < 0x7f)
-                    .context("short")?,
-            );
-            block.extend(text.as_bytes());
-        }
-    }
+    let block = block(headers)?;
     let mut stream = connect(port)?;
-    let mut request = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    let mut request = PREFACE.to_vec();
     request.extend(frame(SETTINGS, 0, 0, &[])?);
     request.extend(frame(HEADERS, END_STREAM | END_HEADERS, STREAM, &block)?);
     stream.write_all(&request)?;
@@ -121,6 +113,68 @@ pub fn http2(port: u16, headers: &[(&str, &str)]) -> Result<Option<String>> {
             return Ok(Some(String::from_utf8_lossy(&body).into_owned()));
         }
     }
+}
+
+/// Where the answers stay that a client of HTTP/2 doesn't read.
+#[derive(Clone, Copy, Debug)]
+pub enum Unread {
+    /// It lets the server send what it likes, and leaves it to the network.
+    OnTheWay,
+    /// It never says that it has read anything, so that the server must not send more than the 64 KiB
+    /// that every connection has at first.
+    AtTheServer,
+}
+
+/// Asks by HTTP/2 for the same path on so many streams, and reads none of the answers. Dropping the
+/// connection hangs up.
+///
+/// # Errors
+/// When nothing listens there.
+pub fn unread_http2(port: u16, path: &str, streams: u32, unread: Unread) -> Result<TcpStream> {
+    let headers = [
+        (":method", "GET"),
+        (":path", path),
+        (":scheme", "http"),
+        (":authority", "registry"),
+    ];
+    let block = block(&headers)?;
+    let mut request = PREFACE.to_vec();
+    match unread {
+        Unread::AtTheServer => request.extend(frame(SETTINGS, 0, 0, &[])?),
+        Unread::OnTheWay => {
+            let mut window = vec![0, INITIAL_WINDOW_SIZE];
+            window.extend(LARGEST_WINDOW.to_be_bytes());
+            request.extend(frame(SETTINGS, 0, 0, &window)?);
+            // The connection's has 65,535 from the start.
+            let more = LARGEST_WINDOW - 65_535;
+            request.extend(frame(WINDOW_UPDATE, 0, 0, &more.to_be_bytes())?);
+        }
+    }
+    for stream in (1..).step_by(2).take(streams as usize) {
+        request.extend(frame(HEADERS, END_STREAM | END_HEADERS, stream, &block)?);
+    }
+    let mut stream = connect(port)?;
+    stream.write_all(&request)?;
+    Ok(stream)
+}
+
+/// Headers as HPACK has them.
+fn block(headers: &[(&str, &str)]) -> Result<Vec<u8>> {
+    let mut block = Vec::new();
+    for (name, value) in headers {
+        // A literal that is not indexed, with a new name, without Huffman (RFC 7541, 6.2.2).
+        block.push(0);
+        for text in [name, value] {
+            block.push(
+                u8::try_from(text.len())
+                    .ok()
+                    .filter(|&it| it < 0x7f)
+                    .context("short")?,
+            );
+            block.extend(text.as_bytes());
+        }
+    }
+    Ok(block)
 }
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Result<Vec<u8>> {
