@@ -24,7 +24,10 @@ pub(super) fn question(error: NixError) -> Error {
         | NixError::NotRun { .. }
         | NixError::NoStore { .. }
         | NixError::NoHome { .. }
-        | NixError::NotSandboxed { .. } => ErrorKind::BuilderUnready,
+        | NixError::NotSandboxed { .. }
+        | NixError::SharedBuildUser { .. }
+        | NixError::NoEnclosure { .. }
+        | NixError::TooWeak { .. } => ErrorKind::BuilderUnready,
         NixError::TimedOut { .. }
         | NixError::OutOfMemory { .. }
         | NixError::TooMuchOutput { .. }

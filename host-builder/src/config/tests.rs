@@ -50,6 +50,23 @@ fn errors_name_the_setting() {
             "--allow-unsandboxed",
         ),
         (
+            "--token t --pkgs-path / --strict --allow-unsandboxed",
+            "NIXGATE_ALLOW_UNSANDBOXED",
+        ),
+        (
+            "--token t --pkgs-path / --strict --allow-shared-build-user",
+            "NIXGATE_ALLOW_SHARED_BUILD_USER",
+        ),
+        (
+            "--pkgs-path / --strict --allow-direct",
+            "NIXGATE_ALLOW_DIRECT",
+        ),
+        ("--token t --pkgs-path / --proxy-only", "NIXGATE_PROXY "),
+        (
+            "--token t --pkgs-path / --proxy-only --proxy https://p:1",
+            "http://host:port",
+        ),
+        (
             "--token t --pkgs-path / --nix-option extra-allowed-uris=http://",
             "NIXGATE_ALLOWED_URIS",
         ),

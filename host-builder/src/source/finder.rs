@@ -116,7 +116,7 @@ impl Finder {
         self.nix.keep(&path, &root).await?;
         self.roots.prune(&self.commits.keys());
         if let Some(needed) = required_nix(&path) {
-            let found = self.nix.version().await?;
+            let found = self.nix.version().await?.version;
             if found < needed {
                 return Err(PinError::NixTooOld { needed, found });
             }
