@@ -67,7 +67,7 @@ in
 
 /// Asks the builder for the package and the download.
 const ASK: &str = r#"
-for second in $(seq 120); do
+for second in $(seq 30); do
   curl --silent --fail 127.0.0.1:8081/readyz && break
   sleep 1
 done
@@ -118,7 +118,7 @@ const BOOT: &str = r#"
 : >"$root/etc/machine-id"
 export SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1
 exec systemd-nspawn --quiet --directory="$root" --machine="$name" --register=no --keep-unit \
-  --private-network --console=pipe --bind="$trial:/trial" --boot systemd.unit=trial.service
+  --private-network --capability=CAP_BPF --system-call-filter=bpf --console=pipe --bind="$trial:/trial" --boot systemd.unit=trial.service
 "#;
 
 /// What the pod says of each container, given to podman. The rights of the daemon are in `$5`.
@@ -129,10 +129,10 @@ mkdir -p "$root/var/lib/nixgate"
 chown 30990:30990 "$memory/state"
 podman=(podman --root "$memory/podman" --runroot "$memory/run" --tmpdir "$memory/run/tmp" --storage-driver overlay
   --runtime runc --cgroup-manager cgroupfs --events-backend file)
-usual=(--read-only --ulimit nofile=1024:1024 --ulimit nproc=4096:4096 --tmpfs /tmp)
+usual=(--read-only --read-only-tmpfs=false --ulimit nofile=1024:1024 --ulimit nproc=4096:4096 --tmpfs /tmp:notmpcopyup,mode=1777)
 trap '"${podman[@]}" logs daemon builder >"$trial/journal" 2>&1; "${podman[@]}" rm --force --time 1 builder daemon' EXIT
 "${podman[@]}" run --detach --name daemon "${usual[@]}" --network none --cap-drop ALL --cap-add "$5" \
-  --security-opt unmask=ALL --tmpfs /root --volume "$memory/nix:/nix" --volume "$memory/state:/var/lib/nixgate:ro" \
+  --security-opt unmask=ALL --tmpfs /root:notmpcopyup --volume "$memory/nix:/nix" --volume "$memory/state:/var/lib/nixgate:ro" \
   --rootfs "$root" nix-daemon
 "${podman[@]}" run --detach --name builder "${usual[@]}" --network container:daemon --cap-drop ALL \
   --security-opt no-new-privileges --user 30990:30990 --env NIX_REMOTE=daemon --env HOME=/var/lib/nixgate \
