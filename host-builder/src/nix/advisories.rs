@@ -2,14 +2,15 @@
 //!
 //! | advisory | what it lets a build or a package set do | mended in Nix |
 //! | --- | --- | --- |
-//! | CVE-2024-27297, GHSA-2ffj-w4mj-pg37 | change a fixed output after it was checked | 2.3.18, 2.18.2, 2.19.4, 2.20.5 |
+//! | CVE-2024-27297, GHSA-2ffj-w4mj-pg37 | change a fixed output after it was checked | 2.18.2, 2.19.4, 2.20.5 |
+//! | CVE-2024-47174 | be fed by whoever is between: certificates of downloads went unchecked | 2.24.8 |
 //! | CVE-2025-46415, -46416, -52991, -52992, -52993 | become the build user or more, by build folders | 2.24.15, 2.26.4, 2.28.4, 2.29.1 |
 //! | CVE-2026-39860, GHSA-g3g9-5vj6-r3gj | overwrite files as root, by a link at a fixed output's place | 2.28.6, 2.29.3, 2.30.4, 2.31.4, 2.32.7, 2.33.4, 2.34.5 |
 //! | CVE-2026-44028, GHSA-vh5x-56v6-4368 | overflow the daemon's stack by a deep archive | 2.28.7, 2.29.4, 2.30.5, 2.31.5, 2.32.8, 2.33.6, 2.34.7 |
 //! | CVE-2026-110449 | write out of bounds while Nix evaluates | 2.28.8, 2.30.6, 2.31.6, 2.34.9, 2.35.3 |
 //! | CVE-2026-110450 | get a changed path in, by a repair | the same |
 //!
-//! Each release has what was mended before it on its branch, so the last line is the one that counts.
+//! Each release has what was mended before it on its branch, so the last lines are those that count.
 
 use std::fmt;
 
