@@ -137,5 +137,6 @@ fn the_least_that_is_needed() {
 #[test]
 fn what_says_the_same_as_nixgate_may_be_said() {
     let settings = settings("--token t --pkgs-path / --nix-option sandbox=true").unwrap();
-    assert_eq!(settings.build.nix.sandbox, crate::nix::Sandbox::Required);
+    let required = crate::nix::Sandbox::Required { shared_user: false };
+    assert_eq!(settings.build.nix.sandbox, required);
 }
