@@ -130,7 +130,7 @@ chown 30990:30990 "$memory/state"
 podman=(podman --root "$memory/podman" --runroot "$memory/run" --tmpdir "$memory/run/tmp" --storage-driver overlay
   --runtime runc --cgroup-manager cgroupfs --events-backend file)
 usual=(--read-only --read-only-tmpfs=false --ulimit nofile=1024:1024 --ulimit nproc=4096:4096 --tmpfs /tmp:notmpcopyup,mode=1777)
-trap '"${podman[@]}" logs daemon builder >"$trial/journal" 2>&1; "${podman[@]}" rm --force --time 1 builder daemon' EXIT
+trap '"${podman[@]}" logs daemon builder >"$trial/journal" 2>&1; "${podman[@]}" rm --force --time 1 --depend daemon' EXIT
 "${podman[@]}" run --detach --name daemon "${usual[@]}" --network none --cap-drop ALL --cap-add "$5" \
   --security-opt unmask=ALL --tmpfs /root:notmpcopyup --volume "$memory/nix:/nix" --volume "$memory/state:/var/lib/nixgate:ro" \
   --rootfs "$root" nix-daemon
