@@ -15,7 +15,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{Arg, Args, ValueEnum};
 use nixgate_core::package_set::System;
 
@@ -314,6 +314,11 @@ impl ServeArgs {
                  is of no use: leave one of them out"
             );
         }
+        ensure!(
+            !(self.build.nix.strict && self.allow_direct),
+            "{}",
+            nix::not_strict("NIXGATE_ALLOW_DIRECT")
+        );
         let access = match (self.token, self.allow_direct) {
             (_, true) => Access::Direct,
             (Some(token), false) if !token.is_empty() => Access::Token(token),

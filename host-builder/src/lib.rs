@@ -256,6 +256,7 @@ async fn check_nix(nix: &dyn Nix, source: &Source) -> Result<()> {
     if let Source::Path { path } = source
         && let Some(needed) = source::required_nix(path)
     {
+        let found = found.version;
         ensure!(found >= needed, PinError::NixTooOld { needed, found });
     }
     tracing::info!(nix = %found, "Nix is there");
@@ -266,7 +267,12 @@ async fn check_nix(nix: &dyn Nix, source: &Source) -> Result<()> {
 /// build: published images are served without Nix.
 async fn check_sandbox(nix: &dyn Nix) -> Result<()> {
     match nix.check_sandbox().await {
-        Err(error @ NixError::NotSandboxed { .. }) => Err(error.into()),
+        Err(
+            error @ (NixError::NotSandboxed { .. }
+            | NixError::SharedBuildUser { .. }
+            | NixError::NoEnclosure { .. }
+            | NixError::TooWeak { .. }),
+        ) => Err(error.into()),
         Err(error) => {
             tracing::error!("whether builds are sandboxed is found out later: {error}");
             Ok(())

@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use nixgate::build::{self, BuildCommand};
 use nixgate::config::{self, ServeArgs};
-use nixgate::nix::{self, GitCredentialArgs};
+use nixgate::nix::{self, GitCredentialArgs, ProbeSandboxArgs};
 use nixgate::policy::{self, PolicyCommand};
 use nixgate::recipes::{self, RecipesCommand};
 use nixgate::telemetry;
@@ -40,6 +40,9 @@ enum Command {
     /// Answer git, which asks for credentials of a host: how git gets those of NIXGATE_NETRC
     #[command(hide = true)]
     GitCredential(GitCredentialArgs),
+    /// Run in a build of Nix and say what that can do: how the builder finds out
+    #[command(hide = true)]
+    ProbeSandbox(ProbeSandboxArgs),
 }
 
 /// How long the end of the process waits for threads that pack or hash, which can't be told to end.
@@ -54,7 +57,8 @@ fn main() -> ExitCode {
         | Command::Policy(_)
         | Command::Recipes(_)
         | Command::Warm(_)
-        | Command::GitCredential(_) => "error",
+        | Command::GitCredential(_)
+        | Command::ProbeSandbox(_) => "error",
     });
     let result = Runtime::new().map_err(Into::into).and_then(|runtime| {
         let result = runtime.block_on(run(command));
@@ -112,5 +116,6 @@ async fn run(command: Command) -> Result<bool> {
         Command::Recipes(command) => recipes::run(&command),
         Command::Warm(arguments) => warm::run(*arguments, stop).await,
         Command::GitCredential(arguments) => nix::git_credential(&arguments).map(|()| true),
+        Command::ProbeSandbox(arguments) => nix::probe_sandbox(&arguments).map(|()| true),
     }
 }

@@ -4,6 +4,7 @@
 //!   lock          held for as long as the builder lives
 //!   token-key.pem the private key of the tokens, where the settings name none
 //!   *.nix         the expressions that Nix is asked with
+//!   probe/        the program that shows what builds can do
 //!   staging/      layers in the making                                   emptied at start
 //!   kept/         links that keep packages from the garbage collector
 //!   records/      copies of what storage knows of packages

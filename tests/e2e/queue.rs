@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use http::{Method, StatusCode};
 use nixgate_tests::live::gated_set::GatedSet;
 use nixgate_tests::live::http::{Response, get, request};
+use nixgate_tests::live::sign::Sign;
 use nixgate_tests::live::stack::Stack;
 use nixgate_tests::live::{builder, envoy, poll};
 use serde_json::{Value, json};
@@ -26,7 +27,7 @@ let
     args = [ "-c" "${script} mkdir -p $out/share; echo ${name} > $out/share/${name}" ];
   };
   slow = name: package name ''
-    : > $gate/${name}-started
+    echo > $gate/started
     until test -e $gate/${name}-open; do sleep 0.02; done
   '';
 in
@@ -74,7 +75,8 @@ fn one_image_too_many_is_refused_at_once_and_those_in_the_queue_are_not() -> Res
 }
 
 /// A registry for two teams that takes on three images and builds one at a time.
-fn for_two_teams() -> Result<Stack> {
+/// Its first build gives a sign.
+fn for_two_teams() -> Result<(Stack, Sign)> {
     const SETTING: &str = "\"hold_seconds\": 20,";
     let team = |name: &str| {
         let subject = json!({"header": {"name": "x-team", "glob": name}});
@@ -84,8 +86,10 @@ fn for_two_teams() -> Result<Stack> {
     let policy = json!({"revision": "r1", "default": "deny", "rules": rules});
     let envoy = envoy::Settings::default();
     let envoy = envoy.with(SETTING, format!("{SETTING} \"policy\": {policy},"));
-    Stack::with(envoy, |state: &Path| {
+    let mut started = None;
+    let stack = Stack::with(envoy, |state: &Path| {
         let state = state.canonicalize()?;
+        started = Some(Sign::new(&state.join("started"))?);
         let set = state.join("set");
         fs::create_dir(&set)?;
         let expression = PACKAGES.replace("@folder@", &state.to_string_lossy());
@@ -99,7 +103,8 @@ fn for_two_teams() -> Result<Stack> {
         let settings = settings.with("NIXGATE_NIX_OPTIONS", options);
         let settings = settings.with("NIXGATE_MAX_BUILDS", "1");
         Ok(settings.with("NIXGATE_MAX_QUEUE", "3"))
-    })
+    })?;
+    Ok((stack, started.context("a sign")?))
 }
 
 fn ask(port: u16, team: &str, package: &str) -> Result<Response> {
@@ -136,12 +141,11 @@ fn wait_for_its_turn(stack: &Stack, package: &str) -> Result<()> {
 
 #[test]
 fn a_team_that_fills_the_queue_keeps_no_other_from_its_turn() -> Result<()> {
-    let stack = for_two_teams()?;
+    let (stack, started) = for_two_teams()?;
     let port = stack.envoy.port();
     let gate = |name: &str| stack.state().join(name);
     let mut clients = vec![thread::spawn(move || pull(port, "one", "slow1"))];
-    let started = gate("slow1-started");
-    poll::until("the first build runs", || started.exists().then_some(()))?;
+    started.wait("the first build runs")?;
     for package in ["slow2", "slow3"] {
         clients.push(thread::spawn(move || pull(port, "one", package)));
         wait_for_its_turn(&stack, package)?;

@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use anyhow::Result;
-use nixgate_tests::live::process::Process;
+use anyhow::{Context, Result};
+use nixgate_tests::live::process::{Process, run};
 use nixgate_tests::live::served_set::ServedSet;
 use nixgate_tests::live::{install, scratch};
 
@@ -66,24 +67,110 @@ fn without_namespaces(more: &[&str], until: &str) -> Result<String> {
         .arg(install::builder()?)
         .args(SERVE)
         .args(more);
-    log_of(command, &install::nix_options()?, until)
+    // It has no users but itself.
+    log_of(command, &as_root()?, until)
 }
+
+/// A builder with these options of Nix, in a mount namespace that a script prepares; see [`log_of`].
+fn with_options(script: &str, nix_options: &str, more: &[&str], until: &str) -> Result<String> {
+    let mut command = Command::new("unshare");
+    let script = format!("{script} exec \"$@\"");
+    command.args(["--mount", "sh", "-euc", &script, "sh"]);
+    command.arg(install::builder()?).args(SERVE).args(more);
+    log_of(command, nix_options, until)
+}
+
+/// The usual options, with another folder that builds see.
+fn with_folder(folder: &str) -> Result<String> {
+    let options = install::nix_options()?;
+    let paths = "sandbox-paths=";
+    assert!(options.contains(paths), "{options}");
+    Ok(options.replace(paths, &format!("{paths}{folder} ")))
+}
+
+/// The usual ones, and root builds.
+fn as_root() -> Result<String> {
+    Ok(format!("build-users-group=;{}", install::nix_options()?))
+}
+
+const READY: &str = "the builder is ready";
 
 #[test]
 fn a_builder_whose_builds_see_the_machine_does_not_start() -> Result<()> {
-    let (paths, seen) = ("sandbox-paths=", "sandbox-paths=/sys ");
-    let options = install::nix_options()?;
-    assert!(options.contains(paths), "{options}");
-    let mut command = Command::new(install::builder()?);
-    command.args(SERVE);
-    let refused = log_of(
-        command,
-        &options.replace(paths, seen),
-        "can't build in a sandbox",
-    )?;
+    let refused = with_options("", &with_folder("/sys")?, &[], "can't build in a sandbox")?;
     assert!(refused.contains("saw this machine's /sys"), "{refused}");
-    assert!(!refused.contains("the builder is ready"), "{refused}");
+    assert!(!refused.contains(READY), "{refused}");
     Ok(())
+}
+
+#[test]
+fn a_builder_whose_builds_can_write_to_what_they_are_shown_does_not_start() -> Result<()> {
+    let folder = scratch::folder("writable-")?;
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777))?;
+    let path = folder.path().to_str().context("a path that is text")?;
+    let options = with_folder(path)?;
+    let refused = with_options("", &options, &[], "can't build in a sandbox")?;
+    for words in [&format!("write to {path},"), "--allow-unsandboxed"] {
+        assert!(refused.contains(words), "no {words:?} in\n{refused}");
+    }
+    assert!(!refused.contains(READY), "{refused}");
+    assert_eq!(folder.path().read_dir()?.count(), 0, "it left something");
+    with_options("", &options, &["--allow-unsandboxed"], READY)?;
+    // Mounted read-only for the builder, it is so for builds.
+    let script = format!("mount --bind {path} {path}; mount -o remount,bind,ro {path};");
+    with_options(&script, &options, &[], READY).map(drop)
+}
+
+#[test]
+fn where_root_builds_the_builder_does_not_start_unless_it_is_told_to() -> Result<()> {
+    let script = format!(
+        "for folder in /usr /bin /lib /lib64; do \
+           test -L $folder || ! test -e $folder || set -- {read_only} $folder -- \"$@\"; \
+         done;",
+        read_only = install::root()
+            .join("envoy/standalone/setup/read-only.sh")
+            .display()
+    );
+    let flag = "--allow-shared-build-user";
+    let refused = with_options(&script, &as_root()?, &[], flag)?;
+    for words in ["user 0", "could change /nix/store/", "group nixbld"] {
+        assert!(refused.contains(words), "no {words:?} in\n{refused}");
+    }
+    assert!(!refused.contains(READY), "{refused}");
+    with_options(&script, &as_root()?, &[flag], READY)?;
+    // That packages can change each other is given up by this, and not the machine.
+    let refused = with_options("", &as_root()?, &[flag], "can't build in a sandbox")?;
+    assert!(
+        refused.contains("write to ") && refused.contains("/usr"),
+        "{refused}"
+    );
+    Ok(())
+}
+
+#[test]
+fn who_is_strict_is_refused_what_others_are_warned_of() -> Result<()> {
+    let options = install::nix_options()?;
+    let mut version = Command::new("nix");
+    let version = run(version.arg("--version"))?;
+    let version = version.split_whitespace().last().context("a version")?;
+    let patched = ["--strict", "--patched-nix", version];
+    let warned = with_options("", &options, &[], READY)?;
+    for holes in ["holes that are known", "reach this machine's loopback"] {
+        let lines = warned.lines().filter(|line| line.contains(holes));
+        let lines = lines.collect::<Vec<_>>();
+        // A Nix that has none is as good.
+        assert!(lines.len() <= 1, "{lines:?}");
+        let wanted = lines.first().map_or(READY, |_| holes);
+        let given: &[_] = match holes.contains("loopback") {
+            true => &patched,
+            false => &["--strict"],
+        };
+        let refused = with_options("", &options, given, wanted)?;
+        assert_eq!(refused.contains(READY), wanted == READY, "{refused}");
+    }
+    let proxy = ["--proxy-only", "--proxy", "http://127.0.0.1:9"];
+    let given = [&patched[..], &proxy[..]].concat();
+    with_options("", &options, &given, READY).map(drop)
 }
 
 #[test]

@@ -97,10 +97,9 @@ choose_package_set() {
   fi
   options=${NIXGATE_NIX_OPTIONS:-$(nix_options "$embedded")}
   [[ -z $options ]] || export NIXGATE_NIX_OPTIONS=$options
-  if [[ -z ${NIXGATE_ALLOW_UNSANDBOXED:-} ]] && ! sandbox_works; then
-    say "Nix can't build in a sandbox on this machine: its builds will see the machine (NIXGATE_ALLOW_UNSANDBOXED)"
-    export NIXGATE_ALLOW_UNSANDBOXED=true
-  fi
+  # Builds of the embedded set see folders of the machine.
+  wrapper=()
+  [[ $embedded == false ]] || mapfile -t wrapper < <(read_only_wrapper)
 }
 
 # answers PORT PATH: whether an HTTP server there says 200.
@@ -184,7 +183,7 @@ serve() {
   set -m
   PORT=$BUILDER_PORT NIXGATE_HOST=127.0.0.1 NIXGATE_STATE_DIR=$STATE_DIR/builder \
     NIXERY_STORAGE_BACKEND=${NIXERY_STORAGE_BACKEND:-filesystem} STORAGE_PATH=${STORAGE_PATH:-$STATE_DIR/storage} \
-    setpriv --pdeathsig TERM "$TARGET_DIR/release/nixgate" serve </dev/null &
+    setpriv --pdeathsig TERM "${wrapper[@]}" "$TARGET_DIR/release/nixgate" serve </dev/null &
   builder=$!
   halves+=("$builder")
   setpriv --pdeathsig TERM "$(envoy_to_run)" -c "$FILES/envoy.yaml" \

@@ -58,6 +58,21 @@ plan_nix() {
   need patchelf patchelf
   need xz xz-utils
   nix_store_is_ours || step "/nix, a folder of yours" make_nix_store
+  plan_build_users
+}
+
+# Without users of their own, builds run as whoever owns the store, and can change what is in it.
+plan_build_users() {
+  if build_user_is_shared; then
+    return
+  fi
+  if [[ $EUID -eq 0 ]]; then
+    build_users_exist || step "the group $BUILD_GROUP and $BUILD_USERS users, ${BUILD_GROUP}1 and so on, as whom Nix builds" \
+      make_build_users
+  elif ! nix_daemon_runs; then
+    fail "Nix would build as $(id -un), who owns /nix: a package's build could change every other package" \
+      "run the same as root; or start nix-daemon (on Debian: apt-get install nix-setup-systemd); or, when you trust all packages, NIXGATE_ALLOW_SHARED_BUILD_USER=true make $verb"
+  fi
 }
 
 plan_clients() {
@@ -74,6 +89,7 @@ plan_clients() {
   need jq jq
   need git git
   need faketime faketime
+  need systemd-nspawn systemd-container
   need qemu-aarch64-static qemu-user-static
 }
 
@@ -98,7 +114,8 @@ plan_cargo_tool() {
   cargo_tool_installed "$1" "$2" || step "$1 $2, built by cargo, into $TOOLS_DIR" install_cargo_tool "$1" "$2"
 }
 
-case ${1:-} in
+verb=${1:-}
+case $verb in
 run | gateway)
   plan_build
   # A user's own Envoy is as good.

@@ -3,6 +3,7 @@
 
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+. "$ROOT/envoy/standalone/setup/nix.sh"
 
 # Only what was made here: TOOLS_DIR may be shared, STATE_DIR may hold what a user put there.
 shopt -s nullglob
@@ -15,6 +16,10 @@ for path in "${ours[@]}"; do
     rm -rf "$path"
   fi
 done
+if getent passwd | grep --quiet ":$BUILD_USER_COMMENT:"; then
+  say "removing the users that Nix built as, and their group $BUILD_GROUP"
+  remove_build_users
+fi
 rmdir "$TOOLS_DIR/bin" "$TOOLS_DIR" "$STATE_DIR" 2>/dev/null || true
 cat >&2 <<'END'
 nixgate: left as they are, since others may use them:
@@ -23,7 +28,7 @@ nixgate: left as they are, since others may use them:
   - packages that apt installed: nix-bin patchelf xz-utils gcc g++ binutils libc6-dev python3-venv, and
     for `make gateway` apache2-utils openssl, for tests skopeo podman containerd docker.io runc curl jq
     openssl git qemu-user-static nginx-light docker-registry fcgiwrap spawn-fcgi dropbear-bin
-    openssh-client faketime, and for `make bench` wrk
+    openssh-client faketime systemd-container, and for `make bench` wrk
     (apt-get remove <name>)
   - Rust's target: rustup target remove wasm32-wasip1
 END

@@ -99,7 +99,10 @@ pub(super) fn question(error: NixError) -> Error {
         | NixError::NoHome { .. }
         | NixError::NoSpace { .. }
         | NixError::Killed { .. }
-        | NixError::NotSandboxed { .. } => ErrorKind::BuilderUnready,
+        | NixError::NotSandboxed { .. }
+        | NixError::SharedBuildUser { .. }
+        | NixError::NoEnclosure { .. }
+        | NixError::TooWeak { .. } => ErrorKind::BuilderUnready,
         NixError::TimedOut { .. }
         | NixError::OutOfMemory { .. }
         | NixError::TooMuchOutput { .. }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
-use crate::nix::{Egress, Freedom, Netrc, NixOptions, NixSettings, Sandbox};
+use crate::nix::{Egress, Freedom, Netrc, NixOptions, NixSettings, Proxy, Sandbox};
 
 /// How Nix is run, as it was written.
 #[derive(Args, Clone)]
@@ -30,6 +30,18 @@ pub struct NixArgs {
     /// Build without a sandbox where none can be had: builds then see this machine
     #[arg(long, env = "NIXGATE_ALLOW_UNSANDBOXED")]
     pub allow_unsandboxed: bool,
+    /// Build as the user who owns the Nix store, as without a daemon and build users: a package's build
+    /// can then change every other package
+    #[arg(long, env = "NIXGATE_ALLOW_SHARED_BUILD_USER")]
+    pub allow_shared_build_user: bool,
+    /// Refuse to start where something is less safe than it could be: with a Nix that has known holes,
+    /// with downloads that reach this machine, or with an `--allow-…` flag
+    #[arg(long, env = "NIXGATE_STRICT")]
+    pub strict: bool,
+    /// A version of Nix that has the fixes of a later one, as distributions make them: what `nix
+    /// --version` says of it, such as `2.26.3`
+    #[arg(long, env = "NIXGATE_PATCHED_NIX", value_name = "VERSION")]
+    pub patched_nix: Option<String>,
     /// Seconds that an evaluation of the package set may take
     #[arg(
         long,
@@ -66,6 +78,10 @@ pub struct NixArgs {
         hide_env_values = true
     )]
     pub proxy: Option<String>,
+    /// Let Nix and builds reach the proxy and nothing else, by a network of their own; needs root, or
+    /// `CAP_SYS_ADMIN`, and no nix-daemon
+    #[arg(long, env = "NIXGATE_PROXY_ONLY")]
+    pub proxy_only: bool,
     /// Certificates that Nix and git trust, PEM; the system's when not given
     #[arg(long, env = "NIX_SSL_CERT_FILE", value_name = "FILE")]
     pub ca_bundle: Option<PathBuf>,
@@ -109,10 +125,28 @@ impl NixArgs {
             "NIXGATE_EVAL_MEMORY is {}: Nix does not start with less than 512 MiB",
             self.eval_memory
         );
+        for (given, variable) in [
+            (self.allow_unsandboxed, "NIXGATE_ALLOW_UNSANDBOXED"),
+            (
+                self.allow_shared_build_user,
+                "NIXGATE_ALLOW_SHARED_BUILD_USER",
+            ),
+        ] {
+            ensure!(!(self.strict && given), "{}", not_strict(variable));
+        }
         let sandbox = match self.allow_unsandboxed {
             true => Sandbox::Wanted,
-            false => Sandbox::Required,
+            false => Sandbox::Required {
+                shared_user: self.allow_shared_build_user,
+            },
         };
+        let only = self.proxy_only.then(|| {
+            let proxy = self.proxy.as_deref().and_then(Proxy::parse);
+            proxy.context(
+                "NIXGATE_PROXY_ONLY is set without a proxy to reach: set NIXGATE_PROXY to one of the \
+                 form http://host:port",
+            )
+        });
         let written = self.nix_options.iter().map(|option| option.trim());
         let options = written
             .filter(|option| !option.is_empty())
@@ -124,6 +158,9 @@ impl NixArgs {
         Ok(NixSettings {
             options: NixOptions(options),
             sandbox,
+            strict: self.strict,
+            patched: self.patched_nix,
+            only: only.transpose()?,
             derivation_timeout: self.nix_timeout,
             eval_time: Duration::from_secs(self.eval_timeout),
             eval_memory: self.eval_memory,
@@ -135,10 +172,16 @@ impl NixArgs {
                 proxy: self.proxy,
                 ca_bundle: file("NIX_SSL_CERT_FILE", self.ca_bundle)?,
                 netrc: file("NIXGATE_NETRC", self.netrc)?.map(netrc).transpose()?,
+                namespace: None,
             },
             at_once,
         })
     }
+}
+
+/// Why a setting that gives something up can't be had together with `--strict`.
+pub(super) fn not_strict(variable: &str) -> String {
+    format!("NIXGATE_STRICT refuses what {variable} gives up: set one of them alone")
 }
 
 /// A setting of Nix that the administrator has for it.

@@ -50,6 +50,23 @@ fn errors_name_the_setting() {
             "--allow-unsandboxed",
         ),
         (
+            "--token t --pkgs-path / --strict --allow-unsandboxed",
+            "NIXGATE_ALLOW_UNSANDBOXED",
+        ),
+        (
+            "--token t --pkgs-path / --strict --allow-shared-build-user",
+            "NIXGATE_ALLOW_SHARED_BUILD_USER",
+        ),
+        (
+            "--pkgs-path / --strict --allow-direct",
+            "NIXGATE_ALLOW_DIRECT",
+        ),
+        ("--token t --pkgs-path / --proxy-only", "NIXGATE_PROXY "),
+        (
+            "--token t --pkgs-path / --proxy-only --proxy https://p:1",
+            "http://host:port",
+        ),
+        (
             "--token t --pkgs-path / --nix-option extra-allowed-uris=http://",
             "NIXGATE_ALLOWED_URIS",
         ),
@@ -120,5 +137,6 @@ fn the_least_that_is_needed() {
 #[test]
 fn what_says_the_same_as_nixgate_may_be_said() {
     let settings = settings("--token t --pkgs-path / --nix-option sandbox=true").unwrap();
-    assert_eq!(settings.build.nix.sandbox, crate::nix::Sandbox::Required);
+    let required = crate::nix::Sandbox::Required { shared_user: false };
+    assert_eq!(settings.build.nix.sandbox, required);
 }

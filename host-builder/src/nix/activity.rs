@@ -13,9 +13,12 @@
 //! are for a person, as before.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fs::File;
+use std::io::{self, Read};
 
 use serde::Deserialize;
 
+use super::output::{has_network, without_log};
 use super::process::{Listener, Tail};
 use crate::build_log::{BuildLog, Counts, Running, Work};
 
@@ -25,6 +28,12 @@ const PREFIX: &[u8] = b"@nix ";
 const LINE_LIMIT: usize = 16 << 10;
 /// So many lines of a failed build's log are part of the error, as Nix does it for people.
 const LAST_LINES: usize = 10;
+/// What is told instead of the last lines of a build that had the network.
+const HIDDEN: &[u8] =
+    b"what it printed is in the builder's log: it is a download, and what it can reach \
+    is not for everybody\n";
+/// So much of a derivation is read: the first of its outputs stands at its beginning.
+const BEGINNING: u64 = 4 << 10;
 /// Builds that have ended and whose last lines are still known: the error comes after the end.
 const ENDED: usize = 64;
 /// Messages up to this level are errors and warnings.
@@ -79,6 +88,8 @@ enum Event {
 #[derive(Debug, Default)]
 struct Build {
     derivation: String,
+    /// Whether it had the network: then what it printed may be of places that are nobody's business.
+    has_network: bool,
     phase: Option<String>,
     last: VecDeque<String>,
 }
@@ -97,11 +108,18 @@ pub(super) struct NixLog<'a> {
     copied: BTreeMap<u64, Counts>,
     /// How much of each running copy is done, in bytes.
     copies: BTreeMap<u64, (u64, u64)>,
+    /// Reads the beginning of a derivation.
+    derivation: fn(&str) -> io::Result<String>,
 }
 
 impl<'a> NixLog<'a> {
     pub(super) fn new(log: &'a BuildLog) -> Self {
+        Self::with_derivations(log, read_beginning)
+    }
+
+    fn with_derivations(log: &'a BuildLog, derivation: fn(&str) -> io::Result<String>) -> Self {
         Self {
+            derivation,
             log,
             line: Vec::new(),
             tail: Tail::default(),
@@ -139,8 +157,12 @@ impl<'a> NixLog<'a> {
         match event {
             Event::Start { id, kind, fields } => match kind {
                 kind::BUILD => {
+                    let derivation = text(&fields);
+                    let beginning = (self.derivation)(&derivation);
                     let build = Build {
-                        derivation: text(&fields),
+                        // What can't be read may have it.
+                        has_network: beginning.map_or(true, |text| has_network(&text)),
+                        derivation,
                         ..Build::default()
                     };
                     self.log.line(&format!("building {}", build.derivation));
@@ -198,7 +220,8 @@ impl<'a> NixLog<'a> {
             Event::Msg { level, msg } => {
                 let text = plain(&msg);
                 if level <= WARNING {
-                    self.say(&text);
+                    // Its end is told below, where it may be.
+                    self.say(&without_log(&text));
                     self.say_last_lines(&text);
                 } else if level <= INFO {
                     self.log.line(&text);
@@ -225,6 +248,12 @@ impl<'a> NixLog<'a> {
         let Some(build) = self.ended.remove(at) else {
             return;
         };
+        if build.has_network {
+            let lines = build.last.into_iter().collect::<Vec<_>>().join(" | ");
+            tracing::warn!(derivation = build.derivation, "a download failed: {lines}");
+            self.tail.hear(HIDDEN);
+            return;
+        }
         self.tail
             .hear(format!("last {} lines of its log:\n", build.last.len()).as_bytes());
         for line in &build.last {
@@ -278,6 +307,13 @@ impl Listener for NixLog<'_> {
     }
 }
 
+fn read_beginning(derivation: &str) -> io::Result<String> {
+    let mut beginning = Vec::new();
+    let file = File::open(derivation)?;
+    file.take(BEGINNING).read_to_end(&mut beginning)?;
+    Ok(String::from_utf8_lossy(&beginning).into_owned())
+}
+
 /// `/nix/store/<hash>-git-2.39.drv` → `git-2.39`
 fn name(derivation: &str) -> &str {
     let base = derivation.rsplit('/').next().unwrap_or(derivation);
@@ -310,6 +346,9 @@ mod tests {
     use super::*;
 
     const DRV: &str = "/nix/store/00000000000000000000000000000000-git-2.39.drv";
+    const BUILD: &str =
+        r#"Derive([("out","/nix/store/x-git","",""),("doc","/nix/store/y","","")],["#;
+    const DOWNLOAD: &str = r#"Derive([("out","/nix/store/x-git","r:sha256","00ff")],[],"#;
 
     fn hear(log: &mut NixLog<'_>, events: &[String]) {
         for event in events {
@@ -339,7 +378,7 @@ mod tests {
     #[test]
     fn builds_are_counted_and_their_lines_are_kept_under_their_names() {
         let log = BuildLog::new("id", None, &[], "");
-        let mut nix = NixLog::new(&log);
+        let mut nix = NixLog::with_derivations(&log, |_| Ok(BUILD.to_owned()));
         hear(&mut nix, &started());
         let work = nix.work();
         let counts = Counts {
@@ -357,7 +396,7 @@ mod tests {
     #[test]
     fn a_failure_has_the_last_lines_of_the_build_that_failed() {
         let log = BuildLog::new("id", None, &[], "");
-        let mut nix = NixLog::new(&log);
+        let mut nix = NixLog::with_derivations(&log, |_| Ok(BUILD.to_owned()));
         hear(&mut nix, &started());
         let line = |text: String| {
             format!(r#"{{"action":"result","fields":["{text}"],"id":7,"type":101}}"#)
@@ -389,9 +428,42 @@ mod tests {
     }
 
     #[test]
+    fn what_a_build_with_the_network_printed_is_for_the_administrator_alone() {
+        let unreadable = |_: &str| Err(io::Error::other("unreadable"));
+        for (derivation, hidden) in [
+            ((|_| Ok(BUILD.to_owned())) as fn(&str) -> _, false),
+            (|_| Ok(DOWNLOAD.to_owned()), true),
+            (unreadable, true),
+        ] {
+            let log = BuildLog::new("id", None, &[], "");
+            let mut nix = NixLog::with_derivations(&log, derivation);
+            hear(&mut nix, &started());
+            // A daemon's errors repeat the log.
+            let error = format!(
+                "error: builder for '{DRV}' failed with exit code 1;\\n       last 1 log lines:\\n       \
+                 > secret\\n       For full logs, run 'nix log'"
+            );
+            hear(
+                &mut nix,
+                &[
+                    r#"{"action":"result","fields":["secret"],"id":7,"type":101}"#.to_owned(),
+                    r#"{"action":"stop","id":7}"#.to_owned(),
+                    format!(r#"{{"action":"msg","level":0,"msg":"{error}"}}"#),
+                ],
+            );
+            let end = nix.end();
+            assert_eq!(!end.contains("secret"), hidden, "{end}");
+            assert!(end.contains(DRV) && end.contains("nix log"), "{end}");
+            // Those who run the registry read it all.
+            let (lines, _) = log.lines_after(0);
+            assert!(lines.iter().any(|(_, line)| line == "git-2.39> secret"));
+        }
+    }
+
+    #[test]
     fn a_line_without_an_end_takes_no_more_than_its_share() {
         let log = BuildLog::new("id", None, &[], "");
-        let mut nix = NixLog::new(&log);
+        let mut nix = NixLog::with_derivations(&log, |_| Ok(BUILD.to_owned()));
         for _ in 0..100 {
             nix.hear(&[b'x'; 4096]);
         }

@@ -1,7 +1,7 @@
 //! What to run: programs and their arguments, as values.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::output::Derivation;
 use crate::closure::{STORE_DIR, StorePath};
@@ -148,15 +148,39 @@ pub(super) fn look(
     evaluate(options, freedom, expression, source, &strings)
 }
 
-/// Builds the derivation that shows whether builds are sandboxed (`nix/sandbox.nix`); prints its
-/// store path.
-pub(super) fn probe_sandbox(options: &NixOptions, expression: &Path, unique: &str) -> Command {
+/// A build that shows what builds can do (`nix/sandbox.nix`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Trial {
+    /// What no other trial was called.
+    pub unique: String,
+    /// The folder with what it runs.
+    pub folder: PathBuf,
+    /// The file in there.
+    pub program: String,
+    /// That program's arguments.
+    pub arguments: Vec<String>,
+    /// Whether it has the network, as a build whose output is known before.
+    pub download: bool,
+}
+
+/// Builds it; prints its store path.
+pub(super) fn probe_sandbox(options: &NixOptions, expression: &Path, trial: &Trial) -> Command {
     let mut arguments: Vec<OsString> = vec!["--no-out-link".into()];
     arguments.extend(options.arguments());
     // It is nowhere to be had.
     arguments.extend(["--option", "substitute", "false"].map(Into::into));
     arguments.push(expression.into());
-    arguments.extend(["--argstr", "unique", unique].map(Into::into));
+    arguments.extend(["--argstr".into(), "folder".into(), (&trial.folder).into()]);
+    let list = serde_json::Value::from(trial.arguments.clone()).to_string();
+    let download = trial.download.to_string();
+    for (name, value) in [
+        ("unique", &trial.unique),
+        ("program", &trial.program),
+        ("arguments", &list),
+        ("download", &download),
+    ] {
+        arguments.extend(["--argstr", name, value].map(Into::into));
+    }
     Command {
         program: "nix-build",
         arguments,

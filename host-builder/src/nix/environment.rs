@@ -16,7 +16,9 @@
 //! ([`netrc`]).
 
 use std::ffi::{OsStr, OsString};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::netrc;
 
@@ -30,7 +32,7 @@ pub(super) enum Purpose {
 }
 
 /// How Nix and git reach the network.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Egress {
     /// The proxy's URL, for http and https; none leaves what the builder's variables say.
     pub proxy: Option<String>,
@@ -38,6 +40,8 @@ pub struct Egress {
     pub ca_bundle: Option<PathBuf>,
     /// Credentials for what Nix and git fetch.
     pub netrc: Option<Netrc>,
+    /// The network namespace to be in; none for the builder's.
+    pub namespace: Option<Arc<OwnedFd>>,
 }
 
 /// Credentials, by host.
@@ -105,8 +109,10 @@ pub(super) fn of_children(
             // An empty variable counts as none here; to git it would be a file without a name. Of
             // its numbered settings none may be missing.
             let counts = |name: &str| !value.is_empty() || name.starts_with("GIT_CONFIG_");
+            // From a network that has the proxy alone, nothing is reached past it.
+            let goes = |name: &str| egress.namespace.is_none() || !PAST_PROXY.contains(&name);
             name.to_str()
-                .is_some_and(|name| passes(name, purpose) && counts(name))
+                .is_some_and(|name| passes(name, purpose) && counts(name) && goes(name))
         })
         .collect();
     let of_git = match purpose {
@@ -171,6 +177,8 @@ const PROXY: &[&str] = &[
     "HTTPS_PROXY",
     "ALL_PROXY",
 ];
+/// What is reached past the proxy.
+const PAST_PROXY: &[&str] = &["no_proxy", "NO_PROXY"];
 /// The same of a file of certificates.
 const CA_BUNDLE: &[&str] = &[
     "NIX_SSL_CERT_FILE",

@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use super::command::Command;
 use super::environment::{Egress, Purpose};
 use super::process::{self, Limits};
-use super::{Attribute, Derivation, Fetched, Nix, NixError, Resolution, Version};
+use super::{Attribute, Derivation, Fetched, Nix, NixError, Release, Resolution};
 use crate::build_log::BuildLog;
 use crate::closure::{Closure, StorePath};
 use nixgate_core::package_set::System;
@@ -76,8 +76,8 @@ fn failed(name: &str) -> NixError {
 }
 
 impl Nix for FakeNix {
-    fn version(&self) -> BoxFuture<'_, Result<Version, NixError>> {
-        ready(Ok(Version { major: 2, minor: 8 })).boxed()
+    fn version(&self) -> BoxFuture<'_, Result<Release, NixError>> {
+        ready(Ok(Release::parse("nix (Nix) 2.8.0").unwrap())).boxed()
     }
 
     fn ask_store(&self) -> BoxFuture<'_, Result<(), NixError>> {

@@ -6,7 +6,9 @@
 //!       │                     │     │       bounded, its whole group ended with whoever waits for it
 //!       │                     │     └── environment   what of the builder's it may see: pure
 //!       │                     │           └── netrc   credentials for git: pure
-//!       │                     ├── sandbox   whether builds see nothing of this machine
+//!       │                     ├── enclosure  a network that has a proxy and nothing else
+//!       │                     ├── sandbox   what builds can do to this machine and to each other
+//!       │                     ├── advisories  which Nix has known holes: pure
 //!       │                     ├── activity  what Nix says while it builds
 //!       │                     └── output    what it said: pure, old and new versions of Nix
 //!   a fake in unit tests
@@ -18,7 +20,9 @@
 //! takes no more time and memory than the settings say.
 
 mod activity;
+mod advisories;
 mod command;
+mod enclosure;
 mod environment;
 #[cfg(test)]
 pub mod fake;
@@ -40,14 +44,16 @@ use crate::build_log::BuildLog;
 use crate::closure::{Closure, StorePath};
 use nixgate_core::package_set::System;
 
+pub use advisories::Release;
 pub use command::{Freedom, NixOptions};
+pub use enclosure::Proxy;
 pub use environment::{Egress, Netrc};
 pub use netrc::{GitCredentialArgs, git_credential};
 pub use output::{Attribute, Derivation, Resolution, Version, reason};
 pub use process::NixError;
 pub use processes::{NixSettings, Processes};
 pub use redact::redact;
-pub use sandbox::Sandbox;
+pub use sandbox::{ProbeSandboxArgs, Sandbox, probe_sandbox};
 
 /// An archive, a repository or a folder that Nix has copied into its store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,12 +67,13 @@ pub struct Fetched {
 /// What the builder needs of Nix.
 pub trait Nix: Send + Sync + 'static {
     /// Which Nix there is.
-    fn version(&self) -> BoxFuture<'_, Result<Version, NixError>>;
+    fn version(&self) -> BoxFuture<'_, Result<Release, NixError>>;
 
     /// Whether the store can be asked.
     fn ask_store(&self) -> BoxFuture<'_, Result<(), NixError>>;
 
-    /// Whether Nix builds in a sandbox, where it has to. Once that is proven it isn't asked again.
+    /// Whether builds can be trusted to this Nix: that it has no known holes, or that is told, and that
+    /// it builds in a sandbox, where it has to. Once that is proven it isn't asked again.
     fn check_sandbox(&self) -> BoxFuture<'_, Result<(), NixError>>;
 
     /// Finds the derivations behind names, all in one evaluation; one answer a name, in order.

@@ -137,10 +137,38 @@ pub(super) fn resolutions(json: &[u8]) -> Result<Vec<Resolution>, serde_json::Er
     Ok(packages.collect())
 }
 
+/// An error of Nix's without the log of the build that it is about. Whose that is, it doesn't say, and
+/// the log of a build that has the network is not for everybody.
+pub(super) fn without_log(text: &str) -> String {
+    let mut in_log = false;
+    let kept = text.lines().filter(|line| {
+        let line = line.trim_start();
+        let heading = line
+            .get(..5)
+            .is_some_and(|word| word.eq_ignore_ascii_case("last "))
+            && line.trim_end().ends_with("log lines:");
+        in_log = heading || (in_log && line.starts_with('>'));
+        !in_log
+    });
+    kept.collect::<Vec<_>>().join("\n")
+}
+
+/// Whether a build has the network: its output is known before, or is never the same, as the beginning
+/// of its derivation says (`Derive([("out","/nix/store/…","sha256","<hash>")],…`). What can't be
+/// understood may have it.
+pub(super) fn has_network(derivation: &str) -> bool {
+    let output = derivation
+        .split_once("[(")
+        .and_then(|(_, rest)| rest.split_once(')'));
+    let fields = output.map(|(output, _)| output.split(',').collect::<Vec<_>>());
+    !matches!(fields.as_deref(), Some([_, _, _, r#""""#]))
+}
+
 /// Nix's own words for why an evaluation failed: the first paragraph of its last error, since what
 /// comes before is the way there, and what comes after positions and advice for its command line.
 pub fn reason(stderr: &str) -> Option<String> {
     const ERROR: &str = "error:";
+    let stderr = without_log(stderr);
     let lines: Vec<_> = stderr.lines().map(str::trim).collect();
     let start = lines.iter().rposition(|line| line.starts_with(ERROR))?;
     let ends = |line: &str| line.is_empty() || line.starts_with("(use '--show-trace'");

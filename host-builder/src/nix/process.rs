@@ -9,13 +9,16 @@
 //!          └─ time ────────────────────────────── over ──────┘   then nobody else gets its number
 //! ```
 
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{
     Pid, Resource, Rlimit, Signal, getrlimit, kill_process_group, set_parent_process_death_signal,
     setrlimit, setsid,
 };
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Child;
 
@@ -121,7 +124,7 @@ pub enum NixError {
         /// The end of what it printed to stderr.
         stderr: String,
     },
-    /// Nix would build without a sandbox.
+    /// Builds would see this machine, or do something to it.
     #[error(
         "Nix can't build in a sandbox here ({reason}): let the builder make namespaces; or run \
          nix-daemon with sandbox = true in its nix.conf, since it takes that from nobody who is not \
@@ -130,6 +133,32 @@ pub enum NixError {
     )]
     NotSandboxed {
         /// How that was found out.
+        reason: String,
+    },
+    /// Builds run as somebody who may write to the store.
+    #[error(
+        "builds run as a user who may change what other builds have made ({reason}): run nix-daemon \
+         as root with build users, or the builder as root with a group nixbld that has members, or \
+         pass --allow-shared-build-user (NIXGATE_ALLOW_SHARED_BUILD_USER) and build nothing but \
+         packages that you trust"
+    )]
+    SharedBuildUser {
+        /// How that was found out.
+        reason: String,
+    },
+    /// This Nix has holes that are known, or can't be trusted for another reason.
+    #[error("{reason}, and NIXGATE_STRICT is set")]
+    TooWeak {
+        /// What is missing, and what to do.
+        reason: String,
+    },
+    /// Builds were to have a network of their own.
+    #[error(
+        "NIXGATE_PROXY_ONLY is set, and the network that has NIXGATE_PROXY alone can't be made \
+         ({reason}): run the builder as root, or give it CAP_SYS_ADMIN"
+    )]
+    NoEnclosure {
+        /// What the system said.
         reason: String,
     },
     /// The program took too long and was ended.
@@ -235,7 +264,7 @@ pub(super) async fn listen(
     let arguments = || redact(&format!("{:?}", command.arguments));
     tracing::debug!(program, arguments = arguments(), "starting");
     let mut child = tokio::process::Command::new(program);
-    before_exec(&mut child, limits.memory);
+    before_exec(&mut child, limits.memory, egress.namespace.clone());
     let mut child = child
         .args(&command.arguments)
         .env_clear()
@@ -328,7 +357,7 @@ fn has_no_home(stderr: &str) -> bool {
         })
 }
 
-/// Has the kernel end the child when the builder dies without a chance to: a build that goes on
+/// Puts the child into its network, and has the kernel end it when the builder dies without a chance to: a build that goes on
 /// would hold locks that the next builder waits for. And has it refuse memory beyond the limit,
 /// which counts what is mapped: Nix's garbage collector maps what it is about to use, and Nix ends
 /// with an error when it can't. The limit of open files is as the builder was given it.
@@ -344,7 +373,11 @@ fn has_no_home(stderr: &str) -> bool {
     reason = "std has no safe way to say this of a child; a wrapper program would be one more to \
               install"
 )]
-fn before_exec(command: &mut tokio::process::Command, memory: Option<u64>) {
+fn before_exec(
+    command: &mut tokio::process::Command,
+    memory: Option<u64>,
+    network: Option<Arc<OwnedFd>>,
+) {
     let limit = memory.map(|mib| {
         let bytes = mib.saturating_mul(1 << 20);
         // Nobody may go beyond what the builder itself was given.
@@ -362,6 +395,9 @@ fn before_exec(command: &mut tokio::process::Command, memory: Option<u64>) {
         command.pre_exec(move || {
             setsid()?;
             set_parent_process_death_signal(Some(Signal::TERM))?;
+            if let Some(network) = &network {
+                move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))?;
+            }
             if let Some(limit) = limit {
                 setrlimit(Resource::As, limit)?;
             }

@@ -12,11 +12,13 @@ use futures::future::BoxFuture;
 use tokio::sync::{OnceCell, Semaphore};
 
 use super::activity::NixLog;
+use super::advisories::Release;
 use super::command::{self, Command, Freedom, NixOptions};
+use super::enclosure::{self, Proxy};
 use super::environment::{Egress, Purpose};
-use super::output::{self, Attribute, Derivation, Resolution, Version};
+use super::output::{self, Attribute, Derivation, Resolution};
 use super::process::{self, Limits, NixError};
-use super::sandbox::{self, Sandbox};
+use super::sandbox::{self, Probe, Sandbox};
 use super::{Fetched, Nix};
 use crate::build_log::BuildLog;
 use crate::closure::{Closure, StorePath};
@@ -33,6 +35,12 @@ const STORE_CHECK: Duration = Duration::from_secs(10);
 const REALISE: Duration = Duration::from_secs(24 * 3600);
 /// Questions and fetches at once, beyond one for each build: two may be fetches of package sets.
 const QUESTIONS: usize = 4;
+/// The folder for the program that shows what builds can do, beside the expressions.
+const PROBE: &str = "probe";
+/// What is wrong where builds of known output reach the machine.
+const DOWNLOADS_CALL: &str = "packages' downloads (fixed-output builds) reach this machine's loopback: \
+    set NIXGATE_PROXY_ONLY, or deny the addresses to nix-daemon (see \"What downloads reach\" in the \
+    documentation)";
 
 /// How Nix is run.
 #[derive(Clone, Debug)]
@@ -41,6 +49,10 @@ pub struct NixSettings {
     pub options: NixOptions,
     /// What builds have to be like.
     pub sandbox: Sandbox,
+    /// Refuse what is less safe than it could be, instead of saying so.
+    pub strict: bool,
+    /// A release of Nix that its makers have mended, though its number says otherwise.
+    pub patched: Option<String>,
     /// Seconds for one derivation.
     pub derivation_timeout: u64,
     /// How long an evaluation may take.
@@ -51,6 +63,8 @@ pub struct NixSettings {
     pub freedom: Freedom,
     /// How Nix and git reach the network.
     pub egress: Egress,
+    /// What alone Nix and builds reach, if not everything; what fetches package sets is as ever.
+    pub only: Option<Proxy>,
     /// Evaluations at once, and as many builds.
     pub at_once: usize,
 }
@@ -62,7 +76,9 @@ pub struct Processes {
     options: NixOptions,
     expressions: PathBuf,
     metrics: Metrics,
-    sandboxed: OnceCell<()>,
+    trusted: OnceCell<()>,
+    /// How what is in the network of its own reaches the proxy.
+    enclosed: OnceCell<Egress>,
     // As many as images have turns at a time (`builder::turnstile`), which is where it is decided whose
     // turn it is: these bound what else asks Nix. With fewer, who comes first would be first again.
     evaluations: Semaphore,
@@ -86,7 +102,8 @@ impl Processes {
             options,
             expressions,
             metrics,
-            sandboxed: OnceCell::new(),
+            trusted: OnceCell::new(),
+            enclosed: OnceCell::new(),
             evaluations: Semaphore::new(at_once),
             builds: Semaphore::new(at_once),
             questions: Semaphore::new(at_once + QUESTIONS),
@@ -95,6 +112,20 @@ impl Processes {
 
     fn resolver(&self) -> PathBuf {
         self.expressions.join("resolve.nix")
+    }
+
+    /// How what is run for this reaches the network.
+    async fn egress(&self, purpose: Purpose) -> Result<&Egress, NixError> {
+        let egress = &self.settings.egress;
+        let (Purpose::Nix, Some(proxy)) = (purpose, &self.settings.only) else {
+            return Ok(egress);
+        };
+        let open = || async {
+            enclosure::open(egress, proxy).map_err(|error| NixError::NoEnclosure {
+                reason: error.to_string(),
+            })
+        };
+        self.enclosed.get_or_try_init(open).await
     }
 
     /// Runs Nix code of a package set.
@@ -108,7 +139,8 @@ impl Processes {
         }
         let _turn = turn(&self.evaluations, command.program).await?;
         self.metrics.nix_processes.inc();
-        process::run(command, Purpose::Nix, &self.settings.egress, limits).await
+        let egress = self.egress(Purpose::Nix).await?;
+        process::run(command, Purpose::Nix, egress, limits).await
     }
 
     /// Asks the store.
@@ -130,7 +162,8 @@ impl Processes {
         let _turn = turn(&self.questions, command.program).await?;
         self.metrics.nix_processes.inc();
         let limits = Limits::time(time);
-        process::run(command, purpose, &self.settings.egress, limits).await
+        let egress = self.egress(purpose).await?;
+        process::run(command, purpose, egress, limits).await
     }
 
     /// Has Nix build.
@@ -139,7 +172,8 @@ impl Processes {
         self.check_sandbox().await?;
         let _turn = turn(&self.builds, command.program).await?;
         self.metrics.nix_processes.inc();
-        let (egress, limits) = (&self.settings.egress, Limits::time(REALISE));
+        let egress = self.egress(Purpose::Nix).await?;
+        let limits = Limits::time(REALISE);
         let mut heard = NixLog::new(log);
         let done = process::listen(command, Purpose::Nix, egress, limits, &mut heard).await;
         match done {
@@ -150,16 +184,59 @@ impl Processes {
         }
     }
 
-    async fn probe_sandbox(&self) -> Result<(), NixError> {
-        let expression = self.expressions.join("sandbox.nix");
-        let command = command::probe_sandbox(&self.options, &expression, &sandbox::unique());
-        let program = command.program;
-        let built = self.ask(command).await;
-        let seen = built.and_then(|output| {
-            let seen = sandbox::seen(String::from_utf8_lossy(&output).trim().as_ref());
-            seen.map_err(|error| not_understood(program, error))
+    /// Has a build say what it can do, and then one that has the network.
+    async fn probe_sandbox(&self, shared_user: bool) -> Result<(), NixError> {
+        let (report, called) = self.try_build(false).await?;
+        let report = report.and_then(|output| {
+            sandbox::read(&output).map_err(|error| not_understood("nix-build", error))
         });
-        sandbox::verdict(seen, sandbox::has_witness())
+        let outside = sandbox::Outside::look().map_err(not_tried)?;
+        sandbox::verdict(report, called, outside, shared_user)?;
+        // It may fail as it likes, so long as it called nobody.
+        let (_, called) = self.try_build(true).await?;
+        match (called, &self.settings.only) {
+            (false, _) => Ok(()),
+            (true, None) => self.weak(DOWNLOADS_CALL),
+            // More was promised.
+            (true, Some(_)) => Err(NixError::NoEnclosure {
+                reason: "a build of known output called this machine's loopback all the same: it \
+                         was built by a nix-daemon, which has a network of its own"
+                    .to_owned(),
+            }),
+        }
+    }
+
+    /// Builds a probe: its output, and whether it called this machine.
+    async fn try_build(
+        &self,
+        download: bool,
+    ) -> Result<(Result<PathBuf, NixError>, bool), NixError> {
+        let folder = self.expressions.join(PROBE);
+        let probe = tokio::task::spawn_blocking(move || Probe::new(&folder, download));
+        let probe = probe.await.map_err(not_tried)?.map_err(not_tried)?;
+        let expression = self.expressions.join("sandbox.nix");
+        let command = command::probe_sandbox(&self.options, &expression, &probe.trial);
+        let built = self.run(command, Purpose::Nix, QUERY).await;
+        let output = built.map(|output| String::from_utf8_lossy(&output).trim().into());
+        Ok((output, probe.was_called()))
+    }
+
+    /// What is less than it should be, and yet works: told, and refused by who is strict.
+    fn weak(&self, reason: &str) -> Result<(), NixError> {
+        if self.settings.strict {
+            return Err(NixError::TooWeak {
+                reason: reason.to_owned(),
+            });
+        }
+        tracing::warn!("{reason}");
+        Ok(())
+    }
+}
+
+fn not_tried(reason: impl ToString) -> NixError {
+    NixError::NotRun {
+        program: "the build that shows what builds can do",
+        reason: reason.to_string(),
     }
 }
 
@@ -182,11 +259,11 @@ fn not_understood(program: &'static str, reason: impl ToString) -> NixError {
 }
 
 impl Nix for Processes {
-    fn version(&self) -> BoxFuture<'_, Result<Version, NixError>> {
+    fn version(&self) -> BoxFuture<'_, Result<Release, NixError>> {
         Box::pin(async {
             let output = self.ask(command::version()).await?;
             let text = String::from_utf8_lossy(&output);
-            Version::parse(&text).ok_or_else(|| not_understood("nix", format!("{text:?}")))
+            Release::parse(&text).ok_or_else(|| not_understood("nix", format!("{text:?}")))
         })
     }
 
@@ -195,7 +272,8 @@ impl Nix for Processes {
             // Counted apart: probes come every few seconds, whatever is built.
             self.metrics.store_checks.inc();
             let command = command::ask_store(&self.options);
-            let (egress, limits) = (&self.settings.egress, Limits::time(STORE_CHECK));
+            let egress = self.egress(Purpose::Nix).await?;
+            let limits = Limits::time(STORE_CHECK);
             let answer = process::run(command, Purpose::Nix, egress, limits).await;
             answer.map(drop)
         })
@@ -203,11 +281,18 @@ impl Nix for Processes {
 
     fn check_sandbox(&self) -> BoxFuture<'_, Result<(), NixError>> {
         Box::pin(async {
-            if self.settings.sandbox == Sandbox::Wanted {
-                return Ok(());
-            }
-            let proven = self.sandboxed.get_or_try_init(|| self.probe_sandbox());
-            proven.await.copied()
+            let prove = || async {
+                let holes = self
+                    .version()
+                    .await?
+                    .holes(self.settings.patched.as_deref());
+                holes.map_or(Ok(()), |holes| self.weak(&holes))?;
+                match self.settings.sandbox {
+                    Sandbox::Required { shared_user } => self.probe_sandbox(shared_user).await,
+                    Sandbox::Wanted => Ok(()),
+                }
+            };
+            self.trusted.get_or_try_init(prove).await.copied()
         })
     }
 

@@ -122,7 +122,7 @@ impl Finder {
         let Pins { names, commits } = &self.pins;
         self.roots.prune(&names.keys(), &commits.keys());
         if let Some(needed) = required_nix(&path) {
-            let found = self.nix.version().await?;
+            let found = self.nix.version().await?.version;
             if found < needed {
                 return Err(PinError::NixTooOld { needed, found });
             }

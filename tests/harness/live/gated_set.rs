@@ -17,7 +17,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use crate::live::{builder, install, poll};
+use crate::live::sign::Sign;
+use crate::live::{builder, install};
 
 /// What the failing build prints.
 pub const BROKEN_LOG: &str = "this build fails on purpose";
@@ -26,6 +27,7 @@ pub const BROKEN_LOG: &str = "this build fails on purpose";
 #[derive(Debug)]
 pub struct GatedSet {
     folder: PathBuf,
+    started: Sign,
 }
 
 impl GatedSet {
@@ -37,6 +39,7 @@ impl GatedSet {
         let folder = &folder.canonicalize()?;
         let set = Self {
             folder: folder.join("gated-set"),
+            started: Sign::new(&folder.join("started"))?,
         };
         fs::create_dir(&set.folder)?;
         let gate = folder.display();
@@ -56,7 +59,7 @@ let
     args = [ "-c" script ];
   }};
   wait = ''
-    : > "$gate/started"
+    echo > "$gate/started"
     until test -e "$gate/open"; do sleep 0.02; done
   '';
 in
@@ -125,8 +128,7 @@ in
     /// # Errors
     /// When it doesn't.
     pub fn wait_for_start(&self) -> Result<()> {
-        let started = self.gate("started");
-        poll::until("the gated build runs", || started.exists().then_some(()))
+        self.started.wait("the gated build runs")
     }
 
     /// Lets that build end.

@@ -7,7 +7,7 @@
 //!   skopeo, podman,       │
 //!   containerd, http      │      └──► docker_registry, nginx (for what is not ours)
 //!                         │    ingress ── an Envoy that has services of others, with us or without
-//!                         └── process, ports, scratch, install, poll
+//!                         └── process, ports, scratch, install, poll, sign
 //!
 //!   package sets from elsewhere: git_https (nginx), git_ssh (dropbear, in a namespace)
 //!   a Nix store with a daemon:   nix_daemon, in a namespace
@@ -38,6 +38,7 @@ pub mod raw;
 pub mod s3;
 pub mod scratch;
 pub mod served_set;
+pub mod sign;
 pub mod stack;
 pub mod storm;
 pub mod stub_builder;

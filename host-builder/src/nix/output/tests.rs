@@ -174,3 +174,40 @@ fn each_state_of_a_name() {
         ]
     );
 }
+
+#[test]
+fn the_log_of_a_build_is_no_part_of_an_error() {
+    for (text, expected) in [
+        (
+            "error: builder for 'x' failed;\n       last 2 log lines:\n       > one\n       > two\n       For full logs",
+            "error: builder for 'x' failed;\n       For full logs",
+        ),
+        (
+            "error: Cannot build 'x'.\nReason: failed.\nLast 1 log lines:\n> one\nmore",
+            "error: Cannot build 'x'.\nReason: failed.\nmore",
+        ),
+        ("error: a\n> quoted", "error: a\n> quoted"),
+    ] {
+        assert_eq!(without_log(text), expected);
+    }
+    let failed = "error: builder for 'x' failed;\n last 1 log lines:\n > secret\n";
+    assert_eq!(reason(failed).unwrap(), "builder for 'x' failed;");
+}
+
+#[test]
+fn what_has_the_network_is_told_by_the_derivation() {
+    for (derivation, expected) in [
+        (r#"Derive([("out","/nix/store/x","","")],[],"#, false),
+        (r#"Derive([("out","","r:sha256","")],[],"#, false),
+        (
+            r#"DrvWithVersion("xp-dyn-drv",[("out","/x","","")],"#,
+            false,
+        ),
+        (r#"Derive([("out","/nix/store/x","sha256","00ff")],"#, true),
+        (r#"Derive([("out","","r:sha256","impure")],[],"#, true),
+        ("Derive([(\"out\"", true),
+        ("", true),
+    ] {
+        assert_eq!(has_network(derivation), expected, "{derivation}");
+    }
+}

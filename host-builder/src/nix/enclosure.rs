@@ -1,0 +1,193 @@
+//! A network of its own for Nix and what it builds, from which one proxy can be reached and nothing else.
+//!
+//! ```text
+//!   nix-store, nix-instantiate, and the builds that have the network: a namespace with loopback alone
+//!        │  http_proxy=http://127.0.0.1:PORT
+//!        ▼
+//!   a listener in there ── whose connections the builder, out here, carries to ──► NIXGATE_PROXY
+//! ```
+//!
+//! A socket belongs to the namespace that it was made in, whoever accepts its connections. So there is
+//! no interface between the two networks, no route, and nothing to filter.
+
+use std::fs::File;
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType};
+use rustix::thread::UnshareFlags;
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+
+use super::environment::Egress;
+
+/// Connections at once. Nix has 25 downloads at a time, each of its builds as many as it likes.
+const CONNECTIONS: usize = 512;
+/// How long the proxy may take to answer the telephone.
+const CONNECT: Duration = Duration::from_secs(30);
+/// After an error of the system's, such as too many open files.
+const PAUSE: Duration = Duration::from_millis(100);
+/// The port of a proxy whose URL has none, as curl has it.
+const DEFAULT_PORT: u16 = 1080;
+
+/// The one way out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proxy {
+    /// User and password, with the `@`.
+    credentials: String,
+    /// Host and port.
+    address: String,
+}
+
+impl Proxy {
+    /// Reads its URL, `http://[user:password@]host[:port]`. To one with TLS nothing could be carried:
+    /// its certificate is for its name, and the names in there are others.
+    pub fn parse(url: &str) -> Option<Self> {
+        let uri: http::Uri = url.parse().ok()?;
+        let authority = uri
+            .authority()
+            .filter(|_| uri.scheme_str() == Some("http"))?;
+        let end = authority.as_str().rfind('@').map_or(0, |at| at + 1);
+        let port = authority.port_u16().unwrap_or(DEFAULT_PORT);
+        Some(Self {
+            credentials: authority.as_str()[..end].to_owned(),
+            address: format!("{}:{port}", authority.host()),
+        })
+    }
+}
+
+/// Makes such a network for what is described by `egress`, and carries to the proxy until the runtime
+/// ends: how programs in there reach the network.
+///
+/// # Errors
+/// When this process may make no network namespace.
+pub(super) fn open(egress: &Egress, proxy: &Proxy) -> io::Result<Egress> {
+    let (namespace, listener) = make()?;
+    let port = listener.local_addr()?.port();
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    tokio::spawn(carry(listener, proxy.address.clone()));
+    Ok(Egress {
+        proxy: Some(format!(
+            "http://{}{}:{port}",
+            proxy.credentials,
+            Ipv4Addr::LOCALHOST
+        )),
+        namespace: Some(Arc::new(namespace)),
+        ..egress.clone()
+    })
+}
+
+/// The namespace, and the listener in it.
+fn make() -> io::Result<(OwnedFd, TcpListener)> {
+    // A thread has a network namespace of its own; this one ends with its work.
+    let made = thread::spawn(|| {
+        leave_network()?;
+        raise_loopback()?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        listener.set_nonblocking(true)?;
+        Ok((File::open("/proc/thread-self/ns/net")?.into(), listener))
+    });
+    let died = |_| io::Error::other("the thread that makes it has died");
+    made.join().map_err(died)?
+}
+
+#[expect(
+    unsafe_code,
+    reason = "unshare is unsafe for what it can do to open files, which are left alone here"
+)]
+fn leave_network() -> rustix::io::Result<()> {
+    // SAFETY: the network is changed, and for this thread alone; no file descriptor is.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }
+}
+
+/// Turns on the loopback of this thread's network, which is off in a new one: rtnetlink(7).
+fn raise_loopback() -> io::Result<()> {
+    const NEWLINK: u16 = 16;
+    const REQUEST_AND_ACKNOWLEDGE: u16 = 1 | 4;
+    const LOOPBACK: u32 = 1;
+    const UP: u32 = 1;
+    const HEADER: usize = 16;
+    let mut message = Vec::with_capacity(2 * HEADER);
+    // The header: length, type, flags, sequence, sender.
+    message.extend((2 * HEADER as u32).to_ne_bytes());
+    message.extend(NEWLINK.to_ne_bytes());
+    message.extend(REQUEST_AND_ACKNOWLEDGE.to_ne_bytes());
+    message.extend([0; 8]);
+    // The interface: family and type, index, flags, which of them to change.
+    message.extend([0; 4]);
+    message.extend([LOOPBACK, UP, UP].map(u32::to_ne_bytes).concat());
+    // The protocol of routes and interfaces is the first one.
+    let socket = rustix::net::socket(AddressFamily::NETLINK, SocketType::RAW, None)?;
+    rustix::net::send(&socket, &message, SendFlags::empty())?;
+    let mut answer = [0; 128];
+    let (length, _) = rustix::net::recv(&socket, &mut answer, RecvFlags::empty())?;
+    // After the header: the error, negative, and none for well done.
+    match answer
+        .get(HEADER..HEADER + 4)
+        .filter(|_| length >= HEADER + 4)
+    {
+        Some([0, 0, 0, 0]) => Ok(()),
+        Some(error) => {
+            let error = i32::from_ne_bytes([error[0], error[1], error[2], error[3]]);
+            Err(io::Error::from_raw_os_error(error.wrapping_neg()))
+        }
+        None => Err(io::Error::other("the kernel's answer is too short")),
+    }
+}
+
+async fn carry(listener: tokio::net::TcpListener, proxy: String) {
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let proxy: Arc<str> = proxy.into();
+    while let Ok(place) = Arc::clone(&room).acquire_owned().await {
+        let mut inside = match listener.accept().await {
+            Ok((inside, _)) => inside,
+            Err(error) => {
+                tracing::warn!("a connection of Nix to NIXGATE_PROXY is not taken: {error}");
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
+        let proxy = Arc::clone(&proxy);
+        tokio::spawn(async move {
+            let _place = place;
+            match tokio::time::timeout(CONNECT, TcpStream::connect(&*proxy)).await {
+                // How it ends, both ends hear themselves.
+                Ok(Ok(mut outside)) => {
+                    drop(tokio::io::copy_bidirectional(&mut inside, &mut outside).await);
+                }
+                Ok(Err(error)) => tracing::warn!(%proxy, "NIXGATE_PROXY can't be reached: {error}"),
+                Err(_) => tracing::warn!(%proxy, "NIXGATE_PROXY can't be reached in time"),
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_is_known_by_its_url() {
+        let proxy = |credentials: &str, address: &str| {
+            Some(Proxy {
+                credentials: credentials.to_owned(),
+                address: address.to_owned(),
+            })
+        };
+        for (url, expected) in [
+            ("http://proxy.corp:3128", proxy("", "proxy.corp:3128")),
+            ("http://proxy.corp/", proxy("", "proxy.corp:1080")),
+            ("http://u:p@[::1]:8", proxy("u:p@", "[::1]:8")),
+            ("https://proxy.corp:3128", None),
+            ("socks5://proxy.corp", None),
+            ("proxy.corp:3128", None),
+            ("", None),
+        ] {
+            assert_eq!(Proxy::parse(url), expected, "{url}");
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! What builds can do to the machine and to each other: found out by building, once, before anything
+//! else is built.
+//!
+//! ```text
+//!   program   this program, with all that it needs to run in a sandbox        reads its own files
+//!   probe     what it does there: tries to write, and says what worked        inside of the build
+//!   report    what is said                                                    pure
+//!   here      what that says of this machine: may builds be trusted to it?    pure, but for `Outside`
+//! ```
+//!
+//! Settings alone prove nothing. The kernel may refuse namespaces, a daemon of Nix takes this setting
+//! from trusted users only and ignores it from others without a word, and a sandbox whose user owns the
+//! store outside keeps no package from changing another. `nix/sandbox.nix` is the derivation that tells.
+
+mod probe;
+mod program;
+mod report;
+
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::NixError;
+use super::activity::plain;
+use super::command::Trial;
+use crate::closure::STORE_DIR;
+
+use report::{Identity, Report};
+
+pub use probe::{ProbeSandboxArgs, probe_sandbox};
+
+/// The name of the subcommand that a build runs.
+const COMMAND: &str = "probe-sandbox";
+/// What a build must not see, of all that is in the root folder: every machine has it, and no sandbox
+/// unless it is told to (`sandbox-paths`).
+const WITNESS: &str = "sys";
+/// What every build sees there.
+const STORE: &str = "nix";
+/// The number of root.
+const ROOT: u32 = 0;
+
+/// What builds have to be like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sandbox {
+    /// In a sandbox, or not at all.
+    Required {
+        /// Builds may run as the user who owns the store, and so change what others have built.
+        shared_user: bool,
+    },
+    /// In a sandbox where one can be had.
+    Wanted,
+}
+
+impl Sandbox {
+    /// Nix's settings that say so.
+    pub(super) const fn options(self) -> [(&'static str, &'static str); 2] {
+        match self {
+            Self::Required { .. } => [("sandbox", "true"), ("sandbox-fallback", "false")],
+            Self::Wanted => [("sandbox", "true"), ("sandbox-fallback", "true")],
+        }
+    }
+}
+
+/// What a probe is built with.
+pub(super) struct Probe {
+    listener: TcpListener,
+    /// How Nix is asked for it.
+    pub trial: Trial,
+}
+
+impl Probe {
+    /// Prepares one that nobody has tried before; `folder` is for the program that it runs. With
+    /// `download` it is a build that has the network.
+    ///
+    /// # Errors
+    /// When the program can't be copied, or nothing can listen on loopback.
+    pub(super) fn new(folder: &Path, download: bool) -> io::Result<Self> {
+        let program = program::copy(folder)?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        listener.set_nonblocking(true)?;
+        let port = listener.local_addr()?.port().to_string();
+        let unique = unique();
+        let mut arguments = program.arguments;
+        arguments.extend([COMMAND.to_owned(), port]);
+        arguments.extend(download.then(|| unique.clone()));
+        Ok(Self {
+            listener,
+            trial: Trial {
+                unique,
+                folder: folder.to_owned(),
+                program: program.file,
+                arguments,
+                download,
+            },
+        })
+    }
+
+    /// Whether the build that has ended called this machine's loopback.
+    pub(super) fn was_called(&self) -> bool {
+        self.listener.accept().is_ok()
+    }
+}
+
+fn unique() -> String {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    let nanoseconds = since.map_or(0, |since| since.as_nanos());
+    format!("{}-{nanoseconds}", std::process::id())
+}
+
+/// What has to be known of the machine to understand a report.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Outside {
+    /// Whether there is what a build must not see.
+    has_witness: bool,
+    /// The folder of the machine's store.
+    store: Identity,
+    /// Whom it belongs to.
+    store_owner: u32,
+}
+
+impl Outside {
+    /// Looks at this machine.
+    ///
+    /// # Errors
+    /// When it has no store.
+    pub(super) fn look() -> io::Result<Self> {
+        Ok(Self {
+            has_witness: Path::new("/").join(WITNESS).exists(),
+            store: Identity::of(STORE_DIR.as_ref())?,
+            store_owner: std::fs::metadata(STORE_DIR)?.uid(),
+        })
+    }
+}
+
+/// Reads what a probe wrote.
+///
+/// # Errors
+/// When it can't be read, or is no report.
+pub(super) fn read(output: &Path) -> io::Result<Report> {
+    Ok(serde_json::from_slice(&std::fs::read(output)?)?)
+}
+
+/// Whether builds are confined, by what one of them could do; `called` says whether it called this
+/// machine's loopback. Only a build that worked proves it: one may fail for many a reason.
+///
+/// # Errors
+/// [`NixError::NotSandboxed`] or [`NixError::SharedBuildUser`] with all that a build could do, or the
+/// error by which Nix could not be asked.
+pub(super) fn verdict(
+    report: Result<Report, NixError>,
+    called: bool,
+    outside: Outside,
+    shared_user: bool,
+) -> Result<(), NixError> {
+    let not_sandboxed = |reason: String| Err(NixError::NotSandboxed { reason });
+    let report = match report {
+        Err(NixError::Failed { stderr, .. }) => return not_sandboxed(errors(&stderr)),
+        Err(error) => return Err(error),
+        Ok(report) => report,
+    };
+    if report.root.contains(WITNESS) {
+        return not_sandboxed(format!(
+            "Nix was told to use one, and a build saw this machine's /{WITNESS}"
+        ));
+    }
+    if !outside.has_witness {
+        return not_sandboxed(format!(
+            "whether it does can't be told: this machine has no /{WITNESS} that a build could see"
+        ));
+    }
+    if !report.root.contains(STORE) {
+        return not_sandboxed(format!(
+            "whether it does can't be told: a build saw no /{STORE}, but {:?}",
+            report.root
+        ));
+    }
+    let owns_store = report
+        .user
+        .is_none_or(|user| user == outside.store_owner || user == ROOT);
+    let mut could = Vec::new();
+    if report.store == Some(outside.store) {
+        could.push(format!("write to this machine's {STORE_DIR}"));
+    }
+    if !owns_store && !report.inputs.is_empty() {
+        could.push(format!("change its inputs ({})", list(&report.inputs)));
+    }
+    if !report.mounts.is_empty() {
+        could.push(format!(
+            "write to {}, which Nix's sandbox-paths show it: mount that read-only for the builder, \
+             take it from build users, or leave it out of sandbox-paths",
+            list(&report.mounts)
+        ));
+    }
+    if called {
+        could.push("call this machine's loopback".to_owned());
+    }
+    if !could.is_empty() {
+        return not_sandboxed(format!("a build could {}", could.join("; it could ")));
+    }
+    if owns_store && !shared_user {
+        return Err(NixError::SharedBuildUser {
+            reason: match (report.user, report.inputs.as_slice()) {
+                (Some(user), []) => format!("a build ran as user {user}"),
+                (Some(user), inputs) => format!(
+                    "a build ran as user {user}, and could change {}",
+                    list(inputs)
+                ),
+                (None, _) => "as whom a build ran can't be told".to_owned(),
+            },
+        });
+    }
+    Ok(())
+}
+
+fn list(paths: &[std::path::PathBuf]) -> String {
+    let paths = paths.iter().map(|path| path.display().to_string());
+    paths.collect::<Vec<_>>().join(" ")
+}
+
+/// What Nix says that went wrong, in one line: the cause comes before the conclusion.
+fn errors(stderr: &str) -> String {
+    let text = plain(stderr);
+    let errors: Vec<_> = text
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("error:"))
+        .map(str::trim)
+        .collect();
+    match errors.is_empty() {
+        true => text.trim().to_owned(),
+        false => errors.join("; "),
+    }
+}
+
+#[cfg(test)]
+mod tests;

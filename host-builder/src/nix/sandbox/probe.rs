@@ -1,0 +1,228 @@
+//! What runs inside of a build (`nix/sandbox.nix`): it tries what a build must not be able to do, and
+//! undoes at once what worked.
+//!
+//! ```text
+//!   $out            its report, as JSON; or, where its content is known before, that
+//!   /nix/store/…    its inputs: must not be writable
+//!   mounts          whatever else somebody mounted into the sandbox (`sandbox-paths`): the same
+//!   /nix/store      writable, since $out is made in it; must be another than the machine's
+//!   127.0.0.1:PORT  the builder, which sees whether it was called
+//! ```
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use rustix::fs::{OFlags, StatVfsMountFlags, statvfs};
+
+use super::report::{Identity, Report, outside};
+use super::{STORE, WITNESS};
+use crate::closure::STORE_DIR;
+
+/// How long the builder is called for. A network that drops what it is not to carry says nothing.
+const CALL: Duration = Duration::from_secs(2);
+/// The file that is made, and removed at once, where one can be made.
+const TRIAL: &str = ".nixgate-probe";
+/// Of a folder that is mounted, so many files and folders in it are tried besides itself. Those of a
+/// system's /usr/bin are a few thousand.
+const ENTRIES: usize = 5000;
+/// Where every sandbox has what is its own: devices, processes, and memory that ends with it.
+const OWN: [&str; 3] = ["/proc", "/dev/pts", "/dev/shm"];
+
+/// How the builder starts it.
+#[derive(Args)]
+pub struct ProbeSandboxArgs {
+    /// The builder's port on loopback
+    port: u16,
+    /// What the output has to be, where that is known before
+    content: Option<String>,
+}
+
+/// Tries it all.
+///
+/// # Errors
+/// When nothing can be said of it.
+pub fn probe_sandbox(arguments: &ProbeSandboxArgs) -> Result<()> {
+    let variable = |name: &'static str| {
+        let value = std::env::var_os(name).context("this is not a build of Nix");
+        value.map(PathBuf::from)
+    };
+    let output = variable("out")?;
+    let builder = SocketAddr::from((Ipv4Addr::LOCALHOST, arguments.port));
+    // The builder sees that it came.
+    drop(TcpStream::connect_timeout(&builder, CALL));
+    let text = match &arguments.content {
+        Some(content) => content.clone(),
+        None => serde_json::to_string(&look(&output, &variable("NIX_BUILD_TOP")?)?)?,
+    };
+    fs::write(&output, text).with_context(|| output.display().to_string())
+}
+
+fn look(output: &Path, build_folder: &Path) -> Result<Report> {
+    let user = outside(
+        &fs::read_to_string("/proc/self/uid_map")?,
+        rustix::process::geteuid().as_raw(),
+    );
+    let names = names(Path::new("/"))?;
+    if names.contains(WITNESS) || !names.contains(STORE) {
+        // This is no sandbox: there is nothing more to learn, and a machine to be spared.
+        return Ok(Report {
+            root: names,
+            user,
+            ..Report::default()
+        });
+    }
+    let store = Path::new(STORE_DIR);
+    let inputs = store
+        .read_dir()?
+        .filter_map(|entry| Some(entry.ok()?.path()));
+    let inputs = inputs.filter(|path| path != output && changeable(path));
+    let table = fs::read_to_string("/proc/self/mountinfo")?;
+    let mounts = mount_points(&table).filter(|path| {
+        let own = OWN.iter().map(Path::new).chain([build_folder]);
+        let mut of_sandbox = own.chain([store]);
+        path != Path::new("/") && !of_sandbox.any(|own| path.starts_with(own)) && changeable(path)
+    });
+    Ok(Report {
+        root: names,
+        user,
+        store: match changes(store) {
+            true => Some(Identity::of(store)?),
+            false => None,
+        },
+        inputs: inputs.collect(),
+        mounts: mounts.collect(),
+    })
+}
+
+fn names(folder: &Path) -> io::Result<BTreeSet<String>> {
+    let name =
+        |entry: io::Result<fs::DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
+    folder.read_dir()?.map(name).collect()
+}
+
+/// Where something is mounted, by the table of that (proc(5)). A mount may be behind another, which is
+/// tried then.
+fn mount_points(table: &str) -> impl Iterator<Item = PathBuf> {
+    let point = |line: &str| line.split(' ').nth(4).map(unescaped);
+    table.lines().filter_map(point)
+}
+
+/// The kernel writes white space and `\` as three octal digits.
+fn unescaped(path: &str) -> PathBuf {
+    let mut parts = path.split('\\');
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (digits, rest) = part.split_at_checked(3).unwrap_or(("", part));
+        let byte = u8::from_str_radix(digits, 8);
+        plain.push(byte.map_or('\\', char::from));
+        plain.push_str(rest);
+    }
+    plain.into()
+}
+
+/// Whether a file, a folder, or what is directly in the folder can be changed.
+fn changeable(path: &Path) -> bool {
+    let entries = path.read_dir().into_iter().flatten().flatten();
+    changes(path) || entries.take(ENTRIES).any(|entry| changes(&entry.path()))
+}
+
+/// Tries to change a file or a folder: to write to it, and to get the right to.
+fn changes(path: &Path) -> bool {
+    let Ok(metadata) = fs::symlink_metadata(path) else {
+        return false;
+    };
+    // Of a program that runs, the kernel says that it is busy before it says this.
+    if statvfs(path).is_ok_and(|system| system.f_flag.contains(StatVfsMountFlags::RDONLY)) {
+        return false;
+    }
+    let kind = metadata.file_type();
+    let written = match () {
+        () if kind.is_dir() => make_file(path),
+        // Opened only: nothing is written.
+        () if kind.is_file() => opened(path),
+        // A link is what it leads to, which is tried itself or is not there. Devices are the sandbox's.
+        () => return false,
+    };
+    // Who owns it may let himself write to it. It is given the rights that it has.
+    worked(written)
+        || fs::set_permissions(path, Permissions::from_mode(metadata.permissions().mode())).is_ok()
+}
+
+fn make_file(folder: &Path) -> io::Result<()> {
+    let trial = folder.join(TRIAL);
+    File::create_new(&trial)?;
+    fs::remove_file(&trial)
+}
+
+fn opened(file: &Path) -> io::Result<()> {
+    let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW;
+    let mut options = OpenOptions::new();
+    options.write(true).custom_flags(flags.bits().cast_signed());
+    options.open(file).map(drop)
+}
+
+/// Only the system's no is one: on a disk that is full, a program that runs, or whatever else is in the
+/// way, another build may have more luck.
+fn worked(tried: io::Result<()>) -> bool {
+    match tried {
+        Ok(()) => true,
+        Err(error) => !matches!(
+            error.kind(),
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mount_points_are_read_as_the_kernel_writes_them() {
+        let table = "\
+22 1 254:0 / / rw,relatime - ext4 /dev/vda rw
+23 22 254:0 /a /with\\040space\\134 ro,relatime shared:1 - ext4 /dev/vda rw
+short
+";
+        let points: Vec<_> = mount_points(table).collect();
+        assert_eq!(points, ["/", "/with space\\"].map(PathBuf::from));
+    }
+
+    #[test]
+    fn what_can_be_changed_is_found_and_left_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let file = folder.join("file");
+        fs::write(&file, "original").unwrap();
+        fs::set_permissions(&file, Permissions::from_mode(0o444)).unwrap();
+        fs::set_permissions(folder, Permissions::from_mode(0o555)).unwrap();
+        // The test's user owns both, so may change their rights.
+        assert!(changes(&file) && changes(folder) && changeable(folder));
+        assert_eq!(fs::read_to_string(&file).unwrap(), "original");
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&file), mode(folder)), (0o444, 0o555));
+        assert_eq!(folder.read_dir().unwrap().count(), 1);
+        assert!(!changes(Path::new("/nonexistent")));
+    }
+
+    #[test]
+    fn only_the_system_s_no_is_a_no() {
+        use rustix::io::Errno;
+        for (error, expected) in [
+            (Errno::ACCESS, false),
+            (Errno::PERM, false),
+            (Errno::ROFS, false),
+            (Errno::TXTBSY, true),
+            (Errno::NOSPC, true),
+        ] {
+            assert_eq!(worked(Err(error.into())), expected, "{error}");
+        }
+    }
+}

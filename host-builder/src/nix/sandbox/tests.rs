@@ -1,0 +1,154 @@
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+
+use super::*;
+
+const MACHINE: Identity = Identity::new(1, 2);
+const OUTSIDE: Outside = Outside {
+    has_witness: true,
+    store: MACHINE,
+    store_owner: 500,
+};
+
+/// What a build in a good sandbox says.
+fn confined() -> Report {
+    let root = "build dev etc nix proc tmp".split(' ');
+    Report {
+        root: root.map(str::to_owned).collect(),
+        user: Some(30_001),
+        // Its own, which ends with it.
+        store: Some(Identity::new(1, 3)),
+        ..Report::default()
+    }
+}
+
+fn sees(name: &str) -> Report {
+    let mut report = confined();
+    report.root.insert(name.to_owned());
+    report
+}
+
+fn failed(stderr: &str) -> NixError {
+    NixError::Failed {
+        program: "nix-build",
+        status: std::process::ExitStatus::from_raw(100 << 8),
+        stderr: stderr.to_owned(),
+    }
+}
+
+#[test]
+fn only_a_build_that_works_and_does_not_see_the_machine_proves_a_sandbox() {
+    let no_namespaces =
+        "this will be built:\n\u{1b}[31;1merror:\u{1b}[0m no namespaces\nerror: no build";
+    let missing = Err(NixError::Missing {
+        program: "nix-build",
+    });
+    let nowhere = Outside {
+        has_witness: false,
+        ..OUTSIDE
+    };
+    let mut storeless = confined();
+    storeless.root.remove("nix");
+    assert!(verdict(Ok(confined()), false, OUTSIDE, false).is_ok());
+    for (report, outside, part) in [
+        (Ok(sees("sys")), OUTSIDE, "machine's /sys"),
+        (Ok(sees("sys")), nowhere, "machine's /sys"),
+        (Ok(confined()), nowhere, "this machine has no /sys"),
+        (Ok(storeless), OUTSIDE, "{\"build\", \"dev\""),
+        (
+            Err(failed(no_namespaces)),
+            OUTSIDE,
+            "(no namespaces; no build)",
+        ),
+        (Err(failed("error: disk full")), OUTSIDE, "(disk full)"),
+        (missing, OUTSIDE, "install Nix"),
+    ] {
+        let error = verdict(report, false, outside, true).unwrap_err();
+        let error = error.to_string();
+        assert!(error.contains(part), "{part}: {error}");
+    }
+}
+
+#[test]
+fn what_a_build_could_do_is_named_with_what_to_set() {
+    let all = Report {
+        store: Some(MACHINE),
+        inputs: vec!["/nix/store/a".into()],
+        mounts: vec!["/usr".into(), "/opt".into()],
+        ..confined()
+    };
+    let store = Report {
+        store: Some(MACHINE),
+        ..confined()
+    };
+    let inputs = Report {
+        inputs: vec!["/nix/store/a".into()],
+        ..confined()
+    };
+    let mounts = Report {
+        mounts: vec!["/usr".into()],
+        ..confined()
+    };
+    for (report, called, parts) in [
+        (store, false, &["write to this machine's /nix/store"][..]),
+        (inputs, false, &["change its inputs (/nix/store/a)"]),
+        (mounts, false, &["write to /usr,", "read-only"]),
+        (confined(), true, &["call this machine's loopback"]),
+        (
+            all,
+            true,
+            &["/nix/store; it", "inputs", "/usr /opt", "loopback"],
+        ),
+    ] {
+        // That builds share a user gives none of it up.
+        for shared_user in [false, true] {
+            let error = verdict(Ok(report.clone()), called, OUTSIDE, shared_user).unwrap_err();
+            let error = error.to_string();
+            for part in parts.iter().chain(&["--allow-unsandboxed"]) {
+                assert!(error.contains(part), "{part}: {error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn builds_of_the_store_s_owner_or_of_root_need_a_word_of_their_own() {
+    let of = |user| Report {
+        user,
+        inputs: vec![PathBuf::from("/nix/store/a")],
+        ..confined()
+    };
+    for user in [Some(500), Some(0), None] {
+        let error = verdict(Ok(of(user)), false, OUTSIDE, false).unwrap_err();
+        assert!(matches!(error, NixError::SharedBuildUser { .. }), "{error}");
+        let error = error.to_string();
+        assert!(error.contains("--allow-shared-build-user"), "{error}");
+        assert!(verdict(Ok(of(user)), false, OUTSIDE, true).is_ok());
+    }
+}
+
+#[test]
+fn a_report_is_read_as_it_was_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("report");
+    let report = Report {
+        mounts: vec!["/usr".into()],
+        ..confined()
+    };
+    std::fs::write(&output, serde_json::to_vec(&report).unwrap()).unwrap();
+    assert_eq!(read(&output).unwrap(), report);
+    std::fs::write(&output, "{}").unwrap();
+    assert!(read(&output).is_err());
+}
+
+#[test]
+fn who_calls_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let probe = Probe::new(&folder.path().join("program"), true).unwrap();
+    assert!(!probe.was_called());
+    let port = probe.listener.local_addr().unwrap().port();
+    assert_eq!(probe.trial.arguments.last(), Some(&probe.trial.unique));
+    assert!(probe.trial.arguments.contains(&port.to_string()));
+    drop(std::net::TcpStream::connect(("127.0.0.1", port)).unwrap());
+    assert!(probe.was_called());
+}
