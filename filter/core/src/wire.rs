@@ -9,6 +9,7 @@
 //!                     Nixgate-Rules: {"name":{…}}    the policy's rules with facts ([`FactRules`])
 //!                     Nixgate-Rule: data-team        the policy's rule that let the caller in, whose
 //!                                                    turn a build takes; left out when none had to
+//!                     X-Request-Id: 5f0c2d1e-…       Envoy's id of the request, for the builder's log
 //!
 //!   builder → edge    Nixgate-Builder: <version>     on every answer; without it, it is Envoy's own
 //!                     Cache-Control: max-age=<s>     how long the edge may repeat the answer
@@ -44,6 +45,8 @@ pub const RULE: &str = "nixgate-rule";
 pub const FACTS: &str = "nixgate-facts";
 /// With a manifest by tag: which package set the tag means.
 pub const SOURCE: &str = "nixgate-source";
+/// Envoy's id of the request: by it, access log, refusals and the builder's log speak of one.
+pub const REQUEST_ID: &str = "x-request-id";
 /// Envoy's own header for the path before a rewrite; its access log prefers it to `:path`.
 pub const ORIGINAL_PATH: &str = "x-envoy-original-path";
 /// RFC 7240.

@@ -84,8 +84,9 @@ impl Users {
         // Kept by the check, which goes on when whoever asked has hung up.
         let turn = Arc::clone(&self.checks).acquire_owned().await;
         let files = Arc::clone(&self.files);
+        let request = tracing::Span::current();
         let checked = tokio::task::spawn_blocking(move || {
-            let _turn = turn;
+            let (_turn, _request) = (turn, request.entered());
             files
                 .check(&credentials)
                 .map(|groups| (credentials, groups))

@@ -44,9 +44,11 @@ use nixgate_core::distribution::{Digest, Error, ErrorKind, Repository, Route};
 use nixgate_core::package_set::System;
 use nixgate_core::{ImageName, wire};
 use tokio::net::TcpListener;
+use tracing::{Instrument, Span};
 
 use crate::build_log::BuildLogs;
 use crate::builder::{Builder, Coalesce, ImageRequest, Rule};
+use crate::logging::{self, VERSION, chain};
 use crate::login::Login;
 use crate::recipes::RecipeFile;
 use crate::source::{Pin, Sources};
@@ -61,9 +63,6 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// For how long a connection is kept on which no request, or half a request's head, arrives.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// The builder's version, which it puts on every answer.
-pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Who may ask.
 #[derive(Clone)]
@@ -123,13 +122,14 @@ pub use images::Images;
 /// What is wrong with this machine is an error, what asks for an administrator a warning. A failed
 /// build is neither: its own log line has been written, once, and this one says who was told.
 fn log(path: &str, error: &Error) {
+    const REFUSED: &str = "a request was refused";
     let kind = error.kind;
     match kind {
         ErrorKind::BuilderUnready | ErrorKind::BuilderUnreachable | ErrorKind::Internal => {
-            tracing::error!(path, ?kind, "{error}");
+            tracing::error!(path, ?kind, error = chain(error), REFUSED);
         }
-        ErrorKind::Denied => tracing::warn!(path, ?kind, "{error}"),
-        _ => tracing::info!(path, ?kind, "{error}"),
+        ErrorKind::Denied => tracing::warn!(path, ?kind, error = chain(error), REFUSED),
+        _ => tracing::info!(path, ?kind, error = chain(error), REFUSED),
     }
 }
 
@@ -148,7 +148,7 @@ impl<B: Builder> App<B> {
                 accepted = listener.accept() => match accepted {
                     Ok((stream, _)) => stream,
                     Err(error) => {
-                        tracing::warn!("can't accept a connection: {error}");
+                        tracing::warn!(error = chain(&error), "can't accept a connection");
                         tokio::time::sleep(Duration::from_millis(100)).await;
                         continue;
                     }
@@ -158,17 +158,25 @@ impl<B: Builder> App<B> {
             let app = Arc::clone(&self);
             let service = hyper::service::service_fn(move |request| {
                 let app = Arc::clone(&app);
-                async move { Ok::<_, Infallible>(app.respond(request).await) }
+                let span = app.span(request.headers());
+                async move { Ok::<_, Infallible>(app.respond(request).await) }.instrument(span)
             });
             let connection = graceful.watch(server.serve_connection(TokioIo::new(stream), service));
             tokio::spawn(async move {
                 if let Err(error) = connection.await {
-                    tracing::debug!("a connection ended early: {error}");
+                    tracing::debug!(error = chain(&error), "a connection ended early");
                 }
             });
         }
         drop(listener);
         let _ = tokio::time::timeout(GRACE, graceful.shutdown()).await;
+    }
+
+    /// What the log says of a request: its id, when it is the edge that says so.
+    fn span(&self, headers: &HeaderMap) -> Span {
+        let id = headers.get(wire::REQUEST_ID);
+        let id = id.filter(|_| self.admit(headers).is_ok());
+        logging::request(id.and_then(|id| id.to_str().ok()))
     }
 
     async fn respond(&self, request: Request<Incoming>) -> Response<Body> {

@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use tokio::sync::watch;
+use tracing::Instrument;
 
 use super::PinError;
 
@@ -177,7 +178,7 @@ impl<V: Clone + Send + Sync + 'static> Attempts<V> {
         let (sender, outcome) = watch::channel(None);
         let (key, entries) = (key.to_owned(), Arc::clone(&self.entries));
         let most = self.most;
-        tokio::spawn(async move {
+        let task = async move {
             let found = find.await;
             let mut entries = lock(&entries);
             if let Err(PinError::TagUnknown(_)) = found {
@@ -195,7 +196,8 @@ impl<V: Clone + Send + Sync + 'static> Attempts<V> {
             }
             drop(entries);
             sender.send_replace(Some(found));
-        });
+        };
+        tokio::spawn(task.in_current_span());
         Running {
             since: Instant::now(),
             outcome,
