@@ -36,7 +36,7 @@ RULES = [
     (r"--allow-unauthenticated|--allow-insecure|--force-yes|trusted=yes|--no-check-certificate", None),
     (
         BEGIN + r"(?:curl|wget|aria2c|git\s+clone|npm\s+(?:i|install)|npx|go\s+(?:install|get))\b",
-        r"127\.0\.0\.1|localhost",
+        r"127\.0\.0\.1|localhost|--unix-socket\b",
     ),
     (r"^\s*ADD\s+.*https?://", r"--checksum=sha256:"),
     (r"^\s*FROM\s+(?!scratch\b)\S+", r"@sha256:[0-9a-f]{64}"),
