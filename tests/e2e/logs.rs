@@ -26,7 +26,7 @@ fn is_whole(line: &Value) -> Result<()> {
     let severities = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"];
     assert!(severities.contains(&&*severity.to_uppercase()), "{line}");
     let time = line["time"].as_str().unwrap_or_default();
-    let zone = time.ends_with('Z') || time.rfind(['+', '-']) == Some(time.len() - 5);
+    let zone = time.ends_with('Z') || time.rfind(['+', '-']) == Some(time.len() - 6);
     assert!(time.as_bytes().get(10) == Some(&b'T') && zone, "{line}");
     Ok(())
 }

@@ -156,10 +156,7 @@ fn the_ready_line_says_what_to_paste_and_what_is_served() -> Result<()> {
     skopeo::inspect(&image)?;
 
     let token = fs::metadata(make.state.path().join("token"))?;
-    assert_eq!(
-        std::os::unix::fs::PermissionsExt::mode(&token.permissions()) & 0o777,
-        0o600
-    );
+    assert_eq!(PermissionsExt::mode(&token.permissions()) & 0o777, 0o600);
     Ok(())
 }
 
@@ -206,7 +203,7 @@ fn make_gateway_says_what_to_paste_and_that_works() -> Result<()> {
     others_read_no_secret(make.state.path(), &[&password, &token, "PRIVATE KEY"])?;
     for secret in ["htpasswd", "alice.password", "tls/tls.key"] {
         let file = fs::metadata(make.state.path().join("gateway").join(secret))?;
-        let mode = std::os::unix::fs::PermissionsExt::mode(&file.permissions());
+        let mode = PermissionsExt::mode(&file.permissions());
         assert_eq!(mode & 0o777, 0o600, "{secret}");
     }
     make.process.signal_group("INT")?;

@@ -126,7 +126,7 @@ impl<'a> NixLog<'a> {
             Some(json) => match serde_json::from_slice(json) {
                 Ok(event) => self.event(event),
                 Err(error) => {
-                    tracing::debug!(error = chain(&error), "an unknown line of Nix's log")
+                    tracing::debug!(error = chain(&error), "an unknown line of Nix's log");
                 }
             },
             None => self.say(&plain(&String::from_utf8_lossy(&line))),
