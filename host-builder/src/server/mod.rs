@@ -126,10 +126,10 @@ fn log(path: &str, error: &Error) {
     let kind = error.kind;
     match kind {
         ErrorKind::BuilderUnready | ErrorKind::BuilderUnreachable | ErrorKind::Internal => {
-            tracing::error!(path, ?kind, error = chain(error), REFUSED);
+            tracing::error!(path, ?kind, error = chain(error), "{REFUSED}");
         }
-        ErrorKind::Denied => tracing::warn!(path, ?kind, error = chain(error), REFUSED),
-        _ => tracing::info!(path, ?kind, error = chain(error), REFUSED),
+        ErrorKind::Denied => tracing::warn!(path, ?kind, error = chain(error), "{REFUSED}"),
+        _ => tracing::info!(path, ?kind, error = chain(error), "{REFUSED}"),
     }
 }
 
