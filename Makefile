@@ -26,8 +26,8 @@ help: ## List the verbs
 	  'NIXERY_CHANNEL, NIXERY_PKGS_REPO, NIXERY_PKGS_PATH or NIXGATE_FLAKE replace the embedded package set'
 
 build: # What is run and shipped: the builder, and the filter as wasm
-	cargo build --release --package nixgate
-	cargo build --profile wasm $(filter)
+	cargo build --locked --release --package nixgate
+	cargo build --locked --profile wasm $(filter)
 
 run: ## Install what is missing, build, and serve on 127.0.0.1:8080 until Ctrl-C
 	@$(setup)/setup.sh run
@@ -44,15 +44,15 @@ test: ## Install what is missing and run every test
 	@$(setup)/setup.sh test
 	$(setup)/package-set.sh amd64 arm64
 	@$(MAKE) --no-print-directory build
-	python3 -m unittest nix/tests/test_index.py
+	python3 -m unittest nix/tests/test_index.py envoy/standalone/setup/test_check_downloads.py envoy/standalone/setup/test_keep_log.py
 	nix-instantiate --eval --strict --read-write-mode nix/tests/resolve.nix >/dev/null
 	nix-instantiate --eval --strict --read-write-mode nix/tests/attributes.nix >/dev/null
 	nix-instantiate --eval --strict --read-write-mode nix/tests/image.nix >/dev/null
-	cargo test $(with_e2e)
+	cargo test --locked $(with_e2e)
 	@# The core's again, on the target that the filter is built for. `cargo test` has built what
 	@# runs them.
 	CARGO_TARGET_WASM32_WASIP1_RUNNER="$(abspath $(target_dir))/debug/examples/wasi-run" \
-	  cargo test --package nixgate-core --target wasm32-wasip1 --lib
+	  cargo test --locked --package nixgate-core --target wasm32-wasip1 --lib
 	@$(MAKE) --no-print-directory fuzz
 
 fuzz: ## Look for input that breaks what is read from strangers (FUZZ_SECONDS each, 5)
@@ -61,34 +61,35 @@ fuzz: ## Look for input that breaks what is read from strangers (FUZZ_SECONDS ea
 check: ## Format, lints, wasm build, Envoy configurations, dependencies
 	@$(setup)/setup.sh check
 	cargo fmt --all --check
-	cargo clippy --all-targets $(with_e2e) -- --deny warnings
-	cargo clippy $(filter) -- --deny warnings
-	cargo clippy --package nixgate-fuzz -- --deny warnings
-	cargo build --profile wasm $(filter)
+	cargo clippy --locked --all-targets $(with_e2e) -- --deny warnings
+	cargo clippy --locked $(filter) -- --deny warnings
+	cargo clippy --locked --package nixgate-fuzz -- --deny warnings
+	cargo build --locked --profile wasm $(filter)
 	$(setup)/check-envoy-configs.sh
-	$(tools_dir)/bin/cargo-deny --log-level error check bans licenses sources
+	$(tools_dir)/bin/cargo-deny --locked --log-level error check bans licenses sources
 	$(setup)/check-core-dependencies.sh
+	python3 $(setup)/check_downloads.py
 
 advisories: ## Check dependencies against the RustSec database (which must be reachable)
 	@$(setup)/setup.sh check
-	$(tools_dir)/bin/cargo-deny check advisories
+	$(tools_dir)/bin/cargo-deny --locked check advisories
 
 bench: ## Measure edge and builder, the edge beside Envoy itself, docker-registry and nginx (about 12 minutes)
 	@$(setup)/setup.sh bench
 	@$(MAKE) --no-print-directory build
-	cargo run --quiet $(with_e2e) --example bench
+	cargo run --locked --quiet $(with_e2e) --example bench
 	@echo
-	cargo run --quiet $(with_e2e) --example bench-builds
+	cargo run --locked --quiet $(with_e2e) --example bench-builds
 
 reference: ## Write the tables of the documentation that come from the code; tests compare them
-	UPDATE_EXPECT=1 cargo test --package nixgate-core --package nixgate --lib _page_has_
+	UPDATE_EXPECT=1 cargo test --locked --package nixgate-core --package nixgate --lib _page_has_
 
 fmt: ## Format the code
 	cargo fmt --all
 
 doc: ## Build the API reference (target/doc) and the book (docs/book)
 	@$(setup)/setup.sh doc
-	cargo doc --workspace --no-deps --document-private-items
+	cargo doc --locked --workspace --no-deps --document-private-items
 	PATH="$(abspath $(tools_dir))/bin:$$PATH" mdbook build docs
 
 clean: ## Remove what was built; installed tools, images and state stay

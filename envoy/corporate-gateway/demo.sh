@@ -21,6 +21,7 @@ make_certificate() {
   rm -rf "$new" "$FILES/tls" "$FILES/ca"
   mkdir -p "$new/tls" "$new/ca"
   # A certificate that an authority signed: one that signed itself is no server's to many clients.
+  (umask 027 && : >"$FILES/openssl.log")
   (umask 077 && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days "$CERTIFICATE_DAYS" \
     -subj "/CN=nixgate demo authority" -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign \
     -keyout "$new/ca.key" -out "$new/ca/ca.crt" &&

@@ -5,12 +5,10 @@ use std::cell::OnceCell;
 use nixgate_core::config::{Config, Identity as Places};
 use nixgate_core::exchange::Caller;
 use nixgate_core::policy::{Attribute, Identity, Known, Policy};
+use nixgate_core::wire;
 
 use crate::header_map::HeaderMap;
 use crate::host;
-
-/// Envoy's id of the request, by which its log and a refusal speak of one decision.
-const REQUEST_ID: &str = "x-request-id";
 
 /// The caller of the request with these headers.
 pub(crate) fn of(config: &Config, headers: &HeaderMap) -> Caller {
@@ -29,10 +27,11 @@ pub(crate) fn of(config: &Config, headers: &HeaderMap) -> Caller {
     Caller {
         identity: identity(&config.policy),
         shadow: identity(&config.shadow),
-        decision: match config.policy {
-            Some(_) => headers.all(REQUEST_ID).next().unwrap_or_default().into(),
-            None => String::new(),
-        },
+        decision: headers
+            .all(wire::REQUEST_ID)
+            .next()
+            .unwrap_or_default()
+            .into(),
     }
 }
 

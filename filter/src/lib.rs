@@ -46,6 +46,9 @@ mod telemetry;
 
 use root::Root;
 
+/// The release, and of which sources it is; the builder says the same of itself.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "+", env!("NIXGATE_SOURCES"));
+
 proxy_wasm::main! {{
     proxy_wasm::set_root_context(|id| Box::new(Root::new(id)));
 }}

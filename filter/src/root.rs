@@ -304,8 +304,9 @@ impl RootContext for Root {
                 host::log(
                     LogLevel::Info,
                     &format!(
-                        "images come from the cluster {}; up to {} MiB of answers are \
-                         cached; policy: {}",
+                        "nixgate {}: images come from the cluster {}; up to {} MiB of \
+                         answers are cached; policy: {}",
+                        crate::VERSION,
                         config.cluster,
                         config.cache_max_bytes >> 20,
                         config.policy.as_ref().map_or("none", Policy::revision)

@@ -16,6 +16,8 @@ use std::time::{Duration, SystemTime};
 
 use rustix::fs::{AtFlags, CWD, Timestamps, utimensat};
 
+use crate::logging::chain;
+
 /// For how long a file or folder has been as it is; of a link, the link itself, since store paths are
 /// from 1970.
 ///
@@ -95,7 +97,7 @@ fn remove(path: &Path) -> bool {
 /// What is not there any more is as it should be.
 fn complain(what: &str, path: &Path, error: &io::Error) {
     if error.kind() != io::ErrorKind::NotFound {
-        tracing::warn!("can't {what} {}: {error}", path.display());
+        tracing::warn!(error = chain(error), path = %path.display(), "can't {what} this path");
     }
 }
 

@@ -22,7 +22,7 @@ use nixgate_core::distribution::{Error, ErrorKind};
 use serde::Serialize;
 use tokio::sync::watch;
 
-use crate::nix::redact;
+use crate::redact::redact;
 
 /// How much of a build's log is kept, in bytes.
 const LOG_BYTES: usize = 256 << 10;
@@ -187,7 +187,7 @@ impl BuildLog {
         }
     }
 
-    /// Adds to the log; the text may have several lines. Credentials in URLs are left out.
+    /// Adds to the log, without secrets; the text may have several lines.
     pub fn line(&self, text: &str) {
         let text = redact(text);
         let mut state = self.lock();

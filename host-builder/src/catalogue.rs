@@ -19,6 +19,7 @@ use nixgate_core::distribution::Repository;
 use nixgate_core::package_set::{System, canonical_path};
 use nixgate_core::policy::{Glob, Reach};
 
+use crate::logging::chain;
 use crate::nix::{Attribute, Nix, NixError};
 
 /// Paths that are looked at in one evaluation: as one argument of a process they must stay below
@@ -130,7 +131,11 @@ impl Catalogue {
                 }
                 Err(error @ NixError::Failed { .. }) => {
                     let path = paths.concat().join(".");
-                    tracing::warn!(path, "left out, since Nix can't evaluate it: {error}");
+                    tracing::warn!(
+                        path,
+                        error = chain(&error),
+                        "left out, since Nix can't evaluate it"
+                    );
                 }
                 Err(error) => return Err(error),
             }

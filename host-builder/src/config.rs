@@ -19,8 +19,10 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::{Arg, Args, ValueEnum};
 use nixgate_core::package_set::System;
 
+use crate::logging::LogFormat;
 use crate::login::LoginSettings;
 use crate::nix::NixSettings;
+use crate::redact::{keep_secret, keep_url};
 use crate::server::Access;
 use crate::source::{AllowedRefs, FlakeUrl, Source};
 
@@ -87,6 +89,10 @@ pub struct ServeArgs {
         default_value_t = 2048
     )]
     pub max_connections: usize,
+    /// How the log is written: for programs, a JSON object on each line, or as text for people. When
+    /// not given, a terminal gets text, and everything else JSON
+    #[arg(long, env = "NIXGATE_LOG_FORMAT", value_name = "FORMAT", value_enum)]
+    pub log_format: Option<LogFormat>,
     /// How clients log in
     #[command(flatten)]
     pub login: LoginArgs,
@@ -321,7 +327,10 @@ impl ServeArgs {
         );
         let access = match (self.token, self.allow_direct) {
             (_, true) => Access::Direct,
-            (Some(token), false) if !token.is_empty() => Access::Token(token),
+            (Some(token), false) if !token.is_empty() => {
+                keep_secret(&token);
+                Access::Token(token)
+            }
             _ => bail!(
                 "no token: set NIXGATE_TOKEN to the value that Envoy has, or pass --allow-direct \
                  to answer everybody"
@@ -344,6 +353,10 @@ impl BuildArgs {
     /// # Errors
     /// A sentence that names the setting and the remedy.
     pub fn validate(self) -> Result<BuildSettings> {
+        let urls = [self.pkgs_repo.as_deref(), self.flake.as_deref()];
+        for url in urls.into_iter().flatten().chain([&*self.channel_base]) {
+            keep_url(url);
+        }
         let refs = AllowedRefs::parse(&self.git_refs)?;
         let source = match (self.channel, self.pkgs_repo, self.pkgs_path, self.flake) {
             (Some(name), None, None, None) => Source::Channel {

@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::builder::ImageRequest;
 use crate::closure::{Closure, StorePath};
 use crate::fingerprint::Fingerprint;
+use crate::logging::chain;
 use crate::nix::Derivation;
 use crate::storage::{Key, Storage, StorageError};
 
@@ -120,7 +121,7 @@ impl Record {
         Ok(json.and_then(|json| {
             let record = serde_json::from_slice(&json);
             record
-                .inspect_err(|error| tracing::warn!(?key, "a damaged record: {error}"))
+                .inspect_err(|error| tracing::warn!(?key, error = chain(error), "a damaged record"))
                 .ok()
         }))
     }

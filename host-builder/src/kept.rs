@@ -21,6 +21,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::age::{age, renew};
+use crate::logging::chain;
 
 /// See the module.
 #[derive(Debug)]
@@ -57,7 +58,11 @@ impl Drop for Batch {
             return;
         }
         if let Err(error) = fs::remove_dir_all(&self.path) {
-            tracing::warn!(path = %self.path.display(), "can't let go of store paths: {error}");
+            tracing::warn!(
+                path = %self.path.display(),
+                error = chain(&error),
+                "can't let go of store paths"
+            );
         }
     }
 }

@@ -17,6 +17,8 @@
 //!   facts ─────────────┤ what is known of an image beyond its documents
 //!   state_dir, disk ───┘ what is in the making, and whether there is room for it
 //!
+//!   logging, redact ───── what is told of all this, and no secret with it
+//!
 //!   policy ────────────── check, explain and test policies      pure, but for `--package-set`
 //!   build ─────────────── builds one image, without a server
 //!   warm ──────────────── builds ahead what a policy allows, by the parts above
@@ -38,12 +40,14 @@ pub mod image;
 pub mod kept;
 pub mod layer;
 pub mod layering;
+pub mod logging;
 pub mod login;
 pub mod nix;
 pub mod policy;
 pub mod publish;
 pub mod recipes;
 pub mod records;
+pub mod redact;
 pub mod refusals;
 pub mod server;
 pub mod source;
@@ -67,6 +71,7 @@ use builder::{Coalesce, ImageRequest, NixBuilder};
 use config::{BuildSettings, Settings, StorageSettings};
 use disk::Disks;
 use kept::Kept;
+use logging::chain;
 use login::Login;
 use nix::{Nix, NixError, Processes};
 use recipes::RecipeFile;
@@ -222,7 +227,7 @@ async fn start(settings: Settings) -> Result<(Arc<App<NixBuilder>>, TcpListener)
             settings.listen
         )
     })?;
-    tracing::info!(address = %listener.local_addr()?, version = server::VERSION, "the builder is ready");
+    tracing::info!(address = %listener.local_addr()?, "the builder is ready");
     let app = Arc::new(App {
         access: settings.access,
         login,
@@ -249,7 +254,10 @@ async fn check_nix(nix: &dyn Nix, source: &Source) -> Result<()> {
     let found = match nix.version().await {
         Ok(found) => found,
         Err(error) => {
-            tracing::error!("only images that are stored already can be served: {error}");
+            tracing::error!(
+                error = chain(&error),
+                "only images that are stored already can be served"
+            );
             return Ok(());
         }
     };
@@ -274,7 +282,10 @@ async fn check_sandbox(nix: &dyn Nix) -> Result<()> {
             | NixError::TooWeak { .. }),
         ) => Err(error.into()),
         Err(error) => {
-            tracing::error!("whether builds are sandboxed is found out later: {error}");
+            tracing::error!(
+                error = chain(&error),
+                "whether builds are sandboxed is found out later"
+            );
             Ok(())
         }
         Ok(()) => Ok(()),

@@ -7,17 +7,18 @@ use anyhow::Result;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use nixgate::build::{self, BuildCommand};
 use nixgate::config::{self, ServeArgs};
+use nixgate::logging::{self, CRITICAL, LogFormat};
 use nixgate::nix::{self, GitCredentialArgs, ProbeSandboxArgs};
 use nixgate::policy::{self, PolicyCommand};
 use nixgate::recipes::{self, RecipesCommand};
-use nixgate::telemetry;
+use nixgate::redact::{keep_environment, redact};
 use nixgate::warm::{self, WarmArgs};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// A container registry whose image names are package lists.
 #[derive(Parser)]
-#[command(version)]
+#[command(version = logging::VERSION)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -50,16 +51,17 @@ const LAST_WAIT: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     let Cli { command } = parse();
-    telemetry::start_logging(match &command {
-        Command::Serve(_) => "info",
-        // They report by themselves what there is to say.
+    keep_environment(std::env::vars_os());
+    let format = match &command {
+        Command::Serve(arguments) => logging::start("info", arguments.log_format),
+        // They are for people, and report by themselves what there is to say.
         Command::Build(_)
         | Command::Policy(_)
         | Command::Recipes(_)
         | Command::Warm(_)
         | Command::GitCredential(_)
-        | Command::ProbeSandbox(_) => "error",
-    });
+        | Command::ProbeSandbox(_) => logging::start("error", Some(LogFormat::Text)),
+    };
     let result = Runtime::new().map_err(Into::into).and_then(|runtime| {
         let result = runtime.block_on(run(command));
         runtime.shutdown_timeout(LAST_WAIT);
@@ -69,9 +71,13 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         // What is wrong has been printed.
         Ok(false) => ExitCode::FAILURE,
-        // For a person, who has no use for a backtrace: the error says what to do.
         Err(error) => {
-            eprintln!("nixgate: {error:#}");
+            let error = redact(&format!("{error:#}"));
+            match format {
+                LogFormat::Json => tracing::error!(target: CRITICAL, error, "the builder ends"),
+                // For a person, who has no use for a backtrace: the error says what to do.
+                LogFormat::Text => eprintln!("nixgate: {error}"),
+            }
             ExitCode::FAILURE
         }
     }

@@ -23,7 +23,8 @@ use futures::future::FutureExt;
 use nixgate_core::distribution::{Error, ErrorKind, Tag};
 
 use crate::fingerprint::Fingerprint;
-use crate::nix::{Nix, NixError, Version, redact};
+use crate::nix::{Nix, NixError, Version};
+use crate::redact::redact;
 
 pub use allowed_refs::AllowedRefs;
 pub use flake::FlakeUrl;

@@ -1,7 +1,6 @@
-//! What the builder tells its operators: log lines and Prometheus metrics.
+//! What the builder counts for its operators: Prometheus metrics.
 
 use std::fmt;
-use std::io::IsTerminal;
 use std::sync::Arc;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -9,18 +8,6 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use tracing_subscriber::EnvFilter;
-
-/// Starts logging to stderr. `RUST_LOG` chooses the level, `default` where it doesn't.
-pub fn start_logging(default: &str) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
-}
 
 /// Labels of [`Metrics::requests`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 
+use crate::logging::chain;
+
 /// What tells one content from the next: orchestrators replace the file, editors write into it.
 type Stamp = (u64, u64, i64, i64);
 
@@ -51,7 +53,10 @@ impl<T> Watched<T> {
                 tracing::info!(path = %self.path.display(), "read again, since it has changed");
                 last.1 = Arc::new(content);
             }
-            Err(error) => tracing::error!("what was read before stays in force: {error:#}"),
+            Err(error) => tracing::error!(
+                error = chain(&*error),
+                "what was read before stays in force"
+            ),
         }
         Arc::clone(&last.1)
     }

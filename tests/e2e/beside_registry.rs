@@ -116,11 +116,15 @@ fn a_configuration_that_is_delivered_takes_effect_for_nixgates_names_alone() -> 
             })?;
         }
         // Revision and rule; the default of a policy is no rule.
-        let noted = "denied cacert/hello/iana-etc two -";
-        poll::until(&format!("the access log says {noted}"), || {
-            let log = stack.envoy.log();
-            let mut lines = log.lines();
-            let said = lines.any(|line| line.contains(ours) && line.ends_with(noted));
+        poll::until("the access log says so", || {
+            let mut lines = stack.envoy.access_log().into_iter();
+            let said = lines.any(|line| {
+                line["path"] == ours
+                    && line["outcome"] == "denied"
+                    && line["image"] == "cacert/hello/iana-etc"
+                    && line["policy"] == "two"
+                    && line["rule"].is_null()
+            });
             said.then_some(())
         })?;
     }

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
@@ -154,10 +155,32 @@ fn the_ready_line_says_what_to_paste_and_what_is_served() -> Result<()> {
     skopeo::inspect(&image)?;
 
     let token = fs::metadata(make.state.path().join("token"))?;
-    assert_eq!(
-        std::os::unix::fs::PermissionsExt::mode(&token.permissions()) & 0o777,
-        0o600
-    );
+    assert_eq!(PermissionsExt::mode(&token.permissions()) & 0o777, 0o600);
+    Ok(())
+}
+
+/// Asserts that logs, and files that hold one of these, are for owner and group alone, and that the
+/// logs have none of them.
+fn others_read_no_secret(folder: &Path, secrets: &[&str]) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        // Nix's links lead to what it has.
+        let metadata = fs::symlink_metadata(&path)?;
+        if metadata.is_dir() {
+            others_read_no_secret(&path, secrets)?;
+        } else if metadata.is_file() {
+            let content = fs::read(&path)?;
+            let content = String::from_utf8_lossy(&content);
+            let has_one = secrets.iter().any(|secret| content.contains(secret));
+            let is_log = path.extension().is_some_and(|end| end == "log");
+            // That of the test itself is the terminal.
+            if (has_one || is_log) && !path.ends_with("make.log") {
+                let mode = PermissionsExt::mode(&metadata.permissions());
+                assert_eq!(mode & 0o137, 0, "{} has {mode:o}", path.display());
+            }
+            assert!(!(has_one && is_log), "{} has a secret", path.display());
+        }
+    }
     Ok(())
 }
 
@@ -174,9 +197,12 @@ fn make_gateway_says_what_to_paste_and_that_works() -> Result<()> {
         .env("DOCKER_HOST", docker.host())
         .env("DOCKER_CONFIG", make.state.path().join("docker")))?;
 
+    let password = fs::read_to_string(make.state.path().join("gateway/alice.password"))?;
+    let token = fs::read_to_string(make.state.path().join("token"))?;
+    others_read_no_secret(make.state.path(), &[&password, &token, "PRIVATE KEY"])?;
     for secret in ["htpasswd", "alice.password", "tls/tls.key"] {
         let file = fs::metadata(make.state.path().join("gateway").join(secret))?;
-        let mode = std::os::unix::fs::PermissionsExt::mode(&file.permissions());
+        let mode = PermissionsExt::mode(&file.permissions());
         assert_eq!(mode & 0o777, 0o600, "{secret}");
     }
     make.process.signal_group("INT")?;

@@ -48,12 +48,16 @@ fn statistics_and_access_log_say_what_became_of_each_request() -> Result<()> {
             "{statistics}"
         );
         for outcome in ["miss", "hit"] {
-            // Without a policy, neither its revision nor a rule.
-            let end = format!("{outcome} cacert/hello/iana-etc - -");
-            poll::until(&format!("the access log says {end}"), || {
-                let log = stack.envoy.log();
-                let mut lines = log.lines();
-                let said = lines.any(|line| line.contains(path) && line.ends_with(&end));
+            poll::until(&format!("the access log says {outcome}"), || {
+                let mut lines = stack.envoy.access_log().into_iter();
+                // Without a policy, neither its revision nor a rule.
+                let said = lines.any(|line| {
+                    line["path"] == path
+                        && line["outcome"] == outcome
+                        && line["image"] == "cacert/hello/iana-etc"
+                        && line["policy"].is_null()
+                        && line["rule"].is_null()
+                });
                 said.then_some(())
             })?;
         }

@@ -17,6 +17,7 @@ fn a_miss_asks_the_builder_for_the_canonical_image() {
             ("accept", "text/html"),
             ("accept", OCI),
             ("authorization", "Bearer x"),
+            ("x-request-id", "5f0c2d1e"),
         ],
     );
     assert!(is_paused(&mut host, stream));
@@ -34,6 +35,8 @@ fn a_miss_asks_the_builder_for_the_canonical_image() {
         ("prefer", Some("wait=20, similar-names")),
         ("accept", Some(OCI)),
         ("authorization", None),
+        // The builder's log names the request by it.
+        ("x-request-id", Some("5f0c2d1e")),
     ] {
         assert_eq!(callout.header(name), value, "{name}");
     }

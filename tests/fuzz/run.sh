@@ -17,7 +17,7 @@ flags="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4
   -Cllvm-args=-sanitizer-coverage-trace-compares -Cdebug-assertions=on"
 
 # With --target, build scripts are left alone: they have no fuzzer to link with.
-RUSTFLAGS=$(printf '%s ' $flags) cargo build --quiet --release --package nixgate-fuzz \
+RUSTFLAGS=$(printf '%s ' $flags) cargo build --locked --quiet --release --package nixgate-fuzz \
   --target "$target" --target-dir "$folder"
 
 fuzz() {

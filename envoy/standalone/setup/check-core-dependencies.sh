@@ -5,7 +5,7 @@
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 cd "$ROOT"
-found=$(cargo tree --package nixgate-core --edges normal --prefix none --format '{p}' |
+found=$(cargo tree --locked --package nixgate-core --edges normal --prefix none --format '{p}' |
   grep -E '^(tokio|hyper|proxy-wasm|mio|rustix) ' | sort -u) || true
 [[ -z $found ]] || fail "nixgate-core depends on $found" \
   "decide in the core, act in the filter or the builder: move what needs it there"

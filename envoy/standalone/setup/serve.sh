@@ -8,6 +8,9 @@
 # each half has a process group of its own, so that what Nix started goes with the builder.
 # Should this script itself be killed, the kernel sends both halves SIGTERM (pdeathsig).
 #
+# The builder logs to the terminal. Envoy's log and its access log go to files in FILES, which have a
+# bound (keep_log.py) and which others can't read.
+#
 # The deployment's script says, before:
 #
 #   VERB               the Makefile's verb for it
@@ -164,7 +167,7 @@ interrupted() {
 
 # serve: starts both halves, says so when they are ready, and stays until one ends.
 serve() {
-  local builder envoy ended
+  local builder envoy ended keep_log=$ROOT/envoy/standalone/setup/keep_log.py
   cd "$ROOT"
   mkdir -p "$FILES"
   check_ports
@@ -174,8 +177,6 @@ serve() {
   render_envoy
   NIXGATE_TOKEN=$(read_token)
   export NIXGATE_TOKEN
-
-  : >"$FILES/envoy.log"
 
   halves=()
   trap interrupted INT TERM HUP
@@ -187,7 +188,8 @@ serve() {
   builder=$!
   halves+=("$builder")
   setpriv --pdeathsig TERM "$(envoy_to_run)" -c "$FILES/envoy.yaml" \
-    --disable-hot-restart --log-level warning --component-log-level wasm:info --log-path "$FILES/envoy.log" </dev/null >"$FILES/envoy-access.log" &
+    --disable-hot-restart --log-level warning --component-log-level wasm:info </dev/null \
+    > >(exec "$keep_log" "$FILES/envoy-access.log") 2> >(exec "$keep_log" "$FILES/envoy.log") &
   envoy=$!
   halves+=("$envoy")
   set +m

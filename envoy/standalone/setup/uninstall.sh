@@ -9,7 +9,8 @@
 shopt -s nullglob
 ours=("$ROOT/target" "$ROOT/docs/book"
   "$TOOLS_DIR"/{envoy-*,bin/envoy-*,bin/cargo-deny,bin/mdbook,.cargo-deny-*,.mdbook-*,.crates.toml,.crates2.json}
-  "$STATE_DIR"/{apt,debian,builder,storage,e2e,gateway,token,envoy.yaml,filter.yaml,envoy.log,envoy-access.log})
+  "$STATE_DIR"/{apt,debian,builder,storage,e2e,gateway,token,envoy.yaml,filter.yaml,envoy.log,envoy-access.log}
+  "$STATE_DIR"/envoy{,-access}.log.[0-9])
 for path in "${ours[@]}"; do
   if [[ -e $path || -L $path ]]; then
     say "removing $path"

@@ -11,6 +11,7 @@
 //!                                                    turn a build takes; left out when none had to
 //!                     Nixgate-Client-Address: <ip>   with a login: whose it is, for the log. The route
 //!                                                    adds it, not the filter
+//!                     X-Request-Id: 5f0c2d1e-…       Envoy's id of the request, for the builder's log
 //!
 //!   builder → edge    Nixgate-Builder: <version>     on every answer; without it, it is Envoy's own
 //!                     Cache-Control: max-age=<s>     how long the edge may repeat the answer
@@ -48,6 +49,8 @@ pub const CLIENT_ADDRESS: &str = "nixgate-client-address";
 pub const FACTS: &str = "nixgate-facts";
 /// With a manifest by tag: which package set the tag means.
 pub const SOURCE: &str = "nixgate-source";
+/// Envoy's id of the request: by it, access log, refusals and the builder's log speak of one.
+pub const REQUEST_ID: &str = "x-request-id";
 /// Envoy's own header for the path before a rewrite; its access log prefers it to `:path`.
 pub const ORIGINAL_PATH: &str = "x-envoy-original-path";
 /// RFC 7240.

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use nixgate_core::distribution::{Error, ErrorKind};
 use tokio::sync::watch;
+use tracing::Instrument;
 
 use super::{Builder, ImageRequest, Rule};
 use crate::refusals;
@@ -114,7 +115,8 @@ impl<B: Builder> Coalesce<B> {
         };
         builds.insert(key.clone(), build);
         let (builder, builds) = (Arc::clone(&self.builder), Arc::clone(&self.builds));
-        tokio::spawn(async move {
+        // What is logged of the build names the request that began it.
+        let task = async move {
             let result = builder.build(&image, &rule).await;
             // What succeeded, storage answers from now on.
             let remembered = result.as_ref().is_err_and(|error| error.kind.lasts());
@@ -123,7 +125,8 @@ impl<B: Builder> Coalesce<B> {
             if !remembered {
                 lock(&builds).remove(&key);
             }
-        });
+        };
+        tokio::spawn(task.in_current_span());
         Ok((started, outcome))
     }
 }

@@ -9,6 +9,7 @@ use nixgate_core::distribution::{Error, ErrorKind};
 
 use crate::closure::StorePath;
 use crate::layer::{Altered, PackError};
+use crate::logging::chain;
 use crate::nix::NixError;
 use crate::source::Pin;
 use crate::storage::StorageError;
@@ -149,7 +150,11 @@ pub(super) fn evaluation(error: NixError, set: &Pin) -> Error {
         ),
         _ => return question(error),
     };
-    tracing::warn!(%revision, "{error}");
+    tracing::warn!(
+        %revision,
+        error = chain(&error),
+        "the package set can't be evaluated"
+    );
     Error::new(kind, message)
 }
 
@@ -170,7 +175,7 @@ pub(super) fn realisation(error: NixError) -> Error {
 }
 
 fn timed_out(error: &NixError) -> Error {
-    tracing::warn!("{error}");
+    tracing::warn!(error = chain(error), "a package took too long to build");
     Error::new(
         ErrorKind::BuildTimedOut,
         "a package took longer to build than NIX_TIMEOUT allows; the builder's log says which",

@@ -28,6 +28,7 @@ use crate::facts::Record;
 use crate::image::{Architecture, Execution, Image, ImageSpec, LayerSpec};
 use crate::kept::Kept;
 use crate::layer::Tree;
+use crate::logging::chain;
 use crate::nix::{Derivation, Nix};
 use crate::publish::publish;
 use crate::records::{PackageRecord, Records};
@@ -190,7 +191,13 @@ impl Builder for NixBuilder {
             log.end(result.as_ref().err().cloned());
             if let Err(error) = &result {
                 let packages = image.packages.join(" ");
-                tracing::warn!(recipe, packages, kind = ?error.kind, "not built: {error}");
+                tracing::warn!(
+                    recipe,
+                    packages,
+                    kind = ?error.kind,
+                    error = chain(error),
+                    "not built"
+                );
             }
             result
         })

@@ -8,6 +8,7 @@ use clap::Args;
 
 use super::bounds::Bounds;
 use crate::login::{CompanySettings, LoginSettings, UserSettings};
+use crate::redact::keep_url;
 
 /// Envoy and clients take a minute for clocks that differ.
 pub(super) const TOKEN_SECONDS: Bounds = Bounds::new("NIXGATE_TOKEN_SECONDS", 60, 86_400);
@@ -69,6 +70,7 @@ impl LoginArgs {
     /// # Errors
     /// A sentence that names the setting and the remedy.
     pub fn validate(self) -> Result<LoginSettings> {
+        self.oidc_jwks.as_deref().into_iter().for_each(keep_url);
         TOKEN_SECONDS.check(self.token_seconds)?;
         if self.htpasswd.is_none() {
             for (name, given) in [

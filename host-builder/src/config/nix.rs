@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
 use crate::nix::{Egress, Freedom, Netrc, NixOptions, NixSettings, Proxy, Sandbox};
+use crate::redact::{keep_nix_option, keep_url};
 
 /// How Nix is run, as it was written.
 #[derive(Args, Clone)]
@@ -147,6 +148,7 @@ impl NixArgs {
                  form http://host:port",
             )
         });
+        self.proxy.as_deref().into_iter().for_each(keep_url);
         let written = self.nix_options.iter().map(|option| option.trim());
         let options = written
             .filter(|option| !option.is_empty())
@@ -190,6 +192,7 @@ fn option(written: &str) -> Result<(String, String)> {
         bail!("the Nix option \"{written}\" is not of the form name=value");
     };
     let (name, value) = (name.trim(), value.trim());
+    keep_nix_option(name, value);
     let own = name.strip_prefix("extra-").unwrap_or(name);
     if let Some((_, instead)) = OWN.iter().find(|(known, _)| *known == own) {
         bail!("the Nix option {name} can't be set by NIXGATE_NIX_OPTIONS: {instead}");

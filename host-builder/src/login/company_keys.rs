@@ -17,6 +17,7 @@ use reqwest::{Client, Url};
 use tokio::sync::Mutex;
 
 use super::Refusal;
+use crate::logging::chain;
 use crate::watched::Watched;
 
 /// Keys are fetched again after so long.
@@ -123,8 +124,9 @@ impl CompanyKeys {
                         Ok(keys) => fetched.keys = Some(keys.keys),
                         Err(error) => tracing::error!(
                             %url,
+                            error = chain(&*error),
                             "the keys of the company's issuer can't be fetched, so tokens are \
-                             checked by those that are known: {error:#}"
+                             checked by those that are known"
                         ),
                     }
                 }

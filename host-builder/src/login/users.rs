@@ -88,8 +88,9 @@ impl Users {
         let turn = timeout(self.patience, Arc::clone(&self.checks).acquire_owned()).await;
         let turn = turn.map_err(|_| Refusal::Busy)?;
         let files = Arc::clone(&self.files);
+        let request = tracing::Span::current();
         let checked = tokio::task::spawn_blocking(move || {
-            let _turn = turn;
+            let (_turn, _request) = (turn, request.entered());
             files
                 .check(&credentials)
                 .map(|groups| (credentials, groups))

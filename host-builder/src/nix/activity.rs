@@ -21,6 +21,7 @@ use serde::Deserialize;
 use super::output::{has_network, without_log};
 use super::process::{Listener, Tail};
 use crate::build_log::{BuildLog, Counts, Running, Work};
+use crate::logging::chain;
 
 /// How a line of the format begins.
 const PREFIX: &[u8] = b"@nix ";
@@ -132,12 +133,19 @@ impl<'a> NixLog<'a> {
     }
 
     fn line(&mut self) {
-        let line = std::mem::take(&mut self.line);
+        let mut line = std::mem::take(&mut self.line);
+        if line.len() == LINE_LIMIT {
+            // Half a word may be half a secret, which nobody would know for one.
+            let word = line.iter().rposition(u8::is_ascii_whitespace);
+            line.truncate(word.unwrap_or(0));
+        }
         match line.strip_prefix(PREFIX) {
             // What can't be read is of a newer Nix, or was cut.
             Some(json) => match serde_json::from_slice(json) {
                 Ok(event) => self.event(event),
-                Err(error) => tracing::debug!("an unknown line of Nix's log: {error}"),
+                Err(error) => {
+                    tracing::debug!(error = chain(&error), "an unknown line of Nix's log");
+                }
             },
             None => self.say(&plain(&String::from_utf8_lossy(&line))),
         }

@@ -31,7 +31,6 @@ mod netrc;
 mod output;
 mod process;
 mod processes;
-mod redact;
 mod sandbox;
 
 use std::ffi::OsString;
@@ -52,7 +51,6 @@ pub use netrc::{GitCredentialArgs, git_credential};
 pub use output::{Attribute, Derivation, Resolution, Version, reason};
 pub use process::NixError;
 pub use processes::{NixSettings, Processes};
-pub use redact::redact;
 pub use sandbox::{ProbeSandboxArgs, Sandbox, probe_sandbox};
 
 /// An archive, a repository or a folder that Nix has copied into its store.

@@ -20,6 +20,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::Args;
 
+use crate::redact::keep_credentials;
+
 /// The name of the subcommand.
 const COMMAND: &str = "git-credential";
 
@@ -74,6 +76,18 @@ pub fn git_credential(arguments: &GitCredentialArgs) -> Result<()> {
     })?;
     print!("{}", answer(&netrc, &question));
     Ok(())
+}
+
+/// Keeps the passwords of a file, as it is now, from logs and errors.
+pub(super) fn keep_passwords(file: &Path) {
+    // What can't be read here can't be read by Nix and git, who say so.
+    let netrc = std::fs::read_to_string(file).unwrap_or_default();
+    for Entry {
+        login, password, ..
+    } in entries(&netrc)
+    {
+        keep_credentials(&login.unwrap_or_default(), &password.unwrap_or_default());
+    }
 }
 
 /// Git's setting that makes this program the helper (`credential.helper`), which a shell reads.

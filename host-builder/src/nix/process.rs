@@ -24,8 +24,9 @@ use tokio::process::Child;
 
 use super::command::Command;
 use super::environment::{self, Egress, Purpose};
-use super::redact::redact;
+use super::netrc;
 use crate::file_limit;
+use crate::redact::redact;
 
 /// Most of what a program may print to stdout. The path-info of a closure of 10,000 paths is
 /// about 10 MB.
@@ -257,6 +258,9 @@ pub(super) async fn listen(
     listener: &mut impl Listener,
 ) -> Result<Vec<u8>, NixError> {
     let program = command.program;
+    if let Some(netrc) = &egress.netrc {
+        netrc::keep_passwords(&netrc.file);
+    }
     let not_run = |error: std::io::Error| NixError::NotRun {
         program,
         reason: error.to_string(),
@@ -453,18 +457,20 @@ pub(super) struct Tail(Vec<u8>);
 impl Listener for Tail {
     fn hear(&mut self, piece: &[u8]) {
         self.0.extend_from_slice(piece);
-        if self.0.len() > 2 * STDERR_TAIL {
-            self.0.drain(..self.0.len() - STDERR_TAIL);
+        if self.0.len() > 4 * STDERR_TAIL {
+            self.0.drain(..self.0.len() - 2 * STDERR_TAIL);
         }
     }
 
-    /// Whole lines, unless there is but one that is longer than the tail; no credentials.
+    /// Whole lines, unless there is but one that is longer than the tail; no secrets. Those go before
+    /// it is cut: half of one is not known for what it is.
     fn end(&mut self) -> String {
-        let start = self.0.len().saturating_sub(STDERR_TAIL);
-        let text = String::from_utf8_lossy(&self.0[start..]);
+        let text = redact(&String::from_utf8_lossy(&self.0));
         let text = text.trim();
+        let start = text.ceil_char_boundary(text.len().saturating_sub(STDERR_TAIL));
+        let text = &text[start..];
         let cut = text.find('\n').filter(|_| start > 0).unwrap_or(0);
-        redact(text[cut..].trim_start())
+        text[cut..].trim_start().to_owned()
     }
 }
 

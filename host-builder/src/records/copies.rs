@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::age::remove_older;
+use crate::logging::chain;
 use crate::storage::{Key, Storage, StorageError};
 
 /// See the module.
@@ -51,5 +52,8 @@ impl Copies {
 }
 
 fn complain(error: &StorageError) {
-    tracing::warn!("copies of records in the state folder: {error}");
+    tracing::warn!(
+        error = chain(error),
+        "copies of records in the state folder"
+    );
 }

@@ -1,6 +1,5 @@
 //! Making responses.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,6 +9,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use nixgate_core::distribution::{Error, ErrorKind};
 
+use crate::redact::{redact, redact_value};
 use crate::refusals;
 use crate::storage::StorageError;
 
@@ -88,9 +88,9 @@ pub(super) fn error_for(error: &Error, holds: Duration) -> Response<Body> {
     response
 }
 
-/// What a client is told. Messages about this machine hold paths, addresses, and what programs
-/// printed: they are for the log.
-pub(super) fn for_clients(error: &Error) -> Cow<'_, Error> {
+/// What a client is told: no secret, and nothing of this machine. Messages about that hold paths,
+/// addresses, and what programs printed: they are for the log.
+pub(super) fn for_clients(error: &Error) -> Error {
     let message = match error.kind {
         ErrorKind::BuilderUnready => {
             "the builder is up, and something that it needs (Nix, memory, disks, storage or the \
@@ -101,14 +101,19 @@ pub(super) fn for_clients(error: &Error) -> Cow<'_, Error> {
             "the builder failed in a way that it should not: the registry's administrator finds \
              the reason in the builder's log"
         }
-        _ => return Cow::Borrowed(error),
+        _ => {
+            let detail = redact_value(error.detail.clone());
+            return Error::new(error.kind, redact(&error.message)).with_detail(detail);
+        }
     };
-    Cow::Owned(Error::new(error.kind, message))
+    Error::new(error.kind, message)
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+
+    use serde_json::json;
 
     use super::*;
 
@@ -125,6 +130,19 @@ mod tests {
         let failed = Error::new(ErrorKind::BuildFailed, "the last lines of the build");
         let body = error(&failed, "/").into_body().collect().await.unwrap();
         assert_eq!(body.to_bytes(), failed.body());
+    }
+
+    #[test]
+    fn no_secret_is_told_to_clients() {
+        let url = "https://host/x?private_token=abcdef";
+        let error = Error::new(ErrorKind::BuildFailed, url).with_detail(json!({ "at": [url] }));
+        let told = for_clients(&error);
+        for text in [told.message, told.detail.to_string()] {
+            assert!(
+                text.contains("[redacted]") && !text.contains("abcdef"),
+                "{text}"
+            );
+        }
     }
 
     #[test]

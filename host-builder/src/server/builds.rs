@@ -22,6 +22,7 @@ use super::App;
 use super::answer::{self, Body};
 use crate::build_log::{BuildLog, Snapshot};
 use crate::builder::Builder;
+use crate::redact::redact_value;
 
 /// Below it are builds, by their ids.
 const PATH: &str = "/builds";
@@ -102,9 +103,10 @@ fn fresh(page: &Value) -> Response<Body> {
 fn page(snapshot: Snapshot) -> Value {
     let mut page = json!(snapshot);
     if let Some(error) = &snapshot.error {
-        page["error"] = answer::for_clients(error).message.clone().into();
+        page["error"] = answer::for_clients(error).message.into();
     }
-    page
+    // Names of derivations and phases are what a build says.
+    redact_value(page)
 }
 
 struct Follower {

@@ -47,10 +47,12 @@ use nixgate_core::distribution::{Digest, Error, ErrorKind, Repository, Route};
 use nixgate_core::package_set::System;
 use nixgate_core::{ImageName, wire};
 use tokio::net::TcpListener;
+use tracing::{Instrument, Span};
 
 use crate::build_log::BuildLogs;
 use crate::builder::{Builder, Coalesce, ImageRequest, Rule};
 use crate::disk::Disks;
+use crate::logging::{self, VERSION, chain};
 use crate::login::Login;
 use crate::recipes::RecipeFile;
 use crate::source::{Pin, Sources};
@@ -64,8 +66,6 @@ use connections::Places;
 /// For how long open requests may go on after the builder was told to stop.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// The builder's version, which it puts on every answer.
-pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Who may ask.
 #[derive(Clone)]
@@ -128,16 +128,17 @@ pub use images::Images;
 /// What is wrong with this machine is an error, what asks for an administrator a warning. A failed
 /// build is neither: its own log line has been written, once, and this one says who was told.
 fn log(path: &str, error: &Error) {
+    const REFUSED: &str = "a request was refused";
     let kind = error.kind;
     match kind {
         ErrorKind::BuilderUnready
         | ErrorKind::BuilderUnreachable
         | ErrorKind::PackageAltered
         | ErrorKind::Internal => {
-            tracing::error!(path, ?kind, "{error}");
+            tracing::error!(path, ?kind, error = chain(error), "{REFUSED}");
         }
-        ErrorKind::Denied => tracing::warn!(path, ?kind, "{error}"),
-        _ => tracing::info!(path, ?kind, "{error}"),
+        ErrorKind::Denied => tracing::warn!(path, ?kind, error = chain(error), "{REFUSED}"),
+        _ => tracing::info!(path, ?kind, error = chain(error), "{REFUSED}"),
     }
 }
 
@@ -169,19 +170,28 @@ impl<B: Builder> App<B> {
             let app = Arc::clone(&self);
             let service = hyper::service::service_fn(move |request| {
                 let app = Arc::clone(&app);
-                async move { Ok::<_, Infallible>(app.respond(request, is_spare).await) }
+                let span = app.span(request.headers());
+                let answer = async move { Ok::<_, Infallible>(app.respond(request, is_spare).await) };
+                answer.instrument(span)
             });
             let server = if is_spare { &spare_server } else { &server };
             let connection = graceful.watch(server.serve_connection(TokioIo::new(stream), service));
             tokio::spawn(async move {
                 if let Err(error) = connection.await {
-                    tracing::debug!("a connection ended early: {error}");
+                    tracing::debug!(error = chain(&error), "a connection ended early");
                 }
                 drop(place);
             });
         }
         drop(listener);
         let _ = tokio::time::timeout(GRACE, graceful.shutdown()).await;
+    }
+
+    /// What the log says of a request: its id, when it is the edge that says so.
+    fn span(&self, headers: &HeaderMap) -> Span {
+        let id = headers.get(wire::REQUEST_ID);
+        let id = id.filter(|_| self.admit(headers).is_ok());
+        logging::request(id.and_then(|id| id.to_str().ok()))
     }
 
     async fn respond(&self, request: Request<Incoming>, is_spare: bool) -> Response<Body> {

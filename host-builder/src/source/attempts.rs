@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use tokio::sync::watch;
+use tracing::Instrument;
 
 use super::PinError;
 
@@ -236,7 +237,7 @@ impl<V: Clone + Send + Sync + 'static> Attempts<V> {
         let (sender, outcome) = watch::channel(None);
         let (key, entries) = (key.to_owned(), Arc::clone(&self.entries));
         let (bound, hold) = (self.bound, self.hold);
-        tokio::spawn(async move {
+        let task = async move {
             let found = find.await;
             let mut entries = lock(&entries);
             let Entries { of, new } = &mut *entries;
@@ -260,7 +261,8 @@ impl<V: Clone + Send + Sync + 'static> Attempts<V> {
             }
             drop(entries);
             sender.send_replace(Some(found));
-        });
+        };
+        tokio::spawn(task.in_current_span());
         Running {
             since: Instant::now(),
             outcome,

@@ -13,6 +13,7 @@ use super::mirror::Mirror;
 use super::roots::Roots;
 use super::{DEFAULT, PIN_STALE, Pin, PinError, Pins, Source, required_nix};
 use crate::closure::STORE_DIR;
+use crate::logging::chain;
 use crate::nix::{Fetched, Nix};
 
 /// How long the list of a repository's branches and tags holds: so long an unknown tag stays
@@ -192,6 +193,6 @@ impl Finder {
 
 fn log_failure<T>(what: &str, result: &Result<T, PinError>) {
     if let Err(error) = result {
-        tracing::warn!("package source: {what}: {error}");
+        tracing::warn!(error = chain(error), "package source: {what}");
     }
 }

@@ -40,6 +40,8 @@ use tokio::io::AsyncReadExt;
 
 use nixgate_core::distribution::Digest;
 
+use crate::logging::chain;
+
 pub use key::{Fact, Key};
 
 /// For how long a presigned URL is good.
@@ -60,7 +62,7 @@ pub struct StorageError(String);
 
 impl From<object_store::Error> for StorageError {
     fn from(error: object_store::Error) -> Self {
-        Self(error.to_string())
+        Self(chain(&error))
     }
 }
 
@@ -161,7 +163,10 @@ impl Storage {
         if let Err(error) = copy(&mut file, &mut writer).await {
             // What can't be tidied up costs space alone; the reason is what counts.
             if let Err(abort) = writer.abort().await {
-                tracing::warn!("an upload was left unfinished in storage: {abort}");
+                tracing::warn!(
+                    error = chain(&abort),
+                    "an upload was left unfinished in storage"
+                );
             }
             return Err(error);
         }

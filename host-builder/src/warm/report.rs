@@ -6,6 +6,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use nixgate_core::distribution::Error;
 
 use super::plan::Wish;
+use crate::redact::redact;
 
 /// What became of an image.
 #[derive(Debug)]
@@ -72,7 +73,7 @@ impl Report {
 
     /// Notes what could not be had.
     pub(super) fn failed(&mut self, what: &str, error: &Error) {
-        self.failures.push(format!("{what}: {error}"));
+        self.failures.push(redact(&format!("{what}: {error}")));
         if let Some(bar) = &self.bar {
             bar.println(format!("failed: {what}"));
         }

@@ -14,7 +14,9 @@ use super::shared;
 fn line(gateway: &Gateway, decision: &str) -> Result<Value> {
     poll::until("the decision is in the audit log", || {
         let lines = lines(gateway);
-        lines.into_iter().find(|line| line["decision"] == decision)
+        lines
+            .into_iter()
+            .find(|line| line["request_id"] == decision)
     })
 }
 

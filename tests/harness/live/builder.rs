@@ -84,6 +84,8 @@ impl Builder {
             .env("NIXERY_PKGS_PATH", &settings.package_set)
             .env("NIXGATE_NIX_OPTIONS", install::nix_options()?)
             .env("RUST_LOG", "info")
+            // As on a terminal, for those who read why a test failed.
+            .env("NIXGATE_LOG_FORMAT", "text")
             .envs(
                 settings
                     .environment

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 
 use crate::live::admin::Admin;
 use crate::live::builder::TOKEN;
@@ -120,6 +121,15 @@ impl Envoy {
     /// What it logged so far, requests included.
     pub fn log(&self) -> String {
         self.process.log()
+    }
+
+    /// The lines of JSON of its log, requests included.
+    pub fn access_log(&self) -> Vec<Value> {
+        let log = self.log();
+        let lines = log
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok());
+        lines.collect()
     }
 
     /// Delivers another configuration of the filter: the shipped one with one text for another.

@@ -463,6 +463,9 @@ fn call(config: &Config, exchange: &Exchange, wait: Seconds) -> Call {
     if let Some(rule) = exchange.grantor(config) {
         headers.push((wire::RULE, rule.to_owned()));
     }
+    if !exchange.caller.decision.is_empty() {
+        headers.push((wire::REQUEST_ID, exchange.caller.decision.clone()));
+    }
     if let Want::Manifest { media_type, .. } = &exchange.want {
         headers.push(("accept", media_type.as_str().to_owned()));
     }

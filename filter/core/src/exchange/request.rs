@@ -28,8 +28,8 @@ pub struct Caller {
     pub identity: Identity,
     /// By the attributes of the policy on trial.
     pub shadow: Identity,
-    /// The id of the decision: by it a refused caller and the administrator's log speak of one
-    /// request.
+    /// The id of the request and of the decision about it: by it a refused caller and the logs of edge
+    /// and builder speak of one request.
     pub decision: String,
 }
 

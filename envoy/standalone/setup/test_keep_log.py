@@ -1,0 +1,63 @@
+"""python3 -m unittest envoy/standalone/setup/test_keep_log.py"""
+
+import io
+import os
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import keep_log
+
+
+class Lines:
+    """A pipe that gives a line at a time."""
+
+    def __init__(self, lines):
+        self.lines = iter(lines)
+
+    def read1(self, _):
+        return next(self.lines, b"")
+
+
+class KeepLog(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.log = Path(folder.name, "log")
+
+    def files(self):
+        return sorted(self.log.parent.iterdir())
+
+    def test_a_log_has_a_bound_and_its_latest_lines(self):
+        lines = [b"%05d %s\n" % (number, b"x" * 90) for number in range(1000)]
+        keep_log.keep(Lines(lines), self.log, most=10_000)
+        files = self.files()
+        self.assertEqual(len(files), 1 + keep_log.EARLIER)
+        self.assertTrue(self.log.read_bytes().endswith(lines[-1]))
+        for file in files:
+            self.assertTrue(file.read_bytes().endswith(b"\n"))
+            self.assertLessEqual(file.stat().st_size, 10_000 + len(lines[0]))
+
+    def test_each_run_begins_a_file_and_keeps_the_last_one(self):
+        for text in (b"first\n", b"second\n"):
+            keep_log.keep(io.BytesIO(text), self.log)
+        self.assertEqual(self.log.read_bytes(), b"second\n")
+        self.assertEqual(self.log.with_name("log.1").read_bytes(), b"first\n")
+
+    def test_nothing_is_lost_whatever_is_written(self):
+        text = b"a\xff\0\n" + b"y" * (2 * keep_log.PIECE) + b"\nlast"
+        keep_log.keep(io.BytesIO(text), self.log)
+        self.assertEqual(self.log.read_bytes(), text)
+
+    def test_others_can_not_read_it(self):
+        script = Path(keep_log.__file__)
+        subprocess.run([sys.executable, script, self.log], input=b"x\n", check=True, umask=0)
+        self.assertEqual(self.log.stat().st_mode & 0o7777, 0o640)
+
+
+if __name__ == "__main__":
+    unittest.main()
