@@ -166,8 +166,8 @@ fn what_no_layer_can_hold_is_told_by_package_and_file() {
     unfit(check(root.path(), &first, &paths[&first]).map(drop));
 }
 
-/// Of a change, the paths that are found to be altered.
-fn altered_by(change: impl FnOnce(&Path, &Path)) -> Vec<StorePath> {
+/// Of a change, the names of the paths that are found to be altered.
+fn altered_by(change: impl FnOnce(&Path, &Path)) -> Vec<String> {
     let (root, paths) = small_store();
     let on_disk = paths.clone().map(|path| path.on_disk(root.path()));
     let paths = recorded(root.path(), &paths);
@@ -190,28 +190,23 @@ fn altered_by(change: impl FnOnce(&Path, &Path)) -> Vec<StorePath> {
             other => panic!("{other:?}"),
         }
     }
-    found.into_iter().map(|one| one.path).collect()
+    let names = found.iter().map(|one| one.path.name().to_owned());
+    names.collect()
 }
 
 #[test]
 fn what_was_changed_is_no_layer() {
-    let [first, second] = ["first-1.0", "second-2.0"].map(store_path);
+    let [first, second] = ["first-1.0", "second-2.0"];
     let overwrite = |file: PathBuf| fs::write(file, "evil one\n").unwrap();
-    assert_eq!(altered_by(|_, _| {}), []);
+    assert_eq!(altered_by(|_, _| {}), [""; 0]);
     // Of the same size, and equal to a file elsewhere.
-    assert_eq!(
-        altered_by(|one, _| overwrite(one.join("text"))),
-        [first.clone()]
-    );
-    assert_eq!(
-        altered_by(|_, two| overwrite(two.join("other"))),
-        [second.clone()]
-    );
+    assert_eq!(altered_by(|one, _| overwrite(one.join("text"))), [first]);
+    assert_eq!(altered_by(|_, two| overwrite(two.join("other"))), [second]);
     let all = |one: &Path, two: &Path| {
         overwrite(one.join("text"));
         overwrite(two.join("run"));
     };
-    assert_eq!(altered_by(all), [first.clone(), second.clone()]);
+    assert_eq!(altered_by(all), [first, second]);
     let changes: [fn(&Path); 10] = [
         // Not the fault of the package.
         |one| fs::write(one.join(".wh.text"), "").unwrap(),
@@ -229,11 +224,7 @@ fn what_was_changed_is_no_layer() {
         |one| drop(std::os::unix::net::UnixListener::bind(one.join("socket")).unwrap()),
     ];
     for (index, change) in changes.into_iter().enumerate() {
-        assert_eq!(
-            altered_by(|one, _| change(one)),
-            [first.clone()],
-            "change {index}"
-        );
+        assert_eq!(altered_by(|one, _| change(one)), [first], "change {index}");
     }
 }
 
