@@ -5,7 +5,7 @@
 //!    "error":"…","service":"nixgate-builder","version":"0.1.0+3fa9c0d1e2b4",
 //!    "request_id":"5f0c2d1e-…","packages":"bashinteractive git"}
 //!
-//!   2026-11-21T09:30:00.123456Z  WARN not built: … request_id="5f0c2d1e-…" packages="bashinteractive git"
+//!   2026-11-21T09:30:00.123456Z  WARNING not built: … request_id="5f0c2d1e-…" packages="bashinteractive git"
 //! ```
 //!
 //! The names are those that Google's Cloud Logging, Datadog and others look for, and the severities
@@ -16,6 +16,7 @@
 //! also pretend to be a line of the log, or steer a terminal: JSON escapes both, and text has further
 //! lines indented and no control characters.
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::fmt::{self, Write as _};
 use std::io::{IsTerminal, Write};
@@ -144,6 +145,7 @@ where
         for span in context.event_scope(event).into_iter().flatten() {
             if let Some(of_span) = span.extensions().get::<Fields>() {
                 fields.others.extend(of_span.others.clone());
+                fields.bare.extend(&of_span.bare);
             }
         }
         event.record(&mut fields);
@@ -161,6 +163,8 @@ struct Fields {
     message: String,
     error: Option<String>,
     others: Map<String, Value>,
+    /// Which of the others text has without quotes: what is no text to those who log it.
+    bare: BTreeSet<&'static str>,
 }
 
 impl Fields {
@@ -179,6 +183,7 @@ impl Fields {
 
 impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.bare.insert(field.name());
         self.note(field, format!("{value:?}").into());
     }
 
@@ -219,6 +224,8 @@ struct Line {
     version: &'static str,
     #[serde(flatten)]
     others: Map<String, Value>,
+    #[serde(skip)]
+    bare: BTreeSet<&'static str>,
 }
 
 impl Line {
@@ -242,6 +249,7 @@ impl Line {
             service: SERVICE,
             version: VERSION,
             others,
+            bare: fields.bare,
         }
     }
 
@@ -258,8 +266,13 @@ impl Line {
             let _ = write!(line, ": {}", on_paper(error));
         }
         for (name, value) in &self.others {
-            // As JSON, so that texts have quotes and no line ends.
-            let _ = write!(line, " {name}={value}");
+            let _ = match value {
+                Value::String(text) if self.bare.contains(&**name) => {
+                    write!(line, " {name}={}", on_paper(text))
+                }
+                // As JSON: with quotes, and without line ends.
+                quoted => write!(line, " {name}={quoted}"),
+            };
         }
         line.push('\n');
         line
@@ -359,6 +372,23 @@ mod tests {
             assert!(line.starts_with("    "), "{lines:?}");
         }
         assert!(!lines.concat().contains(['\u{1b}', '\r']), "{lines:?}");
+    }
+
+    #[test]
+    fn text_is_for_people() {
+        let lines = logged(LogFormat::Text, || {
+            let _entered = request(Some("5f0c2d1e")).entered();
+            tracing::warn!(user = "alice", address = %"::1", error = "no", tries = 3, "refused");
+        });
+        for said in [
+            " WARNING refused: no ",
+            " user=\"alice\"",
+            " address=::1",
+            " request_id=\"5f0c2d1e\"",
+            " tries=3",
+        ] {
+            assert!(lines[0].contains(said), "{said} in {lines:?}");
+        }
     }
 
     #[test]
