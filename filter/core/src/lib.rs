@@ -10,6 +10,7 @@
 //!  │ package_set    list of packages → canonical package set            │
 //!  │ policy         who may have which packages                         │
 //!  │ wire           the headers between edge and builder                │
+//!  │ json           JSON of which no key is there twice                 │
 //!  │ config         the filter's settings                               │
 //!  │ cache          keys, entries and slots: pure over bytes            │
 //!  │ exchange       one request, and the flight that several share      │
@@ -37,6 +38,7 @@ pub mod config;
 pub mod distribution;
 pub mod exchange;
 pub mod image_name;
+mod json;
 pub mod package_set;
 pub mod policy;
 #[cfg(any(test, feature = "test"))]
@@ -49,6 +51,7 @@ mod untrusted_input;
 pub mod wire;
 
 pub use image_name::{ImageName, OpaqueNamespaces};
+pub use json::each_key_once;
 pub use package_set::PackageSet;
 
 /// Seconds since the Unix epoch. The only notion of time that the core has.
