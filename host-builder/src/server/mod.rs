@@ -3,8 +3,8 @@
 //!
 //! ```text
 //!   GET /healthz /readyz /metrics            open to all
-//!   GET /.well-known/jwks.json               open to all: the public key of the tokens
-//!   GET /v2/…                                only with the edge's token
+//!   GET /.well-known/jwks.json               open to all: the public keys of the tokens
+//!   GET /v2/…                                only with the edge's token (access.rs)
 //!       ├─ manifests   manifests.rs   stored → 200; else build: 200, 202 or an error
 //!       ├─ blobs       blobs.rs       307 to storage, or the bytes
 //!       │              lost_blobs.rs  packed again when storage has lost them
@@ -17,6 +17,7 @@
 //!   GET /builds…          builds.rs      only with the edge's token: how far builds are
 //! ```
 
+mod access;
 mod answer;
 mod blobs;
 mod builds;
@@ -35,18 +36,18 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response};
+use http::{HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use nixgate_core::distribution::{Digest, Error, ErrorKind, Repository, Route};
+use nixgate_core::distribution::{Error, ErrorKind, Repository, Route};
 use nixgate_core::package_set::System;
 use nixgate_core::{ImageName, wire};
 use tokio::net::TcpListener;
 
 use crate::build_log::BuildLogs;
-use crate::builder::{Builder, Coalesce, ImageRequest, Rule};
+use crate::builder::{Builder, Coalesce, ImageRequest};
 use crate::login::Login;
 use crate::recipes::RecipeFile;
 use crate::source::{Pin, Sources};
@@ -64,28 +65,6 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The builder's version, which it puts on every answer.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
-
-/// Who may ask.
-#[derive(Clone)]
-pub enum Access {
-    /// Whoever has the token.
-    Token(String),
-    /// Everybody.
-    Direct,
-}
-
-impl Access {
-    /// The policy's rule that let the caller in, as the edge says. Where there is no edge, callers
-    /// would have a place in the queue for every name that they make up.
-    fn rule_of(&self, headers: &HeaderMap) -> Rule {
-        let rule = match self {
-            Self::Token(_) => headers.get(wire::RULE),
-            Self::Direct => None,
-        };
-        let rule = rule.and_then(|rule| rule.to_str().ok());
-        rule.map_or(Rule::NONE, Rule::named)
-    }
-}
 
 /// Everything that requests are answered with.
 pub struct App<B> {
@@ -117,6 +96,7 @@ pub struct App<B> {
     pub readiness: Readiness,
 }
 
+pub use access::{Access, Tokens};
 pub use health::Readiness;
 pub use images::Images;
 
@@ -125,7 +105,10 @@ pub use images::Images;
 fn log(path: &str, error: &Error) {
     let kind = error.kind;
     match kind {
-        ErrorKind::BuilderUnready | ErrorKind::BuilderUnreachable | ErrorKind::Internal => {
+        ErrorKind::BuilderUnready
+        | ErrorKind::BuilderUnreachable
+        | ErrorKind::TokenRefused
+        | ErrorKind::Internal => {
             tracing::error!(path, ?kind, "{error}");
         }
         ErrorKind::Denied => tracing::warn!(path, ?kind, "{error}"),
@@ -179,7 +162,9 @@ impl<B: Builder> App<B> {
             let response = result.unwrap_or_else(|error| {
                 let path = request.uri().path();
                 log(path, &error);
-                answer::error(&error, path)
+                let mut response = answer::error(&error, path);
+                access::mark(error.kind, response.headers_mut());
+                response
             });
             (route, response)
         };
@@ -204,7 +189,7 @@ impl<B: Builder> App<B> {
             token::KEYS_PATH => return ("other", self.token_keys()),
             _ => {}
         }
-        if let Err(error) = self.admit(request.headers()) {
+        if let Err(error) = self.access.admit(request.headers()) {
             return ("other", Err(error));
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
@@ -243,25 +228,6 @@ impl<B: Builder> App<B> {
         }
     }
 
-    /// The door: the edge has checked who may have which packages, this checks that it was the edge.
-    fn admit(&self, headers: &HeaderMap) -> Result<(), Error> {
-        let Access::Token(token) = &self.access else {
-            return Ok(());
-        };
-        let given = headers
-            .get(wire::TOKEN)
-            .map_or(&b""[..], HeaderValue::as_bytes);
-        // Digests are compared, so that the time that it takes says nothing about the token.
-        if Digest::of(given) == Digest::of(token.as_bytes()) {
-            return Ok(());
-        }
-        Err(Error::new(
-            ErrorKind::Denied,
-            "this builder answers the nixgate filter alone, by its token. Pull through Envoy; \
-             administrators: give filter and builder the same NIXGATE_TOKEN",
-        ))
-    }
-
     /// What a repository name means, whether or not there is such an image.
     fn name(&self, repository: &Repository) -> Result<ImageName, Error> {
         Wanted::name(repository, &self.recipes.current())
@@ -293,20 +259,5 @@ impl<B: Builder> App<B> {
     /// The image of a name out of that package set.
     fn image(&self, pin: Pin, wanted: &Wanted) -> ImageRequest {
         ImageRequest::new(self.sources.source(), pin, wanted, self.max_layers)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_rule_is_what_the_edge_says_and_never_what_a_client_does() {
-        let edge = Access::Token("t".to_owned());
-        let mut headers = HeaderMap::new();
-        assert_eq!(edge.rule_of(&headers), Rule::NONE);
-        headers.insert(wire::RULE, HeaderValue::from_static("data-team"));
-        assert_eq!(edge.rule_of(&headers), Rule::named("data-team"));
-        assert_eq!(Access::Direct.rule_of(&headers), Rule::NONE);
     }
 }

@@ -19,8 +19,8 @@ use hyper::body::Incoming;
 use nixgate_core::distribution::{Error, ErrorKind};
 use serde_json::json;
 
-use super::App;
 use super::answer::{self, Body};
+use super::{App, access};
 use crate::builder::Builder;
 use crate::login::{Credentials, Issued, Refusal};
 
@@ -35,13 +35,14 @@ const FORM_LIMIT: usize = 64 << 10;
 impl<B: Builder> App<B> {
     /// Answers a request for a token, errors included.
     pub(super) async fn token(&self, request: Request<Incoming>) -> Response<Body> {
-        let result = match self.admit(request.headers()) {
+        let result = match self.access.admit(request.headers()) {
             Ok(()) => self.token_for(request).await,
             Err(error) => Err(error),
         };
         let mut response = result.unwrap_or_else(|error| {
             super::log(PATH, &error);
             let mut response = answer::error(&error, PATH);
+            access::mark(error.kind, response.headers_mut());
             let (name, value) = match error.kind {
                 ErrorKind::Unauthenticated => (WWW_AUTHENTICATE, "Basic realm=\"nixgate\""),
                 ErrorKind::MethodUnsupported => (ALLOW, "GET, HEAD, POST"),
@@ -72,13 +73,13 @@ impl<B: Builder> App<B> {
         Ok(answer::json(200, token_body(&issued).into_bytes()))
     }
 
-    /// The public key of the tokens.
+    /// The public keys of the tokens.
     pub(super) fn token_keys(&self) -> Result<Response<Body>, Error> {
         let keys = self.login.keys().ok_or_else(|| {
             let message = "no tokens are signed here: NIXGATE_HTPASSWD is not set";
             Error::new(ErrorKind::RouteUnknown, message)
         })?;
-        Ok(answer::json(200, keys.to_owned().into_bytes()))
+        Ok(answer::json(200, keys.into_bytes()))
     }
 }
 

@@ -80,6 +80,8 @@ pub enum ErrorKind {
     BlobUnknown,
     /// Who asked may not have it.
     Denied,
+    /// The builder takes no token that the edge has; of what was asked for it says nothing.
+    TokenRefused,
     /// Who asked didn't say who it is, or it isn't true.
     Unauthenticated,
     /// The build goes on and the client's time is used up; it is to ask again.
@@ -118,7 +120,9 @@ impl ErrorKind {
             Self::StillBuilding | Self::TooBusy => (429, Code::TooManyRequests),
             Self::BuildFailed | Self::Internal => (500, Code::Unknown),
             Self::BuildTimedOut => (504, Code::Unavailable),
-            Self::BuilderUnreachable | Self::BuilderUnready => (503, Code::Unavailable),
+            Self::BuilderUnreachable | Self::BuilderUnready | Self::TokenRefused => {
+                (503, Code::Unavailable)
+            }
         }
     }
 
@@ -136,6 +140,7 @@ impl ErrorKind {
             | Self::RulesInvalid
             | Self::CatalogUnsupported
             | Self::BlobUnknown
+            | Self::TokenRefused
             | Self::Unauthenticated
             | Self::StillBuilding
             | Self::TooBusy
@@ -150,7 +155,11 @@ impl ErrorKind {
     pub const fn is_transient(self) -> bool {
         matches!(
             self,
-            Self::StillBuilding | Self::TooBusy | Self::BuilderUnreachable | Self::BuilderUnready
+            Self::StillBuilding
+                | Self::TooBusy
+                | Self::BuilderUnreachable
+                | Self::BuilderUnready
+                | Self::TokenRefused
         )
     }
 }
