@@ -6,6 +6,7 @@ mod clients;
 mod company;
 mod endpoint;
 mod guide;
+mod rotation;
 mod tokens;
 
 use std::sync::OnceLock;
