@@ -238,6 +238,7 @@ fn a_claim_that_a_rule_that_refuses_asks_for_as_two_types_is_found() {
             {"name": "no", "subject": both, "deny": ["git"]},
         ]),
         expect![[r#"
+            the rule may: allow: all of it is denied, by the rule no
             the rule no: subject: claim:g is asked for as a string and as a list: one of them is never known, so that what the rule denies counts for everybody whom the other doesn't rule out
         "#]],
     );
