@@ -183,7 +183,7 @@ pub(super) fn explain(file: &PolicyFile, question: &Question, identity: &Identit
                 let rule = rule.and_then(|rule| rules.iter().find(|one| one.name == rule));
                 reasons.extend(rule.and_then(|rule| unknown(rule, policy, identity)));
                 // What a rule denies, no other can give.
-                if !rule.is_some_and(|rule| thing.denied_by(rule).is_some()) {
+                if rule.is_none_or(|rule| thing.denied_by(rule).is_none()) {
                     reasons.extend(missed(policy, rules, thing, identity));
                 }
                 reasons.extend(finding.message);
