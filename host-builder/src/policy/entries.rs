@@ -105,7 +105,7 @@ mod tests {
             let whole: Result<Value, _> = serde_json::from_str(&json);
             if let Ok(found) = entries(&json) {
                 let whole = whole.unwrap();
-                prop_assert_eq!(whole.as_object().map(|object| object.len()), Some(found.len()));
+                prop_assert_eq!(whole.as_object().map(serde_json::Map::len), Some(found.len()));
                 for (key, text) in found {
                     prop_assert_eq!(&whole[&key], &serde_json::from_str::<Value>(text).unwrap());
                 }
