@@ -301,13 +301,26 @@ let
     else
       null;
 
+  # What stands for a licence that can't be read: policies take it for any that
+  # they refuse (`UNREADABLE` in the policy's facts).
+  unreadable = [ "unreadable" ];
+
   # All that `meta.license` (a set, a word, or a list of these) calls itself,
   # and the word "unfree" for what is not free.
   licences =
     meta:
     let
       license = meta.license or [ ];
-      text = value: orElse [ ] (if isString value then [ value ] else [ ]);
+      text =
+        value:
+        orElse unreadable (
+          if isString value then
+            [ value ]
+          else if value == null then
+            [ ]
+          else
+            unreadable
+        );
       names =
         one:
         if isAttrs one then
@@ -316,18 +329,21 @@ let
             "spdxId"
             "fullName"
           ]
-          ++ (if orElse false (one.free or true == false) then [ "unfree" ] else [ ])
+          ++ orElse unreadable (if one.free or true == false then [ "unfree" ] else [ ])
         else
           text one;
     in
-    orElse [ ] (concatMap (one: orElse [ ] (names one)) (if isList license then license else [ license ]));
+    orElse unreadable (
+      concatMap (one: orElse unreadable (names one)) (if isList license then license else [ license ])
+    );
 
+  # A mark that can't be read is one.
   insecure =
     meta:
     let
-      known = meta.knownVulnerabilities or [ ];
+      isMarked = value: orElse true (value != null && value != false && value != [ ]);
     in
-    orElse false (isList known && known != [ ]) || orElse false (meta.insecure or false == true);
+    isMarked (meta.knownVulnerabilities or [ ]) || isMarked (meta.insecure or false);
 
   root = node packages;
   resolve = name: { inherit name; } // walk [ ] [ ] root (filter isString (split "\\." name));

@@ -77,11 +77,6 @@ impl Sources<'_> {
     }
 
     fn header(&self, name: &str) -> Known {
-        let values: Vec<_> = self.headers.all(name).map(String::from).collect();
-        if values.is_empty() {
-            Known::Unknown
-        } else {
-            Known::Values(values)
-        }
+        Known::header(self.headers.all(name).map(String::from))
     }
 }

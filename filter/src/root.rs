@@ -195,8 +195,13 @@ impl Root {
     }
 
     fn log_response(&self, token: u32, response: &Response) {
-        let mut headers = response.headers.iter();
-        if headers.any(|(name, _)| name == wire::BUILDER) {
+        let has = |wanted: &str| response.headers.iter().any(|(name, _)| name == wanted);
+        if has(wire::REFUSES) {
+            host::log(
+                LogLevel::Warn,
+                "the builder refuses the token of this Envoy: give both the same NIXGATE_TOKEN",
+            );
+        } else if has(wire::BUILDER) {
             host::log(
                 LogLevel::Debug,
                 &format!("callout {token} brought status {}", response.status),

@@ -4,6 +4,7 @@
 //! ```text
 //!   nixgate_edge_requests_total.route.<route>.outcome.<outcome>   counter
 //!   nixgate_edge_judged_total.decision.<decision>.shadow.<shadow> counter, with a policy
+//!   nixgate_edge_unknown_subjects_total.why.<why>                 counter, with a policy
 //!   nixgate_edge_callout_ms                                       histogram, milliseconds
 //!   nixgate_edge_cache_slots                                      gauge, of all workers
 //!   filter state wasm.nixgate.image, wasm.nixgate.outcome         text, of a request
@@ -18,7 +19,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use nixgate_core::exchange::{Decision, Outcome, Record};
+use nixgate_core::exchange::{Decision, Doubt, Outcome, Record};
 use proxy_wasm::types::{LogLevel, MetricType};
 
 use crate::host;
@@ -30,15 +31,19 @@ enum Counter {
     Requests(&'static str, Outcome),
     /// What the policy said, and whether the one on trial says otherwise.
     Judged(Decision, bool),
+    /// Why it could not be known whether a rule is for the caller.
+    Unknown(Doubt),
 }
 
 impl Counter {
     fn of(record: &Record) -> impl Iterator<Item = Self> {
-        let judged = record.judgement.as_ref();
-        let judged = judged.map(|one| Self::Judged(one.decision, one.shadow_differs));
+        let judgement = record.judgement.as_ref();
+        let judged = judgement.map(|one| Self::Judged(one.decision, one.shadow_differs));
+        let unknown = judgement.and_then(|one| one.doubt).map(Self::Unknown);
         [Self::Requests(record.route, record.outcome)]
             .into_iter()
             .chain(judged)
+            .chain(unknown)
     }
 
     fn name(self) -> String {
@@ -51,6 +56,9 @@ impl Counter {
                 let decision = decision.as_str();
                 let shadow = if differs { DIFFERS } else { "agrees" };
                 format!("nixgate_edge_judged_total.decision.{decision}.shadow.{shadow}")
+            }
+            Self::Unknown(doubt) => {
+                format!("nixgate_edge_unknown_subjects_total.why.{}", doubt.as_str())
             }
         }
     }

@@ -22,8 +22,8 @@ use nixgate_core::package_set::System;
 use crate::logging::LogFormat;
 use crate::login::LoginSettings;
 use crate::nix::NixSettings;
-use crate::redact::{keep_secret, keep_url};
-use crate::server::Access;
+use crate::redact::keep_url;
+use crate::server::{Access, Tokens};
 use crate::source::{AllowedRefs, FlakeUrl, Source};
 
 use bounds::Bounds;
@@ -68,7 +68,8 @@ pub struct ServeArgs {
     #[arg(long, env = "PORT", default_value_t = 8081)]
     pub port: u16,
     /// Secret that the filter sends with every request, so Envoy needs the same; whoever lacks it is
-    /// refused
+    /// refused. An old and a new one, with a space between, while it is
+    /// [exchanged](rotation.md)
     #[arg(
         long,
         env = "NIXGATE_TOKEN",
@@ -76,6 +77,9 @@ pub struct ServeArgs {
         hide_env_values = true
     )]
     pub token: Option<String>,
+    /// The same in a file, one on each line, instead of `NIXGATE_TOKEN`; it is read again when it changes
+    #[arg(long, env = "NIXGATE_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
     /// Answer everybody, without a token, even if one is set: nobody checks who may have what
     #[arg(long, env = "NIXGATE_ALLOW_DIRECT")]
     pub allow_direct: bool,
@@ -314,7 +318,8 @@ impl ServeArgs {
     /// # Errors
     /// A sentence that names the setting and the remedy.
     pub fn validate(self) -> Result<Settings> {
-        if self.allow_direct && self.token.is_some() {
+        let has_token = self.token.is_some() || self.token_file.is_some();
+        if self.allow_direct && has_token {
             tracing::warn!(
                 "NIXGATE_ALLOW_DIRECT is set, so the builder answers everybody and NIXGATE_TOKEN \
                  is of no use: leave one of them out"
@@ -325,13 +330,16 @@ impl ServeArgs {
             "{}",
             nix::not_strict("NIXGATE_ALLOW_DIRECT")
         );
-        let access = match (self.token, self.allow_direct) {
-            (_, true) => Access::Direct,
-            (Some(token), false) if !token.is_empty() => {
-                keep_secret(&token);
-                Access::Token(token)
+        let access = match (self.token, self.token_file) {
+            _ if self.allow_direct => Access::Direct,
+            (Some(token), None) => Access::Tokens(Tokens::parse(&token).context("NIXGATE_TOKEN")?),
+            (None, Some(file)) => {
+                Access::Tokens(Tokens::open(&file).context("NIXGATE_TOKEN_FILE")?)
             }
-            _ => bail!(
+            (Some(_), Some(_)) => {
+                bail!("NIXGATE_TOKEN and NIXGATE_TOKEN_FILE are both set: leave one of them out")
+            }
+            (None, None) => bail!(
                 "no token: set NIXGATE_TOKEN to the value that Envoy has, or pass --allow-direct \
                  to answer everybody"
             ),

@@ -20,8 +20,6 @@
 //! changed, and each build is of the recipe that was in force when it was asked for.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -29,9 +27,8 @@ use anyhow::{Context, Result, ensure};
 use clap::Subcommand;
 use nixgate_core::distribution::Repository;
 use nixgate_core::package_set::canonical_path;
-use nixgate_core::{OpaqueNamespaces, PackageSet};
-use serde::de::{Error as _, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use nixgate_core::{OpaqueNamespaces, PackageSet, each_key_once};
+use serde::Deserialize;
 
 use crate::config::MAX_LAYERS;
 use crate::fingerprint::Fingerprint;
@@ -274,35 +271,6 @@ impl Recipe {
             .list(pairs(&self.raw.labels).iter())
             .hex()
     }
-}
-
-/// A map of which no key is there twice: of two, one would be meant and the other in force.
-fn each_key_once<'de, D, T>(deserializer: D) -> Result<BTreeMap<String, T>, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Deserialize<'de>,
-{
-    struct Keys<T>(PhantomData<T>);
-    impl<'de, T: Deserialize<'de>> Visitor<'de> for Keys<T> {
-        type Value = BTreeMap<String, T>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an object")
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Self::Value, A::Error> {
-            let mut map = BTreeMap::new();
-            while let Some((key, value)) = access.next_entry::<String, T>()? {
-                if map.contains_key(&key) {
-                    let message = format!("\"{}\" is there twice", key.escape_debug());
-                    return Err(A::Error::custom(message));
-                }
-                map.insert(key, value);
-            }
-            Ok(map)
-        }
-    }
-    deserializer.deserialize_map(Keys(PhantomData))
 }
 
 /// `user` and `user:group` of the image spec.

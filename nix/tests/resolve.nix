@@ -45,12 +45,23 @@ let
     licensed = found set.licensed [ "licensed" ] "specimen" "1.0" // {
       licences = [ "gpl2" "GPL-2.0-only" "GNU GPL 2" ];
     };
-    # Whatever throws or is of another type is left out, and nothing else is.
+    # Whatever throws or is of another type is unreadable, and nothing else is.
     licensedtwice = found set.licensedTwice [ "licensedTwice" ] "specimen" "1.0" // {
-      licences = [ "MIT OR Apache-2.0" "proprietary" "unfree" "free enough" ];
+      licences = [
+        "MIT OR Apache-2.0"
+        # The full name throws.
+        "proprietary" "unreadable" "unfree"
+        # The licence throws, and is a number.
+        "unreadable" "unreadable"
+        # The short name is a list, and whether it is free throws.
+        "unreadable" "free enough" "unreadable"
+      ];
     };
     word = found set.word [ "word" ] "specimen" "1.0" // { licences = [ "mit" ]; };
-    badlicence = found set.badLicence [ "badLicence" ] "specimen" "1.0";
+    badlicence = found set.badLicence [ "badLicence" ] "specimen" "1.0" // {
+      licences = [ "unreadable" ];
+      insecure = true;
+    };
     badmeta = found set.badMeta [ "badMeta" ] "specimen" "1.0";
     vulnerable = found set.vulnerable [ "vulnerable" ] "specimen" "1.0" // { insecure = true; };
     markedinsecure = found set.markedInsecure [ "markedInsecure" ] "specimen" "1.0" // {

@@ -7,6 +7,7 @@ mod company;
 mod endpoint;
 mod guide;
 mod limits;
+mod rotation;
 mod tokens;
 
 use std::sync::OnceLock;

@@ -117,24 +117,30 @@ fn a_changed_recipe_is_another_image_and_a_removed_one_is_gone() -> Result<()> {
 
     let mut changed = recipes();
     changed["images"]["team/tree"]["workdir"] = json!("/tmp");
-    fs::write(&file, changed.to_string())?;
+    // It is looked at when somebody asks, and read when it has rested.
+    let write = |text: String, told: &str| -> Result<()> {
+        let told_before = builder.log().matches(told).count();
+        fs::write(&file, text)?;
+        poll::until(&format!("the builder says: {told}"), || {
+            builder.get(tagged).ok()?;
+            (builder.log().matches(told).count() > told_before).then_some(())
+        })
+    };
+    write(changed.to_string(), "read again")?;
     let second = builder.get(tagged)?;
     manifest(&second)?;
     assert_ne!(second.header("docker-content-digest"), first);
     manifest(&builder.get(&pinned)?)?;
 
     // What is wrong changes nothing.
-    fs::write(&file, changed.to_string().replace("/tmp", "tmp"))?;
+    write(changed.to_string().replace("/tmp", "tmp"), "workdir")?;
     let third = builder.get(tagged)?;
     let digest = "docker-content-digest";
     assert_eq!(third.header(digest), second.header(digest));
-    poll::until("the mistake is in the log", || {
-        builder.log().contains("workdir").then_some(())
-    })?;
 
     let removed = changed["images"].as_object_mut().context("images")?;
     removed.remove("team/tree");
-    fs::write(&file, changed.to_string())?;
+    write(changed.to_string(), "read again")?;
     for path in [tagged, &pinned, &blob] {
         let answer = builder.get(path)?;
         assert_eq!(answer.status, StatusCode::NOT_FOUND, "{path}");

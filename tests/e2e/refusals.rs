@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 use http::{Method, StatusCode};
+use nixgate_core::wire;
 use nixgate_tests::live::builder::{Builder, Settings, TOKEN};
 use nixgate_tests::live::envoy::{self, Envoy};
 use nixgate_tests::live::gated_set::{BROKEN_LOG, GatedSet};
@@ -210,12 +211,84 @@ fn the_builder_answers_only_who_has_the_token() -> Result<()> {
     let state = scratch::folder("builder-")?;
     let builder = Builder::start(&Settings::new(state.path())?)?;
     let path = "/v2/git/tags/list";
-    for headers in [&[][..], &[(nixgate_core::wire::TOKEN, "another")]] {
-        let answer = request(Method::GET, builder.port(), path, headers)?;
-        let message = refused(&answer, StatusCode::FORBIDDEN, "DENIED")?;
-        assert!(!message.contains(TOKEN));
-    }
+    // Who has no token is no edge; an edge that has another is told that nothing is said of the image.
+    let ask = |headers: &[(&str, &str)]| request(Method::GET, builder.port(), path, headers);
+    let nobody = ask(&[])?;
+    let message = refused(&nobody, StatusCode::FORBIDDEN, "DENIED")?;
+    assert!(!message.contains(TOKEN) && nobody.header(wire::REFUSES).is_empty());
+    let other = ask(&[(wire::TOKEN, "another")])?;
+    let message = refused(&other, StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE")?;
+    assert!(!message.contains(TOKEN) && !message.contains("another "));
+    assert_eq!(other.header(wire::REFUSES), wire::REFUSES_TOKEN);
     logged(|| builder.log(), &[path, "NIXGATE_TOKEN"])?;
     assert_eq!(builder.get(path)?.status, StatusCode::OK);
+    Ok(())
+}
+
+#[test]
+fn a_builder_that_refuses_the_edges_token_is_one_that_is_away() -> Result<()> {
+    let tokens = |stack: &Stack, text: &str| -> Result<()> {
+        let (file, new) = (stack.state().join("tokens"), stack.state().join("new"));
+        fs::write(&new, text)?;
+        fs::rename(&new, &file)?;
+        // It is looked at when somebody asks.
+        let before = stack.builder.log().matches("read again").count();
+        poll::until("the builder reads its tokens again", || {
+            _ = stack.builder.get("/v2/").ok()?;
+            let now = stack.builder.log().matches("read again").count();
+            (now > before).then_some(())
+        })
+    };
+    let stack = Stack::with(envoy::Settings::default(), |state| {
+        let file = state.join("tokens");
+        fs::write(&file, format!("{TOKEN}\n"))?;
+        let settings = Settings::new(state)?.with("NIXGATE_TOKEN", "");
+        let settings = settings.with("NIXGATE_TOKEN_FILE", file);
+        // So that the edge has to ask again soon.
+        Ok(settings.with("NIXGATE_PIN_SECONDS", "1"))
+    })?;
+    let (warm, new) = ("/v2/hello/manifests/latest", "/v2/tree/manifests/latest");
+    let manifest = |path: &str| {
+        poll::until(&format!("{path} is there"), || {
+            let answer = stack.get(path).ok()?;
+            (answer.status == StatusCode::OK).then_some(answer)
+        })
+    };
+    let before = manifest(warm)?;
+    let config: Value = serde_json::from_slice(&before.body)?;
+    let config = config["config"]["digest"].as_str().context("a digest")?;
+    let blob = format!("/v2/hello/blobs/{config}");
+    assert_eq!(stack.get(&blob)?.status, StatusCode::OK);
+
+    tokens(&stack, "another\n")?;
+    // What is warm goes on, also after its time.
+    poll::until("the manifest is stale", || {
+        let answer = stack.get(warm).ok()?;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+        assert_eq!(answer.body, before.body);
+        answer.header("warning").contains("110").then_some(())
+    })?;
+    // What is not there, and what only the builder has, is away for now.
+    for path in [new, "/v2/hello/tags/list", &blob] {
+        let answer = stack.get(path)?;
+        let message = refused(&answer, StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE")?;
+        assert!(message.contains("NIXGATE_TOKEN"), "{path}: {message}");
+    }
+    logged(|| stack.envoy.log(), &["refuses the token of this Envoy"])?;
+    logged(|| stack.builder.log(), &[new, "NIXGATE_TOKEN"])?;
+
+    // None of it was kept.
+    tokens(&stack, &format!("{TOKEN}\nanother\n"))?;
+    for path in ["/v2/hello/tags/list", &blob, new] {
+        let answer = stack.get(path)?;
+        let is_built = answer.status == StatusCode::TEMPORARY_REDIRECT && path == new;
+        assert!(
+            is_built || answer.status == StatusCode::OK,
+            "{path}: {}",
+            answer.text()
+        );
+    }
+    let answer = manifest(warm)?;
+    assert_eq!(answer.header("warning"), "");
     Ok(())
 }

@@ -241,3 +241,40 @@ fn the_cache_keeps_its_bound_and_what_is_newest() {
         host.shared_bytes()
     );
 }
+
+#[test]
+fn a_builder_that_refuses_the_token_is_one_that_is_away() {
+    let (mut host, root) = warm();
+    let refuses = || {
+        let refused = br#"{"errors":[{"code":"UNAVAILABLE","message":"another token"}]}"#;
+        let headers = [
+            ("nixgate-refuses", "token"),
+            ("cache-control", "max-age=300"),
+        ];
+        builder(403, &headers, refused)
+    };
+    // The manifest's time is over; another image was never asked for.
+    host.advance(301);
+    let [old, new] = [GIT, "/v2/htop/manifests/latest"].map(|path| host.get(root, path));
+    for callout in host.callouts() {
+        host.respond(&callout, refuses());
+    }
+    let stale = host.reply(old);
+    assert_eq!((stale.status, &stale.body[..]), (200, &b"{}"[..]));
+    assert!(
+        stale
+            .header("warning")
+            .is_some_and(|warning| warning.starts_with("110"))
+    );
+    let failed = host.reply(new);
+    assert_eq!(failed.status, 503);
+    assert!(String::from_utf8_lossy(&failed.body).contains("NIXGATE_TOKEN"));
+    let log = host.log(root);
+    let mut told = log.iter().map(|line| &line.message);
+    assert!(told.any(|text| text.contains("refuses the token of this Envoy")));
+    // Once it is mended, the next one who asks is answered.
+    let again = host.get(root, "/v2/htop/manifests/latest");
+    let callout = host.callout();
+    host.respond(&callout, manifest(b"{ }"));
+    assert_eq!(host.reply(again).status, 200);
+}

@@ -60,7 +60,7 @@ fn may(host: &mut Host, root: Root, headers: &[(&str, &str)]) -> bool {
 
 /// A manifest with facts.
 fn judged(body: &[u8], tag: &str, matched: &[&str]) -> Response {
-    let facts = json!([{"tags": [tag], "system": "x86_64-linux", "matched": matched}]);
+    let facts = json!([{"tags": [tag], "system": "x86_64-linux", "names": {}, "matched": matched}]);
     let mut response = manifest(body);
     let facts = ("nixgate-facts".to_owned(), facts.to_string().into_bytes());
     response.headers.push(facts);
@@ -99,6 +99,63 @@ fn a_claim_is_of_the_kind_that_the_policy_names() {
             assert!(!may(&mut host, root, &[]), "{nothing:?}");
         }
     }
+}
+
+#[test]
+fn what_can_not_be_read_of_a_caller_refuses_and_is_counted() {
+    let staff = json!({"jwt_claim": {"path": ["groups"], "type": "list", "glob": "staff"}});
+    let counted = |host: &mut Host, root, why: &str| {
+        let name = format!("nixgate_edge_unknown_subjects_total.why.{why}");
+        host.metric(root, &name).len()
+    };
+    for subject in [staff.clone(), json!({"not": staff})] {
+        let (mut host, root) = guarded(&json!([
+            {"name": "all", "allow": ["*"]},
+            {"name": "hard", "subject": subject, "deny": ["git"]},
+        ]));
+        assert!(!may(&mut host, root, &[]), "nobody in particular");
+        let odd = [
+            json!("staff"),
+            json!({"staff": 1}),
+            json!(7),
+            json!(["web", 7]),
+        ];
+        for (index, groups) in odd.into_iter().enumerate() {
+            know(&mut host, root, &groups);
+            assert!(!may(&mut host, root, &[]), "{subject} {groups}");
+            assert_eq!(
+                counted(&mut host, root, "unreadable"),
+                index + 1,
+                "{groups}"
+            );
+        }
+        assert_eq!(counted(&mut host, root, "absent"), 1);
+        // One item that can be read says as much as it would alone.
+        know(&mut host, root, &json!([7, "staff"]));
+        assert_eq!(may(&mut host, root, &[]), subject.get("not").is_some());
+        assert_eq!(counted(&mut host, root, "unreadable"), 4);
+    }
+}
+
+#[test]
+fn a_header_that_is_no_text_is_nobodys_and_refuses() {
+    let team = |glob: &str| json!({"header": {"name": "x-team", "glob": glob}});
+    let (mut host, root) = guarded(&json!([
+        {"name": "all", "allow": ["git"]},
+        {"name": "hard", "subject": team("data"), "deny": ["git"]},
+    ]));
+    assert!(may(&mut host, root, &[("x-team", "web")]));
+    // As bytes that are no UTF-8 are handed over.
+    for odd in ["data\u{fffd}", "\u{fffd}", "web\u{fffd}"] {
+        assert!(!may(&mut host, root, &[("x-team", odd)]), "{odd}");
+    }
+    assert!(!may(
+        &mut host,
+        root,
+        &[("x-team", "web"), ("x-team", "\u{fffd}")]
+    ));
+    let (mut host, root) = guarded(&only(&team("*")));
+    assert!(!may(&mut host, root, &[("x-team", "data\u{fffd}")]));
 }
 
 #[test]
@@ -338,7 +395,7 @@ fn what_a_client_says_of_rules_reaches_no_builder() {
     let callout = host.callout();
     assert_eq!(callout.header("nixgate-rules"), None);
     assert_eq!(callout.header("nixgate-rule"), Some("all"));
-    let facts = r#"[{"tags":["latest"],"system":"x86_64-linux"}]"#;
+    let facts = r#"[{"tags":["latest"],"system":"x86_64-linux","names":{},"matched":[]}]"#;
     host.respond(&callout, builder(204, &[("nixgate-facts", facts)], b""));
     let Outcome::Continued(headers) = host.outcome(stream) else {
         panic!("a blob that the builder streams is forwarded");

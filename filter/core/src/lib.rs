@@ -11,6 +11,7 @@
 //!  │ policy         who may have which packages                         │
 //!  │ wire           the headers between edge and builder                │
 //!  │ entity_tags    conditions by digest (`If-None-Match`)              │
+//!  │ json           JSON of which no key is there twice                 │
 //!  │ config         the filter's settings                               │
 //!  │ cache          keys, entries and slots: pure over bytes            │
 //!  │ exchange       one request, and the flight that several share      │
@@ -39,6 +40,7 @@ pub mod distribution;
 pub mod entity_tags;
 pub mod exchange;
 pub mod image_name;
+mod json;
 pub mod package_set;
 pub mod policy;
 #[cfg(any(test, feature = "test"))]
@@ -51,6 +53,7 @@ mod untrusted_input;
 pub mod wire;
 
 pub use image_name::{ImageName, OpaqueNamespaces};
+pub use json::each_key_once;
 pub use package_set::PackageSet;
 
 /// Seconds since the Unix epoch. The only notion of time that the core has.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   edge → builder    GET /v2/<canonical name>/manifests/<reference>
-//!                     Nixgate-Token: <secret>        else the builder answers 403
+//!                     Nixgate-Token: <secret>        without one the builder answers 403
 //!                     Prefer: wait=20                RFC 7240: answer within 20 s, 202 if still building
 //!                     Prefer: return=minimal         a blob's location, not its bytes
 //!                     Prefer: similar-names          of unknown packages, those that may be meant
@@ -14,6 +14,8 @@
 //!                     X-Request-Id: 5f0c2d1e-…       Envoy's id of the request, for the builder's log
 //!
 //!   builder → edge    Nixgate-Builder: <version>     on every answer; without it, it is Envoy's own
+//!                     Nixgate-Refuses: token         the edge's token is none that it takes: nothing
+//!                                                    is said of the image
 //!                     Cache-Control: max-age=<s>     how long the edge may repeat the answer
 //!                     Nixgate-Building-For: <s>      with 202: how long the build has run
 //!                     Nixgate-Source: git <commit>   with a manifest by tag: the package set that it
@@ -37,6 +39,11 @@ pub const TOKEN: &str = "nixgate-token";
 /// The builder's version, on every answer of a builder. Envoy's own answers (no connection,
 /// callout timed out) look like ordinary responses but for this.
 pub const BUILDER: &str = "nixgate-builder";
+/// What the builder refuses, when it refuses the edge and not the image. Clients' requests have no
+/// say in a header of an answer, and a refusal of an image never has this one.
+pub const REFUSES: &str = "nixgate-refuses";
+/// Its value, when it is the edge's token.
+pub const REFUSES_TOKEN: &str = "token";
 /// With `202`: for how many seconds the build has run.
 pub const BUILDING_FOR: &str = "nixgate-building-for";
 /// The fact parts of the policy's rules, which the builder judges.

@@ -23,7 +23,9 @@ pub struct LoginArgs {
     #[arg(long, env = "NIXGATE_GROUPS", value_name = "FILE")]
     pub groups: Option<PathBuf>,
     /// Private key that tokens are signed with: P-256, PKCS #8, PEM; several builders need the same.
-    /// When not given, `token-key.pem` in the state folder, which is made when it is missing
+    /// When not given, `token-key.pem` in the state folder, which is made when it is missing. Of
+    /// several keys in it, the first signs and all are published, while one is
+    /// [exchanged](rotation.md); it is read again when it changes
     #[arg(long, env = "NIXGATE_TOKEN_KEY", value_name = "FILE")]
     pub token_key: Option<PathBuf>,
     /// For how many seconds a token holds

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result};
 
+use crate::watched;
+
 /// Who is in which group.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Groups {
@@ -14,21 +16,15 @@ impl Groups {
     /// Reads the content of a file. A group on several lines has the users of all of them.
     ///
     /// # Errors
-    /// When a line names no group, by its number.
+    /// When a line names no group, by its number, and when the last one does not end.
     pub(super) fn parse(text: &str) -> Result<Self> {
         let mut groups = Self::default();
-        for (index, line) in text.lines().enumerate() {
-            let line = line.trim();
-            if line.is_empty() || line.starts_with('#') {
-                continue;
-            }
+        for (number, line) in watched::lines(text)? {
             let (group, users) = line
                 .split_once(':')
                 .map(|(group, users)| (group.trim(), users))
                 .filter(|(group, _)| !group.is_empty() && !group.contains(char::is_whitespace))
-                .with_context(|| {
-                    format!("line {} is not of the form group: user user", index + 1)
-                })?;
+                .with_context(|| format!("line {number} is not of the form group: user user"))?;
             for user in users.split_whitespace() {
                 let of_user = groups.of.entry(user.to_owned()).or_default();
                 of_user.insert(group.to_owned());
@@ -63,8 +59,18 @@ mod tests {
     #[test]
     fn a_line_that_is_wrong_is_named() {
         for line in ["alice bob", ": alice", "two words: alice"] {
-            let error = Groups::parse(&format!("a: b\n{line}")).unwrap_err();
+            let error = Groups::parse(&format!("a: b\n{line}\n")).unwrap_err();
             assert!(error.to_string().contains("line 2"), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn half_a_file_is_refused() {
+        let whole = "data-team: alice bob\nweb-team: carol\n";
+        for end in 0..whole.len() {
+            let half = Groups::parse(&whole[..end]);
+            // A line that ends is where another may begin.
+            assert_eq!(half.is_ok(), whole[..end].ends_with('\n'), "{end}");
         }
     }
 }

@@ -8,6 +8,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::watched;
+
 /// What bcrypt hashes begin with; `$2x$` is for a defect of 2011.
 const KINDS: [&str; 3] = ["$2y$", "$2b$", "$2a$"];
 
@@ -28,14 +30,11 @@ impl Htpasswd {
     /// Reads the content of a file.
     ///
     /// # Errors
-    /// When a line is not of a user and a bcrypt hash, by its number. What it says is not repeated.
+    /// When a line is not of a user and a bcrypt hash, by its number, and when the last one does not
+    /// end. What a line says is not repeated.
     pub(super) fn parse(text: &str) -> Result<Self> {
         let mut entries = Vec::new();
-        for (index, line) in text.lines().enumerate() {
-            let (number, line) = (index + 1, line.trim());
-            if line.is_empty() || line.starts_with('#') {
-                continue;
-            }
+        for (number, line) in watched::lines(text)? {
             let (user, hash) = line
                 .split_once(':')
                 .filter(|(user, _)| !user.is_empty())
@@ -137,7 +136,7 @@ mod tests {
     #[test]
     fn what_apache_wrote_is_read() {
         // htpasswd -nbB -C 4 alice secret
-        let line = "alice:$2y$04$mZNQ0cz.00VZfMlhlcwmruxYt8i1vrhtJ3/H8DZC1/hGzlGrTJ3fu";
+        let line = "alice:$2y$04$mZNQ0cz.00VZfMlhlcwmruxYt8i1vrhtJ3/H8DZC1/hGzlGrTJ3fu\n";
         let users = Htpasswd::parse(line).unwrap();
         assert!(users.check("alice", "secret"));
         assert!(!users.check("alice", "Secret"));
@@ -160,7 +159,7 @@ mod tests {
             ("alice hidden", "line 2 is not of the form"),
             (":hidden", "line 2 is not of the form"),
         ] {
-            let file = format!("{}{line}", entry("bob", "b"));
+            let file = format!("{}{line}\n", entry("bob", "b"));
             let error = Htpasswd::parse(&file).err().expect(line).to_string();
             assert!(error.contains(part) && !error.contains("hidden"), "{error}");
         }
@@ -168,5 +167,7 @@ mod tests {
         let error = Htpasswd::parse(&twice).err().unwrap().to_string();
         assert!(error.contains("\"bob\""), "{error}");
         assert!(Htpasswd::parse("# nobody\n").is_err());
+        let half = Htpasswd::parse(entry("bob", "b").trim_end()).err().unwrap();
+        assert!(half.to_string().contains("half of a file"), "{half}");
     }
 }

@@ -151,7 +151,7 @@ impl Login {
 
     /// The public keys of the tokens that are signed here, as a JSON Web Key Set (RFC 7517); none
     /// when none are.
-    pub fn keys(&self) -> Option<&str> {
+    pub fn keys(&self) -> Option<String> {
         self.users.as_ref().map(Users::keys)
     }
 

@@ -1,14 +1,18 @@
 //! Signing tokens: ES256 (RFC 7518), which every verifier knows, with a short key and signature.
 //!
 //! A key's name (`kid`) is its thumbprint (RFC 7638): builders that share a key agree on it, and one
-//! that was replaced has another name, by which Envoy notices that it has to fetch keys again.
+//! that was replaced has another name.
+//!
+//! A file may have several keys: the first signs, and verifiers are told all of them. So a key is
+//! exchanged without a token that is refused: the new one is added behind the old, put before it once
+//! verifiers know it, and alone once all tokens of the old one have ended.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use jsonwebtoken::jwk::{Jwk, JwkSet, PublicKeyUse, ThumbprintHash};
@@ -16,7 +20,9 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use pem::{EncodeConfig, LineEnding, Pem};
 use serde::Serialize;
 
-/// A private key, and its public half as verifiers read it.
+use crate::watched::Watched;
+
+/// A private key, and the public halves of all that verifiers are to know.
 pub(super) struct Signer {
     key: EncodingKey,
     header: Header,
@@ -43,44 +49,56 @@ pub(super) struct Claims<'a> {
 }
 
 impl Signer {
-    /// Takes a private key for P-256 in PKCS #8, as `openssl genpkey` writes it.
+    /// Takes private keys for P-256 in PKCS #8, as `openssl genpkey` writes them.
     ///
     /// # Errors
-    /// When it is another kind of key, or none.
-    pub(super) fn from_pem(text: &[u8]) -> Result<Self> {
+    /// When one is of another kind or cut off, and when there is none.
+    fn parse(text: &str) -> Result<Self> {
         let wrong = "it is no private key for P-256 in PKCS #8: make one by `openssl genpkey \
                      -algorithm EC -pkeyopt ec_paramgen_curve:P-256`";
-        let key = EncodingKey::from_ec_pem(text).context(wrong)?;
-        let mut public = Jwk::from_encoding_key(&key, Algorithm::ES256).context(wrong)?;
-        let kid = public.thumbprint(ThumbprintHash::SHA256)?;
-        public.common.key_id = Some(kid.clone());
-        public.common.public_key_use = Some(PublicKeyUse::Signature);
-        let keys = serde_json::to_string(&JwkSet { keys: vec![public] })?;
+        let blocks = pem::parse_many(text).context(wrong)?;
+        let (mut signing, mut keys) = (None, Vec::new());
+        for block in &blocks {
+            let key = EncodingKey::from_ec_pem(pem::encode(block).as_bytes()).context(wrong)?;
+            let mut public = Jwk::from_encoding_key(&key, Algorithm::ES256).context(wrong)?;
+            let kid = public.thumbprint(ThumbprintHash::SHA256)?;
+            public.common.key_id = Some(kid.clone());
+            public.common.public_key_use = Some(PublicKeyUse::Signature);
+            keys.push(public);
+            signing.get_or_insert((key, kid));
+        }
+        // One that doesn't end is left out by the parser.
+        ensure!(
+            blocks.len() == text.matches("-----BEGIN ").count(),
+            "a key in it does not end"
+        );
+        let (key, kid) = signing.context(wrong)?;
         let mut header = Header::new(Algorithm::ES256);
         header.kid = Some(kid);
-        Ok(Self { key, header, keys })
+        Ok(Self {
+            key,
+            header,
+            keys: serde_json::to_string(&JwkSet { keys })?,
+        })
     }
 
-    /// Reads the key in a file.
+    /// Reads the keys in a file, which is read again when it changes.
     ///
     /// # Errors
-    /// When it can't be read or is no key; the error names the file.
-    pub(super) fn read(path: &Path) -> Result<Self> {
-        fs::read(path)
-            .map_err(Into::into)
-            .and_then(|text| Self::from_pem(&text))
-            .with_context(|| format!("the key in {} can't be used", path.display()))
+    /// When it can't be read or has no key; the error names the file.
+    pub(super) fn open(path: &Path) -> Result<Watched<Self>> {
+        Watched::open(path, Self::parse)
     }
 
-    /// Reads the key in a file, or makes one there that its owner alone can read.
+    /// The same, after making a key there that its owner alone can read, where there is no file.
     ///
     /// # Errors
-    /// As [`Signer::read`], and when it can't be written.
-    pub(super) fn read_or_make(path: &Path) -> Result<Self> {
+    /// As [`Signer::open`], and when it can't be written.
+    pub(super) fn open_or_make(path: &Path) -> Result<Watched<Self>> {
         if !path.try_exists()? {
             make_key(path).with_context(|| format!("can't make a key in {}", path.display()))?;
         }
-        Self::read(path)
+        Self::open(path)
     }
 
     /// A token that says this.
@@ -91,7 +109,7 @@ impl Signer {
         Ok(jsonwebtoken::encode(&self.header, claims, &self.key)?)
     }
 
-    /// The public key, as a JSON Web Key Set.
+    /// The public keys, as a JSON Web Key Set.
     pub(super) fn keys(&self) -> &str {
         &self.keys
     }
@@ -145,7 +163,7 @@ mod tests {
     fn the_published_key_verifies_what_was_signed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key.pem");
-        let signer = Signer::read_or_make(&path).unwrap();
+        let signer = Signer::open_or_make(&path).unwrap().current();
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
 
@@ -164,8 +182,43 @@ mod tests {
         assert_eq!(read.claims["groups"], serde_json::json!(["data-team"]));
 
         // The next start finds the same key.
-        let again = Signer::read_or_make(&path).unwrap();
+        let again = Signer::open_or_make(&path).unwrap().current();
         assert_eq!(again.keys(), signer.keys());
+    }
+
+    #[test]
+    fn of_several_keys_the_first_signs_and_all_are_published() {
+        let folder = tempfile::tempdir().unwrap();
+        let [old, new] = ["old", "new"].map(|name| {
+            let path = folder.path().join(name);
+            Signer::open_or_make(&path).unwrap();
+            fs::read_to_string(path).unwrap()
+        });
+        let kids = |signer: &Signer| -> Vec<String> {
+            let keys: JwkSet = serde_json::from_str(signer.keys()).unwrap();
+            let kids = keys.keys.into_iter().map(|key| key.common.key_id);
+            kids.collect::<Option<_>>().unwrap()
+        };
+        let signs = |signer: &Signer| {
+            let token = signer.sign(&claims()).unwrap();
+            jsonwebtoken::decode_header(&token).unwrap().kid.unwrap()
+        };
+        let [only_old, only_new] = [&old, &new].map(|key| kids(&Signer::parse(key).unwrap()));
+        let both = [&only_old[..], &only_new].concat();
+        let added = Signer::parse(&format!("{old}{new}")).unwrap();
+        assert_eq!(
+            (kids(&added), signs(&added)),
+            (both.clone(), both[0].clone())
+        );
+        let turned = format!("# since May\n{new}\n{old}");
+        let turned = Signer::parse(&turned).unwrap();
+        assert_eq!(kids(&turned), [&both[1][..], &both[0]]);
+        assert_eq!(signs(&turned), both[1]);
+        // Half of the second is not one key.
+        for end in old.len() + 11..old.len() + new.len() - 1 {
+            let half = format!("{old}{new}");
+            assert!(Signer::parse(&half[..end]).is_err(), "{}", &half[..end]);
+        }
     }
 
     #[test]
@@ -178,7 +231,7 @@ mod tests {
                        -----END PRIVATE KEY-----\n";
         for content in ["", "secret", ed25519] {
             fs::write(&path, content).unwrap();
-            let error = Signer::read_or_make(&path).err().expect(content);
+            let error = Signer::open_or_make(&path).err().expect(content);
             let error = format!("{error:#}");
             assert!(
                 error.contains("key.pem") && error.contains("openssl genpkey"),

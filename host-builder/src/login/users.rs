@@ -28,7 +28,7 @@ const CLOCKS_DIFFER: u64 = 300;
 /// Who has a password, and what a token is made with.
 pub(super) struct Users {
     files: Arc<Files>,
-    signer: Signer,
+    signer: Watched<Signer>,
     settings: UserSettings,
     checks: Arc<Semaphore>,
     patience: Duration,
@@ -64,8 +64,8 @@ impl Users {
             },
         };
         let signer = match &settings.key {
-            Some(path) => Signer::read(path)?,
-            None => Signer::read_or_make(new_key)?,
+            Some(path) => Signer::open(path)?,
+            None => Signer::open_or_make(new_key)?,
         };
         Ok(Self {
             files: Arc::new(files),
@@ -76,9 +76,9 @@ impl Users {
         })
     }
 
-    /// The public key of the tokens.
-    pub(super) fn keys(&self) -> &str {
-        self.signer.keys()
+    /// The public keys of the tokens.
+    pub(super) fn keys(&self) -> String {
+        self.signer.current().keys().to_owned()
     }
 
     /// A token for the user of these credentials.
@@ -107,8 +107,8 @@ impl Users {
             exp: now.saturating_add(lifetime.as_secs()),
             groups,
         };
-        let token = self
-            .signer
+        let signer = self.signer.current();
+        let token = signer
             .sign(&claims)
             .map_err(|error| Refusal::Unready(format!("no token could be signed: {error:#}")))?;
         tracing::debug!(user = claims.sub, groups = ?claims.groups, "a token");

@@ -179,8 +179,11 @@ pub(super) fn explain(file: &PolicyFile, question: &Question, identity: &Identit
         match refusal.or_else(warning) {
             Some((outcome, finding)) => {
                 let mut reasons = vec![finding.reason];
+                let rule = finding.rule.as_deref();
+                let rule = rule.and_then(|rule| rules.iter().find(|one| one.name == rule));
+                reasons.extend(rule.and_then(|rule| unknown(rule, policy, identity)));
                 // What a rule denies, no other can give.
-                if !denied(rules, finding.rule.as_deref(), thing) {
+                if rule.is_none_or(|rule| thing.denied_by(rule).is_none()) {
                     reasons.extend(missed(policy, rules, thing, identity));
                 }
                 reasons.extend(finding.message);
@@ -206,11 +209,6 @@ pub(super) fn explain(file: &PolicyFile, question: &Question, identity: &Identit
         lines: question.things().into_iter().map(line).collect(),
         notes: notes(rules, &request, identity, outcome),
     }
-}
-
-fn denied(rules: &[Outline], rule: Option<&str>, thing: Thing<'_>) -> bool {
-    let rule = rules.iter().find(|one| Some(one.name.as_str()) == rule);
-    rule.is_some_and(|rule| thing.denied_by(rule).is_some())
 }
 
 /// What nothing stands against.
@@ -257,19 +255,22 @@ fn missed(
             Some(true) => None,
             Some(false) => Some(format!("the rule {} allows it for others", rule.name)),
             None => {
-                let mut unknown = Vec::new();
-                if let Some(subject) = &rule.subject {
-                    unknown_of(subject, policy, identity, &mut unknown);
-                }
-                Some(format!(
-                    "the rule {} may allow it: {} is not known",
-                    rule.name,
-                    unknown.join(", ")
-                ))
+                let unknown = unknown(rule, policy, identity)?;
+                Some(format!("the rule {} may allow it: {unknown}", rule.name))
             }
         }
     });
     missed.collect()
+}
+
+/// Of whom a rule is for, what is not known, where that keeps it open.
+fn unknown(rule: &Outline, policy: &Policy, identity: &Identity) -> Option<String> {
+    if rule.applies_to(identity).is_some() {
+        return None;
+    }
+    let mut unknown = Vec::new();
+    unknown_of(rule.subject.as_ref()?, policy, identity, &mut unknown);
+    Some(format!("{} is not known", unknown.join(", ")))
 }
 
 /// The names of the attributes that a subject asks for and that are not known.
@@ -277,7 +278,7 @@ fn unknown_of(subject: &Subject, policy: &Policy, identity: &Identity, names: &m
     match subject {
         Subject::Matches { attribute, .. } | Subject::Within { attribute, .. } => {
             let known = identity.get(*attribute);
-            if known.is_none_or(|known| *known == Known::Unknown)
+            if known.is_none_or(|known| !matches!(known, Known::Values(_)))
                 && let Some(name) = policy.attributes().get(*attribute).map(given::name)
                 && !names.contains(&name)
             {
@@ -305,8 +306,11 @@ fn notes(
         return notes;
     }
     let packages = request.image.packages();
-    let applying = |rule: &&Outline| rule.applies_to(identity) == Some(true);
-    for rule in rules.iter().filter(applying) {
+    for rule in rules {
+        let is_for_caller = rule.applies_to(identity);
+        if is_for_caller == Some(false) {
+            continue;
+        }
         if packages.is_none() && !rule.deny.is_empty() {
             notes.push(format!(
                 "the rule {} also denies packages; which are in the image the builder says",
@@ -321,7 +325,8 @@ fn notes(
         }
         match packages {
             Some(packages) if packages.system().is_some() => {}
-            _ if rule.systems().is_none() => {}
+            // What may not be for the caller allows nothing.
+            _ if rule.systems().is_none() || is_for_caller.is_none() => {}
             Some(_) if !rule.allow.is_empty() => notes.push(format!(
                 "the rule {} allows some platforms alone: give --system to see",
                 rule.name

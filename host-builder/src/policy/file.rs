@@ -7,7 +7,9 @@ use anyhow::{Context, Result};
 use nixgate_core::distribution::{Error, Repository};
 use nixgate_core::policy::{Outline, Policy};
 use nixgate_core::{ImageName, OpaqueNamespaces};
-use serde_json::Value;
+use serde::de::IgnoredAny;
+
+use super::entries::entries;
 
 /// A policy, compiled and as it was written.
 #[derive(Clone, Debug)]
@@ -21,6 +23,8 @@ pub struct PolicyFile {
     pub policy: Policy,
     /// What was written, in that order.
     pub rules: Vec<Outline>,
+    /// The policy as it was written.
+    pub json: String,
 }
 
 impl PolicyFile {
@@ -38,25 +42,33 @@ impl PolicyFile {
     /// # Errors
     /// When it is none.
     pub fn parse(json: &[u8]) -> Result<Self> {
-        let whole: Value = serde_json::from_slice(json)?;
+        let whole = str::from_utf8(json).context("it is no text")?;
+        // Errors of the syntax name the line.
+        serde_json::from_str::<IgnoredAny>(whole)?;
+        let whole_entries = entries(whole)?;
+        let value = |key: &str| {
+            let mut entries = whole_entries.iter();
+            entries.find_map(|(name, value)| (name == key).then_some(*value))
+        };
+        let is_configuration = value("policy").is_some();
         // What stands alone is parsed as it is, so that errors name its lines.
-        let inner = whole.get("policy").map(ToString::to_string);
-        let json = inner.as_ref().map_or(json, |inner| inner.as_bytes());
+        let text = value("policy").unwrap_or(whole);
+        let json = text.as_bytes();
         let rules = Policy::outline(json)?;
-        let configured = inner.as_ref().map(|_| whole.get("opaque_namespaces"));
-        let namespaces = match configured {
-            Some(Some(names)) => serde_json::from_value(names.clone())
+        let namespaces = match (is_configuration, value("opaque_namespaces")) {
+            (false, _) => namespaces_of(&rules),
+            (true, None) => Vec::new(),
+            (true, Some(names)) => serde_json::from_str(names)
                 .context("opaque_namespaces must be a list of strings")?,
-            Some(None) => Vec::new(),
-            None => namespaces_of(&rules),
         };
         let opaque_namespaces = OpaqueNamespaces::new(namespaces).context("opaque_namespaces")?;
         Policy::check_images(json, &opaque_namespaces)?;
         Ok(Self {
             opaque_namespaces,
-            is_configuration: inner.is_some(),
+            is_configuration,
             policy: Policy::parse(json)?,
             rules,
+            json: text.to_owned(),
         })
     }
 
@@ -112,6 +124,28 @@ mod tests {
         assert!(is_opaque(&other, "other/a") && is_opaque(&other, "corp/a"));
         let error = PolicyFile::parse(nested("").as_bytes()).unwrap_err();
         assert!(error.to_string().contains("no opaque namespace"), "{error}");
+    }
+
+    #[test]
+    fn a_key_that_stands_there_twice_is_refused_wherever_it_is() {
+        let doubled = r#"{"revision":"dup","default":"allow","rules":[
+            {"name":"a","deny":["sqlite"],"deny":["nothing"]}]}"#;
+        let nested = format!(r#"{{"builder":{{"cluster":"b"}},"policy":{doubled}}}"#);
+        let twice = format!(r#"{{"policy":{POLICY},"policy":{POLICY}}}"#);
+        let namespaces =
+            format!(r#"{{"opaque_namespaces":["a"],"opaque_namespaces":[],"policy":{POLICY}}}"#);
+        for (json, key) in [
+            (doubled, "deny"),
+            (&nested, "deny"),
+            (&twice, "policy"),
+            (&namespaces, "opaque_namespaces"),
+        ] {
+            let error = PolicyFile::parse(json.as_bytes()).unwrap_err().to_string();
+            assert!(
+                error.contains(&format!("duplicate field `{key}`")),
+                "{error}"
+            );
+        }
     }
 
     #[test]

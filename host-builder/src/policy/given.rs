@@ -163,7 +163,7 @@ mod tests {
         let given: Vec<Given> = texts.iter().map(|text| text.parse().unwrap()).collect();
         let identity = identity(&policy(), &given)?;
         let show = |known: &Known| match known {
-            Known::Unknown => "?".to_owned(),
+            Known::Unknown | Known::Partly(_) => "?".to_owned(),
             Known::Values(values) => values.join(" "),
         };
         Ok(identity.iter().map(show).collect())

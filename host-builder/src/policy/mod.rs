@@ -6,12 +6,15 @@
 //!                        └ package_set: patterns that match nothing in it
 //!   explain   file + Given + image ──► Question ──► the verdict, package by package
 //!   test      cases.yaml ──► many questions, each with what is expected
+//!   apply     file ──► the filter's configuration, which a running Envoy watches
 //! ```
 //!
 //! The verdicts are those of `nixgate_core::policy`, which the edge asks too; what is here finds
 //! the words for them, and decides nothing.
 
+mod apply;
 mod cases;
+mod entries;
 mod explain;
 mod file;
 mod given;
@@ -27,6 +30,7 @@ use nixgate_core::distribution::Tag;
 
 use crate::config::BuildArgs;
 
+use apply::ApplyArgs;
 pub use file::PolicyFile;
 use given::Given;
 
@@ -42,6 +46,8 @@ pub enum PolicyCommand {
         /// A YAML file with `policy` and `cases`
         cases: PathBuf,
     },
+    /// Give a running Envoy another policy, and wait for its word
+    Apply(ApplyArgs),
 }
 
 /// `nixgate policy check`
@@ -85,6 +91,7 @@ pub async fn run(command: PolicyCommand) -> Result<bool> {
         PolicyCommand::Check(arguments) => check(*arguments).await?,
         PolicyCommand::Explain(arguments) => explain(&arguments)?,
         PolicyCommand::Test { cases } => cases::run(&cases)?,
+        PolicyCommand::Apply(arguments) => (apply::run(&arguments).await?, true),
     };
     print!("{text}");
     Ok(good)
@@ -101,9 +108,13 @@ async fn check(arguments: CheckArgs) -> Result<(String, bool)> {
         findings.extend(package_set::findings(&file, settings).await?);
     }
     let path = arguments.policy.display();
+    let notes = lint::notes(&file).into_iter();
+    let notes = notes.map(|note| format!("note: {note}"));
     let mut text: String = findings
         .iter()
-        .map(|finding| format!("{path}: {finding}\n"))
+        .cloned()
+        .chain(notes)
+        .map(|line| format!("{path}: {line}\n"))
         .collect();
     let (revision, rules) = (file.policy.revision(), count(file.rules.len(), "rule"));
     text.push_str(&match findings.len() {

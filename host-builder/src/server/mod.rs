@@ -3,8 +3,8 @@
 //!
 //! ```text
 //!   GET /healthz /readyz /metrics            open to all
-//!   GET /.well-known/jwks.json               open to all: the public key of the tokens
-//!   GET /v2/…                                only with the edge's token
+//!   GET /.well-known/jwks.json               open to all: the public keys of the tokens
+//!   GET /v2/…                                only with the edge's token (access.rs)
 //!       ├─ manifests   manifests.rs   stored → 200; else build: 200, 202 or an error
 //!       ├─ blobs       blobs.rs       307 to storage, or the bytes
 //!       │              conditions.rs  whether, and which part of them (range.rs, multipart.rs)
@@ -18,6 +18,7 @@
 //!   GET /builds…          builds.rs      only with the edge's token: how far builds are
 //! ```
 
+mod access;
 mod answer;
 mod blobs;
 mod builds;
@@ -43,14 +44,14 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::GracefulShutdown;
-use nixgate_core::distribution::{Digest, Error, ErrorKind, Repository, Route};
+use nixgate_core::distribution::{Error, ErrorKind, Repository, Route};
 use nixgate_core::package_set::System;
 use nixgate_core::{ImageName, wire};
 use tokio::net::TcpListener;
 use tracing::{Instrument, Span};
 
 use crate::build_log::BuildLogs;
-use crate::builder::{Builder, Coalesce, ImageRequest, Rule};
+use crate::builder::{Builder, Coalesce, ImageRequest};
 use crate::disk::Disks;
 use crate::logging::{self, VERSION, chain};
 use crate::login::Login;
@@ -65,29 +66,6 @@ use connections::Places;
 
 /// For how long open requests may go on after the builder was told to stop.
 const GRACE: Duration = Duration::from_secs(5);
-
-
-/// Who may ask.
-#[derive(Clone)]
-pub enum Access {
-    /// Whoever has the token.
-    Token(String),
-    /// Everybody.
-    Direct,
-}
-
-impl Access {
-    /// The policy's rule that let the caller in, as the edge says. Where there is no edge, callers
-    /// would have a place in the queue for every name that they make up.
-    fn rule_of(&self, headers: &HeaderMap) -> Rule {
-        let rule = match self {
-            Self::Token(_) => headers.get(wire::RULE),
-            Self::Direct => None,
-        };
-        let rule = rule.and_then(|rule| rule.to_str().ok());
-        rule.map_or(Rule::NONE, Rule::named)
-    }
-}
 
 /// Everything that requests are answered with.
 pub struct App<B> {
@@ -121,6 +99,7 @@ pub struct App<B> {
     pub readiness: Readiness,
 }
 
+pub use access::{Access, Tokens};
 pub use connections::Bound;
 pub use health::Readiness;
 pub use images::Images;
@@ -134,6 +113,7 @@ fn log(path: &str, error: &Error) {
         ErrorKind::BuilderUnready
         | ErrorKind::BuilderUnreachable
         | ErrorKind::PackageAltered
+        | ErrorKind::TokenRefused
         | ErrorKind::Internal => {
             tracing::error!(path, ?kind, error = chain(error), "{REFUSED}");
         }
@@ -171,7 +151,8 @@ impl<B: Builder> App<B> {
             let service = hyper::service::service_fn(move |request| {
                 let app = Arc::clone(&app);
                 let span = app.span(request.headers());
-                let answer = async move { Ok::<_, Infallible>(app.respond(request, is_spare).await) };
+                let answer =
+                    async move { Ok::<_, Infallible>(app.respond(request, is_spare).await) };
                 answer.instrument(span)
             });
             let server = if is_spare { &spare_server } else { &server };
@@ -190,7 +171,7 @@ impl<B: Builder> App<B> {
     /// What the log says of a request: its id, when it is the edge that says so.
     fn span(&self, headers: &HeaderMap) -> Span {
         let id = headers.get(wire::REQUEST_ID);
-        let id = id.filter(|_| self.admit(headers).is_ok());
+        let id = id.filter(|_| self.access.admit(headers).is_ok());
         logging::request(id.and_then(|id| id.to_str().ok()))
     }
 
@@ -205,7 +186,9 @@ impl<B: Builder> App<B> {
             let response = result.unwrap_or_else(|error| {
                 let path = request.uri().path();
                 log(path, &error);
-                answer::error(&error, path)
+                let mut response = answer::error(&error, path);
+                access::mark(error.kind, response.headers_mut());
+                response
             });
             (route, response)
         };
@@ -230,7 +213,7 @@ impl<B: Builder> App<B> {
             token::KEYS_PATH => return ("other", self.token_keys()),
             _ => {}
         }
-        if let Err(error) = self.admit(request.headers()) {
+        if let Err(error) = self.access.admit(request.headers()) {
             return ("other", Err(error));
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
@@ -267,25 +250,6 @@ impl<B: Builder> App<B> {
                 ("other", Err(Error::new(ErrorKind::RouteUnknown, message)))
             }
         }
-    }
-
-    /// The door: the edge has checked who may have which packages, this checks that it was the edge.
-    fn admit(&self, headers: &HeaderMap) -> Result<(), Error> {
-        let Access::Token(token) = &self.access else {
-            return Ok(());
-        };
-        let given = headers
-            .get(wire::TOKEN)
-            .map_or(&b""[..], HeaderValue::as_bytes);
-        // Digests are compared, so that the time that it takes says nothing about the token.
-        if Digest::of(given) == Digest::of(token.as_bytes()) {
-            return Ok(());
-        }
-        Err(Error::new(
-            ErrorKind::Denied,
-            "this builder answers the nixgate filter alone, by its token. Pull through Envoy; \
-             administrators: give filter and builder the same NIXGATE_TOKEN",
-        ))
     }
 
     /// What a repository name means, whether or not there is such an image.
@@ -328,19 +292,4 @@ fn too_many_connections() -> Error {
         "the builder has as many connections as it takes on: try again in a while; the \
          registry's administrator finds what to change in the builder's log",
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_rule_is_what_the_edge_says_and_never_what_a_client_does() {
-        let edge = Access::Token("t".to_owned());
-        let mut headers = HeaderMap::new();
-        assert_eq!(edge.rule_of(&headers), Rule::NONE);
-        headers.insert(wire::RULE, HeaderValue::from_static("data-team"));
-        assert_eq!(edge.rule_of(&headers), Rule::named("data-team"));
-        assert_eq!(Access::Direct.rule_of(&headers), Rule::NONE);
-    }
 }

@@ -21,8 +21,8 @@ use nixgate_core::wire;
 use serde_json::json;
 use tokio::time::timeout;
 
-use super::App;
 use super::answer::{self, Body};
+use super::{App, access};
 use crate::builder::Builder;
 use crate::login::{Credentials, Issued, Refusal};
 
@@ -40,7 +40,7 @@ const FORM_TIME: Duration = Duration::from_secs(10);
 impl<B: Builder> App<B> {
     /// Answers a request for a token, errors included.
     pub(super) async fn token(&self, request: Request<Incoming>) -> Response<Body> {
-        let result = match self.admit(request.headers()) {
+        let result = match self.access.admit(request.headers()) {
             Ok(()) => {
                 let asker = Asker::of(request.headers());
                 self.token_for(request, &asker).await
@@ -52,6 +52,7 @@ impl<B: Builder> App<B> {
         };
         let mut response = result.unwrap_or_else(|error| {
             let mut response = answer::error(&error, PATH);
+            access::mark(error.kind, response.headers_mut());
             let (name, value) = match error.kind {
                 ErrorKind::Unauthenticated => (WWW_AUTHENTICATE, "Basic realm=\"nixgate\""),
                 ErrorKind::MethodUnsupported => (ALLOW, "GET, HEAD, POST"),
@@ -93,13 +94,13 @@ impl<B: Builder> App<B> {
         Ok(answer::json(200, token_body(&issued).into_bytes()))
     }
 
-    /// The public key of the tokens.
+    /// The public keys of the tokens.
     pub(super) fn token_keys(&self) -> Result<Response<Body>, Error> {
         let keys = self.login.keys().ok_or_else(|| {
             let message = "no tokens are signed here: NIXGATE_HTPASSWD is not set";
             Error::new(ErrorKind::RouteUnknown, message)
         })?;
-        Ok(answer::json(200, keys.to_owned().into_bytes()))
+        Ok(answer::json(200, keys.into_bytes()))
     }
 }
 

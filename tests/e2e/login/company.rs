@@ -59,7 +59,7 @@ fn gateway(version: &'static str, keys: u16) -> Result<Gateway> {
             ("NIXGATE_OIDC_ISSUER", ISSUER.to_owned()),
             ("NIXGATE_OIDC_AUDIENCE", "nixgate".to_owned()),
         ],
-        changes: Vec::new(),
+        ..Settings::default()
     })
 }
 

@@ -61,9 +61,9 @@ fn the_guide_leads_from_nothing_to_an_enforced_policy() -> Result<()> {
             text.replace(shown, ours)
         })
     };
-    // What the script takes where nothing else is said.
+    // What the command takes where nothing else is said.
     let defaults = format!(
-        " --filter {}/filter.yaml --admin {}",
+        "policy apply --filter {}/filter.yaml --admin unix:{}",
         path(&gateway.files()),
         path(gateway.admin().socket())
     );
@@ -74,8 +74,7 @@ fn the_guide_leads_from_nothing_to_an_enforced_policy() -> Result<()> {
             continue;
         }
         pasted += 1;
-        let commands =
-            here(commands).replace("apply_policy.py", &format!("apply_policy.py{defaults}"));
+        let commands = here(commands).replace("policy apply", &defaults);
         let shown = blocks.get(index + 1).filter(|(mark, _)| mark == "text");
         let shown = shown.map_or("", |(_, text)| text);
         poll::until(
@@ -101,28 +100,72 @@ fn the_guide_leads_from_nothing_to_an_enforced_policy() -> Result<()> {
     Ok(())
 }
 
+/// Gives the gateway a policy. The exit status, and what the command says.
+fn apply(gateway: &Gateway, policy: &str) -> Result<(Option<i32>, String)> {
+    let file = gateway.files().join("next.json");
+    fs::write(&file, policy)?;
+    let output = Command::new(install::builder()?)
+        .args(["policy", "apply", "--filter"])
+        .arg(gateway.files().join("filter.yaml"))
+        .args([
+            "--admin",
+            &format!("unix:{}", gateway.admin().socket().display()),
+        ])
+        .arg(file)
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    Ok((output.status.code(), said.into_owned()))
+}
+
+#[test]
+fn a_policy_that_check_refuses_never_gets_to_envoy() -> Result<()> {
+    let gateway = Gateway::start(&Settings::default())?;
+    let filter = gateway.files().join("filter.yaml");
+    let (token, before) = (gateway.token("alice")?, fs::read_to_string(&filter)?);
+    // Of the two lists, the second would leave sqlite to everybody.
+    let doubled = r#"{"revision": "dup", "default": "allow", "rules": [
+        {"name": "a", "deny": ["sqlite"], "deny": ["nothing"]}]}"#;
+    let nested = format!(r#"{{"policy": {doubled}}}"#);
+    let silent = r#"{"revision": "bad", "default": "deny", "rules": [{"name": "x"}]}"#;
+    for (policy, part) in [
+        (doubled, "duplicate field `deny`"),
+        (&nested, "duplicate field `deny`"),
+        (silent, "it allows and denies nothing"),
+    ] {
+        let (code, said) = apply(&gateway, policy)?;
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains(part), "{said}");
+        assert_eq!(fs::read_to_string(&filter)?, before);
+    }
+    // One key less, and it is in force.
+    let (code, said) = apply(&gateway, &doubled.replace(r#", "deny": ["nothing"]"#, ""))?;
+    assert_eq!(
+        (code, said.trim()),
+        (Some(0), "Envoy has taken the policy dup")
+    );
+    poll::until("sqlite is denied", || {
+        let answer = gateway.manifest("sqlite", &token).ok()?;
+        answer.text().contains("denied by the rule a").then_some(())
+    })?;
+    let (code, said) = apply(&gateway, &doubled.replace(r#", "deny": ["nothing"]"#, ""))?;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("has the policy dup already"), "{said}");
+    Ok(())
+}
+
 #[test]
 fn a_policy_that_envoy_refuses_is_put_back() -> Result<()> {
     let gateway = Gateway::start(&Settings::default())?;
     let filter = gateway.files().join("filter.yaml");
-    let before = fs::read_to_string(&filter)?;
-    let policy = gateway.files().join("bad.json");
-    fs::write(
-        &policy,
-        r#"{"revision": "bad", "default": "deny", "rules": [{"name": "x"}]}"#,
-    )?;
-    let output = Command::new(install::root().join("envoy/corporate-gateway/apply_policy.py"))
-        .arg(&policy)
-        .arg("--filter")
-        .arg(&filter)
-        .arg("--admin")
-        .arg(gateway.admin().socket())
-        .output()?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{said}");
+    // What the command can't know: Envoy has no such variable.
+    let before = fs::read_to_string(&filter)?.replace(r#""NIXGATE_TOKEN" }"#, r#""OTHER" }"#);
+    fs::write(&filter, &before)?;
+    let policy = r#"{"revision": "next", "default": "allow", "rules": []}"#;
+    let (code, said) = apply(&gateway, policy)?;
+    assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("keeps the one it has"), "{said}");
     assert_eq!(fs::read_to_string(&filter)?, before);
-    assert!(gateway.log().contains("it allows and denies nothing"));
+    assert!(gateway.log().contains("OTHER"));
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use http::{Method, StatusCode};
 use nixgate_tests::live::gateway::{Gateway, Settings};
+use nixgate_tests::live::http::get;
 use nixgate_tests::live::install::ENVOY_VERSIONS;
 use nixgate_tests::live::issuer::{Issuer, now};
 use serde_json::{Value, json};
@@ -23,7 +24,7 @@ pub(super) fn claims(mut claims: Value, changes: &Value) -> Value {
     claims
 }
 
-fn builders(changes: &Value) -> Value {
+pub(super) fn builders(changes: &Value) -> Value {
     let good = json!({
         "iss": "nixgate", "aud": "nixgate", "sub": "mallory", "groups": ["data-team"],
         "exp": now() + 600,
@@ -48,6 +49,10 @@ fn forged(token: &str, claims: Option<&Value>, signature: Option<&str>) -> Resul
 
 fn base64url(text: &str) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(text)
+}
+
+pub(super) fn from_base64url(text: &str) -> Option<Vec<u8>> {
+    BASE64_URL_SAFE_NO_PAD.decode(text).ok()
 }
 
 #[test]
@@ -319,6 +324,62 @@ fn blobs_and_their_ranges_are_behind_the_login() -> Result<()> {
     for method in [Method::GET, Method::HEAD] {
         let refused = gateway.request(&method, &path, None, &range)?;
         assert_eq!(refused.status, StatusCode::UNAUTHORIZED);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_claim_of_another_type_refuses_and_opens_nothing() -> Result<()> {
+    for version in ENVOY_VERSIONS {
+        // `everybody` may have htop and tree; who is in a team not the one, and who is in none not
+        // the other.
+        let team = r#"{ "jwt_claim": { "path": ["groups"], "type": "list", "glob": "*-team" } }"#;
+        let hard = format!(
+            r#""name": "hard", "subject": {team}, "deny": ["htop"] }},
+                  {{ "name": "team", "subject": {{ "not": {team} }}, "deny": ["tree"] }},
+                  {{ "name": "everybody","#
+        );
+        let gateway = Gateway::start(&Settings {
+            version,
+            changes: vec![(r#""name": "everybody","#, hard)],
+            ..Settings::default()
+        })?;
+        let builder = Issuer::with_key(&gateway.token_key(), None)?;
+        let may = |groups: &Value, packages: &str| -> Result<bool> {
+            let token = builder.sign(&builders(&json!({"groups": groups})))?;
+            let answer = gateway.manifest(packages, &token)?;
+            let status = answer.status;
+            let is_refused = status == StatusCode::FORBIDDEN;
+            assert!(is_refused || status == StatusCode::OK, "{}", answer.text());
+            Ok(!is_refused)
+        };
+        for (groups, htop, tree, sqlite) in [
+            (json!(["staff"]), true, false, false),
+            (json!([]), true, false, false),
+            (json!(["data-team"]), false, true, true),
+            // One odd item takes the others nothing.
+            (json!([7, "data-team"]), false, true, true),
+            // What can't be read may be anything.
+            (json!(["staff", 7]), false, false, false),
+            (json!("data-team"), false, false, false),
+            (json!({"data-team": true}), false, false, false),
+            (json!(7), false, false, false),
+            (json!(true), false, false, false),
+            (json!([["data-team"]]), false, false, false),
+            (json!(null), false, false, false),
+        ] {
+            for (packages, expected) in [("htop", htop), ("tree", tree), ("sqlite", sqlite)] {
+                let seen = may(&groups, packages)?;
+                assert_eq!(seen, expected, "{packages} for {groups}");
+            }
+            // What no rule denies, everybody has.
+            assert!(may(&groups, "hello")?, "{groups}");
+        }
+        let stats = gateway.admin().get("/stats/prometheus")?.text();
+        for why in ["absent", "unreadable"] {
+            let counter = format!("nixgate_edge_unknown_subjects_total{{nixgate_why=\"{why}\"}}");
+            assert!(stats.contains(&counter), "{stats}");
+        }
     }
     Ok(())
 }

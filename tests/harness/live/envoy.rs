@@ -207,14 +207,39 @@ pub fn launch(
     admin: &Admin,
     log: &Path,
 ) -> Result<Process> {
+    launch_with(
+        &["--disable-hot-restart"],
+        TOKEN,
+        version,
+        workers,
+        config,
+        admin,
+        log,
+    )
+}
+
+/// The same with other options instead, and another token.
+///
+/// # Errors
+/// As [`launch`].
+pub fn launch_with(
+    options: &[&str],
+    token: &str,
+    version: &str,
+    workers: u16,
+    config: &Path,
+    admin: &Admin,
+    log: &Path,
+) -> Result<Process> {
     let mut command = Command::new(install::envoy(version)?);
     command
-        .args(["--disable-hot-restart", "--log-level", "info"])
+        .args(options)
+        .args(["--log-level", "info"])
         // Tests wait for lines of the access log, which is written each 10 s otherwise.
         .args(["--file-flush-interval-msec", "50"])
         .args(["--concurrency", &workers.to_string(), "-c"])
         .arg(config)
-        .env("NIXGATE_TOKEN", TOKEN)
+        .env("NIXGATE_TOKEN", token)
         .current_dir(install::root());
     let mut process = Process::start(&command, log)?;
     process.until("Envoy is ready", |_| {

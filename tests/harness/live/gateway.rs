@@ -27,6 +27,8 @@ pub struct Settings {
     pub environment: Vec<(&'static str, String)>,
     /// What a shipped file says once, and what it says instead.
     pub changes: Vec<(&'static str, String)>,
+    /// Whether another Envoy can take its place, by a hot restart.
+    pub can_be_replaced: bool,
 }
 
 impl Default for Settings {
@@ -36,6 +38,7 @@ impl Default for Settings {
             company: None,
             environment: Vec::new(),
             changes: Vec::new(),
+            can_be_replaced: false,
         }
     }
 }
@@ -44,6 +47,8 @@ impl Default for Settings {
 #[derive(Debug)]
 pub struct Gateway {
     envoy: Process,
+    version: &'static str,
+    config: PathBuf,
     /// What is behind it.
     pub builder: Builder,
     port: u16,
@@ -72,9 +77,25 @@ impl Gateway {
         let (port, admin) = (ports::free()?, Admin::new()?);
         let config = render(settings, &files, [port, builder.port()], &admin)?;
         let log = state.path().join("envoy.log");
-        let envoy = envoy::launch(settings.version, 2, &config, &admin, &log)?;
+        // Processes of one number know each other; the port is nobody else's.
+        let base = port.to_string();
+        let options = match settings.can_be_replaced {
+            true => &["--base-id", base.as_str()][..],
+            false => &["--disable-hot-restart"],
+        };
+        let envoy = envoy::launch_with(
+            options,
+            builder::TOKEN,
+            settings.version,
+            2,
+            &config,
+            &admin,
+            &log,
+        )?;
         let gateway = Self {
             envoy,
+            version: settings.version,
+            config,
             builder,
             port,
             admin,
@@ -88,6 +109,33 @@ impl Gateway {
             (answer.status == StatusCode::OK).then_some(())
         })?;
         Ok(gateway)
+    }
+
+    /// Starts another Envoy with another token, which takes the first one's place, and waits until
+    /// that one has ended. The gateway lives as long as what this returns.
+    ///
+    /// # Errors
+    /// When it doesn't start, or the first one doesn't end.
+    pub fn replace_envoy(&self, token: &str) -> Result<Process> {
+        let base = self.port.to_string();
+        let options = ["--base-id", &base, "--restart-epoch", "1"];
+        let soon = ["--drain-time-s", "1", "--parent-shutdown-time-s", "3"];
+        let second = envoy::launch_with(
+            &[&options[..], &soon].concat(),
+            token,
+            self.version,
+            2,
+            &self.config,
+            &self.admin,
+            &self.log.with_extension("second"),
+        )?;
+        // Nobody has waited for it, so it is still listed.
+        let status = format!("/proc/{}/status", self.envoy.id());
+        poll::until("the first Envoy has ended", || {
+            let status = fs::read_to_string(&status).ok()?;
+            status.contains("State:\tZ").then_some(())
+        })?;
+        Ok(second)
     }
 
     /// Where clients log in.

@@ -134,3 +134,95 @@ fn errors_name_the_key() {
         assert!(error.contains(part), "{json}: {error}");
     }
 }
+
+/// The JSON with one of its keys twice, for each of its keys.
+fn with_a_key_twice(json: &serde_json::Value) -> Vec<(String, String)> {
+    use serde_json::Value;
+    let entry = |key: &str, value: &str| format!("\"{key}\":{value}");
+    match json {
+        Value::Object(fields) => {
+            let others = |but: &str| -> Vec<String> {
+                let others = fields.iter().filter(|(key, _)| *key != but);
+                let entries = others.map(|(key, value)| entry(key, &value.to_string()));
+                entries.collect()
+            };
+            let mut all = Vec::new();
+            for (key, value) in fields {
+                let with = |values: &[&str]| {
+                    let mine = values.iter().map(|value| entry(key, value));
+                    let entries: Vec<_> = others(key).into_iter().chain(mine).collect();
+                    format!("{{{}}}", entries.join(","))
+                };
+                let text = value.to_string();
+                all.push((key.clone(), with(&[&text, &text])));
+                let inner = with_a_key_twice(value).into_iter();
+                all.extend(inner.map(|(key, text)| (key, with(&[&text]))));
+            }
+            all
+        }
+        Value::Array(items) => {
+            let mut all = Vec::new();
+            for (index, item) in items.iter().enumerate() {
+                for (key, doubled) in with_a_key_twice(item) {
+                    let item = |(at, item): (usize, &Value)| {
+                        if at == index {
+                            doubled.clone()
+                        } else {
+                            item.to_string()
+                        }
+                    };
+                    let texts: Vec<_> = items.iter().enumerate().map(item).collect();
+                    all.push((key, format!("[{}]", texts.join(","))));
+                }
+            }
+            all
+        }
+        _ => Vec::new(),
+    }
+}
+
+#[test]
+fn a_key_that_is_there_twice_is_refused_wherever_it_is() {
+    let subject = serde_json::json!({"all": [
+        {"jwt_claim": {"path": ["g"], "type": "list", "glob": "a"}},
+        {"any": [{"header": {"name": "x", "glob": "a"}}, {"basic_user": {"glob": "a"}}]},
+        {"not": {"any": [{"uri_san": {"glob": "a:b"}}, {"host": {"glob": "a"}}]}},
+        {"address": {"ranges": ["10.0.0.0/8"]}},
+    ]});
+    let policy = serde_json::json!({"revision": "1", "default": "deny", "hide": true, "rules": [{
+        "name": "a", "subject": subject, "mode": "audit", "allow": ["git"], "deny": ["vim"],
+        "images": ["corp/a"], "deny_images": ["corp/b"], "tags": ["latest"],
+        "systems": ["x86_64-linux"], "max_packages": 3, "message": "Ask.",
+        "facts": {"licences": ["a"], "insecure": true, "closure": ["b"]},
+    }]});
+    let whole = serde_json::json!({
+        "builder": {"cluster": "b", "token_env": "TOKEN"},
+        "name_prefix": "nix", "opaque_namespaces": ["corp"], "hold_seconds": 20,
+        "cache": {"max_bytes": 1 << 20}, "catalog": true, "policy": policy, "shadow": policy,
+        "identity": {"jwt_metadata": ["a"], "basic_user_header": "x-user"},
+    });
+    assert!(
+        parse(&whole.to_string()).is_ok(),
+        "{:?}",
+        parse(&whole.to_string())
+    );
+    let doubled = with_a_key_twice(&whole);
+    for (key, json) in &doubled {
+        let error = parse(json).unwrap_err();
+        // Of a subject, no key may follow the first.
+        let said = error.contains(&format!("duplicate field `{key}`"));
+        assert!(
+            said || error.contains("expected value")
+                || error.contains("single key")
+                || error.contains("expected `}`"),
+            "{key}: {error}"
+        );
+    }
+    for key in keys_of::<Raw>() {
+        let name = key.path.rsplit('.').next().unwrap_or_default();
+        assert!(
+            doubled.iter().any(|(key, _)| key == name),
+            "{name} is not tried"
+        );
+    }
+}

@@ -87,6 +87,8 @@ pub enum ErrorKind {
     RangeNotSatisfiable,
     /// Who asked may not have it.
     Denied,
+    /// The builder takes no token that the edge has; of what was asked for it says nothing.
+    TokenRefused,
     /// Who asked didn't say who it is, or it isn't true.
     Unauthenticated,
     /// The build goes on and the client's time is used up; it is to ask again.
@@ -129,9 +131,10 @@ impl ErrorKind {
             Self::StillBuilding | Self::TooBusy => (429, Code::TooManyRequests),
             Self::BuildFailed | Self::Internal => (500, Code::Unknown),
             Self::BuildTimedOut => (504, Code::Unavailable),
-            Self::BuilderUnreachable | Self::BuilderUnready | Self::PackageAltered => {
-                (503, Code::Unavailable)
-            }
+            Self::BuilderUnreachable
+            | Self::BuilderUnready
+            | Self::PackageAltered
+            | Self::TokenRefused => (503, Code::Unavailable),
         }
     }
 
@@ -151,6 +154,7 @@ impl ErrorKind {
             | Self::BlobUnknown
             | Self::PreconditionFailed
             | Self::RangeNotSatisfiable
+            | Self::TokenRefused
             | Self::Unauthenticated
             | Self::StillBuilding
             | Self::TooBusy
@@ -171,6 +175,7 @@ impl ErrorKind {
                 | Self::BuilderUnreachable
                 | Self::BuilderUnready
                 | Self::PackageAltered
+                | Self::TokenRefused
         )
     }
 }

@@ -78,6 +78,11 @@ impl Answer {
                 status => format!("status {status} from something that is not a nixgate builder"),
             }));
         }
+        if response.header(wire::REFUSES) == Some(wire::REFUSES_TOKEN) {
+            return Self::Failed(unreachable(
+                "it refuses the token of this Envoy: give both the same NIXGATE_TOKEN",
+            ));
+        }
         let content = match (response.status, &exchange.want) {
             (202, _) => {
                 let seconds = response

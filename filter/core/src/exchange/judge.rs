@@ -13,7 +13,7 @@ use std::rc::Rc;
 
 use serde_json::json;
 
-use super::record::{Decision, Judgement, Outcome};
+use super::record::{Decision, Doubt, Judgement, Outcome};
 use super::{Caller, Reply};
 use crate::config::Config;
 use crate::distribution::{Error, ErrorKind, Tag};
@@ -52,6 +52,7 @@ impl Case<'_> {
                 decision: Decision::Allowed,
                 rule: "".into(),
                 shadow_differs: !allows,
+                doubt: None,
             });
             return Judged::Allowed(judgement, None);
         };
@@ -65,6 +66,9 @@ impl Case<'_> {
             },
             rule: verdict.rule().unwrap_or_default().into(),
             shadow_differs: shadow.is_some_and(|allows| allows != verdict.allows()),
+            doubt: verdict
+                .is_doubtful
+                .then(|| Doubt::of(&self.caller.identity)),
         };
         match verdict.error(&self.caller.decision) {
             None => Judged::Allowed(Some(judgement), verdict.warning()),

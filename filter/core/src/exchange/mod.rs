@@ -38,7 +38,7 @@ mod want;
 pub use answer::{Answer, Response};
 pub use flights::{Call, Command, Event, Flights};
 pub use prepared::Prepared;
-pub use record::{Decision, Judgement, Outcome, Record};
+pub use record::{Decision, Doubt, Judgement, Outcome, Record};
 pub use reply::Reply;
 pub use request::{Caller, Request};
 

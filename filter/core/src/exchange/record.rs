@@ -2,6 +2,8 @@
 
 use std::rc::Rc;
 
+use crate::policy::{Identity, Known};
+
 /// How a request ended at the edge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Outcome {
@@ -86,6 +88,34 @@ impl Decision {
     }
 }
 
+/// Why a rule's subject can't be known of a caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Doubt {
+    /// What it asks for is not there.
+    Absent,
+    /// Something of the caller is there that can't be read, such as a claim of another type.
+    Unreadable,
+}
+
+impl Doubt {
+    /// Of a caller of whom something is unknown.
+    pub(super) fn of(identity: &Identity) -> Self {
+        let mut known = identity.iter();
+        match known.any(|known| matches!(known, Known::Partly(_))) {
+            true => Self::Unreadable,
+            false => Self::Absent,
+        }
+    }
+
+    /// The word in counters.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Absent => "absent",
+            Self::Unreadable => "unreadable",
+        }
+    }
+}
+
 /// What the policy said of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Judgement {
@@ -97,6 +127,8 @@ pub struct Judgement {
     pub rule: Rc<str>,
     /// Whether the policy on trial would have decided otherwise.
     pub shadow_differs: bool,
+    /// Set when it could not be known whether some rule about what was asked for is for the caller.
+    pub doubt: Option<Doubt>,
 }
 
 impl Record {

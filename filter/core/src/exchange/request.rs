@@ -39,19 +39,26 @@ impl Caller {
     /// It is made for each request that a copy may answer, so nothing is written out as text.
     pub fn key(&self) -> Vec<u8> {
         const UNKNOWN: [u8; 4] = [u8::MAX; 4];
-        // No header has 4 GiB, nor as many values less one.
+        const PARTLY: [u8; 4] = [u8::MAX, u8::MAX, u8::MAX, u8::MAX - 1];
+        // No header has 4 GiB, nor as many values less two.
         let number = |length: usize| u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
         let mut key = Vec::with_capacity(64);
         for known in self.identity.iter().chain(&self.shadow) {
-            match known {
-                Known::Unknown => key.extend_from_slice(&UNKNOWN),
-                Known::Values(values) => {
-                    key.extend_from_slice(&number(values.len()));
-                    for value in values {
-                        key.extend_from_slice(&number(value.len()));
-                        key.extend_from_slice(value.as_bytes());
-                    }
+            let values = match known {
+                Known::Unknown => {
+                    key.extend_from_slice(&UNKNOWN);
+                    continue;
                 }
+                Known::Values(values) => values,
+                Known::Partly(values) => {
+                    key.extend_from_slice(&PARTLY);
+                    values
+                }
+            };
+            key.extend_from_slice(&number(values.len()));
+            for value in values {
+                key.extend_from_slice(&number(value.len()));
+                key.extend_from_slice(value.as_bytes());
             }
         }
         key

@@ -13,7 +13,8 @@
 //! ```
 //!
 //! (`envoy.config.core.v3.Metadata` and `google.protobuf.Struct`.) A map is a repeated field of
-//! entries, each with its key as 1 and its value as 2. What can't be read is unknown.
+//! entries, each with its key as 1 and its value as 2. What can't be read is unknown. An item of a
+//! list that is no text takes the others nothing, and is remembered: the list is known in part.
 
 use super::subject::{ClaimKind, Known};
 
@@ -27,17 +28,16 @@ const ITEM: u64 = 1;
 
 impl Known {
     /// The claim at a path of Envoy's dynamic metadata: the namespace, then keys. Unknown when it is
-    /// not there, or of another kind.
+    /// not there, and unreadable when it is of another kind.
     pub fn claim<'a>(
         metadata: &[u8],
         path: impl IntoIterator<Item = &'a str>,
         kind: ClaimKind,
     ) -> Self {
-        let values = value_at(metadata, path).and_then(|value| match kind {
-            ClaimKind::Text => Some(vec![text(value)?]),
+        value_at(metadata, path).map_or(Self::Unknown, |value| match kind {
+            ClaimKind::Text => text(value),
             ClaimKind::List => list(value),
-        });
-        values.map_or(Self::Unknown, Self::Values)
+        })
     }
 }
 
@@ -55,24 +55,31 @@ fn value_at<'m, 'p>(
     Some(value)
 }
 
-fn text(value: &[u8]) -> Option<String> {
-    match Known::text(only(value, TEXT)?) {
-        Known::Values(values) => values.into_iter().next(),
-        Known::Unknown => None,
-    }
+fn text(value: &[u8]) -> Known {
+    only(value, TEXT).map_or(Known::UNREADABLE, Known::text)
 }
 
-fn list(value: &[u8]) -> Option<Vec<String>> {
-    let mut rest = only(value, LIST)?;
-    let mut items = Vec::new();
+fn list(value: &[u8]) -> Known {
+    let Some(mut rest) = only(value, LIST) else {
+        return Known::UNREADABLE;
+    };
+    let (mut items, mut is_whole) = (Vec::new(), true);
     while !rest.is_empty() {
-        let (number, item) = field(&mut rest)?;
-        if number != ITEM {
-            return None;
+        match field(&mut rest) {
+            Some((ITEM, item)) => match text(item) {
+                Known::Values(item) => items.extend(item),
+                Known::Unknown | Known::Partly(_) => is_whole = false,
+            },
+            Some(_) => is_whole = false,
+            // Where the next field begins is not known.
+            None => return Known::Partly(items),
         }
-        items.push(text(item)?);
     }
-    Some(items)
+    if is_whole {
+        Known::Values(items)
+    } else {
+        Known::Partly(items)
+    }
 }
 
 /// The value under a key of a message that has a map.
@@ -208,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_is_of_the_kind_that_it_is_to_be_or_unknown() {
+    fn a_claim_is_of_the_kind_that_it_is_to_be_or_unreadable() {
         let (text, list) = (ClaimKind::Text, ClaimKind::List);
         assert_eq!(claim(&json!("data-eng"), text), known(&["data-eng"]));
         assert_eq!(claim(&json!(["a", "", "ü"]), list), known(&["a", "", "ü"]));
@@ -217,16 +224,23 @@ mod tests {
             json!("data-eng"),
             json!("\n\u{5}\n\u{3}abc"),
             json!(""),
-            json!(["a", 7]),
-            json!([["a"]]),
-            json!([null]),
             json!({"a": "", "": "", "0": ""}),
             json!({}),
             json!(7),
             json!(true),
             json!(null),
         ] {
-            assert_eq!(claim(&other, list), Known::Unknown, "{other}");
+            assert_eq!(claim(&other, list), Known::UNREADABLE, "{other}");
+        }
+        for (odd, readable) in [
+            (json!(["a", 7]), &["a"][..]),
+            (json!([7, "a", {"b": "c"}, "d"]), &["a", "d"]),
+            (json!([["a"]]), &[]),
+            (json!([null]), &[]),
+            (json!(["a\u{0}b", "c"]), &["c"]),
+        ] {
+            let readable = readable.iter().map(|&item| item.to_owned()).collect();
+            assert_eq!(claim(&odd, list), Known::Partly(readable), "{odd}");
         }
         for other in [
             json!(["a"]),
@@ -235,7 +249,7 @@ mod tests {
             json!(7),
             json!(null),
         ] {
-            assert_eq!(claim(&other, text), Known::Unknown, "{other}");
+            assert_eq!(claim(&other, text), Known::UNREADABLE, "{other}");
         }
     }
 
@@ -251,13 +265,14 @@ mod tests {
             &[][..],
             &["jwt_authn"],
             &["payload"],
-            &["jwt_authn", "payload", "realm"],
             &["jwt_authn", "payload", "roles"],
             &["jwt_authn", "payload", "realm", "roles", "0"],
             &["", "payload", "realm", "roles"],
         ] {
             assert_eq!(at(path), Known::Unknown, "{path:?}");
         }
+        let realm = at(&["jwt_authn", "payload", "realm"]);
+        assert_eq!(realm, Known::UNREADABLE, "a map is no list");
     }
 
     #[test]

@@ -17,11 +17,16 @@ use serde::{Deserialize, Serialize};
 use super::PolicyError;
 use super::glob::{Glob, Reach};
 use crate::distribution::Tag;
+use crate::json::each_key_once;
 use crate::package_set::System;
 
 /// What the rules may take as a header, in bytes: with the rest of a request it stays well below
 /// the 60 KiB that Envoy lets pass.
 const MAX_HEADER: usize = 16 << 10;
+
+/// What the builder says of a licence that the package set gives and that can't be read
+/// (`nix/resolve.nix`). It may be any, so it counts as what a rule refuses.
+const UNREADABLE: &str = "unreadable";
 
 /// The fact part of a rule, as it is written.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,7 +65,8 @@ pub struct FactRules {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contents {
     /// The licences of its packages, as `meta.license` names them: `shortName`, `spdxId` and
-    /// `fullName`; and `unfree` when the package set marks one as not free.
+    /// `fullName`; `unfree` when the package set marks one as not free, and `unreadable` when one
+    /// can't be read.
     pub licences: BTreeSet<String>,
     /// Whether one of its packages is marked as insecure (`meta.knownVulnerabilities`).
     pub insecure: bool,
@@ -77,10 +83,8 @@ pub struct ImageFacts {
     pub system: System,
     /// What attributes are really called (`pname`), where that is another name than the one that
     /// was asked for: an alias, or an attribute that is named for its version.
-    #[serde(default)]
     pub names: BTreeMap<String, String>,
     /// The rules whose fact part is true of it.
-    #[serde(default)]
     pub matched: BTreeSet<String>,
     /// The packages of an image with an opaque name; none where the name itself is the list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -156,7 +160,10 @@ impl FactRules {
     /// # Errors
     /// When it is not what [`FactRules::header`] gives.
     pub fn parse(header: &str) -> Result<Self, PolicyError> {
-        Self::compile(serde_json::from_str(header)?)
+        let mut json = serde_json::Deserializer::from_str(header);
+        let raw = each_key_once(&mut json)?;
+        json.end()?;
+        Self::compile(raw)
     }
 
     /// The header's value; none when there is no such rule.
@@ -178,7 +185,9 @@ impl FactRule {
                 .iter()
                 .any(|text| globs.iter().any(|glob| glob.matches(text)))
         };
+        let may_be_any = contents.licences.contains(UNREADABLE);
         any(&self.licences, &contents.licences)
+            || (may_be_any && !self.licences.is_empty())
             || (self.insecure && contents.insecure)
             || any(&self.closure, &contents.closure)
     }
@@ -232,6 +241,7 @@ mod tests {
             (contents(&[], false, &[]), &[][..]),
             (contents(&["mit"], false, &["openssl-3.0.1"]), &[]),
             (contents(&["mit", "unfree"], false, &[]), &["free"]),
+            (contents(&["mit", "unreadable"], false, &[]), &["free"]),
             (contents(&[], true, &[]), &["both"]),
             (
                 contents(&[], false, &["glibc", "openssl-1.1.1w"]),
@@ -255,6 +265,9 @@ mod tests {
             r#"{"a":{"licences":[""]}}"#,
             r#"{"a":{"licenses":["x"]}}"#,
             r#"{"a":{"licences":["ü"]}}"#,
+            r#"{"a":{"insecure":true},"a":{"closure":["x"]}}"#,
+            r#"{"a":{"insecure":true,"insecure":false}}"#,
+            r#"{"a":{"insecure":true}} {}"#,
         ] {
             assert!(FactRules::parse(header).is_err(), "{header}");
         }
@@ -317,7 +330,10 @@ mod tests {
             "",
             "[]",
             "{}",
-            r#"[{"tags":["no tag"],"system":"aarch64-linux"}]"#,
+            r#"[{"tags":["no tag"],"system":"aarch64-linux","names":{},"matched":[]}]"#,
+            // Not to say what it is called, or which rules are true of it, is not to say that none is.
+            r#"[{"tags":["latest"],"system":"aarch64-linux","matched":[]}]"#,
+            r#"[{"tags":["latest"],"system":"aarch64-linux","names":{}}]"#,
         ] {
             assert_eq!(ImageFacts::parse(header), None, "{header}");
         }

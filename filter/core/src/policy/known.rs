@@ -8,7 +8,20 @@ impl Known {
     pub fn text(bytes: &[u8]) -> Self {
         let text = str::from_utf8(bytes).ok();
         text.filter(|text| !text.contains(char::is_control))
-            .map_or(Self::Unknown, |text| Self::Values(vec![text.to_owned()]))
+            .map_or(Self::UNREADABLE, |text| Self::Values(vec![text.to_owned()]))
+    }
+
+    /// The values of a header. U+FFFD stands for bytes that are no text, so one that has it is not
+    /// compared with anything: it may be another than it looks.
+    pub fn header(values: impl IntoIterator<Item = String>) -> Self {
+        let (odd, values): (Vec<_>, Vec<_>) = values
+            .into_iter()
+            .partition(|value| value.contains(char::REPLACEMENT_CHARACTER));
+        match (odd.is_empty(), values.is_empty()) {
+            (true, true) => Self::Unknown,
+            (true, false) => Self::Values(values),
+            (false, _) => Self::Partly(values),
+        }
     }
 
     /// The host of `:authority` (RFC 9110, 4.2.3): names are compared without regard to case.
@@ -17,7 +30,7 @@ impl Known {
         if host.is_empty() {
             return Self::Unknown;
         }
-        Self::text(host.to_ascii_lowercase().as_bytes())
+        Self::header([host.to_ascii_lowercase()])
     }
 
     /// The address of a client, which Envoy gives with the port.
@@ -29,7 +42,7 @@ impl Known {
                     .map(|value| without_port(value).trim_matches(['[', ']']).to_owned())
                     .collect(),
             ),
-            Self::Unknown => Self::Unknown,
+            unknown => unknown,
         }
     }
 }
@@ -52,15 +65,27 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_text_is_unknown() {
+    fn what_is_no_text_is_unreadable() {
         assert_eq!(Known::text(b"data-eng"), known(&["data-eng"]));
         for number in [0.0, 1.0, -1.0, 1_234_567.0, 0.5, f64::MAX] {
             let bytes = f64::to_le_bytes(number);
-            assert_eq!(Known::text(&bytes), Known::Unknown, "{number}");
+            assert_eq!(Known::text(&bytes), Known::UNREADABLE, "{number}");
         }
         for bytes in [&b"\0"[..], b"\x01", b"\x01\0\0\0", b"a\xff"] {
-            assert_eq!(Known::text(bytes), Known::Unknown);
+            assert_eq!(Known::text(bytes), Known::UNREADABLE);
         }
+        assert_eq!(Known::address(b"10.0.0.1\0"), Known::UNREADABLE);
+        assert_eq!(Known::host("registry\u{fffd}.corp"), Known::UNREADABLE);
+    }
+
+    #[test]
+    fn a_header_that_is_no_text_is_unreadable_and_takes_the_others_nothing() {
+        let header = |values: &[&str]| Known::header(values.iter().map(|&value| value.to_owned()));
+        assert_eq!(header(&[]), Known::Unknown);
+        assert_eq!(header(&["", "a"]), known(&["", "a"]));
+        assert_eq!(header(&["a\u{fffd}"]), Known::UNREADABLE);
+        let partly = Known::Partly(vec!["a".to_owned()]);
+        assert_eq!(header(&["\u{fffd}", "a"]), partly);
     }
 
     #[test]

@@ -31,6 +31,9 @@
 //! A package that is really called otherwise (an alias, `pname`) is denied under both names, and
 //! allowed under the one that the caller wrote.
 //!
+//! **What can't be known refuses.** Where it is unknown whether a rule is for the caller, what it
+//! allows does not count, and what it denies does (`subject.rs`).
+//!
 //! One of the rules that let a caller in is its *grantor* ([`Policy::grantor`]): in whose turn the
 //! builder builds for it. It decides nothing else.
 

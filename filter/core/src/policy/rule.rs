@@ -29,11 +29,11 @@ pub(super) struct Rule {
 }
 
 impl Rule {
-    pub(super) fn applies_to(&self, identity: &Identity) -> bool {
-        match &self.subject {
-            None => true,
-            Some(subject) => subject.holds(identity) == Some(true),
-        }
+    /// Whether it is for the caller; none when that can't be known. What allows may count only when
+    /// it surely is, and what denies unless it surely is not.
+    pub(super) fn is_for(&self, identity: &Identity) -> Option<bool> {
+        let subject = self.subject.as_ref();
+        subject.map_or(Some(true), |subject| subject.holds(identity))
     }
 }
 

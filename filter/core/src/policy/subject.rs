@@ -1,14 +1,19 @@
 //! Subjects: whom a rule is for.
 //!
 //! A subject is a condition on what Envoy knows of the caller ([`Attribute`]). What Envoy does not
-//! know is *unknown*, not false, and a rule applies only where its subject is known to be true:
+//! know is *unknown*, not false, and a subject is true or false only where that is so whatever the
+//! unknown may be (Kleene's logic of three values):
 //!
 //! ```text
 //!   not  unknown            = unknown    an absent claim opens nothing by negation
-//!   all  [.., unknown, ..]  = unknown
+//!   all  [.., false, ..]    = false
+//!   all  [true, unknown]    = unknown
 //!   any  [.., true, ..]     = true       several ways to say who one is
 //!   any  [unknown, false]   = unknown
 //! ```
+//!
+//! A rule allows where its subject is true, and denies where it is not false. So a caller of whom
+//! something is unknown has no more than they would have whatever it turned out to be.
 
 use std::net::IpAddr;
 
@@ -52,11 +57,41 @@ pub enum ClaimKind {
 /// What Envoy knows of one attribute of one request.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Known {
-    /// Nothing, or something of another kind.
+    /// Nothing is there.
     #[default]
     Unknown,
     /// These values; a list may be empty.
     Values(Vec<String>),
+    /// These values, and something that can't be read: it is of another kind, or no text.
+    Partly(Vec<String>),
+}
+
+impl Known {
+    /// Something is there, and none of it can be read.
+    pub const UNREADABLE: Self = Self::Partly(Vec::new());
+
+    /// Whether some value passes the test.
+    fn some(&self, test: impl Fn(&str) -> Option<bool>) -> Option<bool> {
+        let (values, odd) = match self {
+            Self::Unknown => return None,
+            Self::Values(values) => (values, None),
+            Self::Partly(values) => (values, Some(None)),
+        };
+        any(values.iter().map(|value| test(value)).chain(odd))
+    }
+}
+
+/// Whether one of these is true: it is as soon as one is, and it is not when none can be.
+fn any(parts: impl Iterator<Item = Option<bool>>) -> Option<bool> {
+    let mut any = Some(false);
+    for part in parts {
+        match part {
+            Some(true) => return Some(true),
+            Some(false) => {}
+            None => any = None,
+        }
+    }
+    any
 }
 
 /// What Envoy knows of a caller, in the order of the policy's attributes.
@@ -90,43 +125,20 @@ pub enum Subject {
 impl Subject {
     /// Whether the caller is meant; none when that can't be known.
     pub fn holds(&self, identity: &Identity) -> Option<bool> {
-        let some = |attribute: &usize, test: &dyn Fn(&str) -> bool| match identity.get(*attribute) {
-            Some(Known::Values(values)) => Some(values.iter().any(|value| test(value))),
-            Some(Known::Unknown) | None => None,
-        };
+        let known = |attribute: &usize| identity.get(*attribute).unwrap_or(&Known::Unknown);
         match self {
-            Self::Matches { attribute, globs } => some(attribute, &|value| {
-                globs.iter().any(|glob| glob.matches(value))
-            }),
-            Self::Within { attribute, ranges } => match identity.get(*attribute) {
-                Some(Known::Values(values)) => {
-                    let addresses: Result<Vec<IpAddr>, _> =
-                        values.iter().map(|value| value.parse()).collect();
-                    let addresses = addresses.ok()?;
-                    Some(
-                        addresses
-                            .iter()
-                            .any(|address| ranges.iter().any(|range| range.contains(*address))),
-                    )
-                }
-                Some(Known::Unknown) | None => None,
-            },
-            Self::All(parts) => parts
-                .iter()
-                .map(|part| part.holds(identity))
-                // `one?` first: a part that is false must not keep an unknown one from being seen.
-                .try_fold(true, |all, one| Some(one? && all)),
-            Self::Any(parts) => {
-                let mut any = Some(false);
-                for part in parts {
-                    match part.holds(identity) {
-                        Some(true) => return Some(true),
-                        Some(false) => {}
-                        None => any = None,
-                    }
-                }
-                any
+            Self::Matches { attribute, globs } => {
+                known(attribute).some(|value| Some(globs.iter().any(|glob| glob.matches(value))))
             }
+            Self::Within { attribute, ranges } => known(attribute).some(|value| {
+                let address = value.parse().ok()?;
+                Some(ranges.iter().any(|range| range.contains(address)))
+            }),
+            Self::All(parts) => {
+                let is_false = |part: &Self| part.holds(identity).map(|holds| !holds);
+                any(parts.iter().map(is_false)).map(|some_is_false| !some_is_false)
+            }
+            Self::Any(parts) => any(parts.iter().map(|part| part.holds(identity))),
             Self::Not(part) => part.holds(identity).map(|holds| !holds),
         }
     }
@@ -200,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unknown_matches_nothing_also_under_not() {
+    fn what_is_unknown_decides_nothing_also_under_not() {
         let nobody = vec![Known::Unknown, Known::Values(vec!["b".to_owned()])];
         let yes = || is(1, "b");
         let no = || is(1, "c");
@@ -211,8 +223,11 @@ mod tests {
             (yes(), Some(true)),
             (not(yes()), Some(false)),
             (not(no()), Some(true)),
-            (Subject::All(vec![no(), is(0, "a")]), None),
-            (not(Subject::All(vec![no(), is(0, "a")])), None),
+            (Subject::All(vec![yes(), is(0, "a")]), None),
+            (not(Subject::All(vec![yes(), is(0, "a")])), None),
+            // Whatever the unknown one is, the other is false.
+            (Subject::All(vec![is(0, "a"), no()]), Some(false)),
+            (not(Subject::All(vec![no(), is(0, "a")])), Some(true)),
             (Subject::Any(vec![is(0, "a"), yes()]), Some(true)),
             (not(Subject::Any(vec![is(0, "a"), no()])), None),
             (Subject::All(vec![yes(), yes()]), Some(true)),
@@ -226,6 +241,34 @@ mod tests {
     fn an_empty_list_is_known() {
         let caller = vec![Known::Values(Vec::new())];
         assert_eq!(is(0, "*").holds(&caller), Some(false));
+    }
+
+    #[test]
+    fn what_can_be_read_counts_beside_what_can_not() {
+        let partly = |values: &[&str]| {
+            let values = values.iter().map(|&value| value.to_owned());
+            vec![Known::Partly(values.collect())]
+        };
+        let within = Subject::Within {
+            attribute: 0,
+            ranges: vec![AddressRange::parse("10.0.0.0/8").unwrap()],
+        };
+        for (subject, caller, expected) in [
+            (is(0, "a"), partly(&["a", "b"]), Some(true)),
+            (not(is(0, "a")), partly(&["a", "b"]), Some(false)),
+            (is(0, "a"), partly(&["b"]), None),
+            (not(is(0, "a")), partly(&["b"]), None),
+            (is(0, "*"), partly(&[]), None),
+            (within.clone(), partly(&["10.1.2.3"]), Some(true)),
+            (within.clone(), partly(&["11.1.2.3"]), None),
+            (
+                within,
+                vec![Known::Values(vec!["no address".to_owned()])],
+                None,
+            ),
+        ] {
+            assert_eq!(subject.holds(&caller), expected, "{subject:?} {caller:?}");
+        }
     }
 
     #[test]

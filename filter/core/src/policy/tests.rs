@@ -1,4 +1,5 @@
 mod opaque;
+mod unknown;
 
 use std::collections::{BTreeMap, BTreeSet};
 

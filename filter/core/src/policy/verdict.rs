@@ -34,6 +34,14 @@ impl About {
     }
 }
 
+/// A rule that refuses a caller something.
+#[derive(Clone, Copy)]
+pub(super) struct Refusing<'p> {
+    pub(super) rule: &'p Rule,
+    /// It is not known whether it is for the caller, so it counts as if it were.
+    pub(super) is_doubtful: bool,
+}
+
 /// What stands against a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
@@ -61,9 +69,9 @@ impl Finding {
     }
 
     /// Denied under the name that was written, or under the one that it really has.
-    pub(super) fn denied(about: About, name: &str, rule: &Rule) -> Self {
+    pub(super) fn denied(about: About, name: &str, refusing: Refusing<'_>) -> Self {
         let is_other = about.name() != Some(name);
-        let mut finding = Self::new(about, Some(rule), "denied by the rule");
+        let mut finding = Self::refused(about, refusing, "denied by the rule");
         if is_other {
             finding.reason = format!("which is {name}, {}", finding.reason);
         }
@@ -77,9 +85,19 @@ impl Finding {
         }
     }
 
-    pub(super) fn facts(rule: &Rule) -> Self {
+    pub(super) fn facts(refusing: Refusing<'_>) -> Self {
         let reason = "refused for what is in it by the rule";
-        Self::new(About::Contents, Some(rule), reason)
+        Self::refused(About::Contents, refusing, reason)
+    }
+
+    fn refused(about: About, refusing: Refusing<'_>, reason: &str) -> Self {
+        let mut finding = Self::new(about, Some(refusing.rule), reason);
+        if refusing.is_doubtful {
+            finding
+                .reason
+                .push_str("; whether it is for you is not known");
+        }
+        finding
     }
 
     fn words(&self) -> String {
@@ -111,6 +129,8 @@ pub struct Verdict {
     pub warnings: Vec<Finding>,
     /// It is no word of the policy's: edge and builder don't fit each other.
     pub is_misfit: bool,
+    /// A rule that speaks of what was asked for has a subject that can't be known of the caller.
+    pub is_doubtful: bool,
 }
 
 impl Verdict {
@@ -120,6 +140,7 @@ impl Verdict {
             refusals: Vec::new(),
             warnings: Vec::new(),
             is_misfit: false,
+            is_doubtful: false,
         }
     }
 

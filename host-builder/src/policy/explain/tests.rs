@@ -63,6 +63,7 @@ fn each_package_has_its_reason() {
               iana-etc         allowed: every image has it
               moreutils        allowed: by the rule everybody: "@shell"
               nano             allowed: by the rule everybody: "@shell"
+              note: the rule data also asks what is in the image, which the builder says
         "#]],
     );
 }
@@ -123,12 +124,13 @@ fn an_audited_rule_warns() {
         &["host=trial.corp"],
         None,
         expect![[r#"
-        vim/emacs: allowed with a warning (revision r1)
-          cacert    allowed: every image has it
-          emacs     allowed with a warning: not allowed by the rule trial
-          iana-etc  allowed: every image has it
-          vim       allowed: by the rule trial: "vim"
-    "#]],
+            vim/emacs: allowed with a warning (revision r1)
+              cacert    allowed: every image has it
+              emacs     allowed with a warning: not allowed by the rule trial
+              iana-etc  allowed: every image has it
+              vim       allowed: by the rule trial: "vim"
+              note: the rule data also asks what is in the image, which the builder says
+        "#]],
     );
 }
 
@@ -220,4 +222,24 @@ proptest! {
             prop_assert!(!line.reasons.is_empty());
         }
     }
+}
+
+#[test]
+fn a_rule_that_denies_since_too_little_is_known_says_what() {
+    let team = json!({"jwt_claim": {"path": ["groups"], "type": "list", "glob": "web"}});
+    let file = file(
+        "allow",
+        json!([{"name": "hard", "subject": {"not": team}, "deny": ["vim"]}]),
+    );
+    let question = Question::new(&file, "vim", Tag::latest(), None).unwrap();
+    let explain = |identity| explain(&file, &question, &identity).to_string();
+    let refused =
+        "vim       refused: denied by the rule hard; whether it is for you is not known\n";
+    for unknown in [vec![], vec![Known::Unknown], vec![Known::UNREADABLE]] {
+        let text = explain(unknown);
+        assert!(text.contains(refused), "{text}");
+        assert!(text.contains("claim:groups is not known"), "{text}");
+    }
+    let known = explain(vec![Known::Values(vec!["web".to_owned()])]);
+    assert!(known.contains("vim       allowed"), "{known}");
 }

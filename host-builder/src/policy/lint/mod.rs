@@ -6,10 +6,13 @@
 //! together goes unseen.
 
 mod subject;
+mod unknown;
 
 use nixgate_core::policy::{Default, Glob, Mode, Outline, Pattern};
 
 use super::file::PolicyFile;
+
+pub(super) use unknown::notes;
 
 /// Each finding is a sentence that names the rule and the key.
 pub(super) fn findings(file: &PolicyFile) -> Vec<String> {
@@ -23,10 +26,14 @@ pub(super) fn findings(file: &PolicyFile) -> Vec<String> {
             findings.push(at(format!("it does the same as the rule {}", twin.name)));
             continue;
         }
+        let only_refuses = rule.allow.is_empty() && rule.images.is_empty();
         if let Some(subject) = &rule.subject
-            && let Some(reason) = subject::never_holds(subject, policy.attributes())
+            && let Some(reason) = subject::never_holds(subject, policy.attributes(), only_refuses)
         {
             findings.push(at(format!("subject: it is never true: {reason}")));
+        }
+        if let Some(reason) = unknown::never_known(rule, policy.attributes()) {
+            findings.push(at(format!("subject: {reason}")));
         }
         let allowing = allowing(rule, rules, policy.default_is());
         findings.extend(allowing.into_iter().map(at));

@@ -26,11 +26,16 @@ struct Fact<'a> {
 
 type Alternative<'a> = Vec<Fact<'a>>;
 
-/// Why a subject can't hold, for the first of its alternatives; none when it may hold.
-pub(super) fn never_holds(subject: &Subject, attributes: &[Attribute]) -> Option<String> {
+/// Why a subject can't hold, for the first of its alternatives; none when it may hold. In a rule that
+/// only refuses, "not anything" is whoever is not known, for whom such a rule counts too.
+pub(super) fn never_holds(
+    subject: &Subject,
+    attributes: &[Attribute],
+    only_refuses: bool,
+) -> Option<String> {
     let mut reasons = alternatives(subject, true)?
         .into_iter()
-        .map(|facts| contradiction(&facts, attributes));
+        .map(|facts| contradiction(&facts, attributes, only_refuses));
     let first = reasons.next()??;
     reasons.all(|reason| reason.is_some()).then_some(first)
 }
@@ -69,8 +74,13 @@ fn alternatives(subject: &Subject, holds: bool) -> Option<Vec<Alternative<'_>>> 
     }
 }
 
-fn contradiction(facts: &[Fact<'_>], attributes: &[Attribute]) -> Option<String> {
-    let impossible = facts.iter().find_map(|fact| fact.impossible(attributes));
+fn contradiction(
+    facts: &[Fact<'_>],
+    attributes: &[Attribute],
+    only_refuses: bool,
+) -> Option<String> {
+    let impossible = |fact: &Fact<'_>| fact.impossible(attributes, only_refuses);
+    let impossible = facts.iter().find_map(impossible);
     impossible.or_else(|| {
         let mut pairs = facts
             .iter()
@@ -91,7 +101,7 @@ impl Fact<'_> {
     }
 
     /// What no caller has.
-    fn impossible(&self, attributes: &[Attribute]) -> Option<String> {
+    fn impossible(&self, attributes: &[Attribute], only_refuses: bool) -> Option<String> {
         let attribute = attributes.get(self.attribute()?)?;
         let name = given::name(attribute);
         match (self.subject, self.holds) {
@@ -111,7 +121,7 @@ impl Fact<'_> {
             }
             (Subject::Matches { globs, .. }, false) => {
                 let everything = globs.iter().any(|glob| glob.to_string() == "*");
-                (everything && !given::is_list(attribute))
+                (everything && !given::is_list(attribute) && !only_refuses)
                     .then(|| format!("not {name}: every one that is known is \"*\""))
             }
             (Subject::Within { ranges, .. }, false) => ranges

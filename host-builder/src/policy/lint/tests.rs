@@ -182,3 +182,77 @@ fn patterns_of_opaque_names_are_looked_at_as_those_of_packages() {
         "#]],
     );
 }
+
+#[test]
+fn rules_that_refuse_who_is_let_in_without_being_known_are_told() {
+    let groups =
+        |glob: &str| json!({"jwt_claim": {"path": ["groups"], "type": "list", "glob": glob}});
+    let host = json!({"host": {"glob": "corp"}});
+    let notes = |default: &str, rules: Value| -> String {
+        let json = json!({"revision": "r1", "default": default, "rules": rules});
+        let file = PolicyFile::parse(json.to_string().as_bytes()).unwrap();
+        assert_eq!(findings(&file), [""; 0]);
+        notes(&file)
+            .iter()
+            .map(|note| format!("{note}\n"))
+            .collect()
+    };
+    let team =
+        json!({"name": "team", "subject": groups("data"), "allow": ["git"], "deny": ["gcc"]});
+    // Who is not known has nothing that could be refused.
+    expect![[""]].assert_eq(&notes("deny", json!([team])));
+    expect![[r#"
+        the rule team: deny: it also refuses callers of whom claim:groups is not known, and the rule all lets them in
+    "#]]
+    .assert_eq(&notes("deny", json!([team, {"name": "all", "allow": ["htop"]}])));
+    expect![[r#"
+        the rule hard: deny_images: it also refuses callers of whom claim:groups or user is not known, and the rule here lets them in
+    "#]]
+    .assert_eq(&notes(
+        "deny",
+        json!([
+            {"name": "here", "subject": {"any": [groups("data"), host]}, "images": ["corp/*"]},
+            {"name": "hard", "deny_images": ["corp/x"],
+             "subject": {"not": {"all": [groups("data"), {"basic_user": {"glob": "a"}}]}}},
+            {"name": "open", "deny_images": ["corp/y"], "subject": host},
+        ]),
+    ));
+    expect![[r#"
+        the rule free: facts: it also refuses callers of whom claim:groups is not known, and the default lets them in
+    "#]]
+    .assert_eq(&notes(
+        "allow",
+        json!([{"name": "free", "subject": groups("data"), "facts": {"insecure": true}}]),
+    ));
+}
+
+#[test]
+fn a_claim_that_a_rule_that_refuses_asks_for_as_two_types_is_found() {
+    let claim = |kind: &str| json!({"jwt_claim": {"path": ["g"], "type": kind, "glob": "x"}});
+    let both = json!({"any": [claim("list"), claim("string")]});
+    check(
+        "deny",
+        json!([
+            {"name": "all", "allow": ["nano"]},
+            {"name": "may", "subject": both, "allow": ["git"]},
+            {"name": "no", "subject": both, "deny": ["git"]},
+        ]),
+        expect![[r#"
+            the rule may: allow: all of it is denied, by the rule no
+            the rule no: subject: claim:g is asked for as a string and as a list: one of them is never known, so that what the rule denies counts for everybody whom the other doesn't rule out
+        "#]],
+    );
+}
+
+#[test]
+fn to_refuse_whoever_is_not_known_is_a_subject() {
+    let unknown = json!({"not": {"basic_user": {"glob": "*"}}});
+    check(
+        "deny",
+        json!([
+            {"name": "all", "allow": ["git", "htop"]},
+            {"name": "known", "subject": unknown, "deny": ["git"]},
+        ]),
+        expect![[""]],
+    );
+}

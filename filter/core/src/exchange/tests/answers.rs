@@ -57,6 +57,39 @@ fn what_no_builder_sent_is_never_kept_or_believed() {
 }
 
 #[test]
+fn a_builder_that_refuses_the_token_says_nothing_of_the_image() {
+    let refuses = (wire::REFUSES, wire::REFUSES_TOKEN);
+    let age = ("cache-control", "max-age=300");
+    // Whatever else is in it, and with the status of builders before this one.
+    for (status, body) in [(503, REFUSAL), (403, REFUSAL), (403, b""), (404, REFUSAL)] {
+        let answer = || response(status, &[refuses, age], body);
+        let mut sky = Sky::default();
+        sky.join(1, GIT, 0);
+        let [Command::Reply(1, reply)] = &sky.answer(answer(), 1)[..] else {
+            panic!("{status}: it is kept, or not answered")
+        };
+        assert_eq!(reply.status, 503);
+        let body = String::from_utf8_lossy(&reply.body);
+        assert!(body.contains("NIXGATE_TOKEN"), "{body}");
+        let mut sky = Sky::default();
+        sky.on(joined_after_expiry(old_document()), 400);
+        let [Command::Reply(1, reply)] = &sky.answer(answer(), 401)[..] else {
+            panic!("{status}: it is kept, or not answered")
+        };
+        assert_eq!((reply.status, &*reply.body), (200, &b"old"[..]));
+    }
+    // A refusal of the image is one, whoever says so and in whatever words.
+    let denied = br#"{"errors":[{"code":"DENIED","message":"nixgate-refuses: token"}]}"#;
+    for more in [&[age][..], &[age, (wire::REFUSES, "other")]] {
+        let mut sky = Sky::default();
+        sky.join(1, GIT, 0);
+        let commands = sky.answer(response(403, more, denied), 1);
+        assert_eq!(statuses(&commands), [(1, 403)]);
+        assert_eq!(commands.len(), 2, "it is kept");
+    }
+}
+
+#[test]
 fn a_refusal_of_head_has_no_body_to_look_at() {
     let path = format!("/v2/git/blobs/{}", Digest::of(b""));
     let Begin::Ask(exchange) = begin("HEAD", &path, 0) else {

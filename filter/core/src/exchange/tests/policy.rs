@@ -62,7 +62,7 @@ fn ask_as(config: &Config, team: &str, path: &str) -> Box<Exchange> {
 }
 
 fn facts(tag: &str, matched: &[&str]) -> String {
-    json!([{"tags": [tag], "system": "x86_64-linux", "matched": matched}]).to_string()
+    json!([{"tags": [tag], "system": "x86_64-linux", "names": {}, "matched": matched}]).to_string()
 }
 
 fn entry(facts: &str) -> Entry {
@@ -495,6 +495,14 @@ fn two_callers_are_never_one() {
         values(&["a", "b"]),
         values(&["a 1 b"]),
         values(&["?"]),
+        Caller {
+            identity: vec![Known::UNREADABLE],
+            ..Caller::default()
+        },
+        Caller {
+            identity: vec![Known::Partly(vec!["a".to_owned()])],
+            ..Caller::default()
+        },
     ];
     for (index, one) in callers.iter().enumerate() {
         for other in callers.iter().skip(index + 1) {

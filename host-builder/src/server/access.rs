@@ -1,0 +1,203 @@
+//! Who may ask: the edge, by its token.
+//!
+//! There may be two tokens, an old and a new one, so that an edge is given another while the builder
+//! takes both. In a file they change without a restart of the builder.
+//!
+//! An edge whose token is another is not told that its client may not have the image: nothing is
+//! known of that. It is told by a header that nobody else can set ([`wire::REFUSES`]), and with the
+//! status of a builder that is away.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Result, ensure};
+use http::{HeaderMap, HeaderValue};
+use nixgate_core::distribution::{Digest, Error, ErrorKind};
+use nixgate_core::wire;
+
+use crate::builder::Rule;
+use crate::redact::keep_secret;
+use crate::watched::{self, Watched};
+
+/// An old one and a new one; a third is one that was forgotten.
+const MAX_TOKENS: usize = 2;
+
+/// Who may ask.
+#[derive(Clone)]
+pub enum Access {
+    /// Whoever has a token.
+    Tokens(Tokens),
+    /// Everybody.
+    Direct,
+}
+
+/// The tokens that open the builder.
+#[derive(Clone)]
+pub struct Tokens(Source);
+
+#[derive(Clone)]
+enum Source {
+    Given(Arc<Vec<Digest>>),
+    File(Arc<Watched<Vec<Digest>>>),
+}
+
+impl Tokens {
+    /// Takes tokens with spaces between.
+    ///
+    /// # Errors
+    /// When there is none, or one that no edge can have.
+    pub fn parse(text: &str) -> Result<Self> {
+        let tokens = digests(text.split_whitespace())?;
+        Ok(Self(Source::Given(Arc::new(tokens))))
+    }
+
+    /// Reads tokens from a file, one on each line, and again when it changes.
+    ///
+    /// # Errors
+    /// As [`Tokens::parse`], and when the file can't be read.
+    pub fn open(path: &Path) -> Result<Self> {
+        let parse = |text: &str| digests(watched::lines(text)?.map(|(_, line)| line));
+        Ok(Self(Source::File(Arc::new(Watched::open(path, parse)?))))
+    }
+
+    /// Digests are compared, so that the time that it takes says nothing about the tokens.
+    fn has(&self, given: &[u8]) -> bool {
+        let given = Digest::of(given);
+        match &self.0 {
+            Source::Given(tokens) => tokens.contains(&given),
+            Source::File(tokens) => tokens.current().contains(&given),
+        }
+    }
+}
+
+fn digests<'a>(tokens: impl Iterator<Item = &'a str>) -> Result<Vec<Digest>> {
+    let tokens: Vec<&str> = tokens.collect();
+    ensure!(
+        (1..=MAX_TOKENS).contains(&tokens.len()),
+        "there are {} tokens: give the one that Envoy has, or an old and a new one",
+        tokens.len()
+    );
+    let is_token = |token: &&str| token.bytes().all(|byte| byte.is_ascii_graphic());
+    ensure!(
+        tokens.iter().all(is_token),
+        "a token must be printable ASCII without spaces, as Envoy's filter takes it"
+    );
+    tokens.iter().for_each(|token| keep_secret(token));
+    Ok(tokens
+        .iter()
+        .map(|token| Digest::of(token.as_bytes()))
+        .collect())
+}
+
+impl Access {
+    /// The door: the edge has checked who may have which packages, this checks that it was the edge.
+    ///
+    /// # Errors
+    /// When it was not.
+    pub(super) fn admit(&self, headers: &HeaderMap) -> Result<(), Error> {
+        let Self::Tokens(tokens) = self else {
+            return Ok(());
+        };
+        match headers.get(wire::TOKEN) {
+            Some(given) if tokens.has(given.as_bytes()) => Ok(()),
+            Some(_) => Err(Error::new(
+                ErrorKind::TokenRefused,
+                "the token of the registry's edge is none that this builder takes: the registry's \
+                 administrator has to give both the same NIXGATE_TOKEN",
+            )),
+            None => Err(Error::new(
+                ErrorKind::Denied,
+                "this builder answers the nixgate filter alone, by its token. Pull through Envoy; \
+                 administrators: give filter and builder the same NIXGATE_TOKEN",
+            )),
+        }
+    }
+
+    /// The policy's rule that let the caller in, as the edge says. Where there is no edge, callers
+    /// would have a place in the queue for every name that they make up.
+    pub(super) fn rule_of(&self, headers: &HeaderMap) -> Rule {
+        let rule = match self {
+            Self::Tokens(_) => headers.get(wire::RULE),
+            Self::Direct => None,
+        };
+        let rule = rule.and_then(|rule| rule.to_str().ok());
+        rule.map_or(Rule::NONE, Rule::named)
+    }
+}
+
+/// Marks an answer that says nothing but that the edge's token is refused.
+pub(super) fn mark(kind: ErrorKind, headers: &mut HeaderMap) {
+    if kind == ErrorKind::TokenRefused {
+        let token = HeaderValue::from_static(wire::REFUSES_TOKEN);
+        headers.insert(wire::REFUSES, token);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+
+    fn headers(name: &'static str, value: &'static str) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(name, HeaderValue::from_static(value));
+        headers
+    }
+
+    fn refusal(access: &Access, token: &'static str) -> Option<ErrorKind> {
+        let admitted = access.admit(&headers(wire::TOKEN, token));
+        admitted.err().map(|error| error.kind)
+    }
+
+    #[test]
+    fn a_rule_is_what_the_edge_says_and_never_what_a_client_does() {
+        let edge = Access::Tokens(Tokens::parse("t").unwrap());
+        assert_eq!(edge.rule_of(&HeaderMap::new()), Rule::NONE);
+        let named = headers(wire::RULE, "data-team");
+        assert_eq!(edge.rule_of(&named), Rule::named("data-team"));
+        assert_eq!(Access::Direct.rule_of(&named), Rule::NONE);
+    }
+
+    #[test]
+    fn each_of_two_tokens_opens_and_no_other_does() {
+        let access = Access::Tokens(Tokens::parse("old new").unwrap());
+        for token in ["old", "new"] {
+            assert_eq!(refusal(&access, token), None, "{token}");
+        }
+        for token in ["", "old new", "other", "ol"] {
+            let refused = Some(ErrorKind::TokenRefused);
+            assert_eq!(refusal(&access, token), refused, "{token}");
+        }
+        // Who has none is no edge.
+        let nobody = access.admit(&HeaderMap::new()).unwrap_err();
+        assert_eq!(nobody.kind, ErrorKind::Denied);
+        assert!(Access::Direct.admit(&HeaderMap::new()).is_ok());
+        for wrong in ["", " ", "a b c", "tök"] {
+            assert!(Tokens::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn tokens_in_a_file_change_while_the_builder_runs() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokens");
+        let write = |text: &str| {
+            fs::write(&path, text).unwrap();
+            let file = fs::File::options().append(true).open(&path).unwrap();
+            let before = SystemTime::now() - Duration::from_secs(10);
+            file.set_modified(before).unwrap();
+        };
+        write("old\n");
+        let access = Access::Tokens(Tokens::open(&path).unwrap());
+        let opens = |token| refusal(&access, token).is_none();
+        assert!(opens("old") && !opens("new"));
+        write("# since May\nold\nnew\n");
+        assert!(opens("old") && opens("new"));
+        write("new");
+        assert!(opens("old"), "half of a file changes nothing");
+        write("new\n");
+        assert!(opens("new") && !opens("old"));
+    }
+}
