@@ -5,7 +5,6 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use http::{Method, StatusCode};
 use nixgate_tests::live::gateway::{Gateway, Settings};
-use nixgate_tests::live::http::get;
 use nixgate_tests::live::install::ENVOY_VERSIONS;
 use nixgate_tests::live::issuer::{Issuer, now};
 use serde_json::{Value, json};
