@@ -114,14 +114,14 @@ fn two_builders_make_one_image_at_the_same_time() -> Result<()> {
     Ok(())
 }
 
-/// A file system of a few megabytes, unmounted when dropped.
+/// A small file system, unmounted when dropped.
 struct SmallDisk<'a>(&'a Path);
 
 impl<'a> SmallDisk<'a> {
-    fn mount(at: &'a Path) -> Result<Self> {
+    fn mount(at: &'a Path, mebibytes: u32) -> Result<Self> {
         fs::create_dir_all(at)?;
         run(Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"])
+            .args(["-t", "tmpfs", "-o", &format!("size={mebibytes}m"), "tmpfs"])
             .arg(at))?;
         Ok(Self(at))
     }
@@ -135,17 +135,24 @@ impl Drop for SmallDisk<'_> {
 
 #[test]
 fn a_full_disk_is_told_and_what_fits_is_built_after_it() -> Result<()> {
-    // The large one is seen to have no place, the other one to have none when it is packed: noise is not
-    // compressed, as programs are.
-    let packages = r#"
-        large = package "large" "mkdir $out; head -c 16777216 /dev/urandom > $out/noise";
-        noisy = package "noisy" "mkdir $out; head -c 6291456 /dev/urandom > $out/noise";
-        small = package "small" "mkdir $out; echo small > $out/small";
-    "#;
     let disk = scratch::folder("disk-")?;
-    for name in ["state", "storage"] {
+    // The program that tries the sandbox is for a moment in the state folder: tens of megabytes.
+    for (name, mebibytes) in [("state", 48), ("storage", 4)] {
+        // The large one is seen to have no place, the other one to have none when it is packed: noise
+        // is not compressed, as programs are.
+        let noise = |name, mebibytes| {
+            format!(
+                r#"{name} = package "{name}" "mkdir $out; head -c {mebibytes}M /dev/urandom > $out/noise";"#
+            )
+        };
+        let packages = [
+            noise("large", 3 * mebibytes),
+            noise("noisy", mebibytes * 3 / 2),
+            r#"small = package "small" "mkdir $out; echo small > $out/small";"#.to_owned(),
+        ];
+        let packages = &packages.concat();
         let folder = disk.path().join(name);
-        let full = SmallDisk::mount(&folder)?;
+        let full = SmallDisk::mount(&folder, mebibytes)?;
         let variable = match name {
             "state" => "NIXGATE_STATE_DIR",
             _ => "STORAGE_PATH",

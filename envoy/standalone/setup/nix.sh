@@ -19,7 +19,7 @@ make_nix_store() {
 }
 
 # Whether builds may run as the user who owns the store, and so change each other's packages.
-build_user_is_shared() { [[ -n ${NIXGATE_ALLOW_SHARED_BUILD_USER:-} ]]; }
+build_user_is_shared() { [[ ${NIXGATE_ALLOW_SHARED_BUILD_USER:-} == true ]]; }
 
 build_users_exist() { [[ -n $(getent group "$BUILD_GROUP" | cut -d: -f4) ]]; }
 

@@ -9,7 +9,7 @@
 shopt -s nullglob
 ours=("$ROOT/target" "$ROOT/docs/book"
   "$TOOLS_DIR"/{envoy-*,bin/envoy-*,bin/cargo-deny,bin/mdbook,.cargo-deny-*,.mdbook-*,.crates.toml,.crates2.json}
-  "$STATE_DIR"/{apt,debian,builder,storage,e2e,gateway,token,envoy.yaml,filter.yaml,envoy.log,envoy-access.log}
+  "$STATE_DIR"/{apt,debian,builder,storage,e2e,gateway,token,envoy.yaml,filter.yaml,envoy-admin.sock,envoy.log,envoy-access.log}
   "$STATE_DIR"/envoy{,-access}.log.[0-9])
 for path in "${ours[@]}"; do
   if [[ -e $path || -L $path ]]; then
@@ -29,7 +29,7 @@ nixgate: left as they are, since others may use them:
   - packages that apt installed: nix-bin patchelf xz-utils gcc g++ binutils libc6-dev python3-venv, and
     for `make gateway` apache2-utils openssl, for tests skopeo podman containerd docker.io runc curl jq
     openssl git qemu-user-static nginx-light docker-registry fcgiwrap spawn-fcgi dropbear-bin
-    openssh-client faketime systemd-container, and for `make bench` wrk
+    openssh-client faketime haproxy systemd-container, and for `make bench` wrk
     (apt-get remove <name>)
   - Rust's target: rustup target remove wasm32-wasip1
 END

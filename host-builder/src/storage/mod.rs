@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   layers/<sha256>             a blob: a layer or an image config. Whole or not there at all
-//!   builds/<key>                of a set of store paths: the blob that they were packed into
+//!   builds/<key>                of a set of store paths, their hashes and an encoder: the blob that they make
 //!   packages/<key>              what is known of a package
 //!   manifests/<key>             of an image and a media type: its manifest
 //!   links/<name>/<sha256>       a manifest under the name of its image: a digest opens nothing

@@ -220,8 +220,11 @@ fn claims_of_another_kind_are_nobodys_groups() -> Result<()> {
             let token = builder.sign(&builders(&json!({"groups": groups})))?;
             gateway.manifest("sqlite", &token)
         };
-        let good = ask(&json!(["staff", "data-team"]))?;
-        assert_eq!(good.status, StatusCode::OK, "{}", good.text());
+        // One odd item makes no other one unreadable.
+        for groups in [json!(["staff", "data-team"]), json!([7, "data-team"])] {
+            let good = ask(&groups)?;
+            assert_eq!(good.status, StatusCode::OK, "{groups}: {}", good.text());
+        }
         for groups in [
             json!("data-team"),
             json!(encoded(&["data-team"])),
@@ -238,7 +241,6 @@ fn claims_of_another_kind_are_nobodys_groups() -> Result<()> {
             json!({"": "", "data-team": ""}),
             json!([["data-team"]]),
             json!([{"data-team": ""}]),
-            json!([7, "data-team"]),
             json!(7),
             json!(true),
             json!([]),
