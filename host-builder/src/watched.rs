@@ -52,6 +52,8 @@ struct Last<T> {
     content: Arc<T>,
     /// Another content, and when it was seen first.
     new: Option<(Stamp, Instant)>,
+    /// A content that could not be read, of which the log has been told.
+    unreadable: Option<Stamp>,
 }
 
 impl<T> Watched<T> {
@@ -61,7 +63,7 @@ impl<T> Watched<T> {
     /// When it can't be read or `parse` refuses it.
     pub fn open(path: &Path, parse: fn(&str) -> Result<T>) -> Result<Self> {
         let (stamp, text) = read(path)?;
-        let content = parse(&text).with_context(|| unusable(path))?;
+        let content = parse(&ended(text)).with_context(|| unusable(path))?;
         Ok(Self {
             path: path.to_path_buf(),
             parse,
@@ -69,6 +71,7 @@ impl<T> Watched<T> {
                 read: stamp,
                 content: Arc::new(content),
                 new: None,
+                unreadable: None,
             }),
         })
     }
@@ -110,17 +113,36 @@ impl<T> Watched<T> {
             );
             return Ok(None);
         }
-        let (before, text) = read(&self.path)
-            // Told once.
-            .inspect_err(|_| last.read = stamp)?;
+        let (before, text) = match read(&self.path) {
+            Ok(read) => read,
+            // Its rights may change without a change of what its stamp says: it is tried again each
+            // time, and told of once.
+            Err(_) if last.unreadable == Some(stamp) => return Ok(None),
+            Err(error) => {
+                last.unreadable = Some(stamp);
+                return Err(error);
+            }
+        };
         if before != stamp || Stamp::of(&self.path).ok() != Some(stamp) {
             // It was changed again while it was read.
             return Ok(None);
         }
+        let is_replaced = stamp.inode != last.read.inode;
         last.read = stamp;
+        last.unreadable = None;
+        let text = if is_replaced { ended(text) } else { text };
         let content = (self.parse)(&text).with_context(|| unusable(&self.path))?;
         Ok(Some(content))
     }
+}
+
+/// A text that is whole: it was there at the start, or came under the file's name by a rename, as
+/// orchestrators mount secrets, whose last lines often have no end.
+fn ended(mut text: String) -> String {
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text
 }
 
 /// The lines of a text that say something, with their numbers.
@@ -228,6 +250,41 @@ mod tests {
         }
         write(&path, "56\n");
         assert_eq!(*file.current(), 56);
+    }
+
+    #[test]
+    fn a_file_that_is_renamed_or_there_at_the_start_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, new) = (folder.path().join("number"), folder.path().join("new"));
+        write(&path, "12");
+        let file = Watched::open(&path, number).unwrap();
+        assert_eq!(*file.current(), 12);
+        write(&new, "34");
+        fs::rename(&new, &path).unwrap();
+        assert_eq!(*file.current(), 34);
+        write(&path, "5");
+        assert_eq!(*file.current(), 34, "it is written into");
+    }
+
+    #[test]
+    fn a_file_that_can_not_be_read_is_read_as_soon_as_it_can() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("number");
+        write(&path, "12\n");
+        let file = Watched::open(&path, number).unwrap();
+        // Root may read whatever there is: a folder, it can't.
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        File::open(&path)
+            .unwrap()
+            .set_modified(SystemTime::now() - 2 * REST)
+            .unwrap();
+        for _ in 0..2 {
+            assert_eq!(*file.current(), 12);
+        }
+        fs::remove_dir(&path).unwrap();
+        write(&path, "34\n");
+        assert_eq!(*file.current(), 34);
     }
 
     #[test]

@@ -242,6 +242,7 @@ fn several_ranges_of_a_blob_in_s3_come_from_the_builder_and_all_else_from_s3() -
     for headers in [
         &[][..],
         &[("range", "bytes=0-9")],
+        &[("range", "bytes=0-,")],
         &[("range", &too_many())],
         &[("range", "bytes=0-9,1000-1009"), ("if-range", "\"x\"")],
         &[("if-none-match", &blob.etag())],

@@ -117,25 +117,15 @@ pub(super) async fn run(arguments: &ApplyArgs) -> Result<String> {
     let envoy = Envoy::at(admin)?;
     let before = envoy.deliveries().await?;
     if new == old {
-        return Ok(format!("Envoy has the policy {revision} already\n"));
+        return Ok(format!(
+            "{} has the policy {revision} already\n",
+            filter.display()
+        ));
     }
     put(filter, &new).with_context(at)?;
-    let deadline = Instant::now() + PATIENCE;
-    let after = loop {
-        let after = envoy.deliveries().await?;
-        if after != before {
-            break after;
-        }
-        ensure!(
-            Instant::now() < deadline,
-            "Envoy has not read {}: is it the file that envoy.yaml names?",
-            filter.display()
-        );
-        tokio::time::sleep(PAUSE).await;
-    };
-    if after.taken == before.taken {
+    if let Err(error) = envoy.takes(filter, before).await {
         put(filter, &old).with_context(at)?;
-        bail!("Envoy refuses the policy and keeps the one it has; its log says why");
+        return Err(error.context("the policy is not applied, and the file is as it was"));
     }
     Ok(format!("Envoy has taken the policy {revision}\n"))
 }
@@ -165,6 +155,27 @@ impl<'a> Envoy<'a> {
             client: client.build()?,
             admin,
         })
+    }
+
+    /// Waits until it has taken the file.
+    async fn takes(&self, filter: &Path, before: Deliveries) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let after = self.deliveries().await?;
+            ensure!(
+                after.refused == before.refused,
+                "Envoy refuses the policy and keeps the one it has; its log says why"
+            );
+            if after.taken != before.taken {
+                return Ok(());
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "Envoy has not read {}: is it the file that envoy.yaml names?",
+                filter.display()
+            );
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 
     async fn deliveries(&self) -> Result<Deliveries> {

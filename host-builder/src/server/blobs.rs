@@ -81,7 +81,7 @@ impl<B: Builder> App<B> {
         let is_minimal = preferences(request).minimal;
         let (method, headers) = (request.method(), request.headers());
         let outcome = conditions::evaluate(method, headers, digest, size);
-        let location = if !is_minimal && is_for_the_builder(headers, &outcome) {
+        let location = if !is_minimal && is_for_the_builder(headers, &outcome, size) {
             Location::Here
         } else {
             let located = self.storage.locate(key, method.clone()).await;
@@ -169,13 +169,14 @@ impl<B: Builder> App<B> {
 }
 
 /// Whether the builder sends a blob itself, wherever it is: a store of objects answers a request for
-/// several parts with the whole.
-fn is_for_the_builder(headers: &HeaderMap, outcome: &Outcome) -> bool {
+/// several parts with the whole. Who asks for the whole in such words is sent there all the same.
+fn is_for_the_builder(headers: &HeaderMap, outcome: &Outcome, size: u64) -> bool {
     let mut ranges = texts(headers, RANGE);
-    let is_part = matches!(
-        outcome,
-        Outcome::Selected(Selection::Part(_) | Selection::Parts(_))
-    );
+    let is_part = match outcome {
+        Outcome::Selected(Selection::Parts(_)) => true,
+        Outcome::Selected(Selection::Part(part)) => *part != (0..size),
+        _ => false,
+    };
     is_part && ranges.any(wire::is_of_several_ranges)
 }
 
