@@ -38,6 +38,10 @@ const COMMAND: &str = "probe-sandbox";
 const WITNESS: &str = "sys";
 /// What every build sees there.
 const STORE: &str = "nix";
+/// What a probe says that could not try.
+const UNTRIED: &str = "the sandbox can't be tried";
+/// Of what a probe that failed and Nix have said, so many lines are told, besides errors.
+const LAST_LINES: usize = 8;
 /// The number of root.
 const ROOT: u32 = 0;
 
@@ -146,8 +150,8 @@ pub(super) fn read(output: &Path) -> io::Result<Report> {
 /// machine's loopback. Only a build that worked proves it: one may fail for many a reason.
 ///
 /// # Errors
-/// [`NixError::NotSandboxed`] or [`NixError::SharedBuildUser`] with all that a build could do, or the
-/// error by which Nix could not be asked.
+/// [`NixError::NotSandboxed`] or [`NixError::SharedBuildUser`] with all that a build could do,
+/// [`NixError::ProbeNotRun`], or the error by which Nix could not be asked.
 pub(super) fn verdict(
     report: Result<Report, NixError>,
     called: bool,
@@ -156,7 +160,7 @@ pub(super) fn verdict(
 ) -> Result<(), NixError> {
     let not_sandboxed = |reason: String| Err(NixError::NotSandboxed { reason });
     let report = match report {
-        Err(NixError::Failed { stderr, .. }) => return not_sandboxed(errors(&stderr)),
+        Err(NixError::Failed { stderr, .. }) => return Err(failure(&stderr)),
         Err(error) => return Err(error),
         Ok(report) => report,
     };
@@ -219,18 +223,43 @@ fn list(paths: &[std::path::PathBuf]) -> String {
     paths.collect::<Vec<_>>().join(" ")
 }
 
-/// What Nix says that went wrong, in one line: the cause comes before the conclusion.
-fn errors(stderr: &str) -> String {
-    let text = plain(stderr);
-    let errors: Vec<_> = text
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("error:"))
-        .map(str::trim)
-        .collect();
-    match errors.is_empty() {
-        true => text.trim().to_owned(),
-        false => errors.join("; "),
+/// Why a probe failed. Where its program did not run, that says nothing of the sandbox.
+fn failure(stderr: &str) -> NixError {
+    let reason = told(stderr);
+    match ran(stderr) {
+        true => NixError::NotSandboxed { reason },
+        false => NixError::ProbeNotRun { reason },
     }
+}
+
+/// Whether a probe's program may have run. What makes a sandbox ends with 1 where it can't, and a
+/// loader that does not find a library with another number.
+fn ran(stderr: &str) -> bool {
+    let exit = |line: &str| {
+        let (_, rest) = line.split_once("failed with exit code ")?;
+        let digits = rest.split(|c: char| !c.is_ascii_digit()).next();
+        digits?.parse::<u32>().ok()
+    };
+    !stderr.lines().any(|line| {
+        exit(line).is_some_and(|code| code != 1)
+            || [UNTRIED, "failed due to signal ", "executing '"]
+                .iter()
+                .any(|words| line.contains(words))
+    })
+}
+
+/// What Nix and the build say that went wrong, in one line: all errors, and the last lines whatever
+/// they are, since a program that fails says why in words of its own.
+fn told(stderr: &str) -> String {
+    let text = plain(stderr);
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let lines: Vec<_> = lines.collect();
+    let last = lines.len().saturating_sub(LAST_LINES);
+    let kept = lines.iter().enumerate().filter_map(|(number, line)| {
+        let error = line.strip_prefix("error:").map(str::trim);
+        error.or((number >= last).then_some(line))
+    });
+    kept.collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use clap::Args;
 use rustix::fs::{OFlags, StatVfsMountFlags, statvfs};
 
 use super::report::{Identity, Report, outside};
-use super::{STORE, WITNESS};
+use super::{STORE, UNTRIED, WITNESS};
 use crate::closure::STORE_DIR;
 
 /// How long the builder is called for. A network that drops what it is not to carry says nothing.
@@ -49,6 +49,10 @@ pub struct ProbeSandboxArgs {
 /// # Errors
 /// When nothing can be said of it.
 pub fn probe_sandbox(arguments: &ProbeSandboxArgs) -> Result<()> {
+    try_all(arguments).context(UNTRIED)
+}
+
+fn try_all(arguments: &ProbeSandboxArgs) -> Result<()> {
     let variable = |name: &'static str| {
         let value = std::env::var_os(name).context("this is not a build of Nix");
         value.map(PathBuf::from)
