@@ -165,11 +165,11 @@ pub enum NixError {
     },
     /// Builds were to have a network of their own.
     #[error(
-        "NIXGATE_PROXY_ONLY is set, and the network that has NIXGATE_PROXY alone can't be made \
-         ({reason}): run the builder as root, or give it CAP_SYS_ADMIN"
+        "NIXGATE_PROXY_ONLY is set, and builds have no network with NIXGATE_PROXY alone ({reason}): run \
+         the builder as root or with CAP_SYS_ADMIN, and without nix-daemon"
     )]
     NoEnclosure {
-        /// What the system said.
+        /// What is in the way.
         reason: String,
     },
     /// The program took too long and was ended.

@@ -17,14 +17,17 @@ mod program;
 mod report;
 
 use std::io;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::NixError;
 use super::activity::plain;
 use super::command::Trial;
+use super::enclosure;
 use crate::closure::STORE_DIR;
 
 use report::{Identity, Report};
@@ -42,6 +45,10 @@ const STORE: &str = "nix";
 const UNTRIED: &str = "the sandbox can't be tried";
 /// Of what a probe that failed and Nix have said, so many lines are told, besides errors.
 const LAST_LINES: usize = 8;
+/// What is wrong where builds of known output reach the machine.
+const DOWNLOADS_CALL: &str = "packages' downloads (fixed-output builds) reach this machine's loopback: \
+    set NIXGATE_PROXY_ONLY, or deny the addresses to nix-daemon (see \"What downloads reach\" in the \
+    documentation)";
 /// The number of root.
 const ROOT: u32 = 0;
 
@@ -76,14 +83,18 @@ pub(super) struct Probe {
 
 impl Probe {
     /// Prepares one that nobody has tried before; `folder` is for the program that it runs. With
-    /// `download` it is a build that has the network.
+    /// `download` it is a build that has the network. The loopback that it calls is that of the
+    /// namespace, or this machine's.
     ///
     /// # Errors
     /// When the program can't be copied, or nothing can listen on loopback.
-    pub(super) fn new(folder: &Path, download: bool) -> io::Result<Self> {
+    pub(super) fn new(
+        folder: &Path,
+        download: bool,
+        namespace: Option<Arc<OwnedFd>>,
+    ) -> io::Result<Self> {
         let program = program::copy(folder)?;
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        listener.set_nonblocking(true)?;
+        let listener = enclosure::listen(namespace)?;
         let port = listener.local_addr()?.port().to_string();
         let unique = unique();
         let mut arguments = program.arguments;
@@ -101,7 +112,7 @@ impl Probe {
         })
     }
 
-    /// Whether the build that has ended called this machine's loopback.
+    /// Whether the build that has ended called.
     pub(super) fn was_called(&self) -> bool {
         self.listener.accept().is_ok()
     }
@@ -192,8 +203,9 @@ pub(super) fn verdict(
     }
     if !report.mounts.is_empty() {
         could.push(format!(
-            "write to {}, which Nix's sandbox-paths show it: mount that read-only for the builder, \
-             take it from build users, or leave it out of sandbox-paths",
+            "write to {}, which Nix's sandbox-paths show it: mount that read-only for the builder (which \
+             does not help with sockets and devices), take it from build users, or leave it out of \
+             sandbox-paths",
             list(&report.mounts)
         ));
     }
@@ -216,6 +228,40 @@ pub(super) fn verdict(
         });
     }
     Ok(())
+}
+
+/// What downloads reach, by what became of one that tried to call: the weakness to tell of, if there is
+/// one. With `enclosed`, the one who is called is inside of the network that has the proxy alone.
+///
+/// # Errors
+/// [`NixError::NoEnclosure`] when they are to be in that network and it is not proved that they are, or
+/// the error by which Nix could not be asked.
+pub(super) fn downloads(
+    built: Result<(), NixError>,
+    called: bool,
+    enclosed: bool,
+) -> Result<Option<String>, NixError> {
+    let failed = match built {
+        Ok(()) => None,
+        Err(NixError::Failed { stderr, .. }) => Some(told(&stderr)),
+        Err(error) => return Err(error),
+    };
+    match (enclosed, called, failed) {
+        (false, true, _) => Ok(Some(DOWNLOADS_CALL.to_owned())),
+        (false, false, None) | (true, true, None) => Ok(None),
+        (false, false, Some(reason)) => Ok(Some(format!(
+            "whether packages' downloads (fixed-output builds) reach this machine's loopback is not \
+             known, since the one that tries it failed ({reason})"
+        ))),
+        // More was promised.
+        (true, _, Some(reason)) => Err(NixError::NoEnclosure {
+            reason: format!("the download that tries it failed: {reason}"),
+        }),
+        (true, false, None) => Err(NixError::NoEnclosure {
+            reason: "a download was built outside of it: by a nix-daemon, which has a network of its own"
+                .to_owned(),
+        }),
+    }
 }
 
 fn list(paths: &[std::path::PathBuf]) -> String {

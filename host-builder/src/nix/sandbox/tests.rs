@@ -197,9 +197,56 @@ fn a_report_is_read_as_it_was_written() {
 }
 
 #[test]
+fn downloads_are_enclosed_only_where_one_has_shown_it() {
+    let worked = || Ok(());
+    let broken = || Err(failed("error: no such file"));
+    // Without a network of their own, they had better call nobody.
+    assert_eq!(downloads(worked(), false, false).unwrap(), None);
+    for (built, called, part) in [
+        (
+            worked(),
+            true,
+            "reach this machine's loopback: set NIXGATE_PROXY_ONLY",
+        ),
+        (
+            broken(),
+            true,
+            "reach this machine's loopback: set NIXGATE_PROXY_ONLY",
+        ),
+        (
+            broken(),
+            false,
+            "is not known, since the one that tries it failed (no such file)",
+        ),
+    ] {
+        let weak = downloads(built, called, false).unwrap().unwrap();
+        assert!(weak.contains(part), "no {part:?} in {weak}");
+    }
+    // With one, they have to call in there.
+    assert_eq!(downloads(worked(), true, true).unwrap(), None);
+    for (built, called, part) in [
+        (worked(), false, "nix-daemon"),
+        (broken(), false, "no such file"),
+        (broken(), true, "no such file"),
+    ] {
+        let error = downloads(built, called, true).unwrap_err();
+        assert!(matches!(error, NixError::NoEnclosure { .. }), "{error}");
+        assert!(error.to_string().contains(part), "no {part:?} in {error}");
+    }
+    // Nix could not be asked.
+    for enclosed in [false, true] {
+        let missing = Err(NixError::Missing {
+            program: "nix-build",
+        });
+        let error = downloads(missing, false, enclosed).unwrap_err();
+        assert!(matches!(error, NixError::Missing { .. }), "{error}");
+    }
+}
+
+#[test]
 fn who_calls_is_noticed() {
     let folder = tempfile::tempdir().unwrap();
-    let probe = Probe::new(&folder.path().join("program"), true).unwrap();
+    let probe = Probe::new(&folder.path().join("program"), true, None).unwrap();
     assert!(!probe.was_called());
     let port = probe.listener.local_addr().unwrap().port();
     assert_eq!(probe.trial.arguments.last(), Some(&probe.trial.unique));
