@@ -44,7 +44,7 @@ test: ## Install what is missing and run every test
 	@$(setup)/setup.sh test
 	$(setup)/package-set.sh amd64 arm64
 	@$(MAKE) --no-print-directory build
-	python3 -m unittest nix/tests/test_index.py envoy/standalone/setup/test_check_downloads.py envoy/standalone/setup/test_keep_log.py
+	python3 -m unittest nix/tests/test_index.py envoy/standalone/setup/test_check_downloads.py envoy/standalone/setup/test_keep_log.py envoy/standalone/setup/test_build_users.py
 	nix-instantiate --eval --strict --read-write-mode nix/tests/resolve.nix >/dev/null
 	nix-instantiate --eval --strict --read-write-mode nix/tests/attributes.nix >/dev/null
 	nix-instantiate --eval --strict --read-write-mode nix/tests/image.nix >/dev/null

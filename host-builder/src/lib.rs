@@ -277,6 +277,7 @@ async fn check_sandbox(nix: &dyn Nix) -> Result<()> {
     match nix.check_sandbox().await {
         Err(
             error @ (NixError::NotSandboxed { .. }
+            | NixError::ProbeNotRun { .. }
             | NixError::SharedBuildUser { .. }
             | NixError::NoEnclosure { .. }
             | NixError::TooWeak { .. }),

@@ -95,6 +95,24 @@ fn a_daemon_that_does_without_a_sandbox_is_found_out() -> Result<()> {
     pulls(&daemon.builder(&[])?, "dated")
 }
 
+#[test]
+fn a_daemon_s_network_is_not_the_one_with_the_proxy_alone() -> Result<()> {
+    let proxied = [
+        ("NIXGATE_PROXY", "http://127.0.0.1:9"),
+        ("NIXGATE_PROXY_ONLY", "true"),
+    ];
+    // As where the daemon is denied this machine's loopback: its downloads call nobody here.
+    let daemon = NixDaemon::start_without_network("sandbox = true")?;
+    write_set(&daemon)?;
+    daemon.builder_as_root(&[])?;
+    let refused = daemon.builder_as_root(&proxied).err();
+    let refused = format!("{:#}", refused.context("it started")?);
+    for words in ["NIXGATE_PROXY_ONLY", "without nix-daemon"] {
+        assert!(refused.contains(words), "no {words:?} in\n{refused}");
+    }
+    Ok(())
+}
+
 /// Asserts that a builder without a store is alive, not ready, and says why.
 fn says(builder: &Builder, words: &[&str]) -> Result<()> {
     let ready = builder.get("/readyz")?;

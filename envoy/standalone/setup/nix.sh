@@ -40,13 +40,19 @@ no_build_users() {
     "read the message above; to have Nix build as root, when you trust all packages: NIXGATE_ALLOW_SHARED_BUILD_USER=true"
 }
 
+# A user that still runs something stays, and so does their group; the rest is removed.
 remove_build_users() {
-  local name
+  local name left=()
   for name in $(getent passwd | awk -F: -v comment="$BUILD_USER_COMMENT" '$5 == comment { print $1 }'); do
-    as_root userdel "$name"
+    as_root userdel "$name" || left+=("$name")
   done
+  ((${#left[@]} == 0)) || {
+    say "left: ${left[*]}, since the system does not remove them (see above; what a user runs is shown by: ps -u <name>): end that, and run make uninstall again"
+    return 0
+  }
   # Users that somebody else made keep their group.
-  build_users_exist || ! getent group "$BUILD_GROUP" >/dev/null || as_root groupdel "$BUILD_GROUP"
+  build_users_exist || ! getent group "$BUILD_GROUP" >/dev/null || as_root groupdel "$BUILD_GROUP" ||
+    say "left: the group $BUILD_GROUP, since the system does not remove it (see above)"
 }
 
 # Folders of the machine that builds of the embedded set use; its builders are the machine's own tools.

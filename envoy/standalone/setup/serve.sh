@@ -113,6 +113,21 @@ urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"http://127.0
 ' "$1" "$2" 2>/dev/null
 }
 
+# Says why the builder can build nothing new, if it can't: what is stored it serves all the same.
+say_if_unready() {
+  local reason
+  reason=$(python3 -c '
+import json, sys, urllib.error, urllib.request
+opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+try:
+    # It asks storage and Nix, and has limits of its own for both.
+    opener.open(f"http://127.0.0.1:{sys.argv[1]}/readyz", timeout=30)
+except urllib.error.HTTPError as error:
+    print(json.load(error)["errors"][0]["message"])
+' "$BUILDER_PORT" 2>/dev/null) || reason="/readyz does not answer"
+  [[ -z $reason ]] || say "the builder serves what is stored, and can't build now: $reason"
+}
+
 # Whether Envoy says so on its admin page.
 envoy_is_ready() {
   python3 -c '
@@ -194,7 +209,9 @@ serve() {
   halves+=("$envoy")
   set +m
 
-  wait_for "the builder" "$builder" answers "$BUILDER_PORT" /readyz
+  # Not /readyz, which is for building: on a disk that is full, images that are stored are served.
+  wait_for "the builder" "$builder" answers "$BUILDER_PORT" /healthz
+  say_if_unready
   wait_for "Envoy" "$envoy" envoy_is_ready
   # Envoy lives on with a filter that it could not load, and answers everything by 500.
   registry_answers || {

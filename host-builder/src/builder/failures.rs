@@ -101,6 +101,7 @@ pub(super) fn question(error: NixError) -> Error {
         | NixError::NoSpace { .. }
         | NixError::Killed { .. }
         | NixError::NotSandboxed { .. }
+        | NixError::ProbeNotRun { .. }
         | NixError::SharedBuildUser { .. }
         | NixError::NoEnclosure { .. }
         | NixError::TooWeak { .. } => ErrorKind::BuilderUnready,

@@ -13,15 +13,17 @@
 use std::fs::File;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType};
-use rustix::thread::UnshareFlags;
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 use super::environment::Egress;
 
@@ -29,6 +31,14 @@ use super::environment::Egress;
 const CONNECTIONS: usize = 512;
 /// How long the proxy may take to answer the telephone.
 const CONNECT: Duration = Duration::from_secs(30);
+/// How long a connection may carry nothing. A download that holds its connections takes these from all
+/// others, and the bound above is for all together.
+const IDLE: Idle = Idle {
+    open: Duration::from_secs(300),
+    half_closed: Duration::from_secs(30),
+};
+/// What is carried at a time, each way.
+const PIECE: usize = 16 << 10;
 /// After an error of the system's, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(100);
 /// The port of a proxy whose URL has none, as curl has it.
@@ -60,6 +70,15 @@ impl Proxy {
     }
 }
 
+/// How long nothing may come from either side.
+#[derive(Clone, Copy, Debug)]
+struct Idle {
+    /// While both may say something.
+    open: Duration,
+    /// Once one of them has said all.
+    half_closed: Duration,
+}
+
 /// Makes such a network for what is described by `egress`, and carries to the proxy until the runtime
 /// ends: how programs in there reach the network.
 ///
@@ -81,18 +100,43 @@ pub(super) fn open(egress: &Egress, proxy: &Proxy) -> io::Result<Egress> {
     })
 }
 
+/// Listens on loopback: on that of a namespace, or on this machine's.
+///
+/// # Errors
+/// When the namespace can't be entered, or nothing can listen there.
+pub(super) fn listen(namespace: Option<Arc<OwnedFd>>) -> io::Result<TcpListener> {
+    let Some(namespace) = namespace else {
+        return listen_here();
+    };
+    elsewhere(move || {
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+        listen_here()
+    })
+}
+
+fn listen_here() -> io::Result<TcpListener> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
 /// The namespace, and the listener in it.
 fn make() -> io::Result<(OwnedFd, TcpListener)> {
-    // A thread has a network namespace of its own; this one ends with its work.
-    let made = thread::spawn(|| {
+    elsewhere(|| {
         leave_network()?;
         raise_loopback()?;
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        listener.set_nonblocking(true)?;
+        let listener = listen_here()?;
         Ok((File::open("/proc/thread-self/ns/net")?.into(), listener))
-    });
-    let died = |_| io::Error::other("the thread that makes it has died");
-    made.join().map_err(died)?
+    })
+}
+
+/// Does something that leaves this process's network: a thread may have another one, and this thread
+/// ends with its work.
+fn elsewhere<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let died = |_| io::Error::other("the thread that enters a network has died");
+    thread::spawn(work).join().map_err(died)?
 }
 
 #[expect(
@@ -143,7 +187,7 @@ async fn carry(listener: tokio::net::TcpListener, proxy: String) {
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     let proxy: Arc<str> = proxy.into();
     while let Ok(place) = Arc::clone(&room).acquire_owned().await {
-        let mut inside = match listener.accept().await {
+        let inside = match listener.accept().await {
             Ok((inside, _)) => inside,
             Err(error) => {
                 tracing::warn!("a connection of Nix to NIXGATE_PROXY is not taken: {error}");
@@ -155,10 +199,7 @@ async fn carry(listener: tokio::net::TcpListener, proxy: String) {
         tokio::spawn(async move {
             let _place = place;
             match tokio::time::timeout(CONNECT, TcpStream::connect(&*proxy)).await {
-                // How it ends, both ends hear themselves.
-                Ok(Ok(mut outside)) => {
-                    drop(tokio::io::copy_bidirectional(&mut inside, &mut outside).await);
-                }
+                Ok(Ok(outside)) => relay(inside, outside, IDLE).await,
                 Ok(Err(error)) => tracing::warn!(%proxy, "NIXGATE_PROXY can't be reached: {error}"),
                 Err(_) => tracing::warn!(%proxy, "NIXGATE_PROXY can't be reached in time"),
             }
@@ -166,9 +207,130 @@ async fn carry(listener: tokio::net::TcpListener, proxy: String) {
     }
 }
 
+/// Carries both ways until both sides have said all, or one fails, or nothing comes for too long. How it
+/// ends, both ends hear themselves.
+async fn relay<A, B>(inside: A, outside: B, idle: Idle)
+where
+    A: AsyncRead + AsyncWrite,
+    B: AsyncRead + AsyncWrite,
+{
+    let (from_inside, to_inside) = tokio::io::split(inside);
+    let (from_outside, to_outside) = tokio::io::split(outside);
+    let moved = Notify::new();
+    let half_closed = AtomicBool::new(false);
+    let both = async {
+        drop(tokio::try_join!(
+            pass(from_inside, to_outside, &moved, &half_closed),
+            pass(from_outside, to_inside, &moved, &half_closed),
+        ));
+    };
+    tokio::pin!(both);
+    loop {
+        let limit = match half_closed.load(Ordering::Relaxed) {
+            true => idle.half_closed,
+            false => idle.open,
+        };
+        tokio::select! {
+            () = &mut both => return,
+            () = moved.notified() => {}
+            () = tokio::time::sleep(limit) => {
+                tracing::debug!("a connection to NIXGATE_PROXY is closed: nothing came for {limit:?}");
+                return;
+            }
+        }
+    }
+}
+
+/// Carries one way to the end, and tells of each piece and of the end.
+async fn pass(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    moved: &Notify,
+    ended: &AtomicBool,
+) -> io::Result<()> {
+    let mut piece = vec![0; PIECE];
+    loop {
+        let length = from.read(&mut piece).await?;
+        if length == 0 {
+            break;
+        }
+        to.write_all(&piece[..length]).await?;
+        moved.notify_one();
+    }
+    ended.store(true, Ordering::Relaxed);
+    moved.notify_one();
+    to.shutdown().await
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const LONG: Duration = Duration::from_secs(3600);
+    const SHORT: Duration = Duration::from_millis(1);
+
+    #[tokio::test]
+    async fn what_is_said_is_carried_both_ways_to_its_end() {
+        let (mut client, inside) = tokio::io::duplex(8);
+        let (mut server, outside) = tokio::io::duplex(8);
+        let idle = Idle {
+            open: LONG,
+            half_closed: LONG,
+        };
+        let relay = tokio::spawn(relay(inside, outside, idle));
+        let text = "x".repeat(3 * PIECE);
+        let answer = async {
+            let mut heard = String::new();
+            server.read_to_string(&mut heard).await.unwrap();
+            server.write_all(heard.as_bytes()).await.unwrap();
+            drop(server);
+        };
+        let ask = async {
+            let (mut from, mut to) = tokio::io::split(&mut client);
+            to.write_all(text.as_bytes()).await.unwrap();
+            to.shutdown().await.unwrap();
+            let mut heard = String::new();
+            from.read_to_string(&mut heard).await.unwrap();
+            assert!(heard == text);
+        };
+        tokio::join!(answer, ask);
+        relay.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_says_nothing_holds_no_connection() {
+        for (open, half_closed, client_ends) in [(SHORT, LONG, false), (LONG, SHORT, true)] {
+            let (mut client, inside) = tokio::io::duplex(8);
+            let (mut server, outside) = tokio::io::duplex(8);
+            if client_ends {
+                client.shutdown().await.unwrap();
+            }
+            // It ends, though neither side does.
+            relay(inside, outside, Idle { open, half_closed }).await;
+            assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+            assert_eq!(server.read(&mut [0]).await.unwrap(), 0);
+        }
+    }
+
+    /// By who may make a network: root, as builders are that have this.
+    #[test]
+    fn who_listens_inside_is_reached_from_inside_alone() {
+        let Ok((namespace, _listener)) = make() else {
+            assert!(!rustix::process::geteuid().is_root(), "root may make one");
+            return;
+        };
+        let namespace = Arc::new(namespace);
+        let listener = listen(Some(Arc::clone(&namespace))).unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(std::net::TcpStream::connect(address));
+        assert!(listener.accept().is_err(), "it was reached from outside");
+        elsewhere(move || {
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+            std::net::TcpStream::connect(address).map(drop)
+        })
+        .unwrap();
+        assert!(listener.accept().is_ok());
+    }
 
     #[test]
     fn a_proxy_is_known_by_its_url() {

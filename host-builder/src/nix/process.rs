@@ -136,6 +136,16 @@ pub enum NixError {
         /// How that was found out.
         reason: String,
     },
+    /// Nothing was learned of the sandbox.
+    #[error(
+        "whether Nix builds in a sandbox here is not known: the program that tries it, a copy of nixgate \
+         with its libraries, did not run in a build ({reason}): mend what that names; where it is a \
+         library, install the nixgate that was built for this system (ldd names what it needs)"
+    )]
+    ProbeNotRun {
+        /// What was said of it.
+        reason: String,
+    },
     /// Builds run as somebody who may write to the store.
     #[error(
         "builds run as a user who may change what other builds have made ({reason}): run nix-daemon \
@@ -155,11 +165,11 @@ pub enum NixError {
     },
     /// Builds were to have a network of their own.
     #[error(
-        "NIXGATE_PROXY_ONLY is set, and the network that has NIXGATE_PROXY alone can't be made \
-         ({reason}): run the builder as root, or give it CAP_SYS_ADMIN"
+        "NIXGATE_PROXY_ONLY is set, and builds have no network with NIXGATE_PROXY alone ({reason}): run \
+         the builder as root or with CAP_SYS_ADMIN, and without nix-daemon"
     )]
     NoEnclosure {
-        /// What the system said.
+        /// What is in the way.
         reason: String,
     },
     /// The program took too long and was ended.

@@ -37,11 +37,6 @@ const REALISE: Duration = Duration::from_secs(24 * 3600);
 const QUESTIONS: usize = 4;
 /// The folder for the program that shows what builds can do, beside the expressions.
 const PROBE: &str = "probe";
-/// What is wrong where builds of known output reach the machine.
-const DOWNLOADS_CALL: &str = "packages' downloads (fixed-output builds) reach this machine's loopback: \
-    set NIXGATE_PROXY_ONLY, or deny the addresses to nix-daemon (see \"What downloads reach\" in the \
-    documentation)";
-
 /// How Nix is run.
 #[derive(Clone, Debug)]
 pub struct NixSettings {
@@ -192,27 +187,23 @@ impl Processes {
         });
         let outside = sandbox::Outside::look().map_err(not_tried)?;
         sandbox::verdict(report, called, outside, shared_user)?;
-        // It may fail as it likes, so long as it called nobody.
-        let (_, called) = self.try_build(true).await?;
-        match (called, &self.settings.only) {
-            (false, _) => Ok(()),
-            (true, None) => self.weak(DOWNLOADS_CALL),
-            // More was promised.
-            (true, Some(_)) => Err(NixError::NoEnclosure {
-                reason: "a build of known output called this machine's loopback all the same: it \
-                         was built by a nix-daemon, which has a network of its own"
-                    .to_owned(),
-            }),
+        let (built, called) = self.try_build(true).await?;
+        let enclosed = self.settings.only.is_some();
+        match sandbox::downloads(built.map(drop), called, enclosed)? {
+            Some(weakness) => self.weak(&weakness),
+            None => Ok(()),
         }
     }
 
-    /// Builds a probe: its output, and whether it called this machine.
+    /// Builds a probe: its output, and whether it called: this machine, or into the network that
+    /// builds are to be in.
     async fn try_build(
         &self,
         download: bool,
     ) -> Result<(Result<PathBuf, NixError>, bool), NixError> {
         let folder = self.expressions.join(PROBE);
-        let probe = tokio::task::spawn_blocking(move || Probe::new(&folder, download));
+        let namespace = self.egress(Purpose::Nix).await?.namespace.clone();
+        let probe = tokio::task::spawn_blocking(move || Probe::new(&folder, download, namespace));
         let probe = probe.await.map_err(not_tried)?.map_err(not_tried)?;
         let expression = self.expressions.join("sandbox.nix");
         let command = command::probe_sandbox(&self.options, &expression, &probe.trial);

@@ -47,6 +47,20 @@ impl NixDaemon {
     /// # Errors
     /// When it does not start, with its log.
     pub fn start(settings: &str) -> Result<Self> {
+        Self::start_by(Command::new("nix-daemon"), settings)
+    }
+
+    /// The same, in a network of its own in which nothing is, not even loopback.
+    ///
+    /// # Errors
+    /// When it does not start, with its log.
+    pub fn start_without_network(settings: &str) -> Result<Self> {
+        let mut daemon = Command::new("unshare");
+        daemon.args(["--net", "nix-daemon"]);
+        Self::start_by(daemon, settings)
+    }
+
+    fn start_by(mut daemon: Command, settings: &str) -> Result<Self> {
         let state = scratch::folder("daemon-")?;
         let at = |path: &str| state.path().join(path);
         for folder in ["nix/store", "nix/var", "mnt/conf", "mnt/home", "mnt/set"] {
@@ -68,7 +82,6 @@ impl NixDaemon {
         fs::write(at("mnt/conf/nix.conf"), config)?;
         users.write(state.path())?;
 
-        let mut daemon = Command::new("nix-daemon");
         daemon.env("NIX_CONF_DIR", Path::new(SEEN).join("conf"));
         daemon.env_remove("NIX_REMOTE");
         let own = [at("nix"), at("mnt"), at("passwd"), at("group")];
@@ -95,6 +108,18 @@ impl NixDaemon {
     /// # Errors
     /// When it doesn't start.
     pub fn builder(&self, environment: &[(&'static str, &str)]) -> Result<Builder> {
+        self.builder_as(self.users.builder(), environment)
+    }
+
+    /// The same, as root.
+    ///
+    /// # Errors
+    /// When it doesn't start.
+    pub fn builder_as_root(&self, environment: &[(&'static str, &str)]) -> Result<Builder> {
+        self.builder_as(0, environment)
+    }
+
+    fn builder_as(&self, user: u32, environment: &[(&'static str, &str)]) -> Result<Builder> {
         let mut settings = Settings {
             package_set: Path::new(SEEN).join("set"),
             state: self.folder(),
@@ -125,11 +150,7 @@ impl NixDaemon {
                     .get_envs()
                     .filter_map(|(name, value)| Some((name, value?))),
             );
-            Ok(namespace::within(
-                self.process.id(),
-                self.users.builder(),
-                &seen,
-            ))
+            Ok(namespace::within(self.process.id(), user, &seen))
         })
     }
 

@@ -17,14 +17,17 @@ mod program;
 mod report;
 
 use std::io;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::NixError;
 use super::activity::plain;
 use super::command::Trial;
+use super::enclosure;
 use crate::closure::STORE_DIR;
 
 use report::{Identity, Report};
@@ -38,6 +41,14 @@ const COMMAND: &str = "probe-sandbox";
 const WITNESS: &str = "sys";
 /// What every build sees there.
 const STORE: &str = "nix";
+/// What a probe says that could not try.
+const UNTRIED: &str = "the sandbox can't be tried";
+/// Of what a probe that failed and Nix have said, so many lines are told, besides errors.
+const LAST_LINES: usize = 8;
+/// What is wrong where builds of known output reach the machine.
+const DOWNLOADS_CALL: &str = "packages' downloads (fixed-output builds) reach this machine's loopback: \
+    set NIXGATE_PROXY_ONLY, or deny the addresses to nix-daemon (see \"What downloads reach\" in the \
+    documentation)";
 /// The number of root.
 const ROOT: u32 = 0;
 
@@ -72,14 +83,18 @@ pub(super) struct Probe {
 
 impl Probe {
     /// Prepares one that nobody has tried before; `folder` is for the program that it runs. With
-    /// `download` it is a build that has the network.
+    /// `download` it is a build that has the network. The loopback that it calls is that of the
+    /// namespace, or this machine's.
     ///
     /// # Errors
     /// When the program can't be copied, or nothing can listen on loopback.
-    pub(super) fn new(folder: &Path, download: bool) -> io::Result<Self> {
+    pub(super) fn new(
+        folder: &Path,
+        download: bool,
+        namespace: Option<Arc<OwnedFd>>,
+    ) -> io::Result<Self> {
         let program = program::copy(folder)?;
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        listener.set_nonblocking(true)?;
+        let listener = enclosure::listen(namespace)?;
         let port = listener.local_addr()?.port().to_string();
         let unique = unique();
         let mut arguments = program.arguments;
@@ -97,7 +112,7 @@ impl Probe {
         })
     }
 
-    /// Whether the build that has ended called this machine's loopback.
+    /// Whether the build that has ended called.
     pub(super) fn was_called(&self) -> bool {
         self.listener.accept().is_ok()
     }
@@ -146,8 +161,8 @@ pub(super) fn read(output: &Path) -> io::Result<Report> {
 /// machine's loopback. Only a build that worked proves it: one may fail for many a reason.
 ///
 /// # Errors
-/// [`NixError::NotSandboxed`] or [`NixError::SharedBuildUser`] with all that a build could do, or the
-/// error by which Nix could not be asked.
+/// [`NixError::NotSandboxed`] or [`NixError::SharedBuildUser`] with all that a build could do,
+/// [`NixError::ProbeNotRun`], or the error by which Nix could not be asked.
 pub(super) fn verdict(
     report: Result<Report, NixError>,
     called: bool,
@@ -156,7 +171,7 @@ pub(super) fn verdict(
 ) -> Result<(), NixError> {
     let not_sandboxed = |reason: String| Err(NixError::NotSandboxed { reason });
     let report = match report {
-        Err(NixError::Failed { stderr, .. }) => return not_sandboxed(errors(&stderr)),
+        Err(NixError::Failed { stderr, .. }) => return Err(failure(&stderr)),
         Err(error) => return Err(error),
         Ok(report) => report,
     };
@@ -188,8 +203,9 @@ pub(super) fn verdict(
     }
     if !report.mounts.is_empty() {
         could.push(format!(
-            "write to {}, which Nix's sandbox-paths show it: mount that read-only for the builder, \
-             take it from build users, or leave it out of sandbox-paths",
+            "write to {}, which Nix's sandbox-paths show it: mount that read-only for the builder (which \
+             does not help with sockets and devices), take it from build users, or leave it out of \
+             sandbox-paths",
             list(&report.mounts)
         ));
     }
@@ -214,23 +230,82 @@ pub(super) fn verdict(
     Ok(())
 }
 
+/// What downloads reach, by what became of one that tried to call: the weakness to tell of, if there is
+/// one. With `enclosed`, the one who is called is inside of the network that has the proxy alone.
+///
+/// # Errors
+/// [`NixError::NoEnclosure`] when they are to be in that network and it is not proved that they are, or
+/// the error by which Nix could not be asked.
+pub(super) fn downloads(
+    built: Result<(), NixError>,
+    called: bool,
+    enclosed: bool,
+) -> Result<Option<String>, NixError> {
+    let failed = match built {
+        Ok(()) => None,
+        Err(NixError::Failed { stderr, .. }) => Some(told(&stderr)),
+        Err(error) => return Err(error),
+    };
+    match (enclosed, called, failed) {
+        (false, true, _) => Ok(Some(DOWNLOADS_CALL.to_owned())),
+        (false, false, None) | (true, true, None) => Ok(None),
+        (false, false, Some(reason)) => Ok(Some(format!(
+            "whether packages' downloads (fixed-output builds) reach this machine's loopback is not \
+             known, since the one that tries it failed ({reason})"
+        ))),
+        // More was promised.
+        (true, _, Some(reason)) => Err(NixError::NoEnclosure {
+            reason: format!("the download that tries it failed: {reason}"),
+        }),
+        (true, false, None) => Err(NixError::NoEnclosure {
+            reason: "a download was built outside of it: by a nix-daemon, which has a network of its own"
+                .to_owned(),
+        }),
+    }
+}
+
 fn list(paths: &[std::path::PathBuf]) -> String {
     let paths = paths.iter().map(|path| path.display().to_string());
     paths.collect::<Vec<_>>().join(" ")
 }
 
-/// What Nix says that went wrong, in one line: the cause comes before the conclusion.
-fn errors(stderr: &str) -> String {
-    let text = plain(stderr);
-    let errors: Vec<_> = text
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("error:"))
-        .map(str::trim)
-        .collect();
-    match errors.is_empty() {
-        true => text.trim().to_owned(),
-        false => errors.join("; "),
+/// Why a probe failed. Where its program did not run, that says nothing of the sandbox.
+fn failure(stderr: &str) -> NixError {
+    let reason = told(stderr);
+    match ran(stderr) {
+        true => NixError::NotSandboxed { reason },
+        false => NixError::ProbeNotRun { reason },
     }
+}
+
+/// Whether a probe's program may have run. What makes a sandbox ends with 1 where it can't, and a
+/// loader that does not find a library with another number.
+fn ran(stderr: &str) -> bool {
+    let exit = |line: &str| {
+        let (_, rest) = line.split_once("failed with exit code ")?;
+        let digits = rest.split(|c: char| !c.is_ascii_digit()).next();
+        digits?.parse::<u32>().ok()
+    };
+    !stderr.lines().any(|line| {
+        exit(line).is_some_and(|code| code != 1)
+            || [UNTRIED, "failed due to signal ", "executing '"]
+                .iter()
+                .any(|words| line.contains(words))
+    })
+}
+
+/// What Nix and the build say that went wrong, in one line: all errors, and the last lines whatever
+/// they are, since a program that fails says why in words of its own.
+fn told(stderr: &str) -> String {
+    let text = plain(stderr);
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let lines: Vec<_> = lines.collect();
+    let last = lines.len().saturating_sub(LAST_LINES);
+    let kept = lines.iter().enumerate().filter_map(|(number, line)| {
+        let error = line.strip_prefix("error:").map(str::trim);
+        error.or((number >= last).then_some(line))
+    });
+    kept.collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]

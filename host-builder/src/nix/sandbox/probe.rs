@@ -13,16 +13,16 @@ use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use rustix::fs::{OFlags, StatVfsMountFlags, statvfs};
+use rustix::fs::{Access, OFlags, StatVfsMountFlags, access, major, minor, statvfs};
 
 use super::report::{Identity, Report, outside};
-use super::{STORE, WITNESS};
+use super::{STORE, UNTRIED, WITNESS};
 use crate::closure::STORE_DIR;
 
 /// How long the builder is called for. A network that drops what it is not to carry says nothing.
@@ -49,6 +49,10 @@ pub struct ProbeSandboxArgs {
 /// # Errors
 /// When nothing can be said of it.
 pub fn probe_sandbox(arguments: &ProbeSandboxArgs) -> Result<()> {
+    try_all(arguments).context(UNTRIED)
+}
+
+fn try_all(arguments: &ProbeSandboxArgs) -> Result<()> {
     let variable = |name: &'static str| {
         let value = std::env::var_os(name).context("this is not a build of Nix");
         value.map(PathBuf::from)
@@ -138,21 +142,40 @@ fn changes(path: &Path) -> bool {
     let Ok(metadata) = fs::symlink_metadata(path) else {
         return false;
     };
+    let kind = metadata.file_type();
+    // Who may write to one reaches the program or the device behind it, on a read-only mount too.
+    if kind.is_socket() || kind.is_fifo() || kind.is_char_device() || kind.is_block_device() {
+        let own = kind.is_char_device() && is_own_device(metadata.rdev());
+        return !own && access(path, Access::WRITE_OK).is_ok();
+    }
     // Of a program that runs, the kernel says that it is busy before it says this.
     if statvfs(path).is_ok_and(|system| system.f_flag.contains(StatVfsMountFlags::RDONLY)) {
         return false;
     }
-    let kind = metadata.file_type();
     let written = match () {
         () if kind.is_dir() => make_file(path),
         // Opened only: nothing is written.
         () if kind.is_file() => opened(path),
-        // A link is what it leads to, which is tried itself or is not there. Devices are the sandbox's.
+        // A link is what it leads to, which is tried itself or is not there.
         () => return false,
     };
     // Who owns it may let himself write to it. It is given the rights that it has.
     worked(written)
         || fs::set_permissions(path, Permissions::from_mode(metadata.permissions().mode())).is_ok()
+}
+
+/// Whether a device is one that Nix gives every sandbox, by its numbers, which are the same everywhere
+/// (the kernel's `devices.txt`).
+fn is_own_device(device: u64) -> bool {
+    matches!(
+        (major(device), minor(device)),
+        // null, zero, full, random, urandom
+        (1, 3 | 5 | 7 | 8 | 9)
+        // tty, console, ptmx
+        | (5, 0..=2)
+        // kvm
+        | (10, 232)
+    )
 }
 
 fn make_file(folder: &Path) -> io::Result<()> {
@@ -210,6 +233,21 @@ short
         assert_eq!((mode(&file), mode(folder)), (0o444, 0o555));
         assert_eq!(folder.read_dir().unwrap().count(), 1);
         assert!(!changes(Path::new("/nonexistent")));
+    }
+
+    #[test]
+    fn a_socket_that_can_be_called_is_one_that_can_be_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("docker.sock");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        assert!(changes(&socket) && changeable(folder.path()));
+        for own in ["null", "zero", "full", "random", "urandom", "tty"] {
+            assert!(!changes(&Path::new("/dev").join(own)), "{own}");
+        }
+        use rustix::fs::makedev;
+        // A disk has other numbers, and so has a device for network interfaces.
+        assert!(is_own_device(makedev(10, 232)));
+        assert!(!is_own_device(makedev(10, 200)) && !is_own_device(makedev(1, 1)));
     }
 
     #[test]

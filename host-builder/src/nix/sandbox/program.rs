@@ -1,11 +1,16 @@
 //! This program with all that it needs to run in a sandbox in which there may be nothing else: itself,
 //! the libraries that it is linked to, and the loader that brings these together.
 //!
-//! Which ones that are, the kernel says: it has mapped them to run this very process.
+//! Which ones that are, the kernel says: it has mapped them to run this very process. It names the files
+//! themselves, and programs ask for libraries by other names, which are links to these on many a system
+//! (`libc.so.6` to `libc-2.31.so`). So each file is there under the names of its links too.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 /// Our name in the folder.
@@ -29,28 +34,53 @@ pub(super) struct Program {
 /// # Errors
 /// When a file can't be read or the folder can't be written.
 pub(super) fn copy(folder: &Path) -> io::Result<Program> {
+    let own = fs::read_link(OWN)?;
+    let mut files = executed(&fs::read_to_string("/proc/self/maps")?);
+    files.remove(&own);
+    let loader = interpreter(&fs::read(OWN)?).map(PathBuf::from);
+    gather(&files, loader.as_deref(), folder)
+}
+
+/// Copies this program, these files, and links to them into a folder, which is made anew.
+fn gather(files: &BTreeSet<PathBuf>, loader: Option<&Path>, folder: &Path) -> io::Result<Program> {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => fs::create_dir_all(folder)?,
     }
     fs::copy(OWN, folder.join(SELF))?;
-    let own = fs::read_link(OWN)?;
-    let mut loader = None;
-    for file in executed(&fs::read_to_string("/proc/self/maps")?) {
-        let Some(name) = file.file_name().and_then(|name| name.to_str()) else {
-            continue;
-        };
-        if file == own {
-            continue;
-        }
-        fs::copy(&file, folder.join(name))?;
-        if is_loader(name) {
-            loader = Some(name.to_owned());
+    for file in files {
+        if let Some(name) = file.file_name() {
+            fs::copy(file, folder.join(name))?;
         }
     }
-    Ok(match loader {
+    let folders: BTreeSet<_> = files.iter().filter_map(|file| file.parent()).collect();
+    let mut links = Vec::new();
+    for folder in folders {
+        for entry in folder.read_dir()? {
+            let entry = entry?;
+            if entry.file_type()?.is_symlink() {
+                links.push(entry.path());
+            }
+        }
+    }
+    links.extend(loader.map(Path::to_owned));
+    for link in links {
+        // Links that lead nowhere are nobody's name.
+        let Ok(file) = link.canonicalize() else {
+            continue;
+        };
+        let (Some(name), Some(target)) = (link.file_name(), file.file_name()) else {
+            continue;
+        };
+        let copy = folder.join(name);
+        if files.contains(&file) && copy.symlink_metadata().is_err() {
+            symlink(target, copy)?;
+        }
+    }
+    let name = loader.and_then(Path::file_name).and_then(OsStr::to_str);
+    Ok(match name.filter(|name| folder.join(name).exists()) {
         Some(loader) => Program {
-            file: loader,
+            file: loader.to_owned(),
             arguments: ["--library-path", FOLDER, &format!("{FOLDER}/{SELF}")]
                 .map(str::to_owned)
                 .into(),
@@ -63,6 +93,30 @@ pub(super) fn copy(folder: &Path) -> io::Result<Program> {
     })
 }
 
+/// The loader that a program asks the kernel for (`PT_INTERP` in elf(5)); none where it needs none.
+fn interpreter(program: &[u8]) -> Option<&OsStr> {
+    const INTERPRETER: u32 = 3;
+    // The last byte is for 64 bits, as all machines have that nixgate is built for.
+    program.strip_prefix(b"\x7fELF\x02")?;
+    let number = |at: usize, size: usize| {
+        let mut bytes = [0; 8];
+        let end = if cfg!(target_endian = "little") {
+            0
+        } else {
+            8 - size
+        };
+        bytes[end..end + size].copy_from_slice(program.get(at..at.checked_add(size)?)?);
+        usize::try_from(u64::from_ne_bytes(bytes)).ok()
+    };
+    let (table, size, count) = (number(32, 8)?, number(54, 2)?, number(56, 2)?);
+    let header = (0..count)
+        .map(|index| table + index * size)
+        .find(|&header| number(header, 4) == Some(INTERPRETER as usize))?;
+    let (start, length) = (number(header + 8, 8)?, number(header + 32, 8)?);
+    let path = program.get(start..start.checked_add(length)?)?;
+    Some(OsStr::from_bytes(path.strip_suffix(&[0])?))
+}
+
 /// The files that a process runs code of, by its table of mappings (proc(5)).
 fn executed(maps: &str) -> BTreeSet<PathBuf> {
     let file = |line: &str| {
@@ -71,11 +125,6 @@ fn executed(maps: &str) -> BTreeSet<PathBuf> {
         rights.contains('x').then(|| PathBuf::from(path))
     };
     maps.lines().filter_map(file).collect()
-}
-
-/// As glibc, musl and others call theirs.
-fn is_loader(name: &str) -> bool {
-    name.starts_with("ld-") || name.starts_with("ld.") || name.starts_with("ld64.")
 }
 
 #[cfg(test)]
@@ -101,24 +150,87 @@ mod tests {
         assert_eq!(executed(maps), files.map(PathBuf::from).into());
     }
 
+    /// What a copy prints: the program of a test lists its tests.
+    fn run(program: &Program, folder: &Path) -> String {
+        output_of(program, folder, &[], &["--list"])
+    }
+
+    fn output_of(program: &Program, folder: &Path, before: &[&str], after: &[&str]) -> String {
+        let arguments = program.arguments.iter();
+        let arguments =
+            arguments.map(|argument| argument.replace(FOLDER, folder.to_str().unwrap()));
+        let output = std::process::Command::new(folder.join(&program.file))
+            .args(before)
+            .args(arguments)
+            .args(after)
+            .env_clear()
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     #[test]
     fn the_copy_runs_with_nothing_but_its_folder() {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path().join("copy");
         for _ in 0..2 {
             let program = copy(&folder).unwrap();
-            let arguments = program.arguments.iter();
-            let arguments =
-                arguments.map(|argument| argument.replace(FOLDER, folder.to_str().unwrap()));
-            let output = std::process::Command::new(folder.join(&program.file))
-                .args(arguments)
-                .arg("--list")
-                .env_clear()
-                .output()
-                .unwrap();
-            // The program of a test lists its tests.
-            let printed = String::from_utf8_lossy(&output.stdout).into_owned();
-            assert!(printed.contains("the_copy_runs"), "{output:?}");
+            assert!(run(&program, &folder).contains("the_copy_runs"));
+        }
+    }
+
+    #[test]
+    fn libraries_are_found_under_the_names_of_links_too() {
+        // As where glibc's files have its version: lib64/ld-linux-x86-64.so.2 -> ../lib/ld-2.31.so,
+        // lib/libc.so.6 -> libc.so -> libc-2.31.so.
+        let machine = tempfile::tempdir().unwrap();
+        let machine = machine.path().canonicalize().unwrap();
+        let (lib, lib64) = (machine.join("lib"), machine.join("lib64"));
+        fs::create_dir(&lib).unwrap();
+        fs::create_dir(&lib64).unwrap();
+        let program = fs::read(OWN).unwrap();
+        let loader = Path::new(interpreter(&program).unwrap());
+        let mut files = executed(&fs::read_to_string("/proc/self/maps").unwrap());
+        files.remove(&fs::read_link(OWN).unwrap());
+        let mut renamed = BTreeSet::new();
+        let mut names = Vec::new();
+        for (number, file) in files.iter().enumerate() {
+            let real = format!("file-{number}-2.31.so");
+            fs::copy(file, lib.join(&real)).unwrap();
+            renamed.insert(lib.join(&real));
+            if *file == loader.canonicalize().unwrap() {
+                let link = lib64.join(loader.file_name().unwrap());
+                symlink(format!("../lib/{real}"), link).unwrap();
+                continue;
+            }
+            let name = file.file_name().unwrap().to_str().unwrap();
+            symlink(&real, lib.join(format!("{number}.so"))).unwrap();
+            symlink(format!("{number}.so"), lib.join(name)).unwrap();
+            names.push(name);
+        }
+        symlink("nowhere", lib.join("libnowhere.so")).unwrap();
+        let folder = machine.join("copy");
+        let loader = lib64.join(loader.file_name().unwrap());
+        let copied = gather(&renamed, Some(&loader), &folder).unwrap();
+        assert_eq!(Some(OsStr::new(&copied.file)), loader.file_name());
+        assert!(run(&copied, &folder).contains("libraries_are_found"));
+        // The loader says where it finds each: this machine has them elsewhere too.
+        let found = output_of(&copied, &folder, &["--list"], &[]);
+        for name in names {
+            let copy = folder.join(name).display().to_string();
+            assert!(found.contains(&copy), "no {copy} in\n{found}");
+        }
+    }
+
+    #[test]
+    fn a_program_without_a_loader_is_run_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("copy");
+        let program = gather(&BTreeSet::new(), None, &folder).unwrap();
+        assert_eq!((program.file.as_str(), program.arguments), (SELF, vec![]));
+        for odd in [&b""[..], b"#!/bin/sh", &[0xff; 64]] {
+            assert_eq!(interpreter(odd), None);
         }
     }
 }

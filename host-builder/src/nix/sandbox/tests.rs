@@ -58,7 +58,7 @@ fn only_a_build_that_works_and_does_not_see_the_machine_proves_a_sandbox() {
         (
             Err(failed(no_namespaces)),
             OUTSIDE,
-            "(no namespaces; no build)",
+            "(this will be built:; no namespaces; no build)",
         ),
         (Err(failed("error: disk full")), OUTSIDE, "(disk full)"),
         (missing, OUTSIDE, "install Nix"),
@@ -66,6 +66,61 @@ fn only_a_build_that_works_and_does_not_see_the_machine_proves_a_sandbox() {
         let error = verdict(report, false, outside, true).unwrap_err();
         let error = error.to_string();
         assert!(error.contains(part), "{part}: {error}");
+    }
+}
+
+#[test]
+fn a_program_that_does_not_run_is_told_apart_from_no_sandbox() {
+    let library = "nixgate: error while loading shared libraries: libgcc_s.so.1: cannot open shared \
+                   object file: No such file or directory";
+    let old = "error: builder for '/nix/store/x.drv' failed with";
+    let new = "error: Cannot build '/nix/store/x.drv'.\n Reason: builder failed with exit code";
+    for (stderr, ran) in [
+        (format!("building\n{library}\n{old} exit code 127"), false),
+        (
+            format!("{new} 127.\n Last 1 log lines:\n > {library}"),
+            false,
+        ),
+        (
+            format!("executing '/nix/store/x/ld.so': denied\n{old} exit code 1"),
+            false,
+        ),
+        (
+            format!("{old} due to signal 4 (Illegal instruction)")
+                .replace("failed with due", "failed due"),
+            false,
+        ),
+        (
+            format!("nixgate: {UNTRIED}: no $out\n{old} exit code 1"),
+            false,
+        ),
+        (
+            format!("while setting up: mounting /proc: denied\n{old} exit code 1;\n more"),
+            true,
+        ),
+        ("error: no namespaces".to_owned(), true),
+    ] {
+        let error = verdict(Err(failed(&stderr)), false, OUTSIDE, true).unwrap_err();
+        assert_eq!(
+            matches!(error, NixError::NotSandboxed { .. }),
+            ran,
+            "{error}"
+        );
+        assert_eq!(
+            matches!(error, NixError::ProbeNotRun { .. }),
+            !ran,
+            "{error}"
+        );
+        let error = error.to_string();
+        assert_eq!(error.contains("--allow-unsandboxed"), ran, "{error}");
+        let words = [
+            "libgcc_s.so.1: cannot open",
+            "mounting /proc: denied",
+            "no $out",
+        ];
+        for words in words.iter().filter(|words| stderr.contains(**words)) {
+            assert!(error.contains(words), "no {words:?} in {error}");
+        }
     }
 }
 
@@ -142,9 +197,56 @@ fn a_report_is_read_as_it_was_written() {
 }
 
 #[test]
+fn downloads_are_enclosed_only_where_one_has_shown_it() {
+    let worked = || Ok(());
+    let broken = || Err(failed("error: no such file"));
+    // Without a network of their own, they had better call nobody.
+    assert_eq!(downloads(worked(), false, false).unwrap(), None);
+    for (built, called, part) in [
+        (
+            worked(),
+            true,
+            "reach this machine's loopback: set NIXGATE_PROXY_ONLY",
+        ),
+        (
+            broken(),
+            true,
+            "reach this machine's loopback: set NIXGATE_PROXY_ONLY",
+        ),
+        (
+            broken(),
+            false,
+            "is not known, since the one that tries it failed (no such file)",
+        ),
+    ] {
+        let weak = downloads(built, called, false).unwrap().unwrap();
+        assert!(weak.contains(part), "no {part:?} in {weak}");
+    }
+    // With one, they have to call in there.
+    assert_eq!(downloads(worked(), true, true).unwrap(), None);
+    for (built, called, part) in [
+        (worked(), false, "nix-daemon"),
+        (broken(), false, "no such file"),
+        (broken(), true, "no such file"),
+    ] {
+        let error = downloads(built, called, true).unwrap_err();
+        assert!(matches!(error, NixError::NoEnclosure { .. }), "{error}");
+        assert!(error.to_string().contains(part), "no {part:?} in {error}");
+    }
+    // Nix could not be asked.
+    for enclosed in [false, true] {
+        let missing = Err(NixError::Missing {
+            program: "nix-build",
+        });
+        let error = downloads(missing, false, enclosed).unwrap_err();
+        assert!(matches!(error, NixError::Missing { .. }), "{error}");
+    }
+}
+
+#[test]
 fn who_calls_is_noticed() {
     let folder = tempfile::tempdir().unwrap();
-    let probe = Probe::new(&folder.path().join("program"), true).unwrap();
+    let probe = Probe::new(&folder.path().join("program"), true, None).unwrap();
     assert!(!probe.was_called());
     let port = probe.listener.local_addr().unwrap().port();
     assert_eq!(probe.trial.arguments.last(), Some(&probe.trial.unique));
