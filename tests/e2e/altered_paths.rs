@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use http::StatusCode;
 use http::header::RETRY_AFTER;
 use nixgate_tests::live::builder::{Builder, Settings};
+use nixgate_tests::live::poll;
 use nixgate_tests::live::served_set::ServedSet;
 use nixgate_tests::live::unbuilt_set::{UnbuiltSet, pull};
 
@@ -164,8 +165,16 @@ fn what_can_not_be_repaired_is_refused_and_nothing_of_it_is_published() -> Resul
     let refused = builder.counter("nixgate_altered_paths_total", &["outcome=\"refused\""])?;
     assert_eq!(refused, 1);
 
-    // It is not remembered.
+    // It is not tried again for each who asks, and after a while for the next.
+    let before = builder.nix_processes()?;
+    let answer = pull(builder.port(), "a")?;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(builder.nix_processes()?, before);
     fs::remove_file(&closed)?;
+    poll::until("the refusal is forgotten", || {
+        let answer = pull(builder.port(), "a").ok()?;
+        (answer.status == StatusCode::OK).then_some(())
+    })?;
     assert_eq!(digest(&builder, "a")?, first);
     Ok(())
 }

@@ -253,14 +253,30 @@ fn a_disk_that_is_nearly_full_takes_no_new_image_and_serves_those_that_are_there
 }
 
 #[test]
-fn a_build_that_finds_no_room_is_no_fault_of_the_package() -> Result<()> {
+fn what_a_build_says_of_the_machine_has_it_built_once_and_no_more() -> Result<()> {
     let packages = r#"
         greedy = package "greedy" "mkdir $out; echo 'cp: error writing: No space left on device' >&2; exit 1";
+        killed = package "killed" "mkdir $out; exit 137";
     "#;
     let served = ServedSet::start(packages, |settings| settings)?;
-    let answer = pull(served.builder.port(), "greedy")?;
-    let text = answer.text();
-    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{text}");
-    assert!(answer.headers.contains_key(RETRY_AFTER), "{text}");
+    for (name, status) in [
+        // Its own words.
+        ("greedy", StatusCode::INTERNAL_SERVER_ERROR),
+        ("killed", StatusCode::SERVICE_UNAVAILABLE),
+    ] {
+        let mut asked = Vec::new();
+        for _ in 0..3 {
+            let answer = pull(served.builder.port(), name)?;
+            let text = answer.text();
+            assert_eq!(answer.status, status, "{name}: {text}");
+            let is_transient = status == StatusCode::SERVICE_UNAVAILABLE;
+            assert_eq!(answer.headers.contains_key(RETRY_AFTER), is_transient);
+            asked.push(served.builder.nix_processes()?);
+        }
+        assert!(
+            asked.windows(2).all(|pair| pair[0] == pair[1]),
+            "{name}: {asked:?}"
+        );
+    }
     Ok(())
 }

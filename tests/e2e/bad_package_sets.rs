@@ -251,6 +251,11 @@ fn what_no_image_can_hold_is_refused_by_package_and_file_and_remembered() -> Res
           for level in $(seq 1 18); do mkdir $name; cd $name; done
           echo x > $(printf %0180d 0)
         '';
+        bottomless = package "bottomless" ''
+          mkdir $out; cd $out
+          mkdir -p $(printf 'a/%.0s' $(seq 1 1880))
+        '';
+        shaft = package "shaft" "mkdir $out; echo ${bottomless} > $out/shaft";
     "#;
     let served = ServedSet::start(packages, |settings| settings)?;
     for (name, parts) in [
@@ -265,6 +270,14 @@ fn what_no_image_can_hold_is_refused_by_package_and_file_and_remembered() -> Res
         (
             "deep",
             ["deep can't be in an image", "its path is longer than"],
+        ),
+        (
+            "bottomless",
+            ["bottomless can't be in an image", "directories deep"],
+        ),
+        (
+            "shaft",
+            ["bottomless can't be in an image", "directories deep"],
         ),
     ] {
         let mut asked = Vec::new();

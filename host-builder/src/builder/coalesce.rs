@@ -3,7 +3,9 @@
 //! A build is a task of its own. Callers watch it for as long as they care to wait, and leave
 //! without disturbing it. A failure of the packages is remembered for a short while ([`refusals`]),
 //! so that a client that insists does not rebuild a broken package in a loop; callers are told for how
-//! much longer, since the edge remembers it as well. What failed for want of something else, such as storage for a moment, is tried again for the next who asks.
+//! much longer, since the edge remembers it as well. So is a failure that is not said to be the packages'
+//! fault and that they can bring about, such as a build that is killed. What failed for want of something
+//! else, such as storage for a moment, is tried again for the next who asks.
 //!
 //! The builds that run or wait for their turn are the queue, and it has a bound: one image more is
 //! refused at once, rather than kept waiting for hours, but for a rule that has less than its share
@@ -119,7 +121,9 @@ impl<B: Builder> Coalesce<B> {
         let task = async move {
             let result = builder.build(&image, &rule).await;
             // What succeeded, storage answers from now on.
-            let remembered = result.as_ref().is_err_and(|error| error.kind.lasts());
+            let remembered = result
+                .as_ref()
+                .is_err_and(|error| is_remembered(error.kind));
             let until = Instant::now() + refusals::hold_for(&key);
             sender.send_replace(Some((until, result)));
             if !remembered {
@@ -129,6 +133,11 @@ impl<B: Builder> Coalesce<B> {
         tokio::spawn(task.in_current_span());
         Ok((started, outcome))
     }
+}
+
+/// Whether the same would be done once more in vain, or in a loop, if it were tried for each who asks.
+const fn is_remembered(kind: ErrorKind) -> bool {
+    kind.lasts() || matches!(kind, ErrorKind::BuildBroken | ErrorKind::PackageAltered)
 }
 
 /// A failure whose time is up, or a build whose task is no more.
@@ -167,6 +176,8 @@ mod tests {
                 self.open.acquire().await.unwrap().forget();
                 match image.packages[0].as_str() {
                     "broken" => Err(Error::new(ErrorKind::BuildFailed, "broken")),
+                    "killed" => Err(Error::new(ErrorKind::BuildBroken, "killed")),
+                    "altered" => Err(Error::new(ErrorKind::PackageAltered, "altered")),
                     "unready" => Err(Error::new(ErrorKind::BuilderUnready, "no storage")),
                     "panic" => panic!("as the test wants"),
                     _ => Ok(()),
@@ -301,6 +312,27 @@ mod tests {
             Progress::Done
         );
         assert_eq!(builds.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn what_packages_can_bring_about_is_remembered_whosever_fault_it_is() {
+        for (package, kind) in [
+            ("killed", ErrorKind::BuildBroken),
+            ("altered", ErrorKind::PackageAltered),
+        ] {
+            let (coalesce, open, builds) = coalesce();
+            open.add_permits(3);
+            for _ in 0..3 {
+                match coalesce.build(image(package), Rule::NONE, LONG).await {
+                    Progress::Failed(error, left) if error.kind == kind => {
+                        assert!(error.kind.is_transient() && left > Duration::ZERO);
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+            assert_eq!(lock(&coalesce.builds).len(), 1);
+            assert_eq!(builds.load(Ordering::SeqCst), 1);
+        }
     }
 
     #[tokio::test]

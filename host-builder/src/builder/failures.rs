@@ -98,13 +98,13 @@ pub(super) fn question(error: NixError) -> Error {
         | NixError::NotRun { .. }
         | NixError::NoStore { .. }
         | NixError::NoHome { .. }
-        | NixError::NoSpace { .. }
-        | NixError::Killed { .. }
         | NixError::NotSandboxed { .. }
         | NixError::ProbeNotRun { .. }
         | NixError::SharedBuildUser { .. }
         | NixError::NoEnclosure { .. }
         | NixError::TooWeak { .. } => ErrorKind::BuilderUnready,
+        // A package may be the cause, or say so: it fills the disk, or ends by itself as if it were killed.
+        NixError::NoSpace { .. } | NixError::Killed { .. } => ErrorKind::BuildBroken,
         NixError::TimedOut { .. }
         | NixError::OutOfMemory { .. }
         | NixError::TooMuchOutput { .. }
@@ -166,9 +166,9 @@ pub(super) fn realisation(error: NixError) -> Error {
     match &error {
         NixError::Failed { status, .. } if status.code() == Some(TIMED_OUT) => timed_out(&error),
         NixError::TimedOut { .. } => timed_out(&error),
-        // Somebody or something killed it: this says nothing of the package, and is tried again.
+        // Somebody or something killed it, which the memory that a package takes may be the reason for.
         NixError::Failed { status, .. } if status.code().is_none() => {
-            Error::new(ErrorKind::BuilderUnready, error.to_string())
+            Error::new(ErrorKind::BuildBroken, error.to_string())
         }
         NixError::Failed { .. } => Error::new(ErrorKind::BuildFailed, error.to_string()),
         _ => question(error),
@@ -261,13 +261,13 @@ mod tests {
             stderr: "the last lines".to_owned(),
         };
         for (error, kind) in [
-            (realisation(full()), ErrorKind::BuilderUnready),
-            (realisation(killed), ErrorKind::BuilderUnready),
-            (evaluation(full(), &set()), ErrorKind::BuilderUnready),
+            (realisation(full()), ErrorKind::BuildBroken),
+            (realisation(killed), ErrorKind::BuildBroken),
+            (evaluation(full(), &set()), ErrorKind::BuildBroken),
             (realisation(failed(100)), ErrorKind::BuildFailed),
             (realisation(failed(1)), ErrorKind::BuildFailed),
             (realisation(failed(101)), ErrorKind::BuildTimedOut),
-            (realisation(failed(KILLED)), ErrorKind::BuilderUnready),
+            (realisation(failed(KILLED)), ErrorKind::BuildBroken),
             (realisation(missing()), ErrorKind::BuilderUnready),
             (realisation(no_store()), ErrorKind::BuilderUnready),
             (evaluation(failed(1), &set()), ErrorKind::BuildFailed),

@@ -40,7 +40,8 @@ pub(super) struct Packages {
     evaluations: Turnstile,
     /// A turn for each image that Nix builds at the same time.
     pub(super) builds: Turnstile,
-    /// Images whose store paths are repaired at the same time: they may have some in common.
+    /// One image after the other has its store paths repaired: they may have some in common. Who has this
+    /// has a turn of a build already, and waits for nobody.
     repairs: Mutex<()>,
     metrics: Metrics,
 }
@@ -142,6 +143,15 @@ impl Packages {
         rule: &Rule,
         log: &BuildLog,
     ) -> Result<(), Error> {
+        if self.still_altered(altered).await?.is_empty() {
+            return Ok(());
+        }
+        // Their derivations, of which they can be made, may have gone from the store.
+        self.evaluate(image, &BTreeMap::new(), rule, log).await?;
+        // First the turn, for which this may wait for hours, and then what others wait for.
+        let turn = self.builds.turn(rule);
+        log.enter(Phase::Waiting);
+        let _turn = turn.await;
         let _one = self.repairs.lock().await;
         let altered = self.still_altered(altered).await?;
         if altered.is_empty() {
@@ -161,15 +171,9 @@ impl Packages {
             );
             log.line(&format!("{} was changed: repairing it", path.name()));
         }
-        // Their derivations, of which they can be made, may have gone from the store.
-        self.evaluate(image, &BTreeMap::new(), rule, log).await?;
         let paths: Vec<StorePath> = altered.iter().map(|one| one.path.clone()).collect();
-        let turn = self.builds.turn(rule);
-        log.enter(Phase::Waiting);
-        let turn = turn.await;
         log.enter(Phase::Building);
         let repaired = self.nix.repair(&paths, log).await;
-        drop(turn);
         let left = self.still_altered(&altered).await?;
         let count = |outcome, count: usize| {
             let labels = AlteredLabels { outcome };
@@ -375,4 +379,58 @@ fn is_in_store(derivation: &Derivation) -> bool {
 fn without<T>(names: &[String], known: &BTreeMap<String, T>) -> Vec<String> {
     let unknown = names.iter().filter(|name| !known.contains_key(*name));
     unknown.cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+    use std::time::Duration;
+
+    use nixgate_core::distribution::ErrorKind;
+
+    use super::*;
+    use crate::closure::PathInfo;
+    use crate::nix::Resolution;
+    use crate::nix::fake::FakeNix;
+    use crate::storage::Storage;
+
+    #[tokio::test]
+    async fn who_waits_for_a_turn_keeps_nobody_from_repairing() {
+        let git = Derivation::example("git");
+        let path = git.outputs[0].path.clone();
+        let info = PathInfo {
+            nar_hash: "00".to_owned(),
+            nar_size: 1,
+            references: [].into(),
+        };
+        // It is in no store, as if somebody had taken it away.
+        let nix = Arc::new(FakeNix {
+            packages: [("git".to_owned(), Resolution::Derivation(git))].into(),
+            paths: [(path.clone(), info)].into(),
+            ..FakeNix::default()
+        });
+        let folder = tempfile::tempdir().unwrap();
+        let storage = Storage::filesystem(&folder.path().join("storage")).unwrap();
+        let kept = Kept::open(&folder.path().join("kept"), Duration::from_secs(60)).unwrap();
+        let records = Records::new(storage, None);
+        let packages = Packages::new(Arc::clone(&nix) as _, records, kept, Metrics::new(), 1);
+        let altered = [Altered {
+            path,
+            recorded: "00".to_owned(),
+            found: "11".to_owned(),
+        }];
+        let (image, rule) = (ImageRequest::example(&["git"]), Rule::NONE);
+        let log = BuildLog::new("id", None, &[], "");
+
+        let busy = packages.builds.turn(&rule).await;
+        let mut repair = Box::pin(packages.repair(&image, &altered, &rule, &log));
+        while nix.resolved.load(Ordering::SeqCst) == 0 {
+            assert!(futures::poll!(&mut repair).is_pending());
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert!(packages.repairs.try_lock().is_ok());
+        drop(busy);
+        let error = repair.await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::PackageAltered);
+    }
 }

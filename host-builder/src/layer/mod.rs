@@ -37,6 +37,8 @@ pub use root_tree::{Entry, RootTree};
 pub(crate) use store_paths::all;
 pub use symlinks::{Collision, Merged, merge};
 pub use tar::TarWriter;
+#[cfg(test)]
+pub(crate) use tree::MAX_DEPTH;
 pub use tree::{Directory, Tree, Unfit};
 
 use crate::closure::StorePath;

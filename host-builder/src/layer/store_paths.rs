@@ -133,10 +133,17 @@ pub(super) fn hash_of(root: &Path, path: &StorePath) -> String {
 }
 
 fn tree_of(root: &Path, path: &StorePath, hash: &str) -> Result<Tree, PackError> {
-    read_tree(&path.on_disk(root)).map_err(|error| match error {
+    let on_disk = path.on_disk(root);
+    read_tree(&on_disk).map_err(|error| match error {
         // Nix makes no such thing.
         TreeError::UnsupportedType { .. } => Altered::of(path, hash, error),
         TreeError::Io { path: at, source } => reading(path, hash, at, source),
+        // Whether Nix made it is not found out: that takes a walk to its end.
+        TreeError::TooDeep { path: file } => PackError::Unfit {
+            path: path.clone(),
+            file: file.strip_prefix(&on_disk).unwrap_or(&file).to_owned(),
+            reason: Unfit::TooDeep,
+        },
     })
 }
 

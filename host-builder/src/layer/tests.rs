@@ -166,6 +166,42 @@ fn what_no_layer_can_hold_is_told_by_package_and_file() {
     unfit(check(root.path(), &first, &paths[&first]).map(drop));
 }
 
+#[test]
+fn what_lies_too_deep_is_refused_and_not_walked() {
+    let root = tempfile::tempdir().unwrap();
+    let path = store_path("deep");
+    let on_disk = path.on_disk(root.path());
+    fs::create_dir_all(&on_disk).unwrap();
+    let mut deepest = on_disk.clone();
+    let dig = |deepest: &mut PathBuf, levels| {
+        for _ in 0..levels {
+            deepest.push("a");
+            fs::create_dir(&deepest).unwrap();
+        }
+    };
+    dig(&mut deepest, MAX_DEPTH);
+    let paths = recorded(root.path(), std::slice::from_ref(&path));
+    check(root.path(), &path, &paths[&path]).unwrap();
+    pack_store_paths(root.path(), &paths, io::sink()).unwrap();
+
+    // About as many as a path has room for.
+    dig(&mut deepest, 1880 - MAX_DEPTH);
+    let unfit = |result: Result<(), PackError>| match result {
+        Err(PackError::Unfit { file, reason, .. }) => {
+            assert_eq!(reason, Unfit::TooDeep);
+            assert_eq!(file, Path::new(&["a"; MAX_DEPTH + 1].join("/")));
+        }
+        other => panic!("{other:?}"),
+    };
+    unfit(pack_store_paths(root.path(), &paths, io::sink()).map(drop));
+    unfit(check(root.path(), &path, &paths[&path]).map(drop));
+    // The folder of the test would open one directory for each level.
+    while deepest != on_disk {
+        fs::remove_dir(&deepest).unwrap();
+        deepest.pop();
+    }
+}
+
 /// Of a change, the names of the paths that are found to be altered.
 fn altered_by(change: impl FnOnce(&Path, &Path)) -> Vec<String> {
     let (root, paths) = small_store();

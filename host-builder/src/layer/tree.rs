@@ -21,6 +21,11 @@ const WHITEOUT: &[u8] = b".wh.";
 /// folders of their own (of containerd, podman and Docker about 100 bytes; 256 are left to them).
 const MAX_PATH: usize = 4095 - 256;
 
+/// Names that may lie below each other in a store path. Real packages have fewer than 30; the kernel takes
+/// 2,000, for which whatever walks a tree would need more stack than a thread has. And a package's record
+/// has to be readable: `serde_json` takes 127 levels, of which each directory has two.
+pub(crate) const MAX_DEPTH: usize = 60;
+
 /// A tree that could not be read.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TreeError {
@@ -29,6 +34,9 @@ pub(super) enum TreeError {
     /// No store path can hold it.
     #[error("{} is a {kind}", path.display())]
     UnsupportedType { path: PathBuf, kind: &'static str },
+    /// More than [`MAX_DEPTH`] names lie below each other.
+    #[error("{} lies too deep", path.display())]
+    TooDeep { path: PathBuf },
 }
 
 impl TreeError {
@@ -48,6 +56,9 @@ pub enum Unfit {
     /// The client could not unpack it.
     #[error("its path is longer than {MAX_PATH} bytes, too long to be unpacked")]
     TooLong,
+    /// A tree is walked in more than one place, and kept in records.
+    #[error("it lies more than {MAX_DEPTH} directories deep")]
+    TooDeep,
 }
 
 /// Entries of a directory, sorted by the bytes of their names.
@@ -72,9 +83,19 @@ pub enum Tree {
 /// Reads the tree at `path`, usually a store path [on disk](crate::closure::StorePath::on_disk). A
 /// symbolic link at `path` is not followed.
 pub(super) fn read_tree(path: &Path) -> Result<Tree, TreeError> {
+    read(path, 0)
+}
+
+/// Reads what lies below so many names.
+fn read(path: &Path, depth: usize) -> Result<Tree, TreeError> {
+    if depth > MAX_DEPTH {
+        return Err(TreeError::TooDeep {
+            path: path.to_owned(),
+        });
+    }
     let metadata = fs::symlink_metadata(path).map_err(TreeError::io(path))?;
     if metadata.is_dir() {
-        read_directory(path).map(Tree::Directory)
+        read_directory(path, depth).map(Tree::Directory)
     } else if metadata.is_symlink() {
         let target = fs::read_link(path).map_err(TreeError::io(path))?;
         Ok(Tree::Symlink(target.into()))
@@ -88,14 +109,18 @@ pub(super) fn read_tree(path: &Path) -> Result<Tree, TreeError> {
     }
 }
 
-fn read_directory(path: &Path) -> Result<Directory, TreeError> {
-    let mut directory = Directory::new();
-    for entry in fs::read_dir(path).map_err(TreeError::io(path))? {
-        let name = entry.map_err(TreeError::io(path))?.file_name();
-        let tree = read_tree(&path.join(&name))?;
-        directory.insert(name, tree);
-    }
-    Ok(directory)
+/// Lists the directory to its end first: it would stay open for as long as what is below is read.
+fn read_directory(path: &Path, depth: usize) -> Result<Directory, TreeError> {
+    let entries = fs::read_dir(path).map_err(TreeError::io(path))?;
+    let names = entries.map(|entry| Ok(entry?.file_name()));
+    let names: Vec<_> = names
+        .collect::<io::Result<_>>()
+        .map_err(TreeError::io(path))?;
+    let entries = names.into_iter().map(|name| {
+        let tree = read(&path.join(&name), depth + 1)?;
+        Ok((name, tree))
+    });
+    entries.collect()
 }
 
 /// The first file in a tree, which lies at `path` in a layer, that no layer can hold.

@@ -16,7 +16,7 @@ use super::environment::{Egress, Purpose};
 use super::process::{self, Limits};
 use super::{Attribute, Derivation, Fetched, Nix, NixError, Release, Resolution};
 use crate::build_log::BuildLog;
-use crate::closure::{Closure, StorePath};
+use crate::closure::{Closure, PathInfo, StorePath};
 use nixgate_core::package_set::System;
 
 /// See the module.
@@ -38,6 +38,8 @@ pub struct FakeNix {
     pub realised: AtomicUsize,
     /// What realising fails with.
     pub failure: Mutex<Option<NixError>>,
+    /// What the store says that it has, for all who ask.
+    pub paths: BTreeMap<StorePath, PathInfo>,
     /// Where everything is that was fetched.
     pub store: PathBuf,
     /// How often something was fetched.
@@ -158,7 +160,8 @@ impl Nix for FakeNix {
     }
 
     fn closure<'a>(&'a self, _: &'a [StorePath]) -> BoxFuture<'a, Result<Closure, NixError>> {
-        ready(Ok(Closure::new([], BTreeMap::new()).unwrap())).boxed()
+        let roots = self.paths.keys().cloned();
+        ready(Ok(Closure::new(roots, self.paths.clone()).unwrap())).boxed()
     }
 
     fn add_folder<'a>(&'a self, _: &'a Path) -> BoxFuture<'a, Result<Fetched, NixError>> {

@@ -60,7 +60,7 @@ const NO_MEMORY: [&str; 4] = [
     "Cannot allocate memory",
 ];
 
-/// What Nix, its database and the programs of builds print when a disk is full.
+/// What Nix and its database print when a disk is full.
 const NO_SPACE: [&str; 2] = ["No space left on device", "database or disk is full"];
 
 /// What can go wrong with Nix.
@@ -333,9 +333,7 @@ pub(super) async fn listen(
     Err(match limits.memory {
         _ if has_no_home(&stderr) => NixError::NoHome { stderr },
         _ if has_no_store(&stderr) => NixError::NoStore { stderr },
-        _ if NO_SPACE.iter().any(|words| stderr.contains(words)) => {
-            NixError::NoSpace { program, stderr }
-        }
+        _ if has_no_space(&stderr) => NixError::NoSpace { program, stderr },
         Some(mib) if NO_MEMORY.iter().any(|words| stderr.contains(words)) => {
             NixError::OutOfMemory {
                 program,
@@ -358,6 +356,12 @@ fn has_no_store(stderr: &str) -> bool {
         NO_DAEMON.iter().any(begins)
             || (begins(&"error: ") && STORE.iter().any(has) && NOT_OURS.iter().any(has))
     })
+}
+
+/// Lines of the log of a build, which could say anything, begin with `>`.
+fn has_no_space(stderr: &str) -> bool {
+    let mut lines = stderr.lines().map(str::trim_start);
+    lines.any(|line| !line.starts_with('>') && NO_SPACE.iter().any(|words| line.contains(words)))
 }
 
 /// Nobody's, or one that can't be written: Nix keeps there what it has fetched.

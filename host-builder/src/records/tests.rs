@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
 use super::*;
-use crate::layer::Directory;
+use crate::layer::{Directory, MAX_DEPTH};
 
 fn record() -> PackageRecord {
     let derivation = Derivation::example("git");
@@ -40,6 +40,17 @@ fn record() -> PackageRecord {
 fn a_record_is_read_as_it_was_written() {
     let encoded = record().encode().unwrap();
     assert_eq!(PackageRecord::decode(&encoded), Some(record()));
+}
+
+#[test]
+fn a_record_of_the_deepest_tree_can_be_read() {
+    let mut deep = record();
+    let bottom = Tree::Directory(Directory::new());
+    deep.trees[0] = (0..MAX_DEPTH).fold(bottom, |tree, _| {
+        Tree::Directory([("a".into(), tree)].into())
+    });
+    let encoded = deep.encode().unwrap();
+    assert_eq!(PackageRecord::decode(&encoded), Some(deep));
 }
 
 #[test]

@@ -92,7 +92,7 @@ pub(super) fn error_for(error: &Error, holds: Duration) -> Response<Body> {
 /// addresses, and what programs printed: they are for the log.
 pub(super) fn for_clients(error: &Error) -> Error {
     let message = match error.kind {
-        ErrorKind::BuilderUnready => {
+        ErrorKind::BuilderUnready | ErrorKind::BuildBroken => {
             "the builder is up, and something that it needs (Nix, memory, disks, storage or the \
              package source) does not work: try again in a while; the registry's administrator \
              finds the reason in the builder's log"
@@ -119,7 +119,11 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_wrong_with_the_machine_is_not_told_to_clients() {
-        for kind in [ErrorKind::BuilderUnready, ErrorKind::Internal] {
+        for kind in [
+            ErrorKind::BuilderUnready,
+            ErrorKind::BuildBroken,
+            ErrorKind::Internal,
+        ] {
             let cause = Error::new(kind, "can't read /srv/secret at http://user:pw@host")
                 .with_detail("/srv/secret".into());
             let body = error(&cause, "/").into_body().collect().await.unwrap();
@@ -165,6 +169,8 @@ mod tests {
         for (kind, cache) in [
             (ErrorKind::BuildFailed, "max-age=7"),
             (ErrorKind::BuilderUnready, "no-store"),
+            // The builder alone remembers it: an edge that has the image serves it on.
+            (ErrorKind::BuildBroken, "no-store"),
         ] {
             let response = error_for(&Error::new(kind, "failed"), left);
             assert_eq!(response.headers()[CACHE_CONTROL], cache);

@@ -112,6 +112,7 @@ fn log(path: &str, error: &Error) {
     match kind {
         ErrorKind::BuilderUnready
         | ErrorKind::BuilderUnreachable
+        | ErrorKind::BuildBroken
         | ErrorKind::PackageAltered
         | ErrorKind::TokenRefused
         | ErrorKind::Internal => {

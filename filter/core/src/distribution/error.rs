@@ -103,6 +103,9 @@ pub enum ErrorKind {
     BuilderUnreachable,
     /// The builder is there, and something that it needs (Nix, storage) is not.
     BuilderUnready,
+    /// While the builder had Nix work for these packages, something failed that is not said to be their
+    /// fault: a disk was full, or a process was killed. They may be the cause all the same.
+    BuildBroken,
     /// Files of a package are not what was built, and could not be repaired.
     PackageAltered,
     /// A defect, or a failure that nobody foresaw.
@@ -133,6 +136,7 @@ impl ErrorKind {
             Self::BuildTimedOut => (504, Code::Unavailable),
             Self::BuilderUnreachable
             | Self::BuilderUnready
+            | Self::BuildBroken
             | Self::PackageAltered
             | Self::TokenRefused => (503, Code::Unavailable),
         }
@@ -160,6 +164,7 @@ impl ErrorKind {
             | Self::TooBusy
             | Self::BuilderUnreachable
             | Self::BuilderUnready
+            | Self::BuildBroken
             | Self::PackageAltered
             | Self::Internal => false,
         }
@@ -174,6 +179,7 @@ impl ErrorKind {
                 | Self::TooBusy
                 | Self::BuilderUnreachable
                 | Self::BuilderUnready
+                | Self::BuildBroken
                 | Self::PackageAltered
                 | Self::TokenRefused
         )

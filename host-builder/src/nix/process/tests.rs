@@ -77,6 +77,7 @@ async fn a_store_that_is_away_or_somebody_else_s_is_told_from_a_failure() {
     for said in [
         "> error: cannot connect to socket",
         "error: opening file '/nix/store/x': Permission denied",
+        "error: builder for 'x' failed\n  > cp: error writing x: No space left on device",
     ] {
         let error = fails(said).await;
         assert!(matches!(error, NixError::Failed { .. }), "{error}");
@@ -84,7 +85,6 @@ async fn a_store_that_is_away_or_somebody_else_s_is_told_from_a_failure() {
     for said in [
         "error: creating directory '/.cache': No space left on device",
         "error: executing SQLite query: database or disk is full",
-        "> cp: error writing x: No space left on device",
     ] {
         let error = fails(said).await;
         assert!(matches!(error, NixError::NoSpace { .. }), "{error}");
