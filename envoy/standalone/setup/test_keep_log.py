@@ -2,6 +2,8 @@
 
 import io
 import os
+import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -52,6 +54,42 @@ class KeepLog(unittest.TestCase):
         text = b"a\xff\0\n" + b"y" * (2 * keep_log.PIECE) + b"\nlast"
         keep_log.keep(io.BytesIO(text), self.log)
         self.assertEqual(self.log.read_bytes(), text)
+
+    def test_a_disk_that_is_full_for_a_while_loses_lines_and_the_log_says_how_many(self):
+        def limit(size):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, most))
+
+        most = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        self.addCleanup(limit, most)
+        lines = [b"%05d %s\n" % (number, b"x" * 93) for number in range(30)]
+
+        def pipe():
+            for number, line in enumerate(lines):
+                # As a full disk: of the line at the border a part is written.
+                if number == 5:
+                    limit(1050)
+                if number == 20:
+                    limit(most)
+                yield line
+
+        keep_log.keep(Lines(pipe()), self.log)
+        text = self.log.read_bytes()
+        before, lost, after = re.split(rb"\nkeep_log: (\d+) bytes are lost here: File too large\n", text)
+        self.assertEqual(before, b"".join(lines)[:1050])
+        self.assertEqual(after, b"".join(lines[20:]))
+        self.assertEqual(len(before) + int(lost) + len(after), sum(map(len, lines)))
+
+    def test_a_folder_that_is_not_there_for_a_while_ends_nothing(self):
+        folder = self.log.parent / "later"
+
+        def pipe():
+            yield b"first\n"
+            folder.mkdir()
+            yield b"second\n"
+
+        keep_log.keep(Lines(pipe()), folder / "log")
+        said = b"\nkeep_log: 6 bytes are lost here: No such file or directory\nsecond\n"
+        self.assertEqual((folder / "log").read_bytes(), said)
 
     def test_others_can_not_read_it(self):
         script = Path(keep_log.__file__)

@@ -22,6 +22,7 @@ use super::output::{has_network, without_log};
 use super::process::{Listener, Tail};
 use crate::build_log::{BuildLog, Counts, Running, Work};
 use crate::logging::chain;
+use crate::redact::KeyLines;
 
 /// How a line of the format begins.
 const PREFIX: &[u8] = b"@nix ";
@@ -92,6 +93,7 @@ struct Build {
     /// Whether it had the network: then what it printed may be of places that are nobody's business.
     has_network: bool,
     phase: Option<String>,
+    key: KeyLines,
     last: VecDeque<String>,
 }
 
@@ -100,6 +102,8 @@ pub(super) struct NixLog<'a> {
     log: &'a BuildLog,
     /// The line that has not ended yet.
     line: Vec<u8>,
+    /// Of the lines that are not of the format.
+    key: KeyLines,
     /// What is for a person, should Nix fail.
     tail: Tail,
     builds: BTreeMap<u64, Build>,
@@ -123,6 +127,7 @@ impl<'a> NixLog<'a> {
             derivation,
             log,
             line: Vec::new(),
+            key: KeyLines::default(),
             tail: Tail::default(),
             builds: BTreeMap::new(),
             ended: VecDeque::new(),
@@ -147,7 +152,11 @@ impl<'a> NixLog<'a> {
                     tracing::debug!(error = chain(&error), "an unknown line of Nix's log");
                 }
             },
-            None => self.say(&plain(&String::from_utf8_lossy(&line))),
+            None => {
+                let text = plain(&String::from_utf8_lossy(&line));
+                let text = self.key.without(&text).into_owned();
+                self.say(&text);
+            }
         }
     }
 
@@ -189,7 +198,7 @@ impl<'a> NixLog<'a> {
                     let Some(build) = self.builds.get_mut(&id) else {
                         return;
                     };
-                    let line = text(&fields);
+                    let line = build.key.without(&text(&fields)).into_owned();
                     self.log
                         .line(&format!("{}> {line}", name(&build.derivation)));
                     build.last.push_back(line);
@@ -433,6 +442,46 @@ mod tests {
             "{end}"
         );
         assert!(end.ends_with("> line 19\na word without an end"), "{end}");
+    }
+
+    #[test]
+    fn a_private_key_is_hidden_from_the_log_and_the_error() {
+        let log = BuildLog::new("id", None, &[], "");
+        let mut nix = NixLog::with_derivations(&log, |_| Ok(BUILD.to_owned()));
+        hear(&mut nix, &started());
+        let key = [
+            "-----BEGIN RSA PRIVATE KEY-----",
+            "c2VjcmV0",
+            "-----END RSA PRIVATE KEY-----",
+            "after",
+        ];
+        for text in key {
+            let line = format!(r#"{{"action":"result","fields":["{text}"],"id":7,"type":101}}"#);
+            hear(&mut nix, &[line]);
+            // Between them comes what is not of the build.
+            nix.hear(format!("{text}\n").as_bytes());
+            nix.event(Event::Msg {
+                level: INFO,
+                msg: "between".to_owned(),
+            });
+        }
+        let error =
+            format!(r#"{{"action":"msg","level":0,"msg":"error: builder for '{DRV}' failed"}}"#);
+        hear(&mut nix, &[r#"{"action":"stop","id":7}"#.to_owned(), error]);
+        let (lines, _) = log.lines_after(0);
+        let lines: Vec<_> = lines.into_iter().map(|(_, text)| text).collect();
+        let end = nix.end();
+        let all = lines.join("\n");
+        assert!(
+            !all.contains("c2VjcmV0") && !end.contains("c2VjcmV0"),
+            "{all}\n{end}"
+        );
+        assert!(
+            all.contains("git-2.39> after\n") && all.contains("\nafter"),
+            "{all}"
+        );
+        assert_eq!(all.matches("between").count(), key.len(), "{all}");
+        assert!(end.ends_with("> after"), "{end}");
     }
 
     #[test]

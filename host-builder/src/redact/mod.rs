@@ -12,10 +12,12 @@
 //!
 //! Two things are taken out. Secrets that the settings give are known ([`known`]), and go wherever they
 //! stand. Others are told by what is around them, such as `?private_token=` ([`patterns`]); these lists
-//! can't be complete, and text that nobody marks as a secret stays.
+//! can't be complete, and text that nobody marks as a secret stays. A private key has many lines: who
+//! hears them one by one takes it out with [`KeyLines`].
 
 mod known;
 mod patterns;
+mod private_key;
 
 use std::borrow::Cow;
 
@@ -23,6 +25,7 @@ use serde_json::Value;
 
 pub use known::keep_environment;
 pub(crate) use known::{keep_credentials, keep_nix_option, keep_secret, keep_url};
+pub(crate) use private_key::KeyLines;
 
 /// What stands for a secret.
 const REDACTED: &str = "[redacted]";

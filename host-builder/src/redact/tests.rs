@@ -52,6 +52,74 @@ const PLACES: &[&str] = &[
     "-----BEGIN PRIVATE KEY-----\n{}",
 ];
 
+/// What secrets are told by, in pieces.
+const WORDS: &[&str] = &[
+    "token",
+    "Secret",
+    "passw",
+    "ord",
+    "password",
+    "passphrase",
+    "signature",
+    "credential",
+    "api",
+    "access",
+    "key",
+    "KEY",
+    "id",
+    "jwt",
+    "sig",
+    "auth",
+    "orization",
+    "cookie",
+    "private",
+    "PRIVATE KEY-----",
+    "-----BEGIN ",
+    "proxy-",
+    "x-",
+    "bearer",
+    "Basic",
+    "access-tokens",
+    "--",
+    "-u",
+    "--user",
+    "machine",
+    "login",
+    "default",
+    "<StringToSign>",
+    "gh",
+    "p_",
+    "github_pat_",
+    "glpat-",
+    "xoxb-",
+    "AKIA",
+    "eyJ",
+    "$2b$12$",
+    "https",
+    "://",
+    "@",
+    "=",
+    ":",
+    "?",
+    "&",
+    ";",
+    ".",
+    "-",
+    "_",
+    "/",
+    "\"",
+    "'",
+    ",",
+    " ",
+    "\n",
+    "\u{a0}",
+    "é",
+    "a",
+    "b1",
+    "0123456789abcdef",
+    "ABCDEFGHIJKLMNOPQRST",
+];
+
 proptest! {
     #[test]
     fn a_secret_goes_wherever_its_surroundings_tell_it(
@@ -79,6 +147,25 @@ proptest! {
         for written in [secret.clone(), encoded, format!("{secret:?}")] {
             let redacted = redact(&format!("{before}{written}{after}"));
             prop_assert!(!redacted.contains(&written), "{redacted}");
+        }
+    }
+
+    #[test]
+    fn the_signs_of_a_secret_miss_none(
+        places in proptest::collection::vec(proptest::sample::select(PLACES), 1..4),
+        words in proptest::collection::vec(proptest::sample::select(WORDS), 0..24),
+        separator in "[ ,;\n]?",
+        secret in "[A-Za-z0-9é]{1,24}",
+        // Letters that are others in capitals: of `k` and `s` there are two.
+        odd in any::<bool>(),
+    ) {
+        let joined = words.concat();
+        let mut text = format!("{joined}{separator}{}", places.concat().replace("{}", &secret));
+        if odd {
+            text = text.to_uppercase().replace('K', "\u{212a}").replace('S', "ſ");
+        }
+        for text in [joined, text] {
+            prop_assert_eq!(patterns::without(&text), patterns::without_signs(&text));
         }
     }
 
