@@ -134,6 +134,14 @@ pub(super) fn without_signs(text: &str) -> Cow<'_, str> {
     without_these(text, 0..PATTERNS.len())
 }
 
+/// All patterns, without what can't be made up from them: borders.
+#[cfg(test)]
+pub(super) fn without_borders() -> Vec<String> {
+    let patterns = PATTERNS.iter();
+    let patterns = patterns.map(|one| one.whole.replace(r"\b", "").replace(r"|\z", ""));
+    patterns.collect()
+}
+
 fn without_these(text: &str, these: impl IntoIterator<Item = usize>) -> Cow<'_, str> {
     let mut rest = Cow::Borrowed(text);
     for one in these {

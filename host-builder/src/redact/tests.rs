@@ -170,6 +170,19 @@ proptest! {
     }
 
     #[test]
+    fn each_pattern_has_its_sign(
+        matches in patterns::without_borders()
+            .iter()
+            .map(|pattern| proptest::string::string_regex(pattern).unwrap())
+            .collect::<Vec<_>>(),
+    ) {
+        for one in matches {
+            let text = format!(" {one} ");
+            prop_assert_eq!(patterns::without(&text), patterns::without_signs(&text));
+        }
+    }
+
+    #[test]
     fn no_text_is_too_odd(text in ".{0,200}") {
         redact(&text);
     }
