@@ -224,7 +224,9 @@ fn a_real_client_is_told_why_not_in_words() -> Result<()> {
     let refused = podman.pull(&stack.image("secret")).unwrap_err();
     let refused = format!("{refused:#}");
     assert!(
-        refused.contains("you may not have secret (allowed by no rule for you)"),
+        refused.contains(
+            "you may not have secret (denied by the rule data; whether it is for you is not known)"
+        ),
         "{refused}"
     );
     Ok(())

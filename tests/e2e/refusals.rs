@@ -275,7 +275,10 @@ fn a_builder_that_refuses_the_edges_token_is_one_that_is_away() -> Result<()> {
         assert!(message.contains("NIXGATE_TOKEN"), "{path}: {message}");
     }
     logged(|| stack.envoy.log(), &["refuses the token of this Envoy"])?;
-    logged(|| stack.builder.log(), &[new, "NIXGATE_TOKEN"])?;
+    logged(
+        || stack.builder.log(),
+        &["tree/manifests/latest", "NIXGATE_TOKEN"],
+    )?;
 
     // None of it was kept.
     tokens(&stack, &format!("{TOKEN}\nanother\n"))?;

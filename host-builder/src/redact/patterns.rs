@@ -111,7 +111,7 @@ const PATTERNS: [Pattern; 15] = [
 ];
 
 /// A set of the patterns themselves does about 1 MB/s: its automaton is too large, and gives up at the first
-/// `é` because of `\b`. The signs keep theirs, and few lines have one; 250 MB/s of a compiler's lines.
+/// `é` because of `\b`. The signs keep theirs, and few lines have one; 150 MB/s of a compiler's lines.
 static SIGNS: LazyLock<RegexSet> = LazyLock::new(|| {
     RegexSet::new(PATTERNS.map(|pattern| pattern.sign))
         .expect("the signs are right: a test compiles them")
