@@ -143,8 +143,9 @@ fn changes(path: &Path) -> bool {
         return false;
     };
     let kind = metadata.file_type();
-    // Who may write to one reaches the program or the device behind it, on a read-only mount too.
-    if kind.is_socket() || kind.is_fifo() || kind.is_char_device() || kind.is_block_device() {
+    // Who may write to one reaches the program or the device behind it, on a read-only mount too. A
+    // pipe keeps nothing, and says no more than that somebody wrote.
+    if kind.is_socket() || kind.is_char_device() || kind.is_block_device() {
         let own = kind.is_char_device() && is_own_device(metadata.rdev());
         return !own && access(path, Access::WRITE_OK).is_ok();
     }
