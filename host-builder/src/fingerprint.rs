@@ -6,17 +6,17 @@
 use sha2::{Digest as _, Sha256};
 
 /// A key in the making.
-pub struct Fingerprint(Sha256);
+pub(crate) struct Fingerprint(Sha256);
 
 impl Fingerprint {
     /// Starts a key of this kind; the kind bears a version, which changes with the meaning.
-    pub fn new(kind: &str) -> Self {
+    pub(crate) fn new(kind: &str) -> Self {
         Self(Sha256::new()).part(kind)
     }
 
     /// Adds a part.
     #[must_use]
-    pub fn part(mut self, part: impl AsRef<[u8]>) -> Self {
+    pub(crate) fn part(mut self, part: impl AsRef<[u8]>) -> Self {
         let part = part.as_ref();
         self.0.update((part.len() as u64).to_be_bytes());
         self.0.update(part);
@@ -25,19 +25,19 @@ impl Fingerprint {
 
     /// Adds a list.
     #[must_use]
-    pub fn list<T: AsRef<[u8]>>(mut self, parts: impl ExactSizeIterator<Item = T>) -> Self {
+    pub(crate) fn list<T: AsRef<[u8]>>(mut self, parts: impl ExactSizeIterator<Item = T>) -> Self {
         self.0.update((parts.len() as u64).to_be_bytes());
         parts.fold(self, Self::part)
     }
 
     /// A number from 0 up to 1, which it is not, by which what has different keys is spread evenly.
-    pub fn fraction(self) -> f64 {
+    pub(crate) fn fraction(self) -> f64 {
         let [a, b, c, d, ..] = <[u8; 32]>::from(self.0.finalize());
         f64::from(u32::from_be_bytes([a, b, c, d])) / (f64::from(u32::MAX) + 1.0)
     }
 
     /// The key, 64 hexadecimal digits.
-    pub fn hex(self) -> String {
+    pub(crate) fn hex(self) -> String {
         nixgate_core::distribution::Digest::from_bytes(self.0.finalize().into()).hex()
     }
 }

@@ -10,16 +10,16 @@ use nixgate_core::distribution::{Digest, Error};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
-use super::failures::{self, Failure};
-use crate::build_log::BuildLog;
+use super::errors::{self, Failure};
 use crate::closure::{Closure, StorePath};
-use crate::disk::Disks;
+use crate::files::disk::Disks;
 use crate::fingerprint::Fingerprint;
 use crate::image::LayerSpec;
 use crate::layer::{self, ENCODER_ID, PackError, Packed, Tree};
 use crate::layering::{self, Popularity};
 use crate::storage::{Key, Storage, StorageError};
-use crate::telemetry::{LayerLabels, Metrics};
+use crate::telemetry::build_log::BuildLog;
+use crate::telemetry::metrics::{LayerLabels, Metrics};
 
 /// Layers of one image that are looked up in storage, or wait to be packed, at once.
 const LAYERS_AT_ONCE: usize = 16;
@@ -104,7 +104,7 @@ impl Layers {
             })
         });
         let layers = futures::stream::iter(layers).buffered(LAYERS_AT_ONCE);
-        let layers = layers.try_collect().await.map_err(failures::storage)?;
+        let layers = layers.try_collect().await.map_err(errors::storage)?;
         Ok(Plan(layers))
     }
 
@@ -154,10 +154,10 @@ impl Layers {
                     .write(move |file| layer::pack_store_paths(Path::new("/"), &paths, file))
                     .await?;
                 let record = LayerRecord::from(packed);
-                let json = serde_json::to_vec(&record).map_err(failures::internal)?;
+                let json = serde_json::to_vec(&record).map_err(errors::internal)?;
                 self.keep(&key, &record, json.into())
                     .await
-                    .map_err(failures::storage)?;
+                    .map_err(errors::storage)?;
                 record
             }
         };
@@ -205,7 +205,7 @@ impl Layers {
         let merged = tokio::task::spawn_blocking(move || {
             layer::merge(trees.iter().map(|(path, tree)| (path, tree)))
         });
-        let merged = merged.await.map_err(failures::internal)?;
+        let merged = merged.await.map_err(errors::internal)?;
         for collision in &merged.collisions {
             tracing::debug!("{collision}");
         }
@@ -233,7 +233,7 @@ impl Layers {
         + Send
         + 'static,
     ) -> Result<Packed, Failure> {
-        let _turn = self.packers.acquire().await.map_err(failures::internal)?;
+        let _turn = self.packers.acquire().await.map_err(errors::internal)?;
         let staging = self.staging.clone();
         let (file, packed) = tokio::task::spawn_blocking(move || {
             let file = tempfile::NamedTempFile::new_in(staging).map_err(PackError::Write)?;
@@ -245,11 +245,11 @@ impl Layers {
             Ok::<_, PackError>((file, packed))
         })
         .await
-        .map_err(failures::internal)??;
+        .map_err(errors::internal)??;
         self.storage
             .upload(&packed.digest, file.path())
             .await
-            .map_err(failures::storage)?;
+            .map_err(errors::storage)?;
         self.count("packed");
         Ok(packed)
     }

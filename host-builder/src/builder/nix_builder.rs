@@ -17,31 +17,31 @@ use futures::future::BoxFuture;
 use nixgate_core::distribution::Error;
 use nixgate_core::package_set::System;
 
-use super::failures::Failure;
+use super::errors::Failure;
 use super::layers::Layers;
 use super::packages::Packages;
-use super::{Builder, ImageRequest, Rule, failures};
-use crate::build_log::{BuildLog, BuildLogs, Phase};
+use super::{Builder, ImageRequest, Rule, errors};
+use crate::builder::publish::publish;
 use crate::closure::{Closure, StorePath};
-use crate::disk::Disks;
-use crate::facts::Record;
+use crate::files::disk::Disks;
+use crate::files::state_dir::StateDir;
 use crate::image::{Architecture, Execution, Image, ImageSpec, LayerSpec};
-use crate::kept::Kept;
 use crate::layer::Tree;
-use crate::logging::chain;
+use crate::nix::gc_roots::GcRoots;
 use crate::nix::{Derivation, Nix};
-use crate::publish::publish;
+use crate::records::ImageRecord;
 use crate::records::{PackageRecord, Records};
-use crate::state_dir::StateDir;
 use crate::storage::Storage;
-use crate::telemetry::Metrics;
+use crate::telemetry::build_log::{BuildLog, BuildLogs, Phase};
+use crate::telemetry::logging::chain;
+use crate::telemetry::metrics::Metrics;
 
 /// How often store paths of one image are repaired. The first time it may be packages whose files are
 /// listed for the last layer, the second time what they need.
 const REPAIRS: usize = 2;
 
 /// Builds images with Nix.
-pub struct NixBuilder {
+pub(crate) struct NixBuilder {
     storage: Storage,
     packages: Packages,
     layers: Layers,
@@ -58,11 +58,11 @@ impl NixBuilder {
         clippy::too_many_arguments,
         reason = "each is one part of the workshop, named once"
     )]
-    pub fn new(
+    pub(crate) fn new(
         nix: Arc<dyn Nix>,
         storage: Storage,
         records: Records,
-        kept: Kept,
+        kept: GcRoots,
         metrics: Metrics,
         state: StateDir,
         logs: BuildLogs,
@@ -102,7 +102,7 @@ impl NixBuilder {
             Err(Failure::Altered(altered)) => {
                 let paths = altered.iter().map(|one| &one.path);
                 tracing::error!("store paths are changed again and again: {altered:?}");
-                Err(failures::altered(paths))
+                Err(errors::altered(paths))
             }
             Err(Failure::Told(error)) => Err(error),
             Ok(()) => Ok(()),
@@ -162,10 +162,10 @@ impl NixBuilder {
             annotations: labels(image),
         });
         let manifest = &documents.oci_manifest.bytes;
-        let record = Record::new(image, &derivations, closure, manifest);
+        let record = ImageRecord::new(image, &derivations, closure, manifest);
         publish(&self.storage, image, &documents, &record)
             .await
-            .map_err(failures::storage)?;
+            .map_err(errors::storage)?;
         tracing::info!(
             recipe = image.opaque_name(),
             packages = image.packages.join(" "),
@@ -212,7 +212,7 @@ fn closure(packages: &[PackageRecord]) -> Result<Closure, Error> {
         paths.entry(path.clone()).or_insert_with(|| info.clone());
     }
     let roots = packages.iter().flat_map(PackageRecord::outputs).cloned();
-    Closure::new(roots, paths).map_err(failures::internal)
+    Closure::new(roots, paths).map_err(errors::internal)
 }
 
 /// The store paths of the image's packages and what is in them, in the order of the attribute

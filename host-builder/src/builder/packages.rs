@@ -18,28 +18,29 @@ use futures::future::try_join_all;
 use nixgate_core::distribution::Error;
 use tokio::sync::Mutex;
 
-use super::failures::{self, Failure};
+use super::errors::{self, Failure};
+use super::fair_semaphore::FairSemaphore;
 use super::resolve::resolve;
-use super::turnstile::Turnstile;
 use super::{ImageRequest, Rule};
-use crate::build_log::{BuildLog, Phase};
 use crate::closure::{Closure, StorePath};
-use crate::kept::{Held, Kept};
 use crate::layer::{self, Altered, PackError, Tree};
+use crate::nix::gc_roots::{GcRoots, Held};
 use crate::nix::{Derivation, Nix, NixError};
+use crate::process::ProcessError;
 use crate::records::{PackageRecord, Records};
-use crate::telemetry::{AlteredLabels, Metrics};
+use crate::telemetry::build_log::{BuildLog, Phase};
+use crate::telemetry::metrics::{AlteredLabels, Metrics};
 
 /// Learns of packages, and has Nix make them.
 pub(super) struct Packages {
     nix: Arc<dyn Nix>,
     records: Records,
-    kept: Kept,
+    kept: GcRoots,
     /// A turn for each image that is evaluated at the same time. Not the turns of builds, which may
     /// take hours: that a name is wrong is found out by evaluating, and told at once.
-    evaluations: Turnstile,
+    evaluations: FairSemaphore,
     /// A turn for each image that Nix builds at the same time.
-    pub(super) builds: Turnstile,
+    pub(super) builds: FairSemaphore,
     /// One image after the other has its store paths repaired: they may have some in common. Who has this
     /// has a turn of a build already, and waits for nobody.
     repairs: Mutex<()>,
@@ -50,7 +51,7 @@ impl Packages {
     pub(super) fn new(
         nix: Arc<dyn Nix>,
         records: Records,
-        kept: Kept,
+        kept: GcRoots,
         metrics: Metrics,
         max_builds: usize,
     ) -> Self {
@@ -58,8 +59,8 @@ impl Packages {
             nix,
             records,
             kept,
-            evaluations: Turnstile::new(max_builds),
-            builds: Turnstile::new(max_builds),
+            evaluations: FairSemaphore::new(max_builds),
+            builds: FairSemaphore::new(max_builds),
             repairs: Mutex::new(()),
             metrics,
         }
@@ -72,7 +73,7 @@ impl Packages {
     ) -> Result<Vec<Option<PackageRecord>>, Error> {
         let keys = image.packages.iter().map(|name| image.package_key(name));
         let records = keys.map(|key| async move { self.records.get(&key).await });
-        try_join_all(records).await.map_err(failures::storage)
+        try_join_all(records).await.map_err(errors::storage)
     }
 
     /// Holds all packages of an image, if this builder's store has them.
@@ -197,7 +198,7 @@ impl Packages {
                 one.path
             );
         }
-        Err(failures::altered(left.iter().map(|one| &one.path)))
+        Err(errors::altered(left.iter().map(|one| &one.path)))
     }
 
     /// Of store paths that are not what was expected, those that are not what Nix itself has on record:
@@ -207,8 +208,10 @@ impl Packages {
         let closure = match self.nix.closure(&paths).await {
             Ok(closure) => closure,
             // A path that has gone from Nix's records is made anew.
-            Err(NixError::Failed { .. } | NixError::NotUnderstood { .. }) => return Ok(Vec::new()),
-            Err(error) => return Err(failures::question(error)),
+            Err(
+                NixError::Process(ProcessError::Failed { .. }) | NixError::NotUnderstood { .. },
+            ) => return Ok(Vec::new()),
+            Err(error) => return Err(errors::question(error)),
         };
         let check = move |path: &StorePath| {
             let info = closure.paths().get(path)?;
@@ -220,7 +223,7 @@ impl Packages {
         };
         let altered =
             tokio::task::spawn_blocking(move || paths.iter().filter_map(check).flatten().collect());
-        altered.await.map_err(failures::internal)
+        altered.await.map_err(errors::internal)
     }
 
     /// Has Nix make the packages, and learns all of them. What lies between two processes of Nix the
@@ -232,7 +235,7 @@ impl Packages {
         rule: &Rule,
         log: &BuildLog,
     ) -> Result<(Vec<PackageRecord>, Held), Failure> {
-        let batch = self.kept.start().map_err(failures::state_folder)?;
+        let batch = self.kept.start().map_err(errors::state_folder)?;
         let derivations = self.evaluate(image, &known, rule, log).await?;
         let realised = self
             .realise_once(&derivations, batch.path(), rule, log)
@@ -257,11 +260,11 @@ impl Packages {
             }
             other => other,
         };
-        realised.map_err(failures::realisation)?;
+        realised.map_err(errors::realisation)?;
         let records = self.learn(derivations).await?;
         let reproduced = self.keep(image, &records).await?;
         let held = self.kept.finish(batch, &reproduced);
-        Ok((records, held.map_err(failures::state_folder)?))
+        Ok((records, held.map_err(errors::state_folder)?))
     }
 
     /// The derivations of an image's packages, of which some may be known and still there.
@@ -314,14 +317,14 @@ impl Packages {
             .flat_map(|one| one.outputs.iter().map(|output| output.path.clone()))
             .collect();
         let closure = self.nix.closure(&outputs).await;
-        let closure = closure.map_err(failures::question)?;
+        let closure = closure.map_err(errors::question)?;
         let learnt = tokio::task::spawn_blocking(move || {
             let trees = layer::all(derivations.iter().map(|one| trees(one, &closure)))?;
             let records = derivations.into_iter().zip(trees);
             let records = records.map(|(derivation, trees)| record(derivation, trees, &closure));
             Ok::<_, Failure>(records.collect::<Result<_, Error>>()?)
         });
-        learnt.await.map_err(failures::internal)?
+        learnt.await.map_err(errors::internal)?
     }
 
     /// Keeps the records, and returns what names the packages whose records are everybody's.
@@ -335,7 +338,7 @@ impl Packages {
         let mut reproduced = Vec::new();
         for (name, record) in image.packages.iter().zip(records) {
             let kept = self.records.keep(&image.package_key(name), record).await;
-            if kept.map_err(failures::storage)?.paths == record.paths {
+            if kept.map_err(errors::storage)?.paths == record.paths {
                 reproduced.push(image.package_fingerprint(name));
             } else {
                 self.kept.forget(&image.package_fingerprint(name));
@@ -367,7 +370,7 @@ fn record(
     let paths = Closure::new(outputs, closure.paths().clone());
     Ok(PackageRecord {
         trees,
-        paths: paths.map_err(failures::internal)?.into_paths(),
+        paths: paths.map_err(errors::internal)?.into_paths(),
         derivation,
     })
 }
@@ -411,7 +414,7 @@ mod tests {
         });
         let folder = tempfile::tempdir().unwrap();
         let storage = Storage::filesystem(&folder.path().join("storage")).unwrap();
-        let kept = Kept::open(&folder.path().join("kept"), Duration::from_secs(60)).unwrap();
+        let kept = GcRoots::open(&folder.path().join("kept"), Duration::from_secs(60)).unwrap();
         let records = Records::new(storage, None);
         let packages = Packages::new(Arc::clone(&nix) as _, records, kept, Metrics::new(), 1);
         let altered = [Altered {

@@ -12,8 +12,9 @@
 
 use nixgate_core::distribution::{Error, ErrorKind};
 
-use super::{ImageRequest, failures, similar};
+use super::{ImageRequest, errors, suggestions};
 use crate::nix::{Derivation, Nix, NixError, Resolution, reason};
+use crate::process::ProcessError;
 
 /// Evaluations that are spent on finding broken packages. One among 100 takes 14.
 const MAX_EVALUATIONS: usize = 40;
@@ -25,10 +26,12 @@ const MAX_EXPLAINED: usize = 8;
 pub(super) async fn resolve(nix: &dyn Nix, image: &ImageRequest) -> Result<Vec<Derivation>, Error> {
     let names = image.packages.iter().map(String::as_str);
     let (found, broken) = match evaluate(nix, image, &image.packages).await {
-        Err(error @ NixError::Failed { .. }) => search(nix, image, error).await?,
+        Err(error @ NixError::Process(ProcessError::Failed { .. })) => {
+            search(nix, image, error).await?
+        }
         other => (
             names
-                .zip(other.map_err(|error| failures::evaluation(error, &image.pin))?)
+                .zip(other.map_err(|error| errors::evaluation(error, &image.pin))?)
                 .collect(),
             Vec::new(),
         ),
@@ -55,7 +58,7 @@ pub(super) async fn resolve(nix: &dyn Nix, image: &ImageRequest) -> Result<Vec<D
                     false => Ok(None),
                 };
                 let reason = reason
-                    .map_err(|error| failures::evaluation(error, &image.pin))?
+                    .map_err(|error| errors::evaluation(error, &image.pin))?
                     .unwrap_or_else(|| {
                         let system = image.system.nix();
                         format!(
@@ -67,7 +70,7 @@ pub(super) async fn resolve(nix: &dyn Nix, image: &ImageRequest) -> Result<Vec<D
         }
     }
     if !unknown.is_empty() {
-        return Err(similar::unknown(&unknown));
+        return Err(suggestions::unknown(&unknown));
     }
     if !refused.is_empty() {
         let message = format!("refused by the package set: {}", refused.join(", "));
@@ -107,8 +110,8 @@ async fn search<'a>(
         return Err(Error::new(ErrorKind::BuilderUnready, message));
     }
     if let Err(error) = evaluate(nix, image, &[]).await {
-        let NixError::Failed { stderr, .. } = &error else {
-            return Err(failures::evaluation(error, &image.pin));
+        let NixError::Process(ProcessError::Failed { stderr, .. }) = &error else {
+            return Err(errors::evaluation(error, &image.pin));
         };
         let reason = reason(stderr).unwrap_or_else(|| error.to_string());
         let message = format!("Nix can't evaluate the package set, tell its maintainers: {reason}");
@@ -129,16 +132,18 @@ async fn search<'a>(
             (Ok(resolutions), _) => {
                 found.extend(names.iter().map(String::as_str).zip(resolutions));
             }
-            (Err(NixError::Failed { stderr, .. }), [name]) => {
+            (Err(NixError::Process(ProcessError::Failed { stderr, .. })), [name]) => {
                 let reason = reason(&stderr).unwrap_or_else(|| "Nix says no reason".to_owned());
                 broken.push(format!("{name} ({reason})"));
             }
-            (Err(NixError::Failed { .. }), _) => pending.extend(halves(names)),
-            (Err(error), _) => return Err(failures::evaluation(error, &image.pin)),
+            (Err(NixError::Process(ProcessError::Failed { .. })), _) => {
+                pending.extend(halves(names))
+            }
+            (Err(error), _) => return Err(errors::evaluation(error, &image.pin)),
         }
     }
     if broken.is_empty() {
-        return Err(failures::evaluation(failure, &image.pin));
+        return Err(errors::evaluation(failure, &image.pin));
     }
     Ok((found, broken))
 }

@@ -9,27 +9,27 @@ use super::StorePath;
 /// What Nix records of a valid store path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct PathInfo {
+pub(crate) struct PathInfo {
     /// SHA-256 of the path's contents in Nix's archive format, in hexadecimal digits. Unlike the
     /// store path, which may be a promise about how a thing is built, it pins the bytes.
-    pub nar_hash: String,
+    pub(crate) nar_hash: String,
     /// Size of the path's own contents in that format, in bytes.
-    pub nar_size: u64,
+    pub(crate) nar_size: u64,
     /// The store paths that the contents mention.
-    pub references: BTreeSet<StorePath>,
+    pub(crate) references: BTreeSet<StorePath>,
 }
 
 /// The packages of an image and everything that they need at run time: each reference leads to a
 /// path that is here too, and nothing is here that no root needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Closure {
+pub(crate) struct Closure {
     roots: BTreeSet<StorePath>,
     paths: BTreeMap<StorePath, PathInfo>,
 }
 
 /// A store path is needed, but nothing is known of it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum IncompleteClosure {
+pub(crate) enum IncompleteClosure {
     /// It was asked for.
     #[error("nothing is known of {root}, which was asked for")]
     Root {
@@ -57,7 +57,7 @@ impl Closure {
     ///
     /// When a path that is needed is not among the records. Its contents would be missing from the
     /// image, so no image must be made of it.
-    pub fn new(
+    pub(crate) fn new(
         roots: impl IntoIterator<Item = StorePath>,
         mut records: BTreeMap<StorePath, PathInfo>,
     ) -> Result<Closure, IncompleteClosure> {
@@ -91,17 +91,17 @@ impl Closure {
     }
 
     /// What is known of all paths.
-    pub fn into_paths(self) -> BTreeMap<StorePath, PathInfo> {
+    pub(crate) fn into_paths(self) -> BTreeMap<StorePath, PathInfo> {
         self.paths
     }
 
     /// The packages that were asked for.
-    pub fn roots(&self) -> &BTreeSet<StorePath> {
+    pub(crate) fn roots(&self) -> &BTreeSet<StorePath> {
         &self.roots
     }
 
     /// All paths, roots included, and what is known of them.
-    pub fn paths(&self) -> &BTreeMap<StorePath, PathInfo> {
+    pub(crate) fn paths(&self) -> &BTreeMap<StorePath, PathInfo> {
         &self.paths
     }
 }

@@ -13,5 +13,5 @@
 mod graph;
 mod store_path;
 
-pub use graph::{Closure, IncompleteClosure, PathInfo};
-pub use store_path::{InvalidStorePath, STORE_DIR, StorePath, package_name};
+pub(crate) use graph::{Closure, PathInfo};
+pub(crate) use store_path::{STORE_DIR, StorePath, package_name};

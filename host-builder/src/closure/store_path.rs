@@ -17,7 +17,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 /// The store's folder. Its location is part of every hash in it, so it is no setting.
-pub const STORE_DIR: &str = "/nix/store";
+pub(crate) const STORE_DIR: &str = "/nix/store";
 
 /// Digits in the hash part: 160 bits at 5 bits each.
 const HASH_LEN: usize = 32;
@@ -31,7 +31,7 @@ const MAX_NAME_LEN: usize = 211;
 /// Ordered by hash part, then name, which is the order of the full paths. Cloning is cheap.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct StorePath {
+pub(crate) struct StorePath {
     /// `<hash>-<name>`, validated.
     base_name: Arc<str>,
 }
@@ -39,39 +39,39 @@ pub struct StorePath {
 /// Text that is not a store path.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not a store path: {reason}")]
-pub struct InvalidStorePath {
+pub(crate) struct InvalidStorePath {
     text: String,
     reason: &'static str,
 }
 
 impl StorePath {
     /// The file name inside the store: `<hash>-<name>`.
-    pub fn base_name(&self) -> &str {
+    pub(crate) fn base_name(&self) -> &str {
         &self.base_name
     }
 
     /// The hash part: 32 digits that differ whenever anything that the path was built from does.
-    pub fn hash_part(&self) -> &str {
+    pub(crate) fn hash_part(&self) -> &str {
         &self.base_name[..HASH_LEN]
     }
 
     /// The name: package, version and output, as in `git-2.44.0-doc`.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.base_name[HASH_LEN + 1..]
     }
 
     /// The name without version and output, as in `git`. See [`package_name`].
-    pub fn package_name(&self) -> &str {
+    pub(crate) fn package_name(&self) -> &str {
         package_name(self.name())
     }
 
     /// Where the path lies on a machine whose store is mounted below `root` (`/` for a usual one).
-    pub fn on_disk(&self, root: &Path) -> PathBuf {
+    pub(crate) fn on_disk(&self, root: &Path) -> PathBuf {
         root.join(self.in_archive())
     }
 
     /// The path as layers name it: relative to the image's root.
-    pub fn in_archive(&self) -> PathBuf {
+    pub(crate) fn in_archive(&self) -> PathBuf {
         let mut path = PathBuf::from(STORE_DIR.trim_start_matches('/'));
         path.push(self.base_name());
         path
@@ -81,7 +81,7 @@ impl StorePath {
 /// The package that a name like `git-2.44.0-doc` speaks of: everything before the first dash that
 /// no letter follows, which is how Nix itself tells name and version apart (`builtins.parseDrvName`).
 /// A name without a version is its own package name.
-pub fn package_name(name: &str) -> &str {
+pub(crate) fn package_name(name: &str) -> &str {
     let starts_version =
         |dash: &usize| name[dash + 1..].starts_with(|c: char| !c.is_ascii_alphabetic());
     match name

@@ -8,26 +8,26 @@ use clap::Args;
 
 use super::bounds::Bounds;
 use crate::login::{CompanySettings, LoginSettings, UserSettings};
-use crate::redact::keep_url;
+use crate::telemetry::redact::keep_url;
 
 /// Envoy and clients take a minute for clocks that differ.
 pub(super) const TOKEN_SECONDS: Bounds = Bounds::new("NIXGATE_TOKEN_SECONDS", 60, 86_400);
 
 /// How clients log in, as it was written.
 #[derive(Args, Clone)]
-pub struct LoginArgs {
+pub(crate) struct LoginArgs {
     /// Who can log in: a file of users and their bcrypt hashes, as `htpasswd -B` writes them
     #[arg(long, env = "NIXGATE_HTPASSWD", value_name = "FILE")]
-    pub htpasswd: Option<PathBuf>,
+    pub(crate) htpasswd: Option<PathBuf>,
     /// Groups of these users, on lines `group: user user`; they are the tokens' claim `groups`
     #[arg(long, env = "NIXGATE_GROUPS", value_name = "FILE")]
-    pub groups: Option<PathBuf>,
+    pub(crate) groups: Option<PathBuf>,
     /// Private key that tokens are signed with: P-256, PKCS #8, PEM; several builders need the same.
     /// When not given, `token-key.pem` in the state folder, which is made when it is missing. Of
     /// several keys in it, the first signs and all are published, while one is
     /// [exchanged](rotation.md); it is read again when it changes
     #[arg(long, env = "NIXGATE_TOKEN_KEY", value_name = "FILE")]
-    pub token_key: Option<PathBuf>,
+    pub(crate) token_key: Option<PathBuf>,
     /// For how many seconds a token holds
     // Clients that know nothing of a token's end (containerd 1) pull a whole image with one, on a
     // slow line too.
@@ -37,7 +37,7 @@ pub struct LoginArgs {
         value_name = "SECONDS",
         default_value_t = 900
     )]
-    pub token_seconds: u64,
+    pub(crate) token_seconds: u64,
     /// The tokens' issuer (`iss`)
     #[arg(
         long,
@@ -45,7 +45,7 @@ pub struct LoginArgs {
         value_name = "NAME",
         default_value = "nixgate"
     )]
-    pub token_issuer: String,
+    pub(crate) token_issuer: String,
     /// The tokens' audience (`aud`)
     #[arg(
         long,
@@ -53,17 +53,17 @@ pub struct LoginArgs {
         value_name = "NAME",
         default_value = "nixgate"
     )]
-    pub token_audience: String,
+    pub(crate) token_audience: String,
     /// Public keys (JSON Web Key Set) of the company's issuer, whose tokens serve as passwords: a
     /// file, or an `https` address
     #[arg(long, env = "NIXGATE_OIDC_JWKS", value_name = "FILE OR URL")]
-    pub oidc_jwks: Option<String>,
+    pub(crate) oidc_jwks: Option<String>,
     /// Issuer (`iss`) of these tokens
     #[arg(long, env = "NIXGATE_OIDC_ISSUER", value_name = "NAME")]
-    pub oidc_issuer: Option<String>,
+    pub(crate) oidc_issuer: Option<String>,
     /// Audience (`aud`) that these tokens must have
     #[arg(long, env = "NIXGATE_OIDC_AUDIENCE", value_name = "NAME")]
-    pub oidc_audience: Option<String>,
+    pub(crate) oidc_audience: Option<String>,
 }
 
 impl LoginArgs {
@@ -71,7 +71,7 @@ impl LoginArgs {
     ///
     /// # Errors
     /// A sentence that names the setting and the remedy.
-    pub fn validate(self) -> Result<LoginSettings> {
+    pub(crate) fn validate(self) -> Result<LoginSettings> {
         self.oidc_jwks.as_deref().into_iter().for_each(keep_url);
         TOKEN_SECONDS.check(self.token_seconds)?;
         if self.htpasswd.is_none() {

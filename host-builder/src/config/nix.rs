@@ -6,12 +6,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
-use crate::nix::{Egress, Freedom, Netrc, NixOptions, NixSettings, Proxy, Sandbox};
-use crate::redact::{keep_nix_option, keep_url};
+use crate::nix::{EvalPermissions, NixOptions, NixSettings, Proxy, Sandbox};
+use crate::process::{Netrc, NetworkSettings};
+use crate::telemetry::redact::{keep_nix_option, keep_url};
 
 /// How Nix is run, as it was written.
 #[derive(Args, Clone)]
-pub struct NixArgs {
+pub(crate) struct NixArgs {
     /// Seconds that one derivation may take to build
     #[arg(
         long,
@@ -19,7 +20,7 @@ pub struct NixArgs {
         value_name = "SECONDS",
         default_value_t = 3600
     )]
-    pub nix_timeout: u64,
+    pub(crate) nix_timeout: u64,
     /// A setting of Nix, `name=value`; separated by `;` in the variable
     #[arg(
         long = "nix-option",
@@ -27,22 +28,22 @@ pub struct NixArgs {
         value_name = "OPTION",
         value_delimiter = ';'
     )]
-    pub nix_options: Vec<String>,
+    pub(crate) nix_options: Vec<String>,
     /// Build without a sandbox where none can be had: builds then see this machine
     #[arg(long, env = "NIXGATE_ALLOW_UNSANDBOXED")]
-    pub allow_unsandboxed: bool,
+    pub(crate) allow_unsandboxed: bool,
     /// Build as the user who owns the Nix store, as without a daemon and build users: a package's build
     /// can then change every other package
     #[arg(long, env = "NIXGATE_ALLOW_SHARED_BUILD_USER")]
-    pub allow_shared_build_user: bool,
+    pub(crate) allow_shared_build_user: bool,
     /// Refuse to start where something is less safe than it could be: with a Nix that has known holes,
     /// with downloads that reach this machine, or with an `--allow-…` flag
     #[arg(long, env = "NIXGATE_STRICT")]
-    pub strict: bool,
+    pub(crate) strict: bool,
     /// A version of Nix that has the fixes of a later one, as distributions make them: what `nix
     /// --version` says of it, such as `2.26.3`
     #[arg(long, env = "NIXGATE_PATCHED_NIX", value_name = "VERSION")]
-    pub patched_nix: Option<String>,
+    pub(crate) patched_nix: Option<String>,
     /// Seconds that an evaluation of the package set may take
     #[arg(
         long,
@@ -50,7 +51,7 @@ pub struct NixArgs {
         value_name = "SECONDS",
         default_value_t = 60
     )]
-    pub eval_timeout: u64,
+    pub(crate) eval_timeout: u64,
     /// MiB of memory that an evaluation may take
     #[arg(
         long,
@@ -58,7 +59,7 @@ pub struct NixArgs {
         value_name = "MIB",
         default_value_t = 4096
     )]
-    pub eval_memory: u64,
+    pub(crate) eval_memory: u64,
     /// URIs that the package set may fetch from while it is evaluated, by their beginnings;
     /// separated by spaces
     #[arg(
@@ -67,10 +68,10 @@ pub struct NixArgs {
         value_name = "URIS",
         value_delimiter = ' '
     )]
-    pub allowed_uris: Vec<String>,
+    pub(crate) allowed_uris: Vec<String>,
     /// Let the package set build while it is evaluated, and read what was built
     #[arg(long, env = "NIXGATE_IMPORT_FROM_DERIVATION")]
-    pub import_from_derivation: bool,
+    pub(crate) import_from_derivation: bool,
     /// Proxy of Nix and git, for http and https; that of the usual variables when not given
     #[arg(
         long,
@@ -78,17 +79,17 @@ pub struct NixArgs {
         value_name = "URL",
         hide_env_values = true
     )]
-    pub proxy: Option<String>,
+    pub(crate) proxy: Option<String>,
     /// Let Nix and builds reach the proxy and nothing else, by a network of their own; needs root, or
     /// `CAP_SYS_ADMIN`, and no nix-daemon
     #[arg(long, env = "NIXGATE_PROXY_ONLY")]
-    pub proxy_only: bool,
+    pub(crate) proxy_only: bool,
     /// Certificates that Nix and git trust, PEM; the system's when not given
     #[arg(long, env = "NIX_SSL_CERT_FILE", value_name = "FILE")]
-    pub ca_bundle: Option<PathBuf>,
+    pub(crate) ca_bundle: Option<PathBuf>,
     /// Credentials for what Nix and git fetch, as curl's netrc
     #[arg(long, env = "NIXGATE_NETRC", value_name = "FILE")]
-    pub netrc: Option<PathBuf>,
+    pub(crate) netrc: Option<PathBuf>,
 }
 
 /// Settings of Nix that are nixgate's business, and what says the same.
@@ -113,7 +114,7 @@ impl NixArgs {
     ///
     /// # Errors
     /// A sentence that names the setting and the remedy.
-    pub fn validate(self, at_once: usize) -> Result<NixSettings> {
+    pub(crate) fn validate(self, at_once: usize) -> Result<NixSettings> {
         for (name, value) in [
             ("NIX_TIMEOUT", self.nix_timeout),
             ("NIXGATE_EVAL_TIMEOUT", self.eval_timeout),
@@ -166,11 +167,11 @@ impl NixArgs {
             derivation_timeout: self.nix_timeout,
             eval_time: Duration::from_secs(self.eval_timeout),
             eval_memory: self.eval_memory,
-            freedom: Freedom {
+            freedom: EvalPermissions {
                 allowed_uris: uris.filter(|uri| !uri.is_empty()).collect(),
                 import_from_derivation: self.import_from_derivation,
             },
-            egress: Egress {
+            egress: NetworkSettings {
                 proxy: self.proxy,
                 ca_bundle: file("NIX_SSL_CERT_FILE", self.ca_bundle)?,
                 netrc: file("NIXGATE_NETRC", self.netrc)?.map(netrc).transpose()?,

@@ -21,7 +21,7 @@ const ENV: [(&str, &str); 2] = [
 /// What an image's programs run on, by the names that OCI has taken from Go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Architecture {
+pub(crate) enum Architecture {
     /// 64-bit x86; Nix calls it `x86_64-linux`.
     Amd64,
     /// 64-bit Arm; Nix calls it `aarch64-linux`.

@@ -19,76 +19,80 @@ mod descriptor;
 mod manifest;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
 use nixgate_core::distribution::Digest;
 use serde::Serialize;
 
-pub use config::Architecture;
+pub(crate) use config::Architecture;
+
+/// Layers that an image may have, that of the symlinks included: Docker stops at 127.
+pub(crate) const MAX_LAYERS: RangeInclusive<usize> = 2..=127;
 
 /// All that decides what an image's documents say.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ImageSpec {
+pub(crate) struct ImageSpec {
     /// What its programs run on.
-    pub architecture: Architecture,
+    pub(crate) architecture: Architecture,
     /// Lowest first. The last one is that of the links.
-    pub layers: Vec<LayerSpec>,
+    pub(crate) layers: Vec<LayerSpec>,
     /// How its containers run.
-    pub execution: Execution,
+    pub(crate) execution: Execution,
     /// Labels of the config: what `docker inspect` shows.
-    pub labels: BTreeMap<String, String>,
+    pub(crate) labels: BTreeMap<String, String>,
     /// Annotations of the OCI manifest.
-    pub annotations: BTreeMap<String, String>,
+    pub(crate) annotations: BTreeMap<String, String>,
 }
 
 /// How the containers of an image run (OCI image spec, `config.md`, `config`). What is empty is left
 /// out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Execution {
+pub(crate) struct Execution {
     /// What runs when nobody says what should, or the arguments of the entrypoint.
-    pub cmd: Vec<String>,
+    pub(crate) cmd: Vec<String>,
     /// What runs in any case.
-    pub entrypoint: Vec<String>,
+    pub(crate) entrypoint: Vec<String>,
     /// Variables beside those that every image has, or instead of them.
-    pub env: BTreeMap<String, String>,
+    pub(crate) env: BTreeMap<String, String>,
     /// `user` or `user:group`.
-    pub user: Option<String>,
+    pub(crate) user: Option<String>,
     /// An absolute path.
-    pub working_dir: Option<String>,
+    pub(crate) working_dir: Option<String>,
     /// `port/protocol`.
-    pub exposed_ports: BTreeSet<String>,
+    pub(crate) exposed_ports: BTreeSet<String>,
 }
 
 /// A layer as the documents speak of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LayerSpec {
+pub(crate) struct LayerSpec {
     /// Digest of the uncompressed archive.
-    pub diff_id: Digest,
+    pub(crate) diff_id: Digest,
     /// Digest of the compressed archive.
-    pub digest: Digest,
+    pub(crate) digest: Digest,
     /// Bytes of the compressed archive.
-    pub size: u64,
+    pub(crate) size: u64,
     /// What is in it, for `docker history`: names of packages, say.
-    pub contents: Vec<String>,
+    pub(crate) contents: Vec<String>,
 }
 
 /// The documents of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Image {
+pub(crate) struct Image {
     /// The config, the same for both manifests.
-    pub config: Document,
+    pub(crate) config: Document,
     /// The manifest in Docker's format.
-    pub docker_manifest: Document,
+    pub(crate) docker_manifest: Document,
     /// The manifest in OCI's format.
-    pub oci_manifest: Document,
+    pub(crate) oci_manifest: Document,
 }
 
 /// A JSON document and its digest.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Document {
+pub(crate) struct Document {
     /// The bytes that the digest is of.
-    pub bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
     /// Their digest.
-    pub digest: Digest,
+    pub(crate) digest: Digest,
 }
 
 impl Document {
@@ -104,7 +108,7 @@ impl Document {
 
 impl Image {
     /// Writes the documents.
-    pub fn new(spec: &ImageSpec) -> Image {
+    pub(crate) fn new(spec: &ImageSpec) -> Image {
         let config = Document::of(&config::Config::new(spec));
         let manifest = |format| Document::of(&manifest::Manifest::new(format, &config, spec));
         Image {

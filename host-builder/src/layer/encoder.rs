@@ -25,7 +25,7 @@ use nixgate_core::distribution::Digest;
 ///
 /// The version goes up whenever the bytes change, be it by a new zlib-rs or by what [the archive
 /// format](super::TarWriter) does. The tests pin the bytes, so that it isn't forgotten.
-pub const ENCODER_ID: &str = "gzip-6-v2";
+pub(crate) const ENCODER_ID: &str = "gzip-6-v2";
 
 /// Higher levels take twice the time for layers that are 2 % smaller.
 const LEVEL: u32 = 6;
@@ -38,19 +38,19 @@ const UNKNOWN_OS: u8 = 255;
 
 /// What manifest and config say of a layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Packed {
+pub(crate) struct Packed {
     /// Digest of the uncompressed archive.
-    pub diff_id: Digest,
+    pub(crate) diff_id: Digest,
     /// Bytes of the uncompressed archive.
-    pub diff_size: u64,
+    pub(crate) diff_size: u64,
     /// Digest of the compressed archive: the layer's blob.
-    pub digest: Digest,
+    pub(crate) digest: Digest,
     /// Bytes of the compressed archive.
-    pub size: u64,
+    pub(crate) size: u64,
 }
 
 /// A writer of uncompressed bytes in front of a writer of compressed ones, measuring both.
-pub struct Encoder<W: Write> {
+pub(crate) struct Encoder<W: Write> {
     uncompressed: Measured<GzEncoder<Measured<W>>>,
     /// Less than [`CHUNK`] bytes that wait for more.
     pending: Vec<u8>,
@@ -58,7 +58,7 @@ pub struct Encoder<W: Write> {
 
 impl<W: Write> Encoder<W> {
     /// Starts a layer that goes to `out`.
-    pub fn new(out: W) -> Encoder<W> {
+    pub(crate) fn new(out: W) -> Encoder<W> {
         let gzip = GzBuilder::new()
             .mtime(0)
             .operating_system(UNKNOWN_OS)
@@ -74,7 +74,7 @@ impl<W: Write> Encoder<W> {
     /// # Errors
     ///
     /// When `out` fails.
-    pub fn finish(mut self) -> io::Result<Packed> {
+    pub(crate) fn finish(mut self) -> io::Result<Packed> {
         self.uncompressed.write_all(&self.pending)?;
         let (gzip, diff_id, diff_size) = self.uncompressed.finish();
         let (mut out, digest, size) = gzip.finish()?.finish();

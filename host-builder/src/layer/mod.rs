@@ -32,20 +32,20 @@ use std::fmt;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-pub use encoder::{ENCODER_ID, Encoder, Packed};
-pub use root_tree::{Entry, RootTree};
+pub(crate) use encoder::{ENCODER_ID, Encoder, Packed};
+pub(crate) use root_tree::RootTree;
 pub(crate) use store_paths::all;
-pub use symlinks::{Collision, Merged, merge};
-pub use tar::TarWriter;
+pub(crate) use symlinks::merge;
+pub(crate) use tar::TarWriter;
 #[cfg(test)]
 pub(crate) use tree::MAX_DEPTH;
-pub use tree::{Directory, Tree, Unfit};
+pub(crate) use tree::{Tree, Unfit};
 
 use crate::closure::StorePath;
 
 /// A layer that could not be made.
 #[derive(Debug, thiserror::Error)]
-pub enum PackError {
+pub(crate) enum PackError {
     /// A file could not be read.
     #[error("cannot read {}: {source}", path.display())]
     Read {
@@ -81,13 +81,13 @@ impl PackError {
 
 /// A store path that was changed after Nix had made it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Altered {
+pub(crate) struct Altered {
     /// The path.
-    pub path: StorePath,
+    pub(crate) path: StorePath,
     /// The hash that Nix recorded.
-    pub recorded: String,
+    pub(crate) recorded: String,
     /// What is there instead.
-    pub found: String,
+    pub(crate) found: String,
 }
 
 impl Altered {
@@ -112,7 +112,7 @@ fn list(altered: &[Altered]) -> String {
 ///
 /// When a path can't be read, holds what no layer can hold, or is not what Nix recorded; or `out`
 /// fails. What was written to `out` by then is to be thrown away.
-pub fn pack_store_paths(
+pub(crate) fn pack_store_paths(
     root: &Path,
     paths: &BTreeMap<StorePath, String>,
     out: impl Write,
@@ -125,7 +125,7 @@ pub fn pack_store_paths(
 /// # Errors
 ///
 /// When it can't be read, holds what no layer can hold, or is not what Nix recorded.
-pub fn check(root: &Path, path: &StorePath, hash: &str) -> Result<Tree, PackError> {
+pub(crate) fn check(root: &Path, path: &StorePath, hash: &str) -> Result<Tree, PackError> {
     store_paths::check(root, path, hash)
 }
 
@@ -134,7 +134,7 @@ pub fn check(root: &Path, path: &StorePath, hash: &str) -> Result<Tree, PackErro
 /// # Errors
 ///
 /// When `out` fails.
-pub fn pack_root(root: &RootTree, out: impl Write) -> Result<Packed, PackError> {
+pub(crate) fn pack_root(root: &RootTree, out: impl Write) -> Result<Packed, PackError> {
     pack(out, |tar| root.write(tar))
 }
 

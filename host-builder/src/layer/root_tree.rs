@@ -17,13 +17,13 @@ type Entries = BTreeMap<OsString, Entry>;
 
 /// The directories, links and files of an image outside of `/nix/store`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RootTree {
+pub(crate) struct RootTree {
     pub(super) entries: Entries,
 }
 
 /// One name in a [`RootTree`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Entry {
+pub(crate) enum Entry {
     /// A directory and what is in it.
     Directory {
         /// Permissions.
@@ -39,7 +39,7 @@ pub enum Entry {
 
 impl Entry {
     /// An empty directory.
-    pub fn directory(mode: u32) -> Entry {
+    pub(crate) fn directory(mode: u32) -> Entry {
         Entry::Directory {
             mode,
             entries: Entries::new(),
@@ -49,7 +49,7 @@ impl Entry {
 
 impl RootTree {
     /// What is at a path relative to the root. Links are not followed.
-    pub fn get(&self, path: &Path) -> Option<&Entry> {
+    pub(crate) fn get(&self, path: &Path) -> Option<&Entry> {
         let mut names = names(path);
         let mut entry = self.entries.get(names.next()?)?;
         for name in names {

@@ -332,7 +332,7 @@ impl<W: Write> Layer<'_, W> {
     }
 }
 
-/// Copies what is read.
+/// LocalCache what is read.
 struct Copied<R, W> {
     file: R,
     copy: W,

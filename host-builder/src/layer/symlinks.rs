@@ -35,24 +35,24 @@ use crate::closure::StorePath;
 
 /// The packages of an image laid over each other, and what did not fit.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Merged {
+pub(crate) struct Merged {
     /// Directories, links and the files that every image has.
-    pub root: RootTree,
+    pub(crate) root: RootTree,
     /// What packages have but the image does not, because an earlier package is in the way.
-    pub collisions: Vec<Collision>,
+    pub(crate) collisions: Vec<Collision>,
     /// Packages that are a single file or link. Legal in Nix, but there is no name to put it at.
-    pub without_directory: Vec<StorePath>,
+    pub(crate) without_directory: Vec<StorePath>,
 }
 
 /// Two packages have something at the same path, and it can't be merged.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Collision {
+pub(crate) struct Collision {
     /// Relative to the image's root.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// The package whose file, link or directory the image has.
-    pub kept: StorePath,
+    pub(crate) kept: StorePath,
     /// The package whose file, link or whole directory it has not.
-    pub dropped: StorePath,
+    pub(crate) dropped: StorePath,
 }
 
 impl fmt::Display for Collision {
@@ -67,7 +67,7 @@ impl fmt::Display for Collision {
 }
 
 /// Lays packages over each other, in their canonical order, and adds what every image has.
-pub fn merge<'a>(packages: impl IntoIterator<Item = (&'a StorePath, &'a Tree)>) -> Merged {
+pub(crate) fn merge<'a>(packages: impl IntoIterator<Item = (&'a StorePath, &'a Tree)>) -> Merged {
     let mut without_directory = Vec::new();
     let mut directories = Vec::new();
     for (path, tree) in packages {

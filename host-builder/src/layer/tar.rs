@@ -33,13 +33,13 @@ const LONG_NAME: &[u8] = b"././@LongLink";
 ///
 /// Paths are relative to the image's root. Parents come before what is in them; that and the order
 /// of the rest are up to the caller.
-pub struct TarWriter<W: Write> {
+pub(crate) struct TarWriter<W: Write> {
     builder: Builder<W>,
 }
 
 impl<W: Write> TarWriter<W> {
     /// Starts an archive.
-    pub fn new(out: W) -> TarWriter<W> {
+    pub(crate) fn new(out: W) -> TarWriter<W> {
         TarWriter {
             builder: Builder::new(out),
         }
@@ -50,7 +50,7 @@ impl<W: Write> TarWriter<W> {
     /// # Errors
     ///
     /// When the output fails.
-    pub fn directory(&mut self, path: &Path, mode: u32) -> io::Result<()> {
+    pub(crate) fn directory(&mut self, path: &Path, mode: u32) -> io::Result<()> {
         // The slash at the end is what GNU tar writes, and very old readers go by.
         self.name(&path.join(""))?
             .entry(EntryType::Directory, mode, 0, io::empty())
@@ -61,7 +61,7 @@ impl<W: Write> TarWriter<W> {
     /// # Errors
     ///
     /// When the output fails, or the contents can't be read or end before `size` bytes.
-    pub fn file(
+    pub(crate) fn file(
         &mut self,
         path: &Path,
         mode: u32,
@@ -77,7 +77,7 @@ impl<W: Write> TarWriter<W> {
     /// # Errors
     ///
     /// When the output fails.
-    pub fn symlink(&mut self, path: &Path, target: &OsStr) -> io::Result<()> {
+    pub(crate) fn symlink(&mut self, path: &Path, target: &OsStr) -> io::Result<()> {
         self.name(path)?
             .link_to(target)?
             .entry(EntryType::Symlink, LINK_MODE, 0, io::empty())
@@ -88,7 +88,7 @@ impl<W: Write> TarWriter<W> {
     /// # Errors
     ///
     /// When the output fails.
-    pub fn hard_link(&mut self, path: &Path, mode: u32, earlier: &Path) -> io::Result<()> {
+    pub(crate) fn hard_link(&mut self, path: &Path, mode: u32, earlier: &Path) -> io::Result<()> {
         self.name(path)?
             .link_to(earlier.as_os_str())?
             .entry(EntryType::Link, mode, 0, io::empty())
@@ -99,7 +99,7 @@ impl<W: Write> TarWriter<W> {
     /// # Errors
     ///
     /// When the output fails.
-    pub fn finish(self) -> io::Result<W> {
+    pub(crate) fn finish(self) -> io::Result<W> {
         self.builder.into_inner()
     }
 

@@ -48,7 +48,7 @@ impl TreeError {
 
 /// Why no layer can hold a file that Nix can.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Unfit {
+pub(crate) enum Unfit {
     /// In a layer, a name that begins with `.wh.` means that a file of a lower layer is deleted
     /// (OCI image spec, "Whiteouts").
     #[error("names that begin with .wh. mean a deletion in images")]
@@ -62,11 +62,11 @@ pub enum Unfit {
 }
 
 /// Entries of a directory, sorted by the bytes of their names.
-pub type Directory = BTreeMap<OsString, Tree>;
+pub(crate) type Directory = BTreeMap<OsString, Tree>;
 
 /// A file, a link, or a directory and all below it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Tree {
+pub(crate) enum Tree {
     /// A directory.
     Directory(Directory),
     /// A regular file.

@@ -64,5 +64,5 @@
 mod plan;
 mod popularity;
 
-pub use plan::{Group, Plan, plan};
-pub use popularity::Popularity;
+pub(crate) use plan::plan;
+pub(crate) use popularity::Popularity;

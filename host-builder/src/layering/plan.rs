@@ -23,22 +23,22 @@ const POPULAR: u64 = 1_000;
 ///
 /// Compared by rating, then by content, which is the order in which groups are merged.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Group {
+pub(crate) struct Group {
     /// Popularity times bytes: what may be saved by having these paths in a layer of their own.
-    pub rating: u64,
+    pub(crate) rating: u64,
     /// The members, sorted.
-    pub paths: Vec<StorePath>,
+    pub(crate) paths: Vec<StorePath>,
 }
 
 /// The layers of an image, in their order.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// Highest rating first. Each path of the closure is in exactly one.
-    pub layers: Vec<Group>,
+    pub(crate) layers: Vec<Group>,
 }
 
 /// Groups the paths of a closure into at most `budget` layers.
-pub fn plan(closure: &Closure, popularity: &Popularity, budget: NonZeroUsize) -> Plan {
+pub(crate) fn plan(closure: &Closure, popularity: &Popularity, budget: NonZeroUsize) -> Plan {
     Plan {
         layers: fit(group(closure, popularity), budget),
     }

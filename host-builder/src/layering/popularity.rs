@@ -20,7 +20,7 @@ const UNKNOWN: u64 = 1;
 
 /// Popularity of packages by name. The default knows none but those that every image holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Popularity {
+pub(crate) struct Popularity {
     by_name: BTreeMap<String, u64>,
     /// Of several versions or outputs the one that most packages need.
     by_package: BTreeMap<String, u64>,
@@ -28,7 +28,7 @@ pub struct Popularity {
 
 impl Popularity {
     /// How many packages need this one; never zero.
-    pub fn of(&self, path: &StorePath) -> u64 {
+    pub(crate) fn of(&self, path: &StorePath) -> u64 {
         let package = path.package_name();
         if IN_EVERY_IMAGE.contains(&package) {
             return OF_EVERY_IMAGE;

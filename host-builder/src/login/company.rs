@@ -19,7 +19,7 @@ use super::{CompanySettings, Issued, Refusal};
 const SKEW: u64 = 60;
 
 /// The issuer, and its keys.
-pub(super) struct Company {
+pub(super) struct OidcIssuer {
     keys: CompanyKeys,
     settings: CompanySettings,
 }
@@ -30,7 +30,7 @@ struct Claims {
     exp: f64,
 }
 
-impl Company {
+impl OidcIssuer {
     pub(super) fn open(settings: CompanySettings) -> Result<Self> {
         Ok(Self {
             keys: CompanyKeys::open(&settings.keys)?,

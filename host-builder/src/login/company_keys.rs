@@ -17,8 +17,8 @@ use reqwest::{Client, Url};
 use tokio::sync::Mutex;
 
 use super::Refusal;
-use crate::logging::chain;
-use crate::watched::Watched;
+use crate::files::reload::Reloading;
+use crate::telemetry::logging::chain;
 
 /// Keys are fetched again after so long.
 const FRESH: Duration = Duration::from_secs(300);
@@ -31,7 +31,7 @@ const MAX_BYTES: usize = 1 << 20;
 
 /// Where an issuer's public keys are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum KeySource {
+pub(crate) enum KeySource {
     /// In a file.
     File(PathBuf),
     /// At an address.
@@ -61,7 +61,7 @@ impl FromStr for KeySource {
 
 /// The keys, as far as they are known.
 pub(super) enum CompanyKeys {
-    File(Watched<JwkSet>),
+    File(Reloading<JwkSet>),
     Url {
         client: Client,
         url: Url,
@@ -93,7 +93,7 @@ impl CompanyKeys {
     /// Reads the file; an address is asked when the first token comes.
     pub(super) fn open(source: &KeySource) -> Result<Self> {
         Ok(match source {
-            KeySource::File(path) => Self::File(Watched::open(path, parse)?),
+            KeySource::File(path) => Self::File(Reloading::open(path, parse)?),
             KeySource::Url(url) => Self::Url {
                 // A redirect could lead away from https.
                 client: Client::builder()

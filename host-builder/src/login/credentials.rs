@@ -5,14 +5,14 @@ use base64::prelude::BASE64_STANDARD;
 
 /// What somebody says to be, and the proof. There is no `Debug`, so that no log can show it.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Credentials {
+pub(crate) struct Credentials {
     user: String,
     password: String,
 }
 
 impl Credentials {
     /// Reads the value of an `Authorization` header; none when it is not Basic, or not text.
-    pub fn from_basic(header: &[u8]) -> Option<Self> {
+    pub(crate) fn from_basic(header: &[u8]) -> Option<Self> {
         let header = std::str::from_utf8(header).ok()?;
         let (scheme, encoded) = header.trim().split_once(' ')?;
         if !scheme.eq_ignore_ascii_case("basic") {
@@ -30,7 +30,7 @@ impl Credentials {
 
     /// Reads `username` and `password` of a form whose `grant_type` is `password`; none when it is
     /// another form.
-    pub fn from_form(form: &[u8]) -> Option<Self> {
+    pub(crate) fn from_form(form: &[u8]) -> Option<Self> {
         let field = |wanted: &str| {
             let mut fields = form_urlencoded::parse(form);
             fields.find_map(|(name, value)| (name == wanted).then(|| value.into_owned()))
@@ -40,22 +40,22 @@ impl Credentials {
     }
 
     /// The name.
-    pub fn user(&self) -> &str {
+    pub(crate) fn user(&self) -> &str {
         &self.user
     }
 
     /// The password.
-    pub fn password(&self) -> &str {
+    pub(crate) fn password(&self) -> &str {
         &self.password
     }
 
     /// The password, which alone says who it is when it is a token.
-    pub fn into_password(self) -> String {
+    pub(crate) fn into_password(self) -> String {
         self.password
     }
 
     /// Whether the password is written as a JSON Web Token is. It may be one that is refused.
-    pub fn password_is_token(&self) -> bool {
+    pub(crate) fn password_is_token(&self) -> bool {
         jsonwebtoken_shape(&self.password)
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result};
 
-use crate::watched;
+use crate::files::reload;
 
 /// Who is in which group.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -19,7 +19,7 @@ impl Groups {
     /// When a line names no group, by its number, and when the last one does not end.
     pub(super) fn parse(text: &str) -> Result<Self> {
         let mut groups = Self::default();
-        for (number, line) in watched::lines(text)? {
+        for (number, line) in reload::lines(text)? {
             let (group, users) = line
                 .split_once(':')
                 .map(|(group, users)| (group.trim(), users))

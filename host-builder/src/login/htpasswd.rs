@@ -8,7 +8,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::watched;
+use crate::files::reload;
 
 /// What bcrypt hashes begin with; `$2x$` is for a defect of 2011.
 const KINDS: [&str; 3] = ["$2y$", "$2b$", "$2a$"];
@@ -34,7 +34,7 @@ impl Htpasswd {
     /// end. What a line says is not repeated.
     pub(super) fn parse(text: &str) -> Result<Self> {
         let mut entries = Vec::new();
-        for (number, line) in watched::lines(text)? {
+        for (number, line) in reload::lines(text)? {
             let (user, hash) = line
                 .split_once(':')
                 .filter(|(user, _)| !user.is_empty())

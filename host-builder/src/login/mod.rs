@@ -43,62 +43,62 @@ use std::time::{Duration, SystemTime};
 use anyhow::Result;
 use thiserror::Error;
 
-pub use company_keys::KeySource;
-pub use credentials::Credentials;
+pub(crate) use company_keys::KeySource;
+pub(crate) use credentials::Credentials;
 
-use company::Company;
+use company::OidcIssuer;
 use users::Users;
 
 /// How clients log in.
 #[derive(Clone, Debug, Default)]
-pub struct LoginSettings {
+pub(crate) struct LoginSettings {
     /// Users with passwords in a file.
-    pub users: Option<UserSettings>,
+    pub(crate) users: Option<UserSettings>,
     /// The company's issuer, whose tokens serve as passwords.
-    pub company: Option<CompanySettings>,
+    pub(crate) company: Option<CompanySettings>,
 }
 
 /// Users with passwords in a file, and the tokens that they get.
 #[derive(Clone, Debug)]
-pub struct UserSettings {
+pub(crate) struct UserSettings {
     /// The htpasswd file.
-    pub htpasswd: PathBuf,
+    pub(crate) htpasswd: PathBuf,
     /// The file that says who is in which group.
-    pub groups: Option<PathBuf>,
+    pub(crate) groups: Option<PathBuf>,
     /// The private key of the tokens; made in the state folder when not given.
-    pub key: Option<PathBuf>,
+    pub(crate) key: Option<PathBuf>,
     /// For how long a token holds.
-    pub lifetime: Duration,
+    pub(crate) lifetime: Duration,
     /// The tokens' `iss`.
-    pub issuer: String,
+    pub(crate) issuer: String,
     /// The tokens' `aud`.
-    pub audience: String,
+    pub(crate) audience: String,
 }
 
 /// The company's issuer.
 #[derive(Clone, Debug)]
-pub struct CompanySettings {
+pub(crate) struct CompanySettings {
     /// Where its public keys are.
-    pub keys: KeySource,
+    pub(crate) keys: KeySource,
     /// Its tokens' `iss`.
-    pub issuer: String,
+    pub(crate) issuer: String,
     /// The `aud` that its tokens for this registry have.
-    pub audience: String,
+    pub(crate) audience: String,
 }
 
 /// A token for who was asked about.
-pub struct Issued {
+pub(crate) struct Issued {
     /// The token.
-    pub token: String,
+    pub(crate) token: String,
     /// When this answer was made.
-    pub at: SystemTime,
+    pub(crate) at: SystemTime,
     /// For how long it holds from then on.
-    pub expires_in: Duration,
+    pub(crate) expires_in: Duration,
 }
 
 /// Why there is no token. The messages are for whoever asked.
 #[derive(Debug, Error, PartialEq, Eq)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// Nobody can log in here.
     #[error(
         "this registry has no login: administrators turn it on by NIXGATE_HTPASSWD or \
@@ -129,9 +129,9 @@ pub enum Refusal {
 }
 
 /// All ways to log in.
-pub struct Login {
+pub(crate) struct Login {
     users: Option<Users>,
-    company: Option<Company>,
+    company: Option<OidcIssuer>,
 }
 
 impl Login {
@@ -139,19 +139,19 @@ impl Login {
     ///
     /// # Errors
     /// When a file can't be read or isn't right; the error names it, and its line.
-    pub fn open(settings: LoginSettings, new_key: &std::path::Path) -> Result<Self> {
+    pub(crate) fn open(settings: LoginSettings, new_key: &std::path::Path) -> Result<Self> {
         Ok(Self {
             users: settings
                 .users
                 .map(|users| Users::open(users, new_key))
                 .transpose()?,
-            company: settings.company.map(Company::open).transpose()?,
+            company: settings.company.map(OidcIssuer::open).transpose()?,
         })
     }
 
     /// The public keys of the tokens that are signed here, as a JSON Web Key Set (RFC 7517); none
     /// when none are.
-    pub fn keys(&self) -> Option<String> {
+    pub(crate) fn keys(&self) -> Option<String> {
         self.users.as_ref().map(Users::keys)
     }
 
@@ -159,7 +159,7 @@ impl Login {
     ///
     /// # Errors
     /// When there is none to be had, with the reason.
-    pub async fn token(&self, credentials: Option<Credentials>) -> Result<Issued, Refusal> {
+    pub(crate) async fn token(&self, credentials: Option<Credentials>) -> Result<Issued, Refusal> {
         if self.users.is_none() && self.company.is_none() {
             return Err(Refusal::Unconfigured);
         }

@@ -20,7 +20,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use pem::{EncodeConfig, LineEnding, Pem};
 use serde::Serialize;
 
-use crate::watched::Watched;
+use crate::files::reload::Reloading;
 
 /// A private key, and the public halves of all that verifiers are to know.
 pub(super) struct Signer {
@@ -33,19 +33,19 @@ pub(super) struct Signer {
 #[derive(Serialize)]
 pub(super) struct Claims<'a> {
     /// Who made it.
-    pub iss: &'a str,
+    pub(crate) iss: &'a str,
     /// Whom it is about.
-    pub sub: &'a str,
+    pub(crate) sub: &'a str,
     /// Whom it is for.
-    pub aud: &'a str,
+    pub(crate) aud: &'a str,
     /// When it was made, in seconds since 1970.
-    pub iat: u64,
+    pub(crate) iat: u64,
     /// From when on it is good: the same. A clock that is set back would else prolong its life.
-    pub nbf: u64,
+    pub(crate) nbf: u64,
     /// When it ends.
-    pub exp: u64,
+    pub(crate) exp: u64,
     /// The groups that the user is in.
-    pub groups: Vec<String>,
+    pub(crate) groups: Vec<String>,
 }
 
 impl Signer {
@@ -86,15 +86,15 @@ impl Signer {
     ///
     /// # Errors
     /// When it can't be read or has no key; the error names the file.
-    pub(super) fn open(path: &Path) -> Result<Watched<Self>> {
-        Watched::open(path, Self::parse)
+    pub(super) fn open(path: &Path) -> Result<Reloading<Self>> {
+        Reloading::open(path, Self::parse)
     }
 
     /// The same, after making a key there that its owner alone can read, where there is no file.
     ///
     /// # Errors
     /// As [`Signer::open`], and when it can't be written.
-    pub(super) fn open_or_make(path: &Path) -> Result<Watched<Self>> {
+    pub(super) fn open_or_make(path: &Path) -> Result<Reloading<Self>> {
         if !path.try_exists()? {
             make_key(path).with_context(|| format!("can't make a key in {}", path.display()))?;
         }

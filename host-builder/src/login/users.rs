@@ -12,7 +12,7 @@ use super::groups::Groups;
 use super::htpasswd::Htpasswd;
 use super::signer::{Claims, Signer};
 use super::{Credentials, Issued, Refusal, UserSettings};
-use crate::watched::Watched;
+use crate::files::reload::Reloading;
 
 /// Passwords that are checked at once. Each takes a processor for as long as its hash was made to
 /// cost, and builds want the processors too; the others wait.
@@ -28,15 +28,15 @@ const CLOCKS_DIFFER: u64 = 300;
 /// Who has a password, and what a token is made with.
 pub(super) struct Users {
     files: Arc<Files>,
-    signer: Watched<Signer>,
+    signer: Reloading<Signer>,
     settings: UserSettings,
     checks: Arc<Semaphore>,
     patience: Duration,
 }
 
 struct Files {
-    htpasswd: Watched<Htpasswd>,
-    groups: Option<Watched<Groups>>,
+    htpasswd: Reloading<Htpasswd>,
+    groups: Option<Reloading<Groups>>,
 }
 
 impl Files {
@@ -57,9 +57,9 @@ impl Users {
     /// Reads the files. The key is made at `new_key` when the settings name none.
     pub(super) fn open(settings: UserSettings, new_key: &Path) -> Result<Self> {
         let files = Files {
-            htpasswd: Watched::open(&settings.htpasswd, Htpasswd::parse)?,
+            htpasswd: Reloading::open(&settings.htpasswd, Htpasswd::parse)?,
             groups: match &settings.groups {
-                Some(path) => Some(Watched::open(path, Groups::parse)?),
+                Some(path) => Some(Reloading::open(path, Groups::parse)?),
                 None => None,
             },
         };
@@ -84,7 +84,7 @@ impl Users {
     /// A token for the user of these credentials.
     pub(super) async fn token(&self, credentials: Credentials) -> Result<Issued, Refusal> {
         let failed = |_| Refusal::Unready("the password could not be checked".to_owned());
-        // Kept by the check, which goes on when whoever asked has hung up.
+        // GcRoots by the check, which goes on when whoever asked has hung up.
         let turn = timeout(self.patience, Arc::clone(&self.checks).acquire_owned()).await;
         let turn = turn.map_err(|_| Refusal::Busy)?;
         let files = Arc::clone(&self.files);

@@ -26,9 +26,9 @@ const NEWEST: &str = "CVE-2026-110450";
 
 /// What `nix --version` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Release {
+pub(crate) struct Release {
     /// What package sets ask for.
-    pub version: Version,
+    pub(crate) version: Version,
     patch: u32,
     lix: bool,
     /// Its last word.
@@ -37,7 +37,7 @@ pub struct Release {
 
 impl Release {
     /// Reads that: `nix (Nix) 2.8.0`, `nix (Lix, like Nix) 2.95.4`.
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let name = text.split_whitespace().last()?;
         let mut numbers = name.split(|c: char| !c.is_ascii_digit()).skip(2);
         Some(Self {
@@ -62,7 +62,7 @@ impl Release {
 
     /// What is wrong with it, if anything is; not where `patched` says that its makers have mended this
     /// very release.
-    pub fn holes(&self, patched: Option<&str>) -> Option<String> {
+    pub(crate) fn holes(&self, patched: Option<&str>) -> Option<String> {
         if self.is_safe() || patched == Some(&self.name) {
             return None;
         }

@@ -25,7 +25,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, Semaphore};
 
-use super::environment::Egress;
+use crate::process::NetworkSettings;
 
 /// Connections at once. Nix has 25 downloads at a time, each of its builds as many as it likes.
 const CONNECTIONS: usize = 512;
@@ -46,7 +46,7 @@ const DEFAULT_PORT: u16 = 1080;
 
 /// The one way out.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Proxy {
+pub(crate) struct Proxy {
     /// User and password, with the `@`.
     credentials: String,
     /// Host and port.
@@ -56,7 +56,7 @@ pub struct Proxy {
 impl Proxy {
     /// Reads its URL, `http://[user:password@]host[:port]`. To one with TLS nothing could be carried:
     /// its certificate is for its name, and the names in there are others.
-    pub fn parse(url: &str) -> Option<Self> {
+    pub(crate) fn parse(url: &str) -> Option<Self> {
         let uri: http::Uri = url.parse().ok()?;
         let authority = uri
             .authority()
@@ -84,12 +84,12 @@ struct Idle {
 ///
 /// # Errors
 /// When this process may make no network namespace.
-pub(super) fn open(egress: &Egress, proxy: &Proxy) -> io::Result<Egress> {
+pub(super) fn open(egress: &NetworkSettings, proxy: &Proxy) -> io::Result<NetworkSettings> {
     let (namespace, listener) = make()?;
     let port = listener.local_addr()?.port();
     let listener = tokio::net::TcpListener::from_std(listener)?;
     tokio::spawn(carry(listener, proxy.address.clone()));
-    Ok(Egress {
+    Ok(NetworkSettings {
         proxy: Some(format!(
             "http://{}{}:{port}",
             proxy.credentials,

@@ -11,45 +11,43 @@ use std::time::Duration;
 use futures::future::{BoxFuture, FutureExt, ready};
 use tokio::sync::Semaphore;
 
-use super::command::Command;
-use super::environment::{Egress, Purpose};
-use super::process::{self, Limits};
 use super::{Attribute, Derivation, Fetched, Nix, NixError, Release, Resolution};
-use crate::build_log::BuildLog;
 use crate::closure::{Closure, PathInfo, StorePath};
+use crate::process::{self, Command, Limits, NetworkSettings, ProcessError, Purpose};
+use crate::telemetry::build_log::BuildLog;
 use nixgate_core::package_set::System;
 
 /// See the module.
 #[derive(Default)]
-pub struct FakeNix {
+pub(crate) struct FakeNix {
     /// What each name resolves to; others are unknown.
-    pub packages: BTreeMap<String, Resolution>,
+    pub(crate) packages: BTreeMap<String, Resolution>,
     /// What is near to names that are unknown.
-    pub near: Vec<String>,
+    pub(crate) near: Vec<String>,
     /// What is at each attribute path, its names joined by dots; elsewhere is nothing.
-    pub attributes: BTreeMap<String, Attribute>,
+    pub(crate) attributes: BTreeMap<String, Attribute>,
     /// Calls of [`Nix::look`].
-    pub looked: AtomicUsize,
+    pub(crate) looked: AtomicUsize,
     /// Names that make every evaluation fail that they are part of.
-    pub broken: Vec<String>,
+    pub(crate) broken: Vec<String>,
     /// Calls of [`Nix::resolve`].
-    pub resolved: AtomicUsize,
+    pub(crate) resolved: AtomicUsize,
     /// Calls of [`Nix::realise`].
-    pub realised: AtomicUsize,
+    pub(crate) realised: AtomicUsize,
     /// What realising fails with.
-    pub failure: Mutex<Option<NixError>>,
+    pub(crate) failure: Mutex<Option<NixError>>,
     /// What the store says that it has, for all who ask.
-    pub paths: BTreeMap<StorePath, PathInfo>,
+    pub(crate) paths: BTreeMap<StorePath, PathInfo>,
     /// Where everything is that was fetched.
-    pub store: PathBuf,
+    pub(crate) store: PathBuf,
     /// How often something was fetched.
-    pub fetched: AtomicUsize,
+    pub(crate) fetched: AtomicUsize,
     /// Calls of [`Nix::git`].
-    pub gits: AtomicUsize,
+    pub(crate) gits: AtomicUsize,
     /// What a fetch waits for, if for anything.
-    pub gate: Mutex<Option<Arc<Semaphore>>>,
+    pub(crate) gate: Mutex<Option<Arc<Semaphore>>>,
     /// What realising waits for: it ends when the semaphore has a permit or is closed.
-    pub realise_gate: Option<Semaphore>,
+    pub(crate) realise_gate: Option<Semaphore>,
 }
 
 impl FakeNix {
@@ -70,11 +68,11 @@ impl FakeNix {
 }
 
 fn failed(name: &str) -> NixError {
-    NixError::Failed {
+    NixError::Process(ProcessError::Failed {
         program: "nix-instantiate",
         status: std::process::ExitStatus::from_raw(1 << 8),
         stderr: format!("error: {name} is a mess\n"),
-    }
+    })
 }
 
 impl Nix for FakeNix {
@@ -197,7 +195,7 @@ impl Nix for FakeNix {
         let command = Command { program, arguments };
         Box::pin(async move {
             let limits = Limits::time(limit);
-            process::run(command, Purpose::Fetch, &Egress::default(), limits).await
+            Ok(process::run(command, Purpose::Fetch, &NetworkSettings::default(), limits).await?)
         })
     }
 

@@ -1,7 +1,7 @@
 //! Nix, as the rest of the builder sees it: a few questions, each one process.
 //!
 //! ```text
-//!   trait Nix ◄── Processes ──┬── command   what to run: pure
+//!   trait Nix ◄── NixCli ──┬── command   what to run: pure
 //!       ▲                     ├── process   running it: both pipes drained, time, memory and output
 //!       │                     │     │       bounded, its whole group ended with whoever waits for it
 //!       │                     │     └── environment   what of the builder's it may see: pure
@@ -19,18 +19,17 @@
 //! else's: it reads the set itself and what that refers to, fetches nothing, sees no variable, and
 //! takes no more time and memory than the settings say.
 
-mod activity;
 mod advisories;
-mod command;
+mod arguments;
+mod cli;
 mod enclosure;
-mod environment;
+mod error;
 #[cfg(test)]
-pub mod fake;
+pub(crate) mod fake;
+pub(crate) mod gc_roots;
 mod hash;
-mod netrc;
+mod log;
 mod output;
-mod process;
-mod processes;
 mod sandbox;
 
 use std::ffi::OsString;
@@ -39,31 +38,29 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 
-use crate::build_log::BuildLog;
 use crate::closure::{Closure, StorePath};
+use crate::telemetry::build_log::BuildLog;
 use nixgate_core::package_set::System;
 
-pub use advisories::Release;
-pub use command::{Freedom, NixOptions};
-pub use enclosure::Proxy;
-pub use environment::{Egress, Netrc};
-pub use netrc::{GitCredentialArgs, git_credential};
-pub use output::{Attribute, Derivation, Resolution, Version, reason};
-pub use process::NixError;
-pub use processes::{NixSettings, Processes};
-pub use sandbox::{ProbeSandboxArgs, Sandbox, probe_sandbox};
+pub(crate) use advisories::Release;
+pub(crate) use arguments::{EvalPermissions, NixOptions};
+pub(crate) use cli::{NixCli, NixSettings};
+pub(crate) use enclosure::Proxy;
+pub(crate) use error::NixError;
+pub(crate) use output::{Attribute, Derivation, Resolution, Version, reason};
+pub(crate) use sandbox::{ProbeSandboxArgs, Sandbox, probe_sandbox};
 
 /// An archive, a repository or a folder that Nix has copied into its store.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fetched {
+pub(crate) struct Fetched {
     /// Where it is.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// What names its content: a hash or a commit.
-    pub revision: String,
+    pub(crate) revision: String,
 }
 
 /// What the builder needs of Nix.
-pub trait Nix: Send + Sync + 'static {
+pub(crate) trait Nix: Send + Sync + 'static {
     /// Which Nix there is.
     fn version(&self) -> BoxFuture<'_, Result<Release, NixError>>;
 
@@ -75,7 +72,7 @@ pub trait Nix: Send + Sync + 'static {
     fn check_sandbox(&self) -> BoxFuture<'_, Result<(), NixError>>;
 
     /// Finds the derivations behind names, all in one evaluation; one answer a name, in order.
-    /// [`NixError::Failed`] when any of them, or the package set itself, can't be evaluated.
+    /// [`ProcessError::Failed`](crate::process::ProcessError::Failed) when any of them, or the package set itself, can't be evaluated.
     fn resolve<'a>(
         &'a self,
         source: &'a Path,
@@ -93,7 +90,7 @@ pub trait Nix: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<Option<String>, NixError>>;
 
     /// Looks at what a package set has at attribute paths, as it spells them; the empty path is the
-    /// set itself. One answer a path, in order. [`NixError::Failed`] when any of them fails in a
+    /// set itself. One answer a path, in order. [`ProcessError::Failed`](crate::process::ProcessError::Failed) when any of them fails in a
     /// way that Nix code can't catch.
     fn look<'a>(
         &'a self,
@@ -123,7 +120,7 @@ pub trait Nix: Send + Sync + 'static {
     /// The closure of valid store paths.
     fn closure<'a>(&'a self, roots: &'a [StorePath]) -> BoxFuture<'a, Result<Closure, NixError>>;
 
-    /// Copies a folder into the store, without git's own folder; the revision is the hash in its
+    /// LocalCache a folder into the store, without git's own folder; the revision is the hash in its
     /// store path, which is that of its content.
     fn add_folder<'a>(&'a self, folder: &'a Path) -> BoxFuture<'a, Result<Fetched, NixError>>;
 

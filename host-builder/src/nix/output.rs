@@ -11,17 +11,17 @@ use crate::closure::{Closure, PathInfo, STORE_DIR, StorePath};
 
 /// A version of Nix, as far as nixgate compares it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Version {
+pub(crate) struct Version {
     /// 2
-    pub major: u32,
+    pub(crate) major: u32,
     /// 18, say
-    pub minor: u32,
+    pub(crate) minor: u32,
 }
 
 impl Version {
     /// Parses the last word of `nix --version` (Nix, Lix and others put their names before it), or
     /// a bare version such as that of nixpkgs' `lib/minver.nix`.
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut numbers = text
             .split_whitespace()
             .last()?
@@ -41,46 +41,46 @@ impl fmt::Display for Version {
 
 /// One output of a derivation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Output {
+pub(crate) struct Output {
     /// `out`, `bin`, `doc` …
-    pub name: String,
+    pub(crate) name: String,
     /// Where it will be once it is realised.
-    pub path: StorePath,
+    pub(crate) path: StorePath,
 }
 
 /// A derivation that was found for a name, and the outputs that an image takes of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Derivation {
+pub(crate) struct Derivation {
     /// The `.drv` file.
     #[serde(rename = "drvPath")]
-    pub path: StorePath,
+    pub(crate) path: StorePath,
     /// At least one.
-    pub outputs: Vec<Output>,
+    pub(crate) outputs: Vec<Output>,
     /// The package's name.
-    pub pname: String,
+    pub(crate) pname: String,
     /// The package's version, empty when it has none.
     #[serde(default)]
-    pub version: String,
+    pub(crate) version: String,
     /// The program that the package is for.
-    pub main_program: Option<String>,
+    pub(crate) main_program: Option<String>,
     /// What it is, in a sentence.
     #[serde(default)]
-    pub description: Option<String>,
+    pub(crate) description: Option<String>,
     /// Where to read about it.
     #[serde(default)]
-    pub homepage: Option<String>,
+    pub(crate) homepage: Option<String>,
     /// What its licences are called, and `unfree` when one of them is not free.
     #[serde(default)]
-    pub licences: BTreeSet<String>,
+    pub(crate) licences: BTreeSet<String>,
     /// Whether the package set marks it as insecure.
     #[serde(default)]
-    pub insecure: bool,
+    pub(crate) insecure: bool,
 }
 
 /// What a package set has under a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Resolution {
+pub(crate) enum Resolution {
     /// A derivation.
     Derivation(Derivation),
     /// Nothing, and the names there that are somewhat like it.
@@ -94,7 +94,7 @@ pub enum Resolution {
 /// What a package set has at an attribute path, as `nix/attributes.nix` tells it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
-pub enum Attribute {
+pub(crate) enum Attribute {
     /// A derivation.
     Package,
     /// A set that is none.
@@ -166,7 +166,7 @@ pub(super) fn has_network(derivation: &str) -> bool {
 
 /// Nix's own words for why an evaluation failed: the first paragraph of its last error, since what
 /// comes before is the way there, and what comes after positions and advice for its command line.
-pub fn reason(stderr: &str) -> Option<String> {
+pub(crate) fn reason(stderr: &str) -> Option<String> {
     const ERROR: &str = "error:";
     let stderr = without_log(stderr);
     let lines: Vec<_> = stderr.lines().map(str::trim).collect();
@@ -256,7 +256,7 @@ fn store_path(text: &str) -> Result<StorePath, String> {
 #[cfg(test)]
 impl Derivation {
     /// A derivation called `name`, for tests.
-    pub fn example(name: &str) -> Self {
+    pub(crate) fn example(name: &str) -> Self {
         let path = |digit: &str, name: &str| format!("{STORE_DIR}/{}-{name}", digit.repeat(32));
         Self {
             path: path("0", &format!("{name}.drv")).parse().unwrap(),

@@ -15,7 +15,8 @@
 //! Where storage is far away, each builder has copies in a folder of its own. They can be deleted at
 //! any time.
 
-mod copies;
+mod image;
+mod local_cache;
 mod tree;
 
 use std::collections::BTreeMap;
@@ -27,7 +28,8 @@ use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use serde::{Deserialize, Serialize};
 
-pub use copies::Copies;
+pub(crate) use image::{ImageId, ImageRecord, blobs_of, image_of};
+pub(crate) use local_cache::LocalCache;
 
 use crate::closure::{Closure, PathInfo, StorePath};
 use crate::layer::Tree;
@@ -36,13 +38,13 @@ use crate::storage::{Key, Storage, StorageError};
 
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PackageRecord {
+pub(crate) struct PackageRecord {
     /// What its name means.
-    pub derivation: Derivation,
+    pub(crate) derivation: Derivation,
     /// The closure of its outputs.
-    pub paths: BTreeMap<StorePath, PathInfo>,
+    pub(crate) paths: BTreeMap<StorePath, PathInfo>,
     /// What is in each of its outputs, in their order.
-    pub trees: Vec<Tree>,
+    pub(crate) trees: Vec<Tree>,
 }
 
 /// As it is stored.
@@ -55,7 +57,7 @@ struct Stored {
 
 impl PackageRecord {
     /// Its store paths that an image has for its own sake.
-    pub fn outputs(&self) -> impl Iterator<Item = &StorePath> {
+    pub(crate) fn outputs(&self) -> impl Iterator<Item = &StorePath> {
         self.derivation.outputs.iter().map(|output| &output.path)
     }
 
@@ -88,20 +90,20 @@ impl PackageRecord {
 }
 
 /// The records in storage.
-pub struct Records {
+pub(crate) struct Records {
     shared: Storage,
-    /// Copies, where storage is not on this machine.
-    copies: Option<Copies>,
+    /// LocalCache, where storage is not on this machine.
+    copies: Option<LocalCache>,
 }
 
 impl Records {
     /// Records in storage, with copies in a folder of this builder's own if there is any.
-    pub const fn new(shared: Storage, copies: Option<Copies>) -> Self {
+    pub(crate) const fn new(shared: Storage, copies: Option<LocalCache>) -> Self {
         Self { shared, copies }
     }
 
     /// Removes copies that are too old.
-    pub fn sweep(&self) {
+    pub(crate) fn sweep(&self) {
         if let Some(copies) = &self.copies {
             copies.sweep();
         }
@@ -111,7 +113,7 @@ impl Records {
     ///
     /// # Errors
     /// When storage can't be read.
-    pub async fn get(&self, key: &Key) -> Result<Option<PackageRecord>, StorageError> {
+    pub(crate) async fn get(&self, key: &Key) -> Result<Option<PackageRecord>, StorageError> {
         if let Some(copies) = &self.copies
             && let Some(bytes) = copies.get(key).await
             && let Some(record) = decode(key, bytes).await
@@ -134,7 +136,7 @@ impl Records {
     ///
     /// # Errors
     /// When storage can't be read or written.
-    pub async fn keep(
+    pub(crate) async fn keep(
         &self,
         key: &Key,
         record: &PackageRecord,

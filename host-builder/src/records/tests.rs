@@ -5,7 +5,8 @@ use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
 use super::*;
-use crate::layer::{Directory, MAX_DEPTH};
+use std::collections::BTreeMap;
+use crate::layer::MAX_DEPTH;
 
 fn record() -> PackageRecord {
     let derivation = Derivation::example("git");
@@ -31,7 +32,7 @@ fn record() -> PackageRecord {
         paths: outputs
             .map(|output| (output.path.clone(), info.clone()))
             .collect(),
-        trees: vec![Tree::Directory(Directory::from_iter(names)); derivation.outputs.len()],
+        trees: vec![Tree::Directory(BTreeMap::from_iter(names)); derivation.outputs.len()],
         derivation,
     }
 }
@@ -45,7 +46,7 @@ fn a_record_is_read_as_it_was_written() {
 #[test]
 fn a_record_of_the_deepest_tree_can_be_read() {
     let mut deep = record();
-    let bottom = Tree::Directory(Directory::new());
+    let bottom = Tree::Directory(BTreeMap::new());
     deep.trees[0] = (0..MAX_DEPTH).fold(bottom, |tree, _| {
         Tree::Directory([("a".into(), tree)].into())
     });
@@ -59,11 +60,11 @@ fn what_is_not_whole_is_no_record() {
         |record| record.paths.clear(),
         |record| record.trees.clear(),
         |record| {
-            let up = Directory::from([("..".into(), Tree::Symlink("/".into()))]);
+            let up = BTreeMap::from([("..".into(), Tree::Symlink("/".into()))]);
             record.trees = vec![Tree::Directory(up)];
         },
         |record| {
-            let deep = Directory::from([("a/b".into(), Tree::Symlink("/".into()))]);
+            let deep = BTreeMap::from([("a/b".into(), Tree::Symlink("/".into()))]);
             record.trees = vec![Tree::Directory(deep)];
         },
     ];
@@ -98,7 +99,8 @@ async fn the_first_record_stays_and_a_damaged_one_is_replaced() {
 async fn copies_are_read_first_and_can_be_lost() {
     let folder = tempfile::tempdir().unwrap();
     let shared = || Storage::filesystem(&folder.path().join("shared")).unwrap();
-    let copies = |name: &str, max_age| Copies::open(&folder.path().join(name), max_age).unwrap();
+    let copies =
+        |name: &str, max_age| LocalCache::open(&folder.path().join(name), max_age).unwrap();
     let day = Duration::from_secs(24 * 3600);
     let records = Records::new(shared(), Some(copies("copies", day)));
     let key = Key::package("k");

@@ -1,93 +1,15 @@
 //! Who may ask: the edge, by its token.
 //!
-//! There may be two tokens, an old and a new one, so that an edge is given another while the builder
-//! takes both. In a file they change without a restart of the builder.
-//!
 //! An edge whose token is another is not told that its client may not have the image: nothing is
 //! known of that. It is told by a header that nobody else can set ([`wire::REFUSES`]), and with the
 //! status of a builder that is away.
 
-use std::path::Path;
-use std::sync::Arc;
-
-use anyhow::{Result, ensure};
 use http::{HeaderMap, HeaderValue};
-use nixgate_core::distribution::{Digest, Error, ErrorKind};
+use nixgate_core::distribution::{Error, ErrorKind};
 use nixgate_core::wire;
 
 use crate::builder::Rule;
-use crate::redact::keep_secret;
-use crate::watched::{self, Watched};
-
-/// An old one and a new one; a third is one that was forgotten.
-const MAX_TOKENS: usize = 2;
-
-/// Who may ask.
-#[derive(Clone)]
-pub enum Access {
-    /// Whoever has a token.
-    Tokens(Tokens),
-    /// Everybody.
-    Direct,
-}
-
-/// The tokens that open the builder.
-#[derive(Clone)]
-pub struct Tokens(Source);
-
-#[derive(Clone)]
-enum Source {
-    Given(Arc<Vec<Digest>>),
-    File(Arc<Watched<Vec<Digest>>>),
-}
-
-impl Tokens {
-    /// Takes tokens with spaces between.
-    ///
-    /// # Errors
-    /// When there is none, or one that no edge can have.
-    pub fn parse(text: &str) -> Result<Self> {
-        let tokens = digests(text.split_whitespace())?;
-        Ok(Self(Source::Given(Arc::new(tokens))))
-    }
-
-    /// Reads tokens from a file, one on each line, and again when it changes.
-    ///
-    /// # Errors
-    /// As [`Tokens::parse`], and when the file can't be read.
-    pub fn open(path: &Path) -> Result<Self> {
-        let parse = |text: &str| digests(watched::lines(text)?.map(|(_, line)| line));
-        Ok(Self(Source::File(Arc::new(Watched::open(path, parse)?))))
-    }
-
-    /// Digests are compared, so that the time that it takes says nothing about the tokens.
-    fn has(&self, given: &[u8]) -> bool {
-        let given = Digest::of(given);
-        match &self.0 {
-            Source::Given(tokens) => tokens.contains(&given),
-            Source::File(tokens) => tokens.current().contains(&given),
-        }
-    }
-}
-
-fn digests<'a>(tokens: impl Iterator<Item = &'a str>) -> Result<Vec<Digest>> {
-    let tokens: Vec<&str> = tokens.collect();
-    ensure!(
-        (1..=MAX_TOKENS).contains(&tokens.len()),
-        "there are {} tokens: give the one that Envoy has, or an old and a new one",
-        tokens.len()
-    );
-    let is_token = |token: &&str| token.bytes().all(|byte| byte.is_ascii_graphic());
-    ensure!(
-        tokens.iter().all(is_token),
-        "a token must be printable ASCII without spaces, as Envoy's filter takes it"
-    );
-    tokens.iter().for_each(|token| keep_secret(token));
-    Ok(tokens
-        .iter()
-        .map(|token| Digest::of(token.as_bytes()))
-        .collect())
-}
+use crate::config::Access;
 
 impl Access {
     /// The door: the edge has checked who may have which packages, this checks that it was the edge.
@@ -139,6 +61,7 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
+    use crate::config::Tokens;
 
     fn headers(name: &'static str, value: &'static str) -> HeaderMap {
         let mut headers = HeaderMap::new();

@@ -9,9 +9,9 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use nixgate_core::distribution::{Error, ErrorKind};
 
-use crate::redact::{redact, redact_value};
-use crate::refusals;
+use crate::negative_ttl;
 use crate::storage::StorageError;
+use crate::telemetry::redact::{redact, redact_value};
 
 /// A response's body. Not `Sync`: a stream from storage isn't.
 pub(super) type Body = UnsyncBoxBody<Bytes, StorageError>;
@@ -62,7 +62,7 @@ pub(super) fn immutable() -> (HeaderName, String) {
 
 /// An error in answer to a request for this path, which the builder would find out again.
 pub(super) fn error(error: &Error, path: &str) -> Response<Body> {
-    error_for(error, refusals::hold_for(path))
+    error_for(error, negative_ttl::hold_for(path))
 }
 
 /// An error, which may be repeated for so long if it is one that lasts.

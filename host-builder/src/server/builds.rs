@@ -20,9 +20,9 @@ use tokio::sync::watch;
 
 use super::App;
 use super::answer::{self, Body};
-use crate::build_log::{BuildLog, Snapshot};
 use crate::builder::Builder;
-use crate::redact::redact_value;
+use crate::telemetry::build_log::{BuildLog, Snapshot};
+use crate::telemetry::redact::redact_value;
 
 /// Below it are builds, by their ids.
 const PATH: &str = "/builds";
@@ -166,7 +166,7 @@ impl Follower {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::build_log::BuildLogs;
+    use crate::telemetry::build_log::BuildLogs;
 
     #[test]
     fn paths() {

@@ -24,10 +24,9 @@ use super::images::Image;
 use super::manifests::unready;
 use super::{App, facts};
 use crate::builder::Builder;
-use crate::builder::link_folder;
-use crate::facts::Record;
-use crate::recipes::Recipes;
-use crate::wanted::Wanted;
+use crate::records::ImageRecord;
+use crate::request::recipes::Recipes;
+use crate::request::{NamedImage, link_folder_key};
 
 /// Names that are listed, those first that were built or had by another tag last. The edge judges
 /// the list as a whole for each caller.
@@ -55,7 +54,7 @@ impl<B: Builder> App<B> {
         let items = names.into_iter().map(|(name, facts)| {
             let (rules, recipes) = (&rules, &recipes);
             async move {
-                let is_ours = |record: &Record| self.is_ours(record, &name);
+                let is_ours = |record: &ImageRecord| self.is_ours(record, &name);
                 let images = self.images.listed(&self.storage, &name, facts, at, is_ours);
                 let images = images.await;
                 Ok(self.item(&name, images.map_err(unready)?, rules, recipes))
@@ -78,9 +77,9 @@ impl<B: Builder> App<B> {
     }
 
     /// Whether the name is this builder's for what the record tells of.
-    fn is_ours(&self, record: &Record, name: &str) -> bool {
+    fn is_ours(&self, record: &ImageRecord, name: &str) -> bool {
         let (source, opaque) = (self.sources.source().identity(), &record.opaque_name);
-        link_folder(&source, record.system, &record.packages, opaque.as_deref()) == name
+        link_folder_key(&source, record.system, &record.packages, opaque.as_deref()) == name
     }
 
     /// What is said of a name with these images; none when it is no name of this builder's.
@@ -103,7 +102,7 @@ impl<B: Builder> App<B> {
         };
         // A recipe may be no more.
         let repository = Repository::parse(&written.join("/")).ok()?;
-        let wanted = Wanted::of(&repository, recipes, self.system).ok()?;
+        let wanted = NamedImage::of(&repository, recipes, self.system).ok()?;
         Some(CatalogItem {
             name: wanted.short_name(),
             facts: facts::header(images, rules),

@@ -45,7 +45,7 @@ const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// How many connections there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bound {
+pub(crate) struct Bound {
     most: usize,
     /// The limit of open files, where it allows fewer than the setting.
     files: Option<u64>,
@@ -53,7 +53,7 @@ pub struct Bound {
 
 impl Bound {
     /// No more than `setting`, and than can be had with so many open files.
-    pub fn new(setting: usize, files: u64) -> Self {
+    pub(crate) fn new(setting: usize, files: u64) -> Self {
         /// Files that connections leave to all else: a quarter, within these.
         const LEFT: std::ops::RangeInclusive<u64> = 32..=1024;
         let left = (files / 4).clamp(*LEFT.start(), *LEFT.end());

@@ -10,7 +10,7 @@ use tokio::sync::Mutex;
 use super::App;
 use super::answer::{self, Body};
 use crate::builder::Builder;
-use crate::telemetry::DiskLabels;
+use crate::telemetry::metrics::DiskLabels;
 
 /// The process answers.
 pub(super) const LIVE: &str = "/healthz";
@@ -26,7 +26,7 @@ const PROBE: Duration = Duration::from_secs(10);
 
 /// Whether the builder was ready when that was last asked, and when.
 #[derive(Default)]
-pub struct Readiness(Mutex<Option<(Instant, Result<(), Error>)>>);
+pub(crate) struct Readiness(Mutex<Option<(Instant, Result<(), Error>)>>);
 
 /// Whether a path is for who looks after the builder, and for no client.
 pub(super) fn is_about(path: &str) -> bool {

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 use futures::stream::{StreamExt, TryStreamExt};
 use nixgate_core::distribution::{Digest, Tag};
 
-use crate::facts::{ImageId, Record};
+use crate::records::{ImageId, ImageRecord};
 use crate::storage::{Fact, Key, Storage, StorageError};
 
 /// Digests and names of store paths that are remembered, of about 100 bytes each.
@@ -34,7 +34,7 @@ const MAX_TAGS: usize = 100;
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Image {
     /// What is known of it.
-    pub(super) record: Arc<Record>,
+    pub(super) record: Arc<ImageRecord>,
     /// The tags by which it was had.
     pub(super) tags: BTreeSet<Tag>,
     /// When it was made, or had by another tag, whichever is later.
@@ -50,7 +50,7 @@ struct Name {
 }
 
 /// See the module.
-pub struct Images {
+pub(crate) struct Images {
     names: Mutex<BTreeMap<String, Name>>,
     foreign: Mutex<BTreeSet<String>>,
     listed_for: Duration,
@@ -83,10 +83,11 @@ impl Images {
             return Ok(Some(known));
         }
         let key = Key::tagged(name, image, tag);
-        let (record, kept) = match Record::read(storage, &key).await? {
+        let (record, kept) = match ImageRecord::read(storage, &key).await? {
             Some(record) => (record, true),
             None => {
-                let Some(record) = Record::read(storage, &Key::record(name, image)).await? else {
+                let Some(record) = ImageRecord::read(storage, &Key::record(name, image)).await?
+                else {
                     return Ok(None);
                 };
                 let facts = storage.facts(name, Some(image)).await?;
@@ -175,7 +176,7 @@ impl Images {
         name: &str,
         facts: Vec<Fact>,
         at: Instant,
-        is_ours: impl Fn(&Record) -> bool,
+        is_ours: impl Fn(&ImageRecord) -> bool,
     ) -> Result<Vec<Image>, StorageError> {
         if self.recall(name, |known| known.images.is_empty()) {
             let Some(record) = first(storage, &facts).await? else {
@@ -287,9 +288,9 @@ impl Name {
 }
 
 /// The first record that can be read: storage may have lost others.
-async fn first(storage: &Storage, facts: &[Fact]) -> Result<Option<Record>, StorageError> {
+async fn first(storage: &Storage, facts: &[Fact]) -> Result<Option<ImageRecord>, StorageError> {
     for fact in facts {
-        if let Some(record) = Record::read(storage, &fact.key).await? {
+        if let Some(record) = ImageRecord::read(storage, &fact.key).await? {
             return Ok(Some(record));
         }
     }
@@ -300,7 +301,7 @@ async fn first(storage: &Storage, facts: &[Fact]) -> Result<Option<Record>, Stor
 async fn read(
     storage: &Storage,
     facts: Vec<Fact>,
-    known: Option<Arc<Record>>,
+    known: Option<Arc<ImageRecord>>,
 ) -> Result<Option<Image>, StorageError> {
     let record = match known {
         Some(known) => Some(known),

@@ -18,10 +18,11 @@ use nixgate_core::distribution::{Digest, Error, ErrorKind, MediaType};
 use super::App;
 use super::answer::Body;
 use super::manifests::{failed, still_building, unready, wait_of};
-use crate::builder::{Builder, ImageRequest, Progress, similar};
-use crate::facts::blobs_of;
+use crate::builder::{Builder, Progress, suggestions};
+use crate::records::blobs_of;
+use crate::request::ImageRequest;
+use crate::request::NamedImage;
 use crate::storage::Key;
-use crate::wanted::Wanted;
 
 impl<B: Builder> App<B> {
     /// Builds the image again whose blob was lost. `None` when that is done, else what to answer: it
@@ -32,7 +33,7 @@ impl<B: Builder> App<B> {
     pub(super) async fn make_again(
         &self,
         request: &Request<Incoming>,
-        wanted: &Wanted,
+        wanted: &NamedImage,
         digest: &Digest,
     ) -> Result<Option<Response<Body>>, Error> {
         let (wait, started) = (wait_of(request), Instant::now());
@@ -45,7 +46,7 @@ impl<B: Builder> App<B> {
         match self.builds.build(image, rule, wait).await {
             Progress::Running(elapsed) => Ok(Some(still_building(request, elapsed))),
             Progress::Failed(error, holds) => {
-                let error = similar::told(error, false);
+                let error = suggestions::told(error, false);
                 Ok(Some(failed(request, &error, holds)))
             }
             Progress::Done => Ok(None),
@@ -56,7 +57,7 @@ impl<B: Builder> App<B> {
     /// may have it: what was never built can't be known to lack it.
     async fn image_with(
         &self,
-        wanted: &Wanted,
+        wanted: &NamedImage,
         digest: &Digest,
         wait: Duration,
     ) -> Result<Option<ImageRequest>, Error> {

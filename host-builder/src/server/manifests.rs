@@ -14,8 +14,8 @@ use super::App;
 use super::answer::{self, Body};
 use super::facts;
 use super::images::Image;
-use crate::builder::{Builder, Progress, similar};
-use crate::facts::image_of;
+use crate::builder::{Builder, Progress, suggestions};
+use crate::records::image_of;
 use crate::source::Pinned;
 use crate::storage::{Key, StorageError};
 
@@ -110,7 +110,7 @@ impl<B: Builder> App<B> {
             None => match self.builds.build(image, rule, wait).await {
                 Progress::Running(elapsed) => return Ok(still_building(request, elapsed)),
                 Progress::Failed(error, holds) => {
-                    let error = similar::told(error, preferences(request).similar);
+                    let error = suggestions::told(error, preferences(request).similar);
                     return Ok(failed(request, &error, holds));
                 }
                 Progress::Done => self.published(&key, &name, tag).await?,

@@ -50,16 +50,18 @@ use nixgate_core::{ImageName, wire};
 use tokio::net::TcpListener;
 use tracing::{Instrument, Span};
 
-use crate::build_log::BuildLogs;
-use crate::builder::{Builder, Coalesce, ImageRequest};
-use crate::disk::Disks;
-use crate::logging::{self, VERSION, chain};
+use crate::builder::{Builder, SingleFlight};
+use crate::config::Access;
+use crate::files::disk::Disks;
 use crate::login::Login;
-use crate::recipes::RecipeFile;
+use crate::request::ImageRequest;
+use crate::request::NamedImage;
+use crate::request::recipes::RecipeFile;
 use crate::source::{Pin, Sources};
 use crate::storage::Storage;
-use crate::telemetry::{Metrics, RequestLabels};
-use crate::wanted::Wanted;
+use crate::telemetry::build_log::BuildLogs;
+use crate::telemetry::logging::{self, VERSION, chain};
+use crate::telemetry::metrics::{Metrics, RequestLabels};
 
 use answer::Body;
 use connections::Places;
@@ -68,41 +70,40 @@ use connections::Places;
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Everything that requests are answered with.
-pub struct App<B> {
+pub(crate) struct App<B> {
     /// Who may ask.
-    pub access: Access,
+    pub(crate) access: Access,
     /// Where clients get their tokens.
-    pub login: Login,
+    pub(crate) login: Login,
     /// The platform of images whose name says none.
-    pub system: System,
+    pub(crate) system: System,
     /// At most so many layers for an image.
-    pub max_layers: usize,
+    pub(crate) max_layers: usize,
     /// Where packages come from.
-    pub sources: Sources,
+    pub(crate) sources: Sources,
     /// Which images have names of their own.
-    pub recipes: RecipeFile,
+    pub(crate) recipes: RecipeFile,
     /// Where images are.
-    pub storage: Storage,
+    pub(crate) storage: Storage,
     /// How images are made.
-    pub builds: Coalesce<B>,
+    pub(crate) builds: SingleFlight<B>,
     /// How far they are.
-    pub logs: BuildLogs,
+    pub(crate) logs: BuildLogs,
     /// The counters.
-    pub metrics: Metrics,
+    pub(crate) metrics: Metrics,
     /// Nix, as readiness sees it.
-    pub nix: Arc<dyn crate::nix::Nix>,
+    pub(crate) nix: Arc<dyn crate::nix::Nix>,
     /// Which images there are of a name.
-    pub images: Images,
+    pub(crate) images: Images,
     /// How much room there is.
-    pub disks: Disks,
+    pub(crate) disks: Disks,
     /// Whether new images can be built.
-    pub readiness: Readiness,
+    pub(crate) readiness: Readiness,
 }
 
-pub use access::{Access, Tokens};
-pub use connections::Bound;
-pub use health::Readiness;
-pub use images::Images;
+pub(crate) use connections::Bound;
+pub(crate) use health::Readiness;
+pub(crate) use images::Images;
 
 /// What is wrong with this machine is an error, what asks for an administrator a warning. A failed
 /// build is neither: its own log line has been written, once, and this one says who was told.
@@ -125,7 +126,7 @@ fn log(path: &str, error: &Error) {
 
 impl<B: Builder> App<B> {
     /// Answers so many connections at once until `stop` is done, then lets open requests end.
-    pub async fn serve(
+    pub(crate) async fn serve(
         self: Arc<Self>,
         listener: TcpListener,
         bound: Bound,
@@ -255,12 +256,12 @@ impl<B: Builder> App<B> {
 
     /// What a repository name means, whether or not there is such an image.
     fn name(&self, repository: &Repository) -> Result<ImageName, Error> {
-        Wanted::name(repository, &self.recipes.current())
+        NamedImage::name(repository, &self.recipes.current())
     }
 
     /// What a repository name asks for.
-    fn wanted(&self, repository: &Repository) -> Result<Wanted, Error> {
-        Wanted::of(repository, &self.recipes.current(), self.system)
+    fn wanted(&self, repository: &Repository) -> Result<NamedImage, Error> {
+        NamedImage::of(repository, &self.recipes.current(), self.system)
     }
 
     /// The same for what is asked for by digest. Where there is no recipe it is told in the words for
@@ -269,7 +270,7 @@ impl<B: Builder> App<B> {
         &self,
         repository: &Repository,
         unknown: impl FnOnce() -> Error,
-    ) -> Result<Wanted, Error> {
+    ) -> Result<NamedImage, Error> {
         self.wanted(repository).map_err(|error| match error.kind {
             ErrorKind::ManifestUnknown => unknown(),
             _ => error,
@@ -277,12 +278,12 @@ impl<B: Builder> App<B> {
     }
 
     /// Where the manifests are linked of all images of a name.
-    fn link_folder(&self, wanted: &Wanted) -> String {
+    fn link_folder(&self, wanted: &NamedImage) -> String {
         wanted.link_folder(&self.sources.source().identity())
     }
 
     /// The image of a name out of that package set.
-    fn image(&self, pin: Pin, wanted: &Wanted) -> ImageRequest {
+    fn image(&self, pin: Pin, wanted: &NamedImage) -> ImageRequest {
         ImageRequest::new(self.sources.source(), pin, wanted, self.max_layers)
     }
 }

@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 
 /// Patterns of full names, such as `refs/heads/*`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AllowedRefs(Vec<String>);
+pub(crate) struct AllowedRefs(Vec<String>);
 
 impl Default for AllowedRefs {
     fn default() -> Self {
@@ -21,7 +21,7 @@ impl AllowedRefs {
     ///
     /// # Errors
     /// A sentence that names the setting and what is wrong with it.
-    pub fn parse(patterns: &[String]) -> Result<Self> {
+    pub(crate) fn parse(patterns: &[String]) -> Result<Self> {
         let given = patterns.iter().filter(|pattern| !pattern.is_empty());
         let patterns: Vec<_> = given.cloned().collect();
         ensure!(
@@ -44,12 +44,12 @@ impl AllowedRefs {
     }
 
     /// The patterns, as they were written.
-    pub fn patterns(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn patterns(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(String::as_str)
     }
 
     /// Whether images may be made of what this ref points at.
-    pub fn allow(&self, reference: &str) -> bool {
+    pub(crate) fn allow(&self, reference: &str) -> bool {
         self.patterns()
             .any(|pattern| match pattern.split_once('*') {
                 None => pattern == reference,

@@ -7,14 +7,14 @@ use std::time::Duration;
 use futures::future::FutureExt;
 use tokio::sync::Semaphore;
 
-use super::attempts::{Attempts, Known};
 use super::git::{self, Commit, Refs};
 use super::mirror::Mirror;
+use super::refreshing::{Known, Refreshing};
 use super::roots::Roots;
 use super::{DEFAULT, PIN_STALE, Pin, PinError, Pins, Source, required_nix};
 use crate::closure::STORE_DIR;
-use crate::logging::chain;
 use crate::nix::{Fetched, Nix};
+use crate::telemetry::logging::chain;
 
 /// How long the list of a repository's branches and tags holds: so long an unknown tag stays
 /// unknown without asking the repository again.
@@ -30,7 +30,7 @@ const COMMITS_AT_ONCE: usize = 1;
 pub(super) struct Finder {
     source: Arc<Source>,
     nix: Arc<dyn Nix>,
-    refs: Attempts<Arc<Refs>>,
+    refs: Refreshing<Arc<Refs>>,
     mirror: Option<Mirror>,
     roots: Roots,
     name_turns: Semaphore,
@@ -55,7 +55,7 @@ impl Finder {
             nix,
             mirror,
             // An old list can't say that a tag is unknown.
-            refs: Attempts::new(REFS_TTL, Duration::ZERO),
+            refs: Refreshing::new(REFS_TTL, Duration::ZERO),
             roots: Roots::new(state_dir, hold + PIN_STALE)?,
             name_turns: Semaphore::new(NAMES_AT_ONCE),
             new_name_turns: Semaphore::new(NEW_NAMES_AT_ONCE),

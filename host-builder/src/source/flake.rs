@@ -14,7 +14,7 @@ use super::git::Commit;
 
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FlakeUrl {
+pub(crate) struct FlakeUrl {
     /// As Nix takes it.
     url: String,
     /// The repository's, for git, when tags choose what of it is used.
@@ -28,7 +28,7 @@ impl FlakeUrl {
     ///
     /// # Errors
     /// A sentence that names the setting and what is wrong with it.
-    pub fn parse(text: &str) -> Result<Self> {
+    pub(crate) fn parse(text: &str) -> Result<Self> {
         let url = match text.strip_prefix('/') {
             Some(_) => format!("path:{text}"),
             None => text.to_owned(),
@@ -65,17 +65,17 @@ impl FlakeUrl {
     }
 
     /// Whether it is a folder of this machine.
-    pub fn is_folder(&self) -> bool {
+    pub(crate) fn is_folder(&self) -> bool {
         self.url.starts_with("path:")
     }
 
     /// The repository that tags are looked up in, as git takes it.
-    pub fn repository(&self) -> Option<&str> {
+    pub(crate) fn repository(&self) -> Option<&str> {
         self.repository.as_deref()
     }
 
     /// The folder of the flake in its source; empty for the top.
-    pub fn dir(&self) -> &str {
+    pub(crate) fn dir(&self) -> &str {
         &self.dir
     }
 

@@ -34,8 +34,9 @@ use super::PinError;
 use super::allowed_refs::AllowedRefs;
 use super::git::{Refs, is_plain};
 use crate::fingerprint::Fingerprint;
+use crate::negative_ttl;
 use crate::nix::{Nix, NixError};
-use crate::refusals;
+use crate::process::ProcessError;
 
 /// How long a fetch may take: all commits of nixpkgs are some hundred megabytes.
 const FETCH: Duration = Duration::from_secs(900);
@@ -70,7 +71,7 @@ impl Fetched {
 
     fn note_unknown(&mut self, commit: &str) {
         if self.unknown.len() < MOST_UNKNOWN {
-            let until = Instant::now() + refusals::hold_for(commit);
+            let until = Instant::now() + negative_ttl::hold_for(commit);
             self.unknown.insert(commit.to_owned(), until);
         }
     }
@@ -130,7 +131,7 @@ impl Mirror {
                 plain.or_else(|| holders().next()).map(str::to_owned)
             }
             // It doesn't have the commit at all.
-            Err(NixError::Failed { .. }) => None,
+            Err(NixError::Process(ProcessError::Failed { .. })) => None,
             Err(error) => return Err(error.into()),
         };
         if holder.is_none() {

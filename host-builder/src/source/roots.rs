@@ -10,9 +10,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::attempts::Keys;
 use super::git::is_commit;
-use crate::age::{remove_all_but_latest, remove_older};
+use super::refreshing::Keys;
+use crate::files::expiry::{remove_all_but_latest, remove_older};
 use crate::fingerprint::Fingerprint;
 
 /// What the names of links of commits begin with.
@@ -69,9 +69,9 @@ fn name(tag: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::attempts::Bound;
+    use super::super::refreshing::Bound;
     use super::*;
-    use crate::age::date;
+    use crate::files::expiry::date;
 
     const MOST: usize = 20;
 

@@ -3,7 +3,7 @@
 use nixgate_core::distribution::Tag;
 
 use super::*;
-use crate::age::date;
+use crate::files::expiry::date;
 
 async fn holds(storage: &Storage) {
     let key = Key::build("k");

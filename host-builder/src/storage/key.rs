@@ -60,31 +60,31 @@ impl Folder {
 
 /// A key in the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Key(pub(super) ObjectPath);
+pub(crate) struct Key(pub(super) ObjectPath);
 
 impl Key {
     /// A blob.
-    pub fn blob(digest: &Digest) -> Self {
+    pub(crate) fn blob(digest: &Digest) -> Self {
         Self(Folder::Layers.join(&digest.hex()))
     }
 
     /// The blob of a set of store paths.
-    pub fn build(fingerprint: &str) -> Self {
+    pub(crate) fn build(fingerprint: &str) -> Self {
         Self(Folder::Builds.join(fingerprint))
     }
 
     /// What is known of a package.
-    pub fn package(fingerprint: &str) -> Self {
+    pub(crate) fn package(fingerprint: &str) -> Self {
         Self(Folder::Packages.join(fingerprint))
     }
 
     /// The manifest of an image.
-    pub fn manifest(fingerprint: &str) -> Self {
+    pub(crate) fn manifest(fingerprint: &str) -> Self {
         Self(Folder::Manifests.join(fingerprint))
     }
 
     /// A manifest under its image's name.
-    pub fn link(name: &str, manifest: &Digest) -> Self {
+    pub(crate) fn link(name: &str, manifest: &Digest) -> Self {
         Self(Folder::Links.join(name).join(manifest.hex()))
     }
 
@@ -94,12 +94,12 @@ impl Key {
     }
 
     /// What is known of an image.
-    pub fn record(name: &str, image: &str) -> Self {
+    pub(crate) fn record(name: &str, image: &str) -> Self {
         Self(facts(name, Some(image)).join("record"))
     }
 
     /// The same under a tag by which the image was had.
-    pub fn tagged(name: &str, image: &str, tag: &Tag) -> Self {
+    pub(crate) fn tagged(name: &str, image: &str, tag: &Tag) -> Self {
         Self(facts(name, Some(image)).join("tags").join(tag.as_str()))
     }
 }
@@ -120,15 +120,15 @@ pub(super) fn facts(name: &str, image: Option<&str>) -> ObjectPath {
 
 /// An object that says what is known of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fact {
+pub(crate) struct Fact {
     /// What names the image among those of its name.
-    pub image: String,
+    pub(crate) image: String,
     /// The tag under which it says so; none: under none.
-    pub tag: Option<Tag>,
+    pub(crate) tag: Option<Tag>,
     /// Where it is.
-    pub key: Key,
+    pub(crate) key: Key,
     /// When it was written.
-    pub written: SystemTime,
+    pub(crate) written: SystemTime,
 }
 
 impl Fact {

@@ -40,9 +40,9 @@ use tokio::io::AsyncReadExt;
 
 use nixgate_core::distribution::Digest;
 
-use crate::logging::chain;
+use crate::telemetry::logging::chain;
 
-pub use key::{Fact, Key};
+pub(crate) use key::{Fact, Key};
 
 /// For how long a presigned URL is good.
 const SIGNED_FOR: Duration = Duration::from_secs(3600);
@@ -58,7 +58,7 @@ const PARTS_AT_ONCE: usize = 2;
 /// Storage that doesn't do what it is for.
 #[derive(Debug, thiserror::Error)]
 #[error("storage: {0}. Check that it is reachable and writable for the builder")]
-pub struct StorageError(String);
+pub(crate) struct StorageError(String);
 
 impl From<object_store::Error> for StorageError {
     fn from(error: object_store::Error) -> Self {
@@ -74,7 +74,7 @@ impl From<std::io::Error> for StorageError {
 
 /// Where a client gets a blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Location {
+pub(crate) enum Location {
     /// From the store itself.
     Redirect {
         /// A presigned URL, for one method.
@@ -88,7 +88,7 @@ pub enum Location {
 
 /// The images' storage.
 #[derive(Clone)]
-pub struct Storage {
+pub(crate) struct Storage {
     store: Arc<dyn ObjectStore>,
     /// The same store, where clients can be sent there.
     signer: Option<Arc<AmazonS3>>,
@@ -99,7 +99,7 @@ impl Storage {
     ///
     /// # Errors
     /// When the store can't be read.
-    pub async fn get(&self, key: &Key) -> Result<Option<Bytes>, StorageError> {
+    pub(crate) async fn get(&self, key: &Key) -> Result<Option<Bytes>, StorageError> {
         match self.store.get(&key.0).await {
             Ok(result) => Ok(Some(result.bytes().await?)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
@@ -111,7 +111,7 @@ impl Storage {
     ///
     /// # Errors
     /// When the store can't be read.
-    pub async fn size(&self, key: &Key) -> Result<Option<u64>, StorageError> {
+    pub(crate) async fn size(&self, key: &Key) -> Result<Option<u64>, StorageError> {
         match self.store.head(&key.0).await {
             Ok(meta) => Ok(Some(meta.size)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
@@ -123,7 +123,7 @@ impl Storage {
     ///
     /// # Errors
     /// When the store can't be written.
-    pub async fn put(&self, key: &Key, content: Bytes) -> Result<(), StorageError> {
+    pub(crate) async fn put(&self, key: &Key, content: Bytes) -> Result<(), StorageError> {
         self.store.put(&key.0, content.into()).await?;
         Ok(())
     }
@@ -132,7 +132,11 @@ impl Storage {
     ///
     /// # Errors
     /// When the store can't be written.
-    pub async fn put_if_absent(&self, key: &Key, content: Bytes) -> Result<bool, StorageError> {
+    pub(crate) async fn put_if_absent(
+        &self,
+        key: &Key,
+        content: Bytes,
+    ) -> Result<bool, StorageError> {
         match self
             .store
             .put_opts(&key.0, content.into(), PutMode::Create.into())
@@ -151,7 +155,7 @@ impl Storage {
     ///
     /// # Errors
     /// When the file can't be read or the store can't be written.
-    pub async fn upload(&self, blob: &Digest, file: &Path) -> Result<(), StorageError> {
+    pub(crate) async fn upload(&self, blob: &Digest, file: &Path) -> Result<(), StorageError> {
         let key = Key::blob(blob);
         let mut file = tokio::fs::File::open(file).await?;
         let size = file.metadata().await?.len();
@@ -179,7 +183,11 @@ impl Storage {
     ///
     /// # Errors
     /// When the store can't be read.
-    pub async fn facts(&self, name: &str, image: Option<&str>) -> Result<Vec<Fact>, StorageError> {
+    pub(crate) async fn facts(
+        &self,
+        name: &str,
+        image: Option<&str>,
+    ) -> Result<Vec<Fact>, StorageError> {
         let prefix = key::facts(name, image);
         let listed = self.store.list(Some(&prefix));
         let facts = listed.map_ok(|meta| Fact::of(meta.location, meta.last_modified.into()));
@@ -193,7 +201,7 @@ impl Storage {
     ///
     /// # Errors
     /// When the store can't be read.
-    pub async fn all_facts(&self) -> Result<BTreeMap<String, Vec<Fact>>, StorageError> {
+    pub(crate) async fn all_facts(&self) -> Result<BTreeMap<String, Vec<Fact>>, StorageError> {
         let mut names: BTreeMap<String, Vec<Fact>> = BTreeMap::new();
         let mut listed = self.store.list(Some(&key::all_facts()));
         while let Some(meta) = listed.try_next().await? {
@@ -210,7 +218,7 @@ impl Storage {
     ///
     /// # Errors
     /// When no URL can be signed.
-    pub async fn locate(&self, key: &Key, method: Method) -> Result<Location, StorageError> {
+    pub(crate) async fn locate(&self, key: &Key, method: Method) -> Result<Location, StorageError> {
         let Some(signer) = &self.signer else {
             return Ok(Location::Here);
         };
@@ -229,7 +237,7 @@ impl Storage {
     ///
     /// # Errors
     /// When the store can't be read; also in the midst of the stream.
-    pub async fn read(
+    pub(crate) async fn read(
         &self,
         key: &Key,
         start: u64,
@@ -250,7 +258,7 @@ impl Storage {
     ///
     /// # Errors
     /// When it can't.
-    pub async fn probe(&self) -> Result<(), StorageError> {
+    pub(crate) async fn probe(&self) -> Result<(), StorageError> {
         let key = Key::probe();
         self.put(&key, Bytes::from_static(b"nixgate")).await?;
         match self.size(&key).await? {

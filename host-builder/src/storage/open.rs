@@ -10,7 +10,7 @@ use object_store::local::LocalFileSystem;
 
 use super::key::Folder;
 use super::{Storage, StorageError};
-use crate::age::remove_older;
+use crate::files::expiry::remove_older;
 
 /// A file in the making that nobody has written to for so long belongs to a builder that was
 /// killed. Another one that lives may be writing to the same folder.
@@ -22,7 +22,7 @@ impl Storage {
     ///
     /// # Errors
     /// When it can't be used.
-    pub fn filesystem(folder: &Path) -> Result<Self, StorageError> {
+    pub(crate) fn filesystem(folder: &Path) -> Result<Self, StorageError> {
         let unusable = |error: io::Error| StorageError(format!("{}: {error}", folder.display()));
         std::fs::create_dir_all(folder).map_err(unusable)?;
         remove_abandoned(folder);
@@ -40,7 +40,7 @@ impl Storage {
     ///
     /// # Errors
     /// When the settings don't make a client.
-    pub fn s3(bucket: &str) -> Result<Self, StorageError> {
+    pub(crate) fn s3(bucket: &str) -> Result<Self, StorageError> {
         let store = AmazonS3Builder::from_env()
             .with_bucket_name(bucket)
             .build()?;

@@ -8,15 +8,15 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::build_log::BuildLogs;
 use crate::nix::fake::FakeNix;
 use crate::nix::{NixError, Resolution};
+use crate::telemetry::build_log::BuildLogs;
 
 fn builder(nix: Arc<dyn Nix>, folder: &Path) -> NixBuilder {
     let storage = Storage::filesystem(&folder.join("storage")).unwrap();
     let state = StateDir::open(&folder.join("state")).unwrap();
     let records = Records::new(storage.clone(), None);
-    let kept = Kept::open(&state.kept(), Duration::from_secs(60)).unwrap();
+    let kept = GcRoots::open(&state.kept(), Duration::from_secs(60)).unwrap();
     let logs = BuildLogs::default();
     let disks = Disks::new(folder, None, 0);
     NixBuilder::new(

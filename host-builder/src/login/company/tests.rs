@@ -51,10 +51,10 @@ fn claims(changes: Value) -> Value {
     claims
 }
 
-fn company(keys: Vec<Jwk>) -> Company {
+fn company(keys: Vec<Jwk>) -> OidcIssuer {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), json!(JwkSet { keys }).to_string()).unwrap();
-    Company::open(CompanySettings {
+    OidcIssuer::open(CompanySettings {
         keys: KeySource::File(file.path().to_path_buf()),
         issuer: "https://login.example".to_owned(),
         audience: "registry".to_owned(),
@@ -62,7 +62,7 @@ fn company(keys: Vec<Jwk>) -> Company {
     .unwrap()
 }
 
-async fn refusal(company: &Company, token: String) -> String {
+async fn refusal(company: &OidcIssuer, token: String) -> String {
     let refused = company.check(token).await.err();
     refused.expect("it is refused").to_string()
 }

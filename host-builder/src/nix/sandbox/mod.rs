@@ -25,14 +25,15 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::NixError;
-use super::activity::plain;
-use super::command::Trial;
+use super::arguments::Trial;
 use super::enclosure;
+use super::log::plain;
 use crate::closure::STORE_DIR;
+use crate::process::ProcessError;
 
 use report::{Identity, Report};
 
-pub use probe::{ProbeSandboxArgs, probe_sandbox};
+pub(crate) use probe::{ProbeSandboxArgs, probe_sandbox};
 
 /// The name of the subcommand that a build runs.
 const COMMAND: &str = "probe-sandbox";
@@ -54,7 +55,7 @@ const ROOT: u32 = 0;
 
 /// What builds have to be like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sandbox {
+pub(crate) enum Sandbox {
     /// In a sandbox, or not at all.
     Required {
         /// Builds may run as the user who owns the store, and so change what others have built.
@@ -78,7 +79,7 @@ impl Sandbox {
 pub(super) struct Probe {
     listener: TcpListener,
     /// How Nix is asked for it.
-    pub trial: Trial,
+    pub(crate) trial: Trial,
 }
 
 impl Probe {
@@ -171,7 +172,9 @@ pub(super) fn verdict(
 ) -> Result<(), NixError> {
     let not_sandboxed = |reason: String| Err(NixError::NotSandboxed { reason });
     let report = match report {
-        Err(NixError::Failed { stderr, .. }) => return Err(failure(&stderr)),
+        Err(NixError::Process(ProcessError::Failed { stderr, .. })) => {
+            return Err(failure(&stderr));
+        }
         Err(error) => return Err(error),
         Ok(report) => report,
     };
@@ -243,7 +246,7 @@ pub(super) fn downloads(
 ) -> Result<Option<String>, NixError> {
     let failed = match built {
         Ok(()) => None,
-        Err(NixError::Failed { stderr, .. }) => Some(told(&stderr)),
+        Err(NixError::Process(ProcessError::Failed { stderr, .. })) => Some(told(&stderr)),
         Err(error) => return Err(error),
     };
     match (enclosed, called, failed) {

@@ -48,7 +48,7 @@ pub struct ProbeSandboxArgs {
 ///
 /// # Errors
 /// When nothing can be said of it.
-pub fn probe_sandbox(arguments: &ProbeSandboxArgs) -> Result<()> {
+pub(crate) fn probe_sandbox(arguments: &ProbeSandboxArgs) -> Result<()> {
     try_all(arguments).context(UNTRIED)
 }
 

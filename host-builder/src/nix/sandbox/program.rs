@@ -24,12 +24,12 @@ const FOLDER: &str = "@folder@";
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Program {
     /// The file in the folder that is run.
-    pub file: String,
+    pub(crate) file: String,
     /// What comes before the program's own arguments.
-    pub arguments: Vec<String>,
+    pub(crate) arguments: Vec<String>,
 }
 
-/// Copies it into a folder, which is made anew.
+/// LocalCache it into a folder, which is made anew.
 ///
 /// # Errors
 /// When a file can't be read or the folder can't be written.
@@ -41,7 +41,7 @@ pub(super) fn copy(folder: &Path) -> io::Result<Program> {
     gather(&files, loader.as_deref(), folder)
 }
 
-/// Copies this program, these files, and links to them into a folder, which is made anew.
+/// LocalCache this program, these files, and links to them into a folder, which is made anew.
 fn gather(files: &BTreeSet<PathBuf>, loader: Option<&Path>, folder: &Path) -> io::Result<Program> {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

@@ -35,15 +35,15 @@ impl Identity {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Report {
     /// What is in the root folder.
-    pub root: BTreeSet<String>,
+    pub(crate) root: BTreeSet<String>,
     /// As whom it runs, as the world outside of its user namespace sees it; none when that is nobody.
-    pub user: Option<u32>,
+    pub(crate) user: Option<u32>,
     /// The folder of the store, where it could write to that.
-    pub store: Option<Identity>,
+    pub(crate) store: Option<Identity>,
     /// Its inputs that it could change.
-    pub inputs: Vec<PathBuf>,
+    pub(crate) inputs: Vec<PathBuf>,
     /// What else is mounted for it and it could change.
-    pub mounts: Vec<PathBuf>,
+    pub(crate) mounts: Vec<PathBuf>,
 }
 
 /// As whom somebody with this number runs outside, by the table of their user namespace

@@ -2,6 +2,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 
 use super::*;
+use crate::process::ProcessError;
 
 const MACHINE: Identity = Identity::new(1, 2);
 const OUTSIDE: Outside = Outside {
@@ -29,11 +30,11 @@ fn sees(name: &str) -> Report {
 }
 
 fn failed(stderr: &str) -> NixError {
-    NixError::Failed {
+    NixError::Process(ProcessError::Failed {
         program: "nix-build",
         status: std::process::ExitStatus::from_raw(100 << 8),
         stderr: stderr.to_owned(),
-    }
+    })
 }
 
 #[test]

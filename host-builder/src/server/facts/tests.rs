@@ -7,12 +7,12 @@ use std::time::{Duration, SystemTime};
 use nixgate_core::distribution::{Digest, Tag};
 
 use super::*;
-use crate::facts::Record;
+use crate::records::ImageRecord;
 
 fn image(age: u64, tags: &[&str]) -> Image {
     let tags = tags.iter().map(|tag| Tag::parse(tag).unwrap());
     Image {
-        record: Arc::new(Record::example(&[(Digest::of(&age.to_be_bytes()), 1)])),
+        record: Arc::new(ImageRecord::example(&[(Digest::of(&age.to_be_bytes()), 1)])),
         tags: tags.collect(),
         latest: SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000 - age),
     }

@@ -28,7 +28,7 @@ fn blob(content: &[u8]) -> Digest {
 /// Publishes an image with these blobs.
 async fn publish(storage: &Storage, name: &str, blobs: &[Digest]) -> ImageId {
     let blobs: Vec<(Digest, u64)> = blobs.iter().map(|blob| (*blob, 7)).collect();
-    let record = Record::example(&blobs);
+    let record = ImageRecord::example(&blobs);
     let image = record.image();
     let key = Key::record(name, &image);
     record.write(storage, &key).await.unwrap();

@@ -1,0 +1,117 @@
+//! Publishing an image: its documents, in the order in which they may be found.
+//!
+//! ```text
+//!   layers (uploaded while packing) → config → record → links → manifests
+//! ```
+//!
+//! Whoever finds a manifest finds everything that it names, and what is known of the image.
+
+use bytes::Bytes;
+use nixgate_core::distribution::MediaType;
+
+use crate::image::Image;
+use crate::records::ImageRecord;
+use crate::request::ImageRequest;
+use crate::storage::{Key, Storage, StorageError};
+
+/// Writes an image's documents and its record.
+///
+/// # Errors
+/// When storage can't be written; then the image isn't published.
+pub(crate) async fn publish(
+    storage: &Storage,
+    image: &ImageRequest,
+    documents: &Image,
+    record: &ImageRecord,
+) -> Result<(), StorageError> {
+    let Image {
+        config,
+        docker_manifest,
+        oci_manifest,
+    } = documents;
+    storage
+        .put(&Key::blob(&config.digest), config.bytes.clone().into())
+        .await?;
+    let folder = image.link_folder();
+    let kept = Key::record(&folder, &record.image());
+    record.write(storage, &kept).await?;
+    let manifests = [
+        (MediaType::Docker, docker_manifest),
+        (MediaType::Oci, oci_manifest),
+    ];
+    for (_, manifest) in manifests {
+        let link = Key::link(&folder, &manifest.digest);
+        storage.put(&link, manifest.bytes.clone().into()).await?;
+    }
+    for (media_type, manifest) in manifests {
+        let key = image.manifest_key(media_type);
+        storage.put(&key, manifest.bytes.clone().into()).await?;
+    }
+    Ok(())
+}
+
+/// The manifest in OCI's format of an image that is published. The manifests come last, so all of it
+/// was there with them.
+///
+/// # Errors
+/// When storage can't be read.
+pub(crate) async fn published(
+    storage: &Storage,
+    image: &ImageRequest,
+) -> Result<Option<Bytes>, StorageError> {
+    let docker = image.manifest_key(MediaType::Docker);
+    match storage.size(&docker).await? {
+        Some(_) => storage.get(&image.manifest_key(MediaType::Oci)).await,
+        None => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::closure::Closure;
+    use crate::image::{Architecture, Execution, ImageSpec};
+
+    #[tokio::test]
+    async fn no_manifest_without_what_is_known_of_its_image() {
+        let image = ImageRequest::example(&[]);
+        let documents = Image::new(&ImageSpec {
+            architecture: Architecture::Amd64,
+            layers: Vec::new(),
+            execution: Execution::default(),
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+        });
+        let closure = Closure::new([], BTreeMap::new()).unwrap();
+        let manifest = &documents.oci_manifest;
+        let record = ImageRecord::new(&image, &[], &closure, &manifest.bytes);
+        let name = image.link_folder();
+        let keys = [
+            image.manifest_key(MediaType::Oci),
+            Key::link(&name, &manifest.digest),
+            Key::record(&name, &record.image()),
+        ];
+
+        // Nothing can be written below a file.
+        let folder = tempfile::tempdir().unwrap();
+        let storage = Storage::filesystem(folder.path()).unwrap();
+        let in_the_way = folder.path().join("facts");
+        std::fs::write(&in_the_way, "").unwrap();
+        let published = publish(&storage, &image, &documents, &record).await;
+        published.unwrap_err();
+        assert_eq!(super::published(&storage, &image).await.unwrap(), None);
+        for key in &keys[..2] {
+            assert_eq!(storage.get(key).await.unwrap(), None, "{key:?}");
+        }
+        std::fs::remove_file(in_the_way).unwrap();
+        let published = publish(&storage, &image, &documents, &record).await;
+        published.unwrap();
+        let found = super::published(&storage, &image).await.unwrap();
+        assert_eq!(found, Some(documents.oci_manifest.bytes.clone().into()));
+        for key in &keys {
+            assert!(storage.get(key).await.unwrap().is_some(), "{key:?}");
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! `nixgate policy`: what those who write a policy want to know of it before anybody meets it.
+//!
+//! ```text
+//!   check     file ──► lint ───────► rules and patterns that can't matter
+//!                        ├ recipes: patterns and namespaces that don't fit them
+//!                        └ package_set: patterns that match nothing in it
+//!   explain   file + Given + image ──► Question ──► the verdict, package by package
+//!   test      cases.yaml ──► many questions, each with what is expected
+//!   apply     file ──► the filter's configuration, which a running Envoy watches
+//! ```
+//!
+//! The verdicts are those of `nixgate_core::policy`, which the edge asks too; what is here finds
+//! the words for them, and decides nothing.
+
+mod apply;
+mod cases;
+mod entries;
+mod explain;
+mod file;
+mod given;
+mod lint;
+mod package_set;
+mod recipes;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+use nixgate_core::distribution::Tag;
+
+use crate::config::BuildArgs;
+
+use apply::ApplyArgs;
+pub(crate) use file::PolicyFile;
+use given::Given;
+
+/// `nixgate policy`, as it was written.
+#[derive(Subcommand)]
+pub enum PolicyCommand {
+    /// Find rules that can never matter, and patterns that match nothing
+    Check(Box<CheckArgs>),
+    /// Say whether a caller may have an image, and which rules decide
+    Explain(ExplainArgs),
+    /// Run a file of cases, for the policy's own repository
+    Test {
+        /// A YAML file with `policy` and `cases`
+        cases: PathBuf,
+    },
+    /// Give a running Envoy another policy, and wait for its word
+    Apply(ApplyArgs),
+}
+
+/// `nixgate policy check`
+#[derive(Args)]
+pub struct CheckArgs {
+    /// A policy, or a filter's configuration with the key `policy`
+    policy: PathBuf,
+    /// Look up the patterns in the package set that the settings below name
+    #[arg(long)]
+    package_set: bool,
+    #[command(flatten)]
+    build: BuildArgs,
+}
+
+/// `nixgate policy explain`
+#[derive(Args)]
+pub struct ExplainArgs {
+    /// What Envoy knows of the caller: claim:groups=a,b, header:x-team=a, host=…, address=…,
+    /// uri_san=…, user=…; what is not given is unknown
+    #[arg(long = "as", value_name = "ATTRIBUTE=VALUE")]
+    given: Vec<Given>,
+    /// The tag under which the image is asked for
+    #[arg(long, default_value = "latest")]
+    tag: String,
+    /// The platform, as Nix calls it, where the name says none
+    #[arg(long)]
+    system: Option<String>,
+    /// A policy, or a filter's configuration with the key `policy`
+    policy: PathBuf,
+    /// The name of an image, such as shell/git, or of a recipe, corp/ci-base
+    image: String,
+}
+
+/// Does what was asked for and prints what there is to say. False when there is something to
+/// mend: a finding, a refusal, a case that fails.
+///
+/// # Errors
+/// When a file can't be read or understood; the error says what to do.
+pub(crate) async fn run(command: PolicyCommand) -> Result<bool> {
+    let (text, good) = match command {
+        PolicyCommand::Check(arguments) => check(*arguments).await?,
+        PolicyCommand::Explain(arguments) => explain(&arguments)?,
+        PolicyCommand::Test { cases } => cases::run(&cases)?,
+        PolicyCommand::Apply(arguments) => (apply::run(&arguments).await?, true),
+    };
+    print!("{text}");
+    Ok(good)
+}
+
+async fn check(arguments: CheckArgs) -> Result<(String, bool)> {
+    let file = PolicyFile::read(&arguments.policy)?;
+    let mut findings = lint::findings(&file);
+    if let Some(recipes) = &arguments.build.recipes {
+        findings.extend(recipes::findings(&file, recipes)?);
+    }
+    if arguments.package_set {
+        let settings = arguments.build.validate()?;
+        findings.extend(package_set::findings(&file, settings).await?);
+    }
+    let path = arguments.policy.display();
+    let notes = lint::notes(&file).into_iter();
+    let notes = notes.map(|note| format!("note: {note}"));
+    let mut text: String = findings
+        .iter()
+        .cloned()
+        .chain(notes)
+        .map(|line| format!("{path}: {line}\n"))
+        .collect();
+    let (revision, rules) = (file.policy.revision(), count(file.rules.len(), "rule"));
+    text.push_str(&match findings.len() {
+        0 => format!("{path}: revision {revision}, {rules}, nothing to report\n"),
+        found => format!(
+            "{path}: revision {revision}, {rules}, {}\n",
+            count(found, "finding")
+        ),
+    });
+    Ok((text, findings.is_empty()))
+}
+
+fn explain(arguments: &ExplainArgs) -> Result<(String, bool)> {
+    let file = PolicyFile::read(&arguments.policy)?;
+    let identity = given::identity(&file.policy, &arguments.given)?;
+    let tag = Tag::parse(&arguments.tag)?;
+    let system = arguments.system.as_deref();
+    let question = explain::Question::new(&file, &arguments.image, tag, system)?;
+    let explanation = explain::explain(&file, &question, &identity);
+    Ok((explanation.to_string(), explanation.allows()))
+}
+
+fn count(number: usize, of: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {of}{plural}")
+}

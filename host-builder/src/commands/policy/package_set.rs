@@ -1,0 +1,86 @@
+//! Patterns that match nothing in a package set: misspelt, or of packages that have gone.
+//!
+//! Names are looked at two levels deep, as `xorg.xev`; patterns that reach deeper are left out.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use nixgate_core::distribution::Tag;
+use nixgate_core::policy::{Glob, Outline, Pattern};
+
+use super::file::PolicyFile;
+use crate::config::BuildSettings;
+use crate::files::state_dir::StateDir;
+use crate::nix::{Nix, NixCli};
+use crate::source::Sources;
+use crate::source::package_index::PackageIndex;
+use crate::telemetry::metrics::Metrics;
+
+pub(super) async fn findings(file: &PolicyFile, settings: BuildSettings) -> Result<Vec<String>> {
+    // A folder of its own: a builder may be running in the one of the settings.
+    let folder = tempfile::tempdir().context("can't make a temporary folder")?;
+    let state = StateDir::open(folder.path())?;
+    let system = settings.system;
+    let (nix, sources) = open(settings, &state, folder.path())?;
+    let pin = sources.wait_for(&Tag::latest()).await?;
+    let mut catalogue = PackageIndex::list(nix, &pin.path, system).await?;
+    let unmatched: Vec<_> = patterns(&file.rules)
+        .filter(|(_, _, pattern)| !is_deep(pattern) && !matches_some(pattern, &catalogue))
+        .collect();
+    let inside: Vec<&Glob> = unmatched
+        .iter()
+        .flat_map(|(_, _, pattern)| &pattern.globs)
+        .collect();
+    catalogue.look_into(&inside).await?;
+    let missing = unmatched
+        .into_iter()
+        .filter(|(_, _, pattern)| !matches_some(pattern, &catalogue));
+    let finding = |(rule, key, pattern): (&str, &str, &Pattern)| {
+        format!(
+            "the rule {rule}: {key}: \"{}\" matches nothing in the package set",
+            pattern.text
+        )
+    };
+    Ok(missing.map(finding).collect())
+}
+
+fn open(
+    settings: BuildSettings,
+    state: &StateDir,
+    folder: &Path,
+) -> Result<(Arc<dyn Nix>, Sources)> {
+    let nix: Arc<dyn Nix> = Arc::new(NixCli::new(
+        settings.nix,
+        state.expressions(),
+        Metrics::new(),
+    ));
+    let sources = Sources::new(
+        settings.source,
+        Arc::clone(&nix),
+        settings.any_tag,
+        settings.pin,
+        settings.max_refs,
+        folder,
+    )?;
+    Ok((nix, sources))
+}
+
+fn patterns(rules: &[Outline]) -> impl Iterator<Item = (&str, &'static str, &Pattern)> {
+    rules.iter().flat_map(|rule| {
+        let allow = rule.allow.iter().map(|pattern| ("allow", pattern));
+        let deny = rule.deny.iter().map(|pattern| ("deny", pattern));
+        allow
+            .chain(deny)
+            .map(|(key, pattern)| (rule.name.as_str(), key, pattern))
+    })
+}
+
+fn is_deep(pattern: &Pattern) -> bool {
+    let mut globs = pattern.globs.iter();
+    globs.any(|glob| glob.to_string().matches('.').count() > 1)
+}
+
+fn matches_some(pattern: &Pattern, catalogue: &PackageIndex) -> bool {
+    catalogue.names().any(|name| pattern.matches(name))
+}

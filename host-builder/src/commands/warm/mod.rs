@@ -1,0 +1,255 @@
+//! `nixgate warm`: builds ahead what a policy allows.
+//!
+//! ```text
+//!   policy ──► plan: allowed patterns, less what is denied to everybody
+//!                │ over the names of the package set (catalogue), by tag and platform
+//!                ▼
+//!   one image for each package ──► stored already? ──yes──► skipped
+//!                                       │ no
+//!                                       ▼
+//!                                  SingleFlight ──► NixBuilder ──► storage, as on demand
+//! ```
+//!
+//! Recipes whose names it allows are built as well.
+//!
+//! **One image for each package, and not for their combinations, of which there are too many.** A
+//! pull takes long for what Nix has to build or fetch, and that is done for each package once:
+//! an image of several then needs an evaluation, and the layers that only its parts together make.
+//!
+//! Nothing is remembered of a run but what it has published. So it may be stopped at any time, by
+//! whatever means, and the next run goes on where it was.
+
+mod plan;
+mod report;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::Args;
+use futures::stream::StreamExt;
+use nixgate_core::distribution::{Error, ErrorKind, Repository, Tag};
+use nixgate_core::image_name::unknown_image;
+use nixgate_core::package_set::System;
+use nixgate_core::policy::Outline;
+
+use crate::builder::published;
+use crate::builder::{NixBuilder, Progress, Rule, SingleFlight};
+use crate::commands::policy::PolicyFile;
+use crate::config::BuildArgs;
+use crate::engine::Engine;
+use crate::request::ImageRequest;
+use crate::source::Pin;
+use crate::source::package_index::PackageIndex;
+use crate::storage::Storage;
+
+use plan::Wish;
+use report::{Outcome, Report};
+
+/// Images that are looked up in storage at once.
+const LOOKUPS_AT_ONCE: usize = 16;
+/// How long a build is watched before it is asked after again. It goes on meanwhile.
+const WATCH: Duration = Duration::from_secs(3600);
+
+/// `nixgate warm`, as it was written.
+#[derive(Args)]
+pub struct WarmArgs {
+    /// A policy, or a filter's configuration with the key `policy`
+    #[arg(long)]
+    policy: PathBuf,
+    /// List what would be built, and build nothing
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    build: BuildArgs,
+}
+
+/// An image to be built.
+#[derive(Clone, Debug)]
+struct Item {
+    wish: Wish,
+    image: ImageRequest,
+}
+
+/// Builds until all is done or `stop` is, and prints what became of it. False when something
+/// failed or is left.
+///
+/// # Errors
+/// When nothing can be built at all; the error says what to do.
+pub(crate) async fn run(arguments: WarmArgs, stop: impl Future<Output = ()>) -> Result<bool> {
+    tokio::pin!(stop);
+    let file = PolicyFile::read(&arguments.policy)?;
+    let settings = arguments.build.validate()?;
+    let mut report = Report::default();
+    let prepared = async {
+        let workshop = Engine::open(settings).await?;
+        let items = expand(&workshop, &file.rules, &mut report).await?;
+        anyhow::Ok((workshop, items))
+    };
+    let (workshop, items) = tokio::select! {
+        prepared = prepared => prepared?,
+        () = &mut stop => return Ok(false),
+    };
+    if arguments.dry_run {
+        for Item { wish, .. } in &items {
+            println!("{wish}");
+        }
+    } else {
+        report.begin(items.len());
+        build(workshop, items, &mut report, stop).await;
+    }
+    Ok(report.finish())
+}
+
+/// The images of what the rules allow, each once. Tags that can't be pinned are failures.
+async fn expand(workshop: &Engine, rules: &[Outline], report: &mut Report) -> Result<Vec<Item>> {
+    let mut catalogues: BTreeMap<(String, System), PackageIndex> = BTreeMap::new();
+    let mut items: BTreeMap<String, Item> = BTreeMap::new();
+    for (tag, system) in plan::scopes(rules, workshop.settings.system) {
+        let Some(pin) = pin(workshop, &tag, report).await else {
+            continue;
+        };
+        let key = (pin.revision.clone(), system);
+        let mut catalogue = match catalogues.remove(&key) {
+            Some(catalogue) => catalogue,
+            None => PackageIndex::list(workshop.nix.clone(), &pin.path, system).await?,
+        };
+        catalogue
+            .look_into(&plan::allowed(
+                rules,
+                &tag,
+                system,
+                workshop.settings.system,
+            ))
+            .await?;
+        let mut wishes = plan::wishes(rules, &tag, system, workshop.settings.system, &catalogue);
+        let matched = wishes.iter().filter(|wish| !wish.literal);
+        let matched = matched.map(|wish| wish.name.clone()).collect();
+        let packages = catalogue.packages(&matched).await?;
+        let before = wishes.len();
+        wishes.retain(|wish| wish.literal || packages.contains(&wish.name));
+        report.left_out(before - wishes.len());
+        catalogues.insert(key, catalogue);
+        add(workshop, &pin, wishes, &mut items, report);
+    }
+    let recipes = workshop.recipes.current();
+    for (tag, wishes) in plan::images(rules, &recipes, workshop.settings.system) {
+        if let Some(pin) = pin(workshop, &tag, report).await {
+            add(workshop, &pin, wishes, &mut items, report);
+        }
+    }
+    let mut items: Vec<Item> = items.into_values().collect();
+    items.sort_by(|one, other| one.wish.cmp(&other.wish));
+    Ok(items)
+}
+
+/// What a tag means. That it means nothing is a failure.
+async fn pin(workshop: &Engine, tag: &Tag, report: &mut Report) -> Option<Pin> {
+    let pin = workshop.sources.wait_for(tag).await;
+    pin.map_err(|error| report.failed(&format!("the tag {tag}"), &error.into()))
+        .ok()
+}
+
+fn add(
+    workshop: &Engine,
+    pin: &Pin,
+    wishes: impl IntoIterator<Item = Wish>,
+    items: &mut BTreeMap<String, Item>,
+    report: &mut Report,
+) {
+    for wish in wishes {
+        match request(workshop, pin, &wish) {
+            Ok(image) => {
+                let item = Item { wish, image };
+                items.entry(item.image.fingerprint()).or_insert(item);
+            }
+            // A namespace of recipes, which hides a package of the same name.
+            Err(error) if error.kind == ErrorKind::NameInvalid && !wish.literal => {
+                report.left_out(1);
+            }
+            Err(error) => report.failed(&wish.to_string(), &error),
+        }
+    }
+}
+
+/// The image of a package or a recipe, as the server would ask for it.
+fn request(workshop: &Engine, pin: &Pin, wish: &Wish) -> Result<ImageRequest, Error> {
+    let name = Repository::parse(&wish.name)?;
+    let wanted = workshop.wanted(&name)?;
+    if wish.is_recipe && wanted.recipe.is_none() {
+        let error = unknown_image(&name);
+        let message = format!("{}. Do --recipes name their file?", error.message);
+        return Err(Error { message, ..error });
+    }
+    let image = workshop.image(pin.clone(), &wanted);
+    Ok(ImageRequest {
+        system: wish.system,
+        ..image
+    })
+}
+
+/// Builds what is not stored yet.
+async fn build(
+    workshop: Engine,
+    items: Vec<Item>,
+    report: &mut Report,
+    stop: impl Future<Output = ()>,
+) {
+    tokio::pin!(stop);
+    let Engine {
+        settings,
+        storage,
+        builder,
+        ..
+    } = workshop;
+    let at_once = settings.max_builds.min(settings.max_queue);
+    let builds = SingleFlight::new(builder, settings.max_queue);
+    let known = futures::stream::iter(items)
+        .map(|item| async {
+            let stored = is_stored(&storage, &item.image).await;
+            (item, stored)
+        })
+        .buffer_unordered(LOOKUPS_AT_ONCE);
+    let done = known
+        .map(|(item, stored)| async {
+            let outcome = match stored {
+                Ok(true) => Outcome::Stored,
+                Ok(false) => build_one(&builds, &item).await,
+                Err(error) => Outcome::Failed(error),
+            };
+            (item, outcome)
+        })
+        .buffer_unordered(at_once);
+    tokio::pin!(done);
+    loop {
+        tokio::select! {
+            next = done.next() => match next {
+                Some((item, outcome)) => report.add(&item.wish, outcome),
+                None => return,
+            },
+            () = &mut stop => return report.stopped(),
+        }
+    }
+}
+
+async fn is_stored(storage: &Storage, image: &ImageRequest) -> Result<bool, Error> {
+    match published(storage, image).await {
+        Ok(manifest) => Ok(manifest.is_some()),
+        Err(error) => Err(Error::new(ErrorKind::BuilderUnready, error.to_string())),
+    }
+}
+
+async fn build_one(builds: &SingleFlight<NixBuilder>, item: &Item) -> Outcome {
+    loop {
+        match builds.build(item.image.clone(), Rule::NONE, WATCH).await {
+            Progress::Running(_) => {}
+            Progress::Done => return Outcome::Built,
+            // A pattern is about what there is to be had; a name is about this package.
+            Progress::Failed(error, _) if error.kind == ErrorKind::Denied && !item.wish.literal => {
+                return Outcome::LeftOut;
+            }
+            Progress::Failed(error, _) => return Outcome::Failed(error),
+        }
+    }
+}

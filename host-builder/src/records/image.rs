@@ -1,0 +1,186 @@
+//! What is known of a published image: what the edge can't see in its manifest, and judges it by.
+//!
+//! ```text
+//!   build ──► ImageRecord { system, packages, opaque_name, names, contents, blobs }
+//!               │ before the manifests
+//!               ▼
+//!   facts/<name>/<image>/record ──copied when had by a tag──► facts/<name>/<image>/tags/<tag>
+//!               │                                                        │
+//!               └─ a blob, a digest: one listing, then each once ◄───────┤
+//!                                            the same tag: one read ◄────┘
+//! ```
+//!
+//! An image is named by its blobs, which both formats of its manifest name, so that either leads to
+//! the one record. No image without it: an image whose record is lost, or can't be read, counts as
+//! not there, and is built again when it is asked for by a tag.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use nixgate_core::distribution::{Digest, Tag};
+use nixgate_core::package_set::System;
+use nixgate_core::policy::{Contents, FactRules, ImageFacts};
+use serde::{Deserialize, Serialize};
+
+use crate::closure::{Closure, StorePath};
+use crate::fingerprint::Fingerprint;
+use crate::nix::Derivation;
+use crate::request::ImageRequest;
+use crate::storage::{Key, Storage, StorageError};
+use crate::telemetry::logging::chain;
+
+/// What names an image among those of its name.
+pub(crate) type ImageId = String;
+
+/// See the module.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ImageRecord {
+    /// The platform.
+    pub(crate) system: System,
+    /// Attribute paths in lower case, sorted.
+    #[serde(default)]
+    pub(crate) packages: Vec<String>,
+    /// The name by which it is had, when that is no list of the packages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) opaque_name: Option<String>,
+    /// From attributes as they were asked for to `pname`, where that is another.
+    names: BTreeMap<String, String>,
+    contents: Contents,
+    /// With their sizes in bytes.
+    blobs: BTreeMap<Digest, u64>,
+}
+
+impl ImageRecord {
+    /// What is known of an image with these `derivations`, one for each of its packages in their
+    /// order, and one of its manifests.
+    pub(crate) fn new(
+        image: &ImageRequest,
+        derivations: &[&Derivation],
+        closure: &Closure,
+        manifest: &[u8],
+    ) -> Self {
+        let names = image.packages.iter().zip(derivations);
+        let names = names.map(|(asked, derivation)| (asked, derivation.pname.to_lowercase()));
+        let licences = derivations.iter().flat_map(|one| &one.licences);
+        let closure: BTreeSet<&str> = closure.paths().keys().map(StorePath::name).collect();
+        Self {
+            system: image.system,
+            packages: image.packages.clone(),
+            opaque_name: image.opaque_name().map(str::to_owned),
+            names: names
+                .filter(|(asked, pname)| *asked != pname)
+                .map(|(asked, pname)| (asked.clone(), pname))
+                .collect(),
+            contents: Contents {
+                licences: licences.cloned().collect(),
+                insecure: derivations.iter().any(|one| one.insecure),
+                closure: closure.into_iter().map(str::to_owned).collect(),
+            },
+            blobs: blobs_of(manifest),
+        }
+    }
+
+    /// What names the image.
+    pub(crate) fn image(&self) -> ImageId {
+        id(&self.blobs)
+    }
+
+    /// The size in bytes of a blob that the image has.
+    pub(crate) fn size(&self, blob: &Digest) -> Option<u64> {
+        self.blobs.get(blob).copied()
+    }
+
+    /// How many digests and words it holds.
+    pub(crate) fn weight(&self) -> usize {
+        let Contents {
+            licences, closure, ..
+        } = &self.contents;
+        self.packages.len() + self.names.len() + licences.len() + closure.len() + self.blobs.len()
+    }
+
+    /// What the edge is told of the image, which was had by these tags.
+    pub(crate) fn facts(&self, tags: BTreeSet<Tag>, rules: &FactRules) -> ImageFacts {
+        ImageFacts {
+            tags,
+            system: self.system,
+            names: self.names.clone(),
+            matched: rules.matched(&self.contents),
+            packages: self
+                .opaque_name
+                .as_ref()
+                .map(|_| self.packages.iter().cloned().collect()),
+        }
+    }
+
+    /// Reads a record. One that can't be understood is none.
+    ///
+    /// # Errors
+    /// When storage can't be read.
+    pub(crate) async fn read(storage: &Storage, key: &Key) -> Result<Option<Self>, StorageError> {
+        let json = storage.get(key).await?;
+        Ok(json.and_then(|json| {
+            let record = serde_json::from_slice(&json);
+            record
+                .inspect_err(|error| tracing::warn!(?key, error = chain(error), "a damaged record"))
+                .ok()
+        }))
+    }
+
+    /// Writes the record.
+    ///
+    /// # Errors
+    /// When storage can't be written.
+    pub(crate) async fn write(&self, storage: &Storage, key: &Key) -> Result<(), StorageError> {
+        let json = serde_json::to_vec(self).map_err(std::io::Error::from)?;
+        storage.put(key, Bytes::from(json)).await
+    }
+}
+
+/// What names the image of a manifest.
+pub(crate) fn image_of(manifest: &[u8]) -> ImageId {
+    id(&blobs_of(manifest))
+}
+
+/// The blobs that a manifest names, with their sizes: its config and its layers, in both formats.
+/// A manifest that can't be read names none.
+pub(crate) fn blobs_of(manifest: &[u8]) -> BTreeMap<Digest, u64> {
+    #[derive(Deserialize)]
+    struct Descriptor {
+        digest: Digest,
+        size: u64,
+    }
+    #[derive(Deserialize)]
+    struct Manifest {
+        config: Descriptor,
+        layers: Vec<Descriptor>,
+    }
+    let manifest: Option<Manifest> = serde_json::from_slice(manifest).ok();
+    manifest
+        .into_iter()
+        .flat_map(|Manifest { config, layers }| [config].into_iter().chain(layers))
+        .map(|Descriptor { digest, size }| (digest, size))
+        .collect()
+}
+
+fn id(blobs: &BTreeMap<Digest, u64>) -> ImageId {
+    let digests = blobs.keys().map(Digest::as_bytes);
+    Fingerprint::new("blobs-1").list(digests).hex()
+}
+
+#[cfg(test)]
+impl ImageRecord {
+    /// The record of an image with these blobs, for tests.
+    pub(crate) fn example(blobs: &[(Digest, u64)]) -> Self {
+        Self {
+            system: System::X86_64Linux,
+            packages: Vec::new(),
+            opaque_name: None,
+            names: BTreeMap::new(),
+            contents: Contents::default(),
+            blobs: blobs.iter().copied().collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,130 @@
+//! What a record says, and what becomes of one that storage has spoilt.
+
+use expect_test::expect;
+
+use super::*;
+use crate::closure::PathInfo;
+use crate::image::{Architecture, Execution, Image, ImageSpec, LayerSpec};
+
+fn request(packages: &[&str]) -> ImageRequest {
+    ImageRequest {
+        system: System::Aarch64Linux,
+        ..ImageRequest::example(packages)
+    }
+}
+
+fn package(pname: &str, licences: &[&str], insecure: bool) -> Derivation {
+    Derivation {
+        pname: pname.to_owned(),
+        licences: licences.iter().map(|&name| name.to_owned()).collect(),
+        insecure,
+        ..Derivation::example("any")
+    }
+}
+
+/// A closure of paths with these names, each needed.
+fn closure(names: &[&str]) -> Closure {
+    let digits = "0123456789".chars();
+    let paths: Vec<StorePath> = names
+        .iter()
+        .zip(digits)
+        .map(|(name, digit)| format!("/nix/store/{}-{name}", digit.to_string().repeat(32)))
+        .map(|path| path.parse().unwrap())
+        .collect();
+    let info = PathInfo {
+        nar_hash: String::new(),
+        nar_size: 1,
+        references: BTreeSet::new(),
+    };
+    let records = paths.iter().map(|path| (path.clone(), info.clone()));
+    Closure::new(paths.iter().cloned(), records.collect()).unwrap()
+}
+
+fn documents(layer: &[u8]) -> Image {
+    Image::new(&ImageSpec {
+        architecture: Architecture::Arm64,
+        layers: vec![LayerSpec {
+            diff_id: Digest::of(b"uncompressed"),
+            digest: Digest::of(layer),
+            size: 7,
+            contents: Vec::new(),
+        }],
+        execution: Execution::default(),
+        labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
+    })
+}
+
+#[test]
+fn a_record_says_what_packages_are_called_and_all_that_the_image_has() {
+    let record = ImageRecord::new(
+        &request(&["cacert", "git", "gitalias", "haskellpackages.hoogle"]),
+        &[
+            &package("CACert", &[], false),
+            &package("git", &["gpl2", "GPL-2.0-only"], false),
+            &package("git", &["gpl2"], true),
+            &package("hoogle", &["unfree"], false),
+        ],
+        &closure(&["git-2", "glibc-2.40", "glibc-2.40"]),
+        &documents(b"layer").oci_manifest.bytes,
+    );
+    let tags = BTreeSet::from([Tag::latest()]);
+    let rules = r#"{"c":{"closure":["glibc-*"]},"i":{"insecure":true},"l":{"licences":["unfree"]},"o":{"closure":["openssl*"]}}"#;
+    let facts = record.facts(tags, &FactRules::parse(rules).unwrap());
+    expect![[r#"[{"tags":["latest"],"system":"aarch64-linux","names":{"gitalias":"git","haskellpackages.hoogle":"hoogle"},"matched":["c","i","l"]}]"#]]
+        .assert_eq(&ImageFacts::header(&[facts]));
+    let Contents {
+        licences, closure, ..
+    } = &record.contents;
+    assert!(licences.iter().eq(["GPL-2.0-only", "gpl2", "unfree"]));
+    assert!(closure.iter().eq(["git-2", "glibc-2.40"]));
+    assert_eq!(record.size(&Digest::of(b"layer")), Some(7));
+    assert_eq!(record.size(&Digest::of(b"other")), None);
+}
+
+#[test]
+fn an_image_with_nothing_to_say_matches_no_rule() {
+    let record = ImageRecord::new(
+        &request(&["git"]),
+        &[&package("git", &[], false)],
+        &closure(&[]),
+        b"",
+    );
+    let rules = r#"{"all":{"insecure":true,"licences":["*"],"closure":["*"]}}"#;
+    let facts = record.facts(BTreeSet::new(), &FactRules::parse(rules).unwrap());
+    assert!(facts.names.is_empty() && facts.matched.is_empty());
+}
+
+#[test]
+fn both_manifests_lead_to_the_one_image_and_other_blobs_to_another() {
+    let (one, other) = (documents(b"layer"), documents(b"other"));
+    let image = image_of(&one.oci_manifest.bytes);
+    assert_eq!(image_of(&one.docker_manifest.bytes), image);
+    assert_ne!(image_of(&other.oci_manifest.bytes), image);
+    let manifest = &one.oci_manifest.bytes;
+    let record = ImageRecord::new(&request(&[]), &[], &closure(&[]), manifest);
+    assert_eq!(record.image(), image);
+    expect!["6675cd76df251be16d9b80673a8bb1a76f895b9287cc4fc46465017b808d27ac"]
+        .assert_eq(&ImageRecord::example(&[(Digest::of(b"1"), 1)]).image());
+}
+
+#[tokio::test]
+async fn a_record_is_read_as_it_was_written_and_a_damaged_one_is_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = Storage::filesystem(folder.path()).unwrap();
+    let key = Key::record("name", "image");
+    let record = ImageRecord::new(
+        &request(&["git"]),
+        &[&package("vcs", &["ü"], true)],
+        &closure(&["git-2"]),
+        &documents(b"layer").oci_manifest.bytes,
+    );
+    assert_eq!(ImageRecord::read(&storage, &key).await.unwrap(), None);
+    record.write(&storage, &key).await.unwrap();
+    let read = ImageRecord::read(&storage, &key).await.unwrap();
+    assert_eq!(read.as_ref(), Some(&record));
+    for damaged in ["", "{}", r#"{"system":"x86_64-linux""#] {
+        storage.put(&key, damaged.into()).await.unwrap();
+        assert_eq!(ImageRecord::read(&storage, &key).await.unwrap(), None);
+    }
+}

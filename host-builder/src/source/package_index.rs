@@ -1,0 +1,187 @@
+//! The names of a package set, as far as patterns need them.
+//!
+//! ```text
+//!   the set ──► its names ──────────────────────► git, python3, python3packages …
+//!                  │ those that a pattern looks into
+//!                  └──► the names inside ───────► python3packages.requests …
+//! ```
+//!
+//! A whole nixpkgs is never evaluated for that: names are listed without looking at what they
+//! name, and only those sets are opened that some pattern reaches into. Where Nix can't evaluate
+//! something, and can't catch that either, it is found by halves and left out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nixgate_core::PackageSet;
+use nixgate_core::distribution::Repository;
+use nixgate_core::package_set::{System, canonical_path};
+use nixgate_core::policy::{Glob, Reach};
+
+use crate::nix::{Attribute, Nix, NixError};
+use crate::process::ProcessError;
+use crate::telemetry::logging::chain;
+
+/// Paths that are looked at in one evaluation: as one argument of a process they must stay below
+/// the kernel's 128 KiB.
+const PATHS_AT_ONCE: usize = 1000;
+
+/// An attribute path as the set spells it.
+type AttributePath = Vec<String>;
+
+/// See the module. Names are in lower case, as in the names of images.
+pub(crate) struct PackageIndex {
+    nix: Arc<dyn Nix>,
+    source: PathBuf,
+    system: System,
+    names: BTreeMap<String, AttributePath>,
+}
+
+impl PackageIndex {
+    /// Lists the names of a package set.
+    ///
+    /// # Errors
+    /// When Nix can't evaluate the set.
+    pub(crate) async fn list(
+        nix: Arc<dyn Nix>,
+        source: &Path,
+        system: System,
+    ) -> Result<Self, NixError> {
+        let seen = nix.look(source, system, &[Vec::new()]).await?;
+        let mut catalogue = Self {
+            nix,
+            source: source.to_owned(),
+            system,
+            names: BTreeMap::new(),
+        };
+        if let [Attribute::Set { names }] = &seen[..] {
+            catalogue.add(&[], names);
+        }
+        Ok(catalogue)
+    }
+
+    /// Lists what is inside of those sets that some of the patterns may reach into.
+    ///
+    /// # Errors
+    /// When Nix can't be asked.
+    pub(crate) async fn look_into(&mut self, patterns: &[&Glob]) -> Result<(), NixError> {
+        let reached = |name: &str| patterns.iter().any(|glob| reaches_into(glob, name));
+        let paths: Vec<AttributePath> = self
+            .names
+            .iter()
+            .filter(|(name, path)| path.len() == 1 && reached(name))
+            .map(|(_, path)| path.clone())
+            .collect();
+        for (path, seen) in self.look(paths).await? {
+            if let Attribute::Set { names } = seen {
+                self.add(&path, &names);
+            }
+        }
+        Ok(())
+    }
+
+    /// The names, each with what it means.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.keys().map(String::as_str)
+    }
+
+    /// Those of these names under which there is a package. Whether Nix would refuse it, as one
+    /// that is unfree, is not looked at.
+    ///
+    /// # Errors
+    /// When Nix can't be asked.
+    pub(crate) async fn packages(
+        &self,
+        names: &BTreeSet<String>,
+    ) -> Result<BTreeSet<String>, NixError> {
+        let paths: BTreeMap<&AttributePath, &String> = names
+            .iter()
+            .filter_map(|name| Some((self.names.get(name)?, name)))
+            .collect();
+        let seen = self
+            .look(paths.keys().map(|&path| path.clone()).collect())
+            .await?;
+        let packages = seen
+            .into_iter()
+            .filter(|(_, attribute)| *attribute == Attribute::Package)
+            .filter_map(|(path, _)| paths.get(&path).map(|&name| name.clone()));
+        Ok(packages.collect())
+    }
+
+    /// Adds what is inside of a path. Where names differ in case alone, the first one is meant, as
+    /// when they are resolved.
+    fn add(&mut self, inside: &[String], names: &[String]) {
+        for name in names {
+            let mut path = inside.to_vec();
+            path.push(name.clone());
+            let canonical = canonical_path(&path.join("."));
+            if can_be_pulled(&canonical) {
+                self.names.entry(canonical).or_insert(path);
+            }
+        }
+    }
+
+    /// What is at these paths, but for those whose evaluation fails beyond catching.
+    async fn look(
+        &self,
+        paths: Vec<AttributePath>,
+    ) -> Result<Vec<(AttributePath, Attribute)>, NixError> {
+        let mut pending: Vec<Vec<AttributePath>> =
+            paths.chunks(PATHS_AT_ONCE).map(<[_]>::to_vec).collect();
+        let mut found = Vec::new();
+        while let Some(mut paths) = pending.pop() {
+            match self.nix.look(&self.source, self.system, &paths).await {
+                Ok(seen) => found.extend(paths.into_iter().zip(seen)),
+                Err(NixError::Process(ProcessError::Failed { .. })) if paths.len() > 1 => {
+                    let half = paths.split_off(paths.len() / 2);
+                    pending.extend([paths, half]);
+                }
+                Err(error @ NixError::Process(ProcessError::Failed { .. })) => {
+                    let path = paths.concat().join(".");
+                    tracing::warn!(
+                        path,
+                        error = chain(&error),
+                        "left out, since Nix can't evaluate it"
+                    );
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Whether an image can have the package by this name: not when the grammar of names forbids it,
+/// or the name is a meta-package's.
+fn can_be_pulled(name: &str) -> bool {
+    let repository = Repository::parse(name).ok();
+    let set = repository.and_then(|repository| PackageSet::of(&repository).ok());
+    set.is_some_and(|set| set.packages().any(|package| package == name))
+}
+
+/// Whether a pattern may match something inside of the set `name`.
+fn reaches_into(glob: &Glob, name: &str) -> bool {
+    let text = glob.to_string();
+    match text.split_once('.') {
+        // Up to its first dot, a pattern is about the outermost set alone.
+        Some((outer, _)) if !outer.contains('*') || !crosses_dots(glob) => {
+            let outer = Glob::parse(outer, Reach::OneAttribute);
+            outer.is_ok_and(|globs| globs.iter().any(|glob| glob.matches(name)))
+        }
+        None if !crosses_dots(glob) => false,
+        _ => {
+            let (inside, prefix) = (format!("{name}."), glob.prefix());
+            inside.starts_with(prefix) || prefix.starts_with(&inside)
+        }
+    }
+}
+
+/// Whether a wildcard of the pattern may stand for a dot.
+fn crosses_dots(glob: &Glob) -> bool {
+    let probe = glob.to_string().replace(['*', '?'], ".");
+    !glob.is_literal() && glob.matches(&probe)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,140 @@
+use std::sync::atomic::Ordering;
+
+use super::*;
+use crate::nix::fake::FakeNix;
+
+fn set(names: &[&str]) -> Attribute {
+    Attribute::Set {
+        names: names.iter().map(|&name| name.to_owned()).collect(),
+    }
+}
+
+fn nix() -> FakeNix {
+    let attributes = [
+        (
+            "",
+            set(&[
+                "Git",
+                "_1password",
+                "__internal",
+                "bad",
+                "git",
+                "lib",
+                "python3",
+                "python3Packages",
+                "shell",
+            ]),
+        ),
+        ("Git", Attribute::Package),
+        ("_1password", Attribute::Package),
+        ("lib", set(&["version", "licenses"])),
+        ("lib.version", Attribute::Other),
+        ("python3", Attribute::Package),
+        ("python3Packages", set(&["requests", "Six"])),
+        ("python3Packages.requests", Attribute::Package),
+        ("python3Packages.Six", Attribute::Package),
+    ];
+    FakeNix {
+        attributes: attributes
+            .map(|(path, seen)| (path.to_owned(), seen))
+            .into(),
+        broken: vec!["bad".to_owned()],
+        ..FakeNix::default()
+    }
+}
+
+async fn list(nix: &Arc<FakeNix>) -> PackageIndex {
+    let shared: Arc<dyn Nix> = Arc::clone(nix) as _;
+    PackageIndex::list(shared, Path::new("/"), System::X86_64Linux)
+        .await
+        .unwrap()
+}
+
+fn glob(text: &str, reach: Reach) -> Glob {
+    Glob::parse(text, reach).unwrap().remove(0)
+}
+
+fn all(catalogue: &PackageIndex) -> String {
+    catalogue.names().collect::<Vec<_>>().join(" ")
+}
+
+#[tokio::test]
+async fn names_are_those_by_which_images_can_be_pulled() {
+    let nix = Arc::new(nix());
+    let catalogue = list(&nix).await;
+    assert_eq!(
+        all(&catalogue),
+        "1password bad git lib python3 python3packages"
+    );
+    // The first of two that differ in case, as when they are resolved.
+    assert_eq!(catalogue.names["git"], ["Git"]);
+    assert_eq!(nix.looked.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn sets_are_opened_when_a_pattern_reaches_into_them() {
+    let nix = Arc::new(nix());
+    let mut catalogue = list(&nix).await;
+    let (git, all_of) = (
+        glob("git*", Reach::OneAttribute),
+        glob("python3packages.*", Reach::OneAttribute),
+    );
+    catalogue.look_into(&[&git]).await.unwrap();
+    assert!(!all(&catalogue).contains('.'));
+    catalogue.look_into(&[&git, &all_of]).await.unwrap();
+    let names = all(&catalogue);
+    assert!(
+        names.contains("python3packages.six") && !names.contains("lib.version"),
+        "{names}"
+    );
+}
+
+#[tokio::test]
+async fn what_can_not_be_evaluated_hides_nothing_else() {
+    let nix = Arc::new(nix());
+    let mut catalogue = list(&nix).await;
+    let everything = glob("*", Reach::Anything);
+    catalogue.look_into(&[&everything]).await.unwrap();
+    let names: BTreeSet<String> = catalogue.names().map(str::to_owned).collect();
+    assert!(names.contains("lib.version"));
+    let packages = catalogue.packages(&names).await.unwrap();
+    let packages: Vec<_> = packages.into_iter().collect();
+    assert_eq!(
+        packages,
+        [
+            "1password",
+            "git",
+            "python3",
+            "python3packages.requests",
+            "python3packages.six"
+        ]
+    );
+}
+
+#[test]
+fn a_pattern_reaches_where_it_could_match() {
+    for (text, name, inside, anywhere) in [
+        ("git", "git", false, false),
+        ("git*", "git", false, true),
+        ("*", "git", false, true),
+        ("*-unwrapped", "llvm", false, true),
+        ("git-*", "git", false, false),
+        ("python3packages.*", "python3packages", true, true),
+        ("python3packages.*", "python3", false, false),
+        ("python3*.requests", "python3packages", true, true),
+        ("py*.requests", "git", false, false),
+        ("xorg.xev", "xorg", true, true),
+        ("xorg.xev", "lib", false, false),
+    ] {
+        assert_eq!(
+            reaches_into(&glob(text, Reach::OneAttribute), name),
+            inside,
+            "{text} {name}"
+        );
+        assert_eq!(
+            reaches_into(&glob(text, Reach::Anything), name),
+            anywhere,
+            "{text} {name}"
+        );
+    }
+}
