@@ -17,7 +17,6 @@ tools_dir := $(or $(TOOLS_DIR),$(state_dir)/tools)
 target_dir := $(or $(CARGO_TARGET_DIR),target)
 # The end-to-end tests are a feature, so that `cargo test` alone needs no root, Nix or Envoy.
 with_e2e := --features nixgate-tests/e2e
-setup := envoy/standalone/setup
 filter := --package nixgate-filter --target wasm32-wasip1
 
 help: ## List the verbs
@@ -30,21 +29,21 @@ build: # What is run and shipped: the builder, and the filter as wasm
 	cargo build --locked --profile wasm $(filter)
 
 run: ## Install what is missing, build, and serve on 127.0.0.1:8080 until Ctrl-C
-	@$(setup)/setup.sh run
+	@scripts/setup.sh run
 	@$(MAKE) --no-print-directory build
 	@# Should make be killed, the kernel tells the script.
 	@exec setpriv --pdeathsig TERM envoy/standalone/run.sh
 
 gateway: ## The same with TLS and a login, on 127.0.0.1:8443
-	@$(setup)/setup.sh gateway
+	@scripts/setup.sh gateway
 	@$(MAKE) --no-print-directory build
 	@exec setpriv --pdeathsig TERM envoy/corporate-gateway/run.sh
 
 test: ## Install what is missing and run every test
-	@$(setup)/setup.sh test
-	$(setup)/package-set.sh amd64 arm64
+	@scripts/setup.sh test
+	scripts/package-set.sh amd64 arm64
 	@$(MAKE) --no-print-directory build
-	python3 -m unittest nix/tests/test_index.py envoy/standalone/setup/test_check_downloads.py envoy/standalone/setup/test_keep_log.py envoy/standalone/setup/test_build_users.py
+	python3 -m unittest nix/tests/test_index.py scripts/test_check_downloads.py scripts/test_keep_log.py scripts/test_build_users.py
 	nix-instantiate --eval --strict --read-write-mode nix/tests/resolve.nix >/dev/null
 	nix-instantiate --eval --strict --read-write-mode nix/tests/attributes.nix >/dev/null
 	nix-instantiate --eval --strict --read-write-mode nix/tests/image.nix >/dev/null
@@ -59,23 +58,23 @@ fuzz: ## Look for input that breaks what is read from strangers (FUZZ_SECONDS ea
 	tests/fuzz/run.sh
 
 check: ## Format, lints, wasm build, Envoy configurations, dependencies
-	@$(setup)/setup.sh check
+	@scripts/setup.sh check
 	cargo fmt --all --check
 	cargo clippy --locked --all-targets $(with_e2e) -- --deny warnings
 	cargo clippy --locked $(filter) -- --deny warnings
 	cargo clippy --locked --package nixgate-fuzz -- --deny warnings
 	cargo build --locked --profile wasm $(filter)
-	$(setup)/check-envoy-configs.sh
+	scripts/check-envoy-configs.sh
 	$(tools_dir)/bin/cargo-deny --locked --log-level error check bans licenses sources
-	$(setup)/check-core-dependencies.sh
-	python3 $(setup)/check_downloads.py
+	scripts/check-core-dependencies.sh
+	python3 scripts/check_downloads.py
 
 advisories: ## Check dependencies against the RustSec database (which must be reachable)
-	@$(setup)/setup.sh check
+	@scripts/setup.sh check
 	$(tools_dir)/bin/cargo-deny --locked check advisories
 
 bench: ## Measure edge and builder, the edge beside Envoy itself, docker-registry and nginx (about 12 minutes)
-	@$(setup)/setup.sh bench
+	@scripts/setup.sh bench
 	@$(MAKE) --no-print-directory build
 	cargo run --locked --quiet $(with_e2e) --example bench
 	@echo
@@ -88,7 +87,7 @@ fmt: ## Format the code
 	cargo fmt --all
 
 doc: ## Build the API reference (target/doc) and the book (docs/book)
-	@$(setup)/setup.sh doc
+	@scripts/setup.sh doc
 	cargo doc --locked --workspace --no-deps --document-private-items
 	PATH="$(abspath $(tools_dir))/bin:$$PATH" mdbook build docs
 
@@ -97,4 +96,4 @@ clean: ## Remove what was built; installed tools, images and state stay
 	rm -rf docs/book
 
 uninstall: ## Remove everything that nixgate installed or wrote, and name what stays
-	@$(setup)/uninstall.sh
+	@scripts/uninstall.sh

@@ -2,7 +2,7 @@
 # Runs this deployment on one machine: what `make gateway` starts once all is installed and built.
 
 # shellcheck source-path=SCRIPTDIR
-. "$(dirname "${BASH_SOURCE[0]}")/../standalone/setup/serve.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/../../scripts/serve.sh"
 . "$ROOT/envoy/corporate-gateway/demo.sh"
 
 VERB=gateway

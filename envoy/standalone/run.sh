@@ -2,7 +2,7 @@
 # Runs this deployment on one machine: what `make run` starts once all is installed and built.
 
 # shellcheck source-path=SCRIPTDIR
-. "$(dirname "${BASH_SOURCE[0]}")/setup/serve.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/../../scripts/serve.sh"
 
 VERB=run
 DEPLOYMENT=standalone

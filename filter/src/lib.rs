@@ -37,8 +37,10 @@
 )]
 
 mod caller;
+mod edge;
 mod header_map;
 mod host;
+mod respond;
 mod root;
 mod shared_cache;
 mod stream;

@@ -39,9 +39,9 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use nixgate_core::cache::{Geometry, Hot, TICK};
+use nixgate_core::cache::{Geometry, TICK};
 use nixgate_core::config::Config;
-use nixgate_core::exchange::{Call, Command, Event, Flights, Response};
+use nixgate_core::exchange::{Call, Command, Event, Flights, RecentReplies, Response};
 use nixgate_core::policy::Policy;
 use nixgate_core::wire;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
@@ -49,14 +49,16 @@ use proxy_wasm::types::{ContextType, LogLevel};
 
 use crate::host::{self, Status};
 use crate::shared_cache::SharedCache;
-use crate::stream::{self, Stream};
+use crate::edge::{ActiveConfig, Inbox, StreamId};
+use crate::respond;
+use crate::stream::Stream;
 use crate::telemetry::Telemetry;
 
 /// A worker's own copies take up to this part of what the shared cache may take. They are what is
 /// asked for many times a second, which are few.
 const COPIES_SHARE: u64 = 16;
 /// And its answers of the present second, whose bodies are those of the copies, up to this part.
-const HOT_SHARE: u64 = 64;
+const REPLIES_SHARE: u64 = 64;
 
 /// How many commands one callback carries out: a twentieth of what the stack bears, see above. The
 /// loop of events comes round in well under a millisecond, so nobody waits for it.
@@ -68,41 +70,11 @@ thread_local! {
     static POLICIES: Cell<u32> = const { Cell::new(0) };
 }
 
-/// The host's number for a stream.
-pub(crate) type StreamId = u32;
-
-/// What streams have to tell their root. It is only ever borrowed for one push or one take, never
-/// across a host call.
-#[derive(Default)]
-pub(crate) struct Inbox(RefCell<Vec<Event<StreamId>>>);
-
-impl Inbox {
-    /// Leaves an event for the root's next run.
-    pub(crate) fn push(&self, event: Event<StreamId>) {
-        self.0.borrow_mut().push(event);
-    }
-
-    fn take(&self) -> Vec<Event<StreamId>> {
-        self.0.take()
-    }
-}
-
-/// A configuration in force.
-pub(crate) struct Edge {
-    pub(crate) config: Config,
-    pub(crate) cache: SharedCache,
-    pub(crate) telemetry: Telemetry,
-    /// This worker's answers from the cache; borrowed as the [`Inbox`] is.
-    pub(crate) hot: RefCell<Hot>,
-    /// The queue that wakes the root.
-    pub(crate) queue: u32,
-}
-
 /// The root context.
 pub(crate) struct Root {
     id: u32,
     /// None until the host has configured the filter.
-    edge: Option<Rc<Edge>>,
+    edge: Option<Rc<ActiveConfig>>,
     inbox: Rc<Inbox>,
     flights: Flights<StreamId>,
     /// When each callout that is under way was sent, since the epoch.
@@ -123,7 +95,7 @@ impl Root {
         }
     }
 
-    fn configure(&self, size: usize) -> Result<Edge, String> {
+    fn configure(&self, size: usize) -> Result<ActiveConfig, String> {
         let json = host::plugin_configuration(size).map_err(|error| error.to_string())?;
         let config = Config::parse(&json, |name| std::env::var(name).ok())
             .map_err(|error| error.to_string())?;
@@ -139,8 +111,8 @@ impl Root {
         let telemetry = Telemetry::default();
         telemetry.slots_used(slots);
         host::set_tick_period(TICK).map_err(|error| error.to_string())?;
-        Ok(Edge {
-            hot: RefCell::new(Hot::new(share(HOT_SHARE))),
+        Ok(ActiveConfig {
+            replies: RefCell::new(RecentReplies::new(share(REPLIES_SHARE))),
             config,
             cache,
             telemetry,
@@ -237,13 +209,13 @@ impl Root {
         })
     }
 
-    fn carry_out(&mut self, edge: &Edge, command: Command<StreamId>) {
+    fn carry_out(&mut self, edge: &ActiveConfig, command: Command<StreamId>) {
         match command {
             Command::Reply(stream, reply) => {
-                on_behalf_of(stream, || stream::answer(&edge.telemetry, &reply));
+                on_behalf_of(stream, || respond::answer(&edge.telemetry, &reply));
             }
             Command::Forward(stream, forward) => on_behalf_of(stream, || {
-                stream::forward(edge, &forward)?;
+                respond::forward(edge, &forward)?;
                 host::continue_request()
             }),
             Command::Store(key, entry) => {
@@ -342,7 +314,7 @@ impl RootContext for Root {
 
     fn on_tick(&mut self) {
         if let Some(edge) = &self.edge {
-            edge.hot.borrow_mut().tick();
+            edge.replies.borrow_mut().tick();
             edge.cache.tick();
             edge.telemetry.tick();
         }

@@ -2,15 +2,14 @@
 
 use std::rc::Rc;
 
-use nixgate_core::cache::Question;
-use nixgate_core::distribution::{Error, ErrorKind};
-use nixgate_core::exchange::{Begin, Event, Exchange, Forward, Next, Reply, Request};
+use nixgate_core::exchange::{Begin, Event, Exchange, Next, Question, Reply, Request};
 use nixgate_core::wire;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, LogLevel};
 
 use crate::header_map::HeaderMap;
-use crate::root::{Edge, Inbox, StreamId};
+use crate::edge::{ActiveConfig, Inbox, StreamId};
+use crate::respond::{answer, forward, internal_error, repeat, reply};
 use crate::shared_cache::Found;
 use crate::telemetry::Telemetry;
 use crate::{caller, host};
@@ -19,14 +18,14 @@ use crate::{caller, host};
 pub(crate) struct Stream {
     id: StreamId,
     /// The configuration in force when the request came; it stays the request's own.
-    edge: Option<Rc<Edge>>,
+    edge: Option<Rc<ActiveConfig>>,
     inbox: Rc<Inbox>,
     /// Whether the root knows of this stream.
     joined: bool,
 }
 
 impl Stream {
-    pub(crate) const fn new(id: StreamId, edge: Option<Rc<Edge>>, inbox: Rc<Inbox>) -> Self {
+    pub(crate) const fn new(id: StreamId, edge: Option<Rc<ActiveConfig>>, inbox: Rc<Inbox>) -> Self {
         Self {
             id,
             edge,
@@ -74,13 +73,13 @@ impl Stream {
         };
         let found = edge.cache.get(exchange.key(), now);
         // For those who ask the same before the second is over.
-        if edge.hot.borrow().has_room()
+        if edge.replies.borrow().has_room()
             && let (Some(question), Some(entry)) =
                 (&question, found.as_ref().and_then(Found::copied))
             && let Some(prepared) = exchange.prepare(&edge.config, entry)
         {
-            let mut hot = edge.hot.borrow_mut();
-            hot.prepare(question, Rc::new(prepared));
+            let mut replies = edge.replies.borrow_mut();
+            replies.prepare(question, Rc::new(prepared));
         }
         match exchange.looked_up(&edge.config, found.map(|found| found.entry), now) {
             Next::Reply(known) => reply(&edge.telemetry, &known),
@@ -102,51 +101,22 @@ impl Stream {
 }
 
 /// The answer to a question that was asked in this second.
-fn known(edge: &Edge, question: &Question, request: &Request<'_>) -> Option<Rc<Reply>> {
-    let mut hot = edge.hot.borrow_mut();
+fn known(edge: &ActiveConfig, question: &Question, request: &Request<'_>) -> Option<Rc<Reply>> {
+    let mut replies = edge.replies.borrow_mut();
     // What is under a condition is seldom asked again.
     let is_plain = request.if_none_match.is_empty();
     let caller = is_plain.then(|| request.caller.key());
-    let repeated = caller.as_ref().and_then(|caller| hot.get(question, caller));
+    let repeated = caller.as_ref().and_then(|caller| replies.get(question, caller));
     if repeated.is_some() {
         return repeated;
     }
-    let prepared = hot.prepared(question)?;
+    let prepared = replies.prepared(question)?;
     let reply = prepared.answer(&edge.config, request.caller, &request.if_none_match);
     let reply = Rc::new(reply);
     if let Some(caller) = caller.filter(|_| reply.status < 400) {
-        hot.insert(question, caller, Rc::clone(&reply));
+        replies.insert(question, caller, Rc::clone(&reply));
     }
     Some(reply)
-}
-
-/// Answers the request by what the worker has, which takes as few calls of the host as can be.
-fn repeat(telemetry: &Telemetry, reply: &Reply) -> host::Result<Action> {
-    telemetry.note_repeated(&reply.record);
-    host::reply(reply)?;
-    Ok(Action::Pause)
-}
-
-/// Answers the request, which goes no further.
-fn reply(telemetry: &Telemetry, reply: &Reply) -> host::Result<Action> {
-    answer(telemetry, reply)?;
-    Ok(Action::Pause)
-}
-
-/// Answers the stream of the effective context. What the client is told is wrong, the operator
-/// reads as well.
-pub(crate) fn answer(telemetry: &Telemetry, reply: &Reply) -> host::Result<()> {
-    if reply.status >= 400 {
-        let level = if reply.status >= 500 {
-            LogLevel::Warn
-        } else {
-            LogLevel::Info
-        };
-        let error = String::from_utf8_lossy(&reply.body);
-        host::log(level, &format!("answered {}: {error}", reply.status));
-    }
-    telemetry.note(&reply.record);
-    host::reply(reply)
 }
 
 /// Lets a request through that is not for the registry. The header is left alone where there is
@@ -156,23 +126,6 @@ fn pass(headers: &HeaderMap) -> host::Result<Action> {
         host::remove_request_header(wire::TOKEN)?;
     }
     Ok(Action::Continue)
-}
-
-/// Makes a client's request the edge's own: under the builder's name for what it asks, with the
-/// token, and without what is none of the builder's business.
-pub(crate) fn forward(edge: &Edge, forward: &Forward) -> host::Result<()> {
-    for name in wire::CLIENT_ONLY {
-        host::remove_request_header(name)?;
-    }
-    host::set_request_header(wire::ORIGINAL_PATH, &forward.original_path)?;
-    host::set_request_header(":path", &forward.path)?;
-    host::set_request_header(wire::TOKEN, &edge.config.token)?;
-    edge.telemetry.note(&forward.record);
-    Ok(())
-}
-
-fn internal_error(message: &str) -> Reply {
-    Reply::error(&Error::new(ErrorKind::Internal, message))
 }
 
 /// The request has ended, however it did: the SDK lets go of its context in `proxy_on_delete`. The

@@ -239,7 +239,7 @@ fn folders_that_builds_see_are_read_only_for_the_builder_of_make_run() -> Result
         folder.path().join("outer/inner"),
     );
     fs::create_dir_all(&inner)?;
-    let script = install::root().join("envoy/standalone/setup/read-only.sh");
+    let script = install::root().join("scripts/read-only.sh");
     let mut command = Command::new("unshare");
     let tried = "for folder; do touch \"$folder/file\" && echo \"$folder\"; done; true";
     // What is mounted below is meant as well.

@@ -128,7 +128,7 @@ fn where_root_builds_the_builder_does_not_start_unless_it_is_told_to() -> Result
            test -L $folder || ! test -e $folder || set -- {read_only} $folder -- \"$@\"; \
          done;",
         read_only = install::root()
-            .join("envoy/standalone/setup/read-only.sh")
+            .join("scripts/read-only.sh")
             .display()
     );
     let flag = "--allow-shared-build-user";

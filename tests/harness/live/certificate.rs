@@ -25,7 +25,7 @@ impl Certificate {
         run(Command::new("bash")
             .args([
                 "-c",
-                ". envoy/standalone/setup/common.sh; . envoy/corporate-gateway/demo.sh; \
+                ". scripts/common.sh; . envoy/corporate-gateway/demo.sh; \
                  make_certificate",
             ])
             .env("FILES", folder)

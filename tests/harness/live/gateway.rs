@@ -317,7 +317,7 @@ fn make_demo(state: &Path, files: &Path) -> Result<()> {
     run(Command::new("bash")
         .args([
             "-c",
-            ". envoy/standalone/setup/common.sh; . envoy/corporate-gateway/demo.sh; \
+            ". scripts/common.sh; . envoy/corporate-gateway/demo.sh; \
              make_certificate; make_users",
         ])
         .env("STATE_DIR", state)

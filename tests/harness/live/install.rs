@@ -87,7 +87,7 @@ pub fn nix_options() -> Result<String> {
     script
         .args([
             "-c",
-            ". envoy/standalone/setup/common.sh; . envoy/standalone/setup/nix.sh; nix_options true",
+            ". scripts/common.sh; . scripts/nix.sh; nix_options true",
         ])
         .current_dir(root());
     Ok(process::run(&mut script)?.trim().to_owned())

@@ -7,29 +7,10 @@
 use sha2::{Digest as _, Sha256};
 
 use crate::ImageName;
-use crate::distribution::{Digest, MediaType, Reference};
+use crate::distribution::{Digest, MediaType, Method, Reference};
 
 /// Changes with the encoding of keys or entries, and with what they mean.
 const VERSION: &str = "nixgate-3";
-
-/// The methods that are answered. A presigned location is good for one of them alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Method {
-    /// `GET`
-    Get,
-    /// `HEAD`
-    Head,
-}
-
-impl Method {
-    /// The method's name.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Get => "GET",
-            Self::Head => "HEAD",
-        }
-    }
-}
 
 /// The key of one answer.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -16,18 +16,16 @@
 //! miss and never a wrong answer. Each set has its share of the bytes; what does not fit drives
 //! out what is asked for least in the set.
 //!
-//! In front of it, each worker has copies of what it answers most ([`Copies`], [`Hot`]).
+//! In front of it, each worker has copies of what it answers most ([`Copies`]).
 
 mod copies;
 mod directory;
 mod entry;
-mod hot;
 mod key;
 mod seal;
 
 pub use copies::{Copies, TICK};
 pub use directory::{Directory, Geometry, Placement, Way};
 pub use entry::{Content, Entry};
-pub use hot::{Hot, Question};
-pub use key::{Key, Method};
+pub use key::Key;
 pub use seal::Seal;

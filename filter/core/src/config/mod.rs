@@ -14,8 +14,6 @@
 //! ```
 
 mod raw;
-#[cfg(test)]
-pub(crate) mod reference;
 
 use std::fmt;
 

@@ -1,5 +1,7 @@
 use super::raw::Raw;
-use super::reference::keys_of;
+use crate::reference::keys::{keys_of, table_of};
+#[cfg(not(target_arch = "wasm32"))]
+use crate::reference::with_table;
 use super::*;
 
 fn parse(json: &str) -> Result<Config, String> {
@@ -225,4 +227,12 @@ fn a_key_that_is_there_twice_is_refused_wherever_it_is() {
             "{name} is not tried"
         );
     }
+}
+
+// Where the tests are wasm there are no files.
+#[cfg(not(target_arch = "wasm32"))]
+#[test]
+fn the_reference_page_has_the_keys_of_the_filter() {
+    let page = expect_test::expect_file!["../../../../docs/src/settings.md"];
+    page.assert_eq(&with_table(&page.data(), "filter", &table_of::<Raw>()));
 }

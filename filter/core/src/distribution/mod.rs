@@ -6,6 +6,7 @@
 mod digest;
 mod error;
 mod media_type;
+mod method;
 mod reference;
 mod referrers;
 mod repository;
@@ -14,6 +15,7 @@ mod route;
 pub use digest::{Digest, DigestInvalid};
 pub use error::{Code, Error, ErrorKind};
 pub use media_type::MediaType;
+pub use method::Method;
 pub use reference::{Reference, Tag};
 pub use referrers::{INDEX_MEDIA_TYPE, no_referrers};
 pub(crate) use repository::MAX_LENGTH as MAX_NAME_LENGTH;

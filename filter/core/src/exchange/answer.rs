@@ -5,7 +5,8 @@ use serde::de::IgnoredAny;
 
 use super::{Exchange, JSON, Reply, Want};
 use crate::Seconds;
-use crate::cache::{Content, Entry, Method};
+use crate::cache::{Content, Entry};
+use crate::distribution::Method;
 use crate::config::Config;
 use crate::distribution::{Digest, Error, ErrorKind, MediaType, Reference};
 use crate::policy::ImageFacts;

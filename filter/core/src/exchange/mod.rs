@@ -13,7 +13,8 @@
 //!                                                                 answers for all who wait
 //! ```
 //!
-//! What came from the cache can be [`Prepared`] for whoever asks the same next.
+//! What came from the cache can be [`Prepared`] for whoever asks the same next, and replies to it are kept
+//! for a second ([`RecentReplies`]).
 //!
 //! A stream that waits is *held* for at most `hold` seconds, because current containerd and
 //! Docker give up after 30. When its image is still being built by then, it is redirected to
@@ -30,6 +31,7 @@ mod page;
 mod prepared;
 mod query;
 mod record;
+mod replies;
 mod reply;
 mod request;
 mod tags;
@@ -38,6 +40,7 @@ mod want;
 pub use answer::{Answer, Response};
 pub use flights::{Call, Command, Event, Flights};
 pub use prepared::Prepared;
+pub use replies::{Question, RecentReplies};
 pub use record::{Decision, Doubt, Judgement, Outcome, Record};
 pub use reply::Reply;
 pub use request::{Caller, Request};
@@ -52,9 +55,9 @@ use reply::JSON;
 use want::{Image, Want};
 
 use crate::Seconds;
-use crate::cache::{Content, Entry, Key, Method};
+use crate::cache::{Content, Entry, Key};
 use crate::config::Config;
-use crate::distribution::{Error, ErrorKind, MediaType, Reference, Route};
+use crate::distribution::{Error, ErrorKind, MediaType, Method, Reference, Route};
 use crate::entity_tags::EntityTags;
 use crate::policy::ImageFacts;
 use crate::wire::Preferences;

@@ -1,6 +1,7 @@
 //! What is wanted: how it is called in the cache, at the builder and in counters.
 
-use crate::cache::{Key, Method};
+use crate::cache::Key;
+use crate::distribution::Method;
 use crate::distribution::{Digest, Error, MediaType, Reference, Repository};
 use crate::{ImageName, OpaqueNamespaces};
 

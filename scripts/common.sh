@@ -13,7 +13,7 @@
 
 set -euo pipefail
 
-ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 STATE_DIR=${STATE_DIR:-$ROOT/.nixgate}
 # Relative to where the user stands, absolute from here on: the builder has another folder.
 [[ $STATE_DIR == /* ]] || STATE_DIR=$PWD/$STATE_DIR

@@ -3,7 +3,7 @@
 
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-. "$ROOT/envoy/standalone/setup/nix.sh"
+. "$ROOT/scripts/nix.sh"
 
 # Only what was made here: TOOLS_DIR may be shared, STATE_DIR may hold what a user put there.
 shopt -s nullglob

@@ -1,4 +1,4 @@
-"""python3 -m unittest envoy/standalone/setup/test_check_downloads.py"""
+"""python3 -m unittest scripts/test_check_downloads.py"""
 
 import sys
 import unittest

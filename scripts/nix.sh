@@ -103,5 +103,5 @@ read_only_wrapper() {
     say "builds see ${folders[*]} as they are, and not read-only, which takes root and CAP_SYS_ADMIN: build users alone keep them from changing these"
     return
   fi
-  printf '%s\n' unshare --mount "$ROOT/envoy/standalone/setup/read-only.sh" "${folders[@]}" --
+  printf '%s\n' unshare --mount "$ROOT/scripts/read-only.sh" "${folders[@]}" --
 }

@@ -27,8 +27,8 @@
 
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-. "$ROOT/envoy/standalone/setup/envoy.sh"
-. "$ROOT/envoy/standalone/setup/nix.sh"
+. "$ROOT/scripts/envoy.sh"
+. "$ROOT/scripts/nix.sh"
 
 BUILDER_PORT=${BUILDER_PORT:-8081}
 # The builder finishes what it is sending; after that it is made to stop.
@@ -94,7 +94,7 @@ choose_package_set() {
     package_set="flake $NIXGATE_FLAKE"
   else
     embedded=true
-    envoy/standalone/setup/package-set.sh amd64 arm64
+    scripts/package-set.sh amd64 arm64
     export NIXERY_PKGS_PATH=$STATE_DIR/debian
     package_set="the embedded demo, a few dozen of Debian's packages under nixpkgs' names; for all of nixpkgs: NIXERY_CHANNEL=nixos-unstable make $VERB"
   fi
@@ -182,7 +182,7 @@ interrupted() {
 
 # serve: starts both halves, says so when they are ready, and stays until one ends.
 serve() {
-  local builder envoy ended keep_log=$ROOT/envoy/standalone/setup/keep_log.py
+  local builder envoy ended keep_log=$ROOT/scripts/keep_log.py
   cd "$ROOT"
   mkdir -p "$FILES"
   check_ports

@@ -9,6 +9,9 @@
 //!   <!-- end -->
 //! ```
 
+#[cfg(test)]
+pub(crate) mod keys;
+
 /// A row of a table, in Markdown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row(String);

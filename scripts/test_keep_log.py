@@ -1,4 +1,4 @@
-"""python3 -m unittest envoy/standalone/setup/test_keep_log.py"""
+"""python3 -m unittest scripts/test_keep_log.py"""
 
 import io
 import os

@@ -8,10 +8,10 @@
 
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-. "$ROOT/envoy/standalone/setup/apt.sh"
-. "$ROOT/envoy/standalone/setup/envoy.sh"
-. "$ROOT/envoy/standalone/setup/rust.sh"
-. "$ROOT/envoy/standalone/setup/nix.sh"
+. "$ROOT/scripts/apt.sh"
+. "$ROOT/scripts/envoy.sh"
+. "$ROOT/scripts/rust.sh"
+. "$ROOT/scripts/nix.sh"
 
 apt_packages=() # Debian packages to install
 plan=()         # the other things, in words

@@ -7,7 +7,7 @@
 //!   copies, shared cache (`copies`)          prepared, judged for the caller, replied
 //! ```
 //!
-//! A worker keeps what it made of the entries that it has copies of ([`Copies`](super::Copies)): what is
+//! A worker keeps what it made of the entries that it has copies of ([`Copies`](crate::cache::Copies)): what is
 //! the same for everybody who asks in the same words, and the reply to each. It is dropped at the next
 //! tick of the worker's timer, a second later at most.
 
@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use crate::distribution::{MediaType, split_query};
-use crate::exchange::{Prepared, Reply, Request};
+use super::{Prepared, Reply, Request};
 
 /// What a client asks, in its own spelling: all that the edge reads of its request, but for who asks
 /// and under which conditions.
@@ -54,13 +54,13 @@ impl Question {
 /// What was asked in this second.
 struct Asked {
     prepared: Rc<Prepared>,
-    /// By the caller ([`Caller::key`](crate::exchange::Caller::key)).
+    /// By the caller ([`Caller::key`](super::Caller::key)).
     replies: BTreeMap<Vec<u8>, Rc<Reply>>,
 }
 
 /// A worker's answers of the present second. Bodies are those of the entries, but for pages of lists,
 /// so they take no room here: an entry that was used in this second stays as long as what was made of it.
-pub struct Hot {
+pub struct RecentReplies {
     asked: BTreeMap<Question, Asked>,
     max_bytes: usize,
     bytes: usize,
@@ -68,7 +68,7 @@ pub struct Hot {
     is_full: bool,
 }
 
-impl Hot {
+impl RecentReplies {
     /// No answers yet, and never more than `max_bytes` of them.
     pub const fn new(max_bytes: usize) -> Self {
         Self {
@@ -142,7 +142,7 @@ mod tests {
     use crate::Seconds;
     use crate::cache::{Content, Entry};
     use crate::config::Config;
-    use crate::exchange::{Begin, Caller, Exchange, Next};
+    use super::super::{Begin, Caller, Exchange, Next};
 
     fn request<'a>(method: &'a str, path: &'a str, accept: &'a str, by: &'a Caller) -> Request<'a> {
         Request {
@@ -203,44 +203,44 @@ mod tests {
 
     #[test]
     fn answers_are_of_one_caller_and_last_until_the_next_tick() {
-        let mut hot = Hot::new(10_000);
+        let mut replies = RecentReplies::new(10_000);
         let (question, prepared, reply) = asked("/v2/git/manifests/latest");
         let (other, ..) = asked("/v2/htop/manifests/latest");
-        hot.insert(&question, b"alice".to_vec(), Rc::clone(&reply));
-        assert_eq!(hot.get(&question, b"alice"), None, "it is not prepared");
-        hot.prepare(&question, Rc::clone(&prepared));
-        hot.insert(&question, b"alice".to_vec(), Rc::clone(&reply));
-        assert_eq!(hot.get(&question, b"alice"), Some(Rc::clone(&reply)));
-        assert_eq!(hot.get(&question, b"bob"), None);
-        assert_eq!(hot.get(&other, b"alice"), None);
-        assert!(hot.prepared(&question).is_some());
-        assert!(hot.prepared(&other).is_none());
-        hot.tick();
-        assert_eq!(hot.get(&question, b"alice"), None);
-        assert!(hot.prepared(&question).is_none());
-        assert_eq!(hot.bytes, 0);
+        replies.insert(&question, b"alice".to_vec(), Rc::clone(&reply));
+        assert_eq!(replies.get(&question, b"alice"), None, "it is not prepared");
+        replies.prepare(&question, Rc::clone(&prepared));
+        replies.insert(&question, b"alice".to_vec(), Rc::clone(&reply));
+        assert_eq!(replies.get(&question, b"alice"), Some(Rc::clone(&reply)));
+        assert_eq!(replies.get(&question, b"bob"), None);
+        assert_eq!(replies.get(&other, b"alice"), None);
+        assert!(replies.prepared(&question).is_some());
+        assert!(replies.prepared(&other).is_none());
+        replies.tick();
+        assert_eq!(replies.get(&question, b"alice"), None);
+        assert!(replies.prepared(&question).is_none());
+        assert_eq!(replies.bytes, 0);
     }
 
     #[test]
     fn answers_keep_their_bound() {
         let (question, prepared, reply) = asked("/v2/git/manifests/latest");
         let one = question.0.len() + prepared.bytes_of_its_own();
-        let mut hot = Hot::new(one + 2 * (1 + reply.bytes_of_its_own()));
+        let mut replies = RecentReplies::new(one + 2 * (1 + reply.bytes_of_its_own()));
         // What is there already takes no more room.
         for _ in 0..3 {
-            hot.prepare(&question, Rc::clone(&prepared));
+            replies.prepare(&question, Rc::clone(&prepared));
         }
         for caller in [b"a", b"b", b"c"] {
-            hot.insert(&question, caller.to_vec(), Rc::clone(&reply));
+            replies.insert(&question, caller.to_vec(), Rc::clone(&reply));
         }
-        let has = [b"a", b"b", b"c"].map(|caller| hot.get(&question, caller).is_some());
+        let has = [b"a", b"b", b"c"].map(|caller| replies.get(&question, caller).is_some());
         assert_eq!(has, [true, true, false]);
         let (other, prepared, _) = asked("/v2/htop/manifests/latest");
-        hot.prepare(&other, prepared);
-        assert!(hot.prepared(&other).is_none());
-        assert!(!hot.has_room());
-        hot.tick();
-        assert!(hot.has_room());
+        replies.prepare(&other, prepared);
+        assert!(replies.prepared(&other).is_none());
+        assert!(!replies.has_room());
+        replies.tick();
+        assert!(replies.has_room());
     }
 
     const NOW: Seconds = 1000;

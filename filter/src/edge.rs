@@ -1,0 +1,39 @@
+//! What the root and the streams of one configuration share.
+
+use std::cell::RefCell;
+
+use nixgate_core::config::Config;
+use nixgate_core::exchange::{Event, RecentReplies};
+
+use crate::shared_cache::SharedCache;
+use crate::telemetry::Telemetry;
+
+/// The host's number for a stream.
+pub(crate) type StreamId = u32;
+
+/// What streams have to tell their root. It is only ever borrowed for one push or one take, never
+/// across a host call.
+#[derive(Default)]
+pub(crate) struct Inbox(RefCell<Vec<Event<StreamId>>>);
+
+impl Inbox {
+    /// Leaves an event for the root's next run.
+    pub(crate) fn push(&self, event: Event<StreamId>) {
+        self.0.borrow_mut().push(event);
+    }
+
+    pub(crate) fn take(&self) -> Vec<Event<StreamId>> {
+        self.0.take()
+    }
+}
+
+/// A configuration in force, and what requests are answered with under it.
+pub(crate) struct ActiveConfig {
+    pub(crate) config: Config,
+    pub(crate) cache: SharedCache,
+    pub(crate) telemetry: Telemetry,
+    /// This worker's answers from the cache; borrowed as the [`Inbox`] is.
+    pub(crate) replies: RefCell<RecentReplies>,
+    /// The queue that wakes the root.
+    pub(crate) queue: u32,
+}
