@@ -43,7 +43,7 @@ test: ## Install what is missing and run every test
 	@scripts/setup.sh test
 	scripts/package-set.sh amd64 arm64
 	@$(MAKE) --no-print-directory build
-	python3 -m unittest nix/tests/test_index.py scripts/test_check_downloads.py scripts/test_keep_log.py scripts/test_build_users.py
+	python3 -m unittest nix/tests/test_index.py scripts/test_*.py
 	nix-instantiate --eval --strict --read-write-mode nix/tests/resolve.nix >/dev/null
 	nix-instantiate --eval --strict --read-write-mode nix/tests/attributes.nix >/dev/null
 	nix-instantiate --eval --strict --read-write-mode nix/tests/image.nix >/dev/null
@@ -67,6 +67,7 @@ check: ## Format, lints, wasm build, Envoy configurations, dependencies
 	scripts/check-envoy-configs.sh
 	$(tools_dir)/bin/cargo-deny --locked --log-level error check bans licenses sources
 	scripts/check-core-dependencies.sh
+	python3 scripts/check_imports.py
 	python3 scripts/check_downloads.py
 
 advisories: ## Check dependencies against the RustSec database (which must be reachable)
