@@ -47,10 +47,10 @@ use nixgate_core::wire;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{ContextType, LogLevel};
 
-use crate::host::{self, Status};
-use crate::shared_cache::SharedCache;
 use crate::edge::{ActiveConfig, Inbox, StreamId};
+use crate::host::{self, Status};
 use crate::respond;
+use crate::shared_cache::SharedCache;
 use crate::stream::Stream;
 use crate::telemetry::Telemetry;
 

@@ -7,8 +7,8 @@ use nixgate_core::wire;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, LogLevel};
 
-use crate::header_map::HeaderMap;
 use crate::edge::{ActiveConfig, Inbox, StreamId};
+use crate::header_map::HeaderMap;
 use crate::respond::{answer, forward, internal_error, repeat, reply};
 use crate::shared_cache::Found;
 use crate::telemetry::Telemetry;
@@ -25,7 +25,11 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    pub(crate) const fn new(id: StreamId, edge: Option<Rc<ActiveConfig>>, inbox: Rc<Inbox>) -> Self {
+    pub(crate) const fn new(
+        id: StreamId,
+        edge: Option<Rc<ActiveConfig>>,
+        inbox: Rc<Inbox>,
+    ) -> Self {
         Self {
             id,
             edge,
@@ -106,7 +110,9 @@ fn known(edge: &ActiveConfig, question: &Question, request: &Request<'_>) -> Opt
     // What is under a condition is seldom asked again.
     let is_plain = request.if_none_match.is_empty();
     let caller = is_plain.then(|| request.caller.key());
-    let repeated = caller.as_ref().and_then(|caller| replies.get(question, caller));
+    let repeated = caller
+        .as_ref()
+        .and_then(|caller| replies.get(question, caller));
     if repeated.is_some() {
         return repeated;
     }

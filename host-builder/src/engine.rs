@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use nixgate_core::distribution::{Error, Repository};
 
-use crate::builder::NixBuilder;
+use crate::builder::{Layers, NixBuilder, Packages, SingleFlight};
 use crate::config::{BuildSettings, StorageSettings};
 use crate::files::disk::Disks;
 use crate::files::state_dir::StateDir;
@@ -22,28 +22,18 @@ use crate::telemetry::build_log::BuildLogs;
 use crate::telemetry::logging::chain;
 use crate::telemetry::metrics::Metrics;
 
-/// What builds images: for the server, and for whoever builds ahead of it.
+/// All that builds images. It has its state folder alone, for as long as it is there.
 pub(crate) struct Engine {
-    /// The settings.
     pub(crate) settings: BuildSettings,
-    /// Nix.
+    pub(crate) state: StateDir,
     pub(crate) nix: Arc<dyn Nix>,
-    /// Where packages come from.
     pub(crate) sources: Sources,
-    /// Which images have names of their own.
     pub(crate) recipes: RecipeFile,
-    /// Where images are.
     pub(crate) storage: Storage,
-    /// How they are made.
-    pub(crate) builder: NixBuilder,
-    /// How far builds are.
+    pub(crate) builds: SingleFlight<NixBuilder>,
     pub(crate) logs: BuildLogs,
-    /// How much room there is.
     pub(crate) disks: Disks,
-    /// The counters.
     pub(crate) metrics: Metrics,
-    /// Where the private key of the tokens is, or is to be made.
-    pub(crate) token_key: PathBuf,
 }
 
 impl Engine {
@@ -55,14 +45,16 @@ impl Engine {
         let metrics = Metrics::new();
         let recipes = RecipeFile::open(settings.recipes.as_deref())?;
         let state = StateDir::open(&settings.state_dir)?;
-        let storage = match &settings.storage {
-            StorageSettings::Filesystem(folder) => Storage::filesystem(folder)?,
-            StorageSettings::S3(bucket) => Storage::s3(bucket)?,
+        let (storage, folder) = match &settings.storage {
+            StorageSettings::Filesystem(folder) => (Storage::filesystem(folder)?, Some(folder)),
+            StorageSettings::S3(bucket) => (Storage::s3(bucket)?, None),
         };
-        let folder = match &settings.storage {
-            StorageSettings::Filesystem(folder) => Some(folder.as_path()),
-            StorageSettings::S3(_) => None,
+        // What is far away is copied.
+        let cache = match folder {
+            Some(_) => None,
+            None => Some(LocalCache::open(&state.records(), settings.keep)?),
         };
+        let folder = folder.map(PathBuf::as_path);
         let disks = Disks::new(&settings.state_dir, folder, settings.min_free);
         let nix: Arc<dyn Nix> = Arc::new(NixCli::new(
             settings.nix.clone(),
@@ -79,35 +71,40 @@ impl Engine {
         )?;
         check_nix(&*nix, sources.source()).await?;
         check_sandbox(&*nix).await?;
-        let token_key = state.token_key();
-        let copies = match &settings.storage {
-            StorageSettings::Filesystem(_) => None,
-            StorageSettings::S3(_) => Some(LocalCache::open(&state.records(), settings.keep)?),
-        };
-        let kept = GcRoots::open(&state.kept(), settings.keep);
+        let roots = GcRoots::open(&state.kept(), settings.keep)
+            .context("the packages that are kept can't be read: check NIXGATE_STATE_DIR")?;
         let logs = BuildLogs::default();
-        let builder = NixBuilder::new(
+        let packages = Packages::new(
             Arc::clone(&nix),
-            storage.clone(),
-            Records::new(storage.clone(), copies),
-            kept.context("the packages that are kept can't be read: check NIXGATE_STATE_DIR")?,
+            Records::new(storage.clone(), cache),
+            roots,
             metrics.clone(),
-            state,
-            logs.clone(),
-            disks.clone(),
             settings.max_builds,
         );
+        let layers = Layers::new(
+            storage.clone(),
+            metrics.clone(),
+            state.staging(),
+            disks.clone(),
+        );
+        let builder = NixBuilder {
+            storage: storage.clone(),
+            packages,
+            layers,
+            logs: logs.clone(),
+            disks: disks.clone(),
+        };
         Ok(Self {
+            builds: SingleFlight::new(builder, settings.max_queue),
             settings,
+            state,
             nix,
             sources,
             recipes,
             storage,
-            builder,
             logs,
             disks,
             metrics,
-            token_key,
         })
     }
 

@@ -127,9 +127,7 @@ fn where_root_builds_the_builder_does_not_start_unless_it_is_told_to() -> Result
         "for folder in /usr /bin /lib /lib64; do \
            test -L $folder || ! test -e $folder || set -- {read_only} $folder -- \"$@\"; \
          done;",
-        read_only = install::root()
-            .join("scripts/read-only.sh")
-            .display()
+        read_only = install::root().join("scripts/read-only.sh").display()
     );
     let flag = "--allow-shared-build-user";
     let refused = with_options(&script, &as_root()?, &[], flag)?;

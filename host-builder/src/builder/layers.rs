@@ -25,7 +25,7 @@ use crate::telemetry::metrics::{LayerLabels, Metrics};
 const LAYERS_AT_ONCE: usize = 16;
 
 /// Packs layers and remembers which were.
-pub(super) struct Layers {
+pub(crate) struct Layers {
     storage: Storage,
     metrics: Metrics,
     popularity: Popularity,
@@ -67,7 +67,7 @@ impl Plan {
 }
 
 impl Layers {
-    pub(super) fn new(storage: Storage, metrics: Metrics, staging: PathBuf, disks: Disks) -> Self {
+    pub(crate) fn new(storage: Storage, metrics: Metrics, staging: PathBuf, disks: Disks) -> Self {
         let packers_at_once = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         Self {
             storage,

@@ -28,7 +28,9 @@ use nixgate_core::distribution::Error;
 use crate::request::ImageRequest;
 
 pub(crate) use admission::Rule;
+pub(crate) use layers::Layers;
 pub(crate) use nix_builder::NixBuilder;
+pub(crate) use packages::Packages;
 pub(crate) use publish::published;
 pub(crate) use single_flight::{Progress, SingleFlight};
 

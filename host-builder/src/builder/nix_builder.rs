@@ -11,7 +11,6 @@
 //! A store path that is not what Nix recorded is packed nowhere: Nix repairs it, and all is done again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use nixgate_core::distribution::Error;
@@ -24,61 +23,29 @@ use super::{Builder, ImageRequest, Rule, errors};
 use crate::builder::publish::publish;
 use crate::closure::{Closure, StorePath};
 use crate::files::disk::Disks;
-use crate::files::state_dir::StateDir;
 use crate::image::{Architecture, Execution, Image, ImageSpec, LayerSpec};
 use crate::layer::Tree;
-use crate::nix::gc_roots::GcRoots;
-use crate::nix::{Derivation, Nix};
+use crate::nix::Derivation;
 use crate::records::ImageRecord;
-use crate::records::{PackageRecord, Records};
+use crate::records::PackageRecord;
 use crate::storage::Storage;
 use crate::telemetry::build_log::{BuildLog, BuildLogs, Phase};
 use crate::telemetry::logging::chain;
-use crate::telemetry::metrics::Metrics;
 
 /// How often store paths of one image are repaired. The first time it may be packages whose files are
 /// listed for the last layer, the second time what they need.
 const REPAIRS: usize = 2;
 
-/// Builds images with Nix.
+/// Builds images with Nix: what makes packages, what packs them, and where it all goes.
 pub(crate) struct NixBuilder {
-    storage: Storage,
-    packages: Packages,
-    layers: Layers,
-    logs: BuildLogs,
-    disks: Disks,
-    /// Locked for as long as images are built in it.
-    _state: StateDir,
+    pub(crate) storage: Storage,
+    pub(crate) packages: Packages,
+    pub(crate) layers: Layers,
+    pub(crate) logs: BuildLogs,
+    pub(crate) disks: Disks,
 }
 
 impl NixBuilder {
-    /// Prepares to build, with Nix making the packages of at most `max_builds` images at once; what
-    /// is in the making lies in `state`, and how far it is, in `logs`.
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "each is one part of the workshop, named once"
-    )]
-    pub(crate) fn new(
-        nix: Arc<dyn Nix>,
-        storage: Storage,
-        records: Records,
-        kept: GcRoots,
-        metrics: Metrics,
-        state: StateDir,
-        logs: BuildLogs,
-        disks: Disks,
-        max_builds: usize,
-    ) -> Self {
-        Self {
-            packages: Packages::new(nix, records, kept, metrics.clone(), max_builds),
-            layers: Layers::new(storage.clone(), metrics, state.staging(), disks.clone()),
-            logs,
-            disks,
-            storage,
-            _state: state,
-        }
-    }
-
     async fn build(&self, image: &ImageRequest, rule: &Rule, log: &BuildLog) -> Result<(), Error> {
         tracing::info!(
             recipe = image.opaque_name(),

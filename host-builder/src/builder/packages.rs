@@ -32,7 +32,7 @@ use crate::telemetry::build_log::{BuildLog, Phase};
 use crate::telemetry::metrics::{AlteredLabels, Metrics};
 
 /// Learns of packages, and has Nix make them.
-pub(super) struct Packages {
+pub(crate) struct Packages {
     nix: Arc<dyn Nix>,
     records: Records,
     kept: GcRoots,
@@ -48,7 +48,7 @@ pub(super) struct Packages {
 }
 
 impl Packages {
-    pub(super) fn new(
+    pub(crate) fn new(
         nix: Arc<dyn Nix>,
         records: Records,
         kept: GcRoots,

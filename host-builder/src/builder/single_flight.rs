@@ -23,6 +23,9 @@ use tracing::Instrument;
 use super::{Builder, ImageRequest, Rule};
 use crate::negative_ttl;
 
+/// How long somebody watches who waits for the end, before it is looked at again.
+const WATCH: Duration = Duration::from_secs(3600);
+
 type Outcome = Result<(), Error>;
 /// Where a build's outcome appears, and until when that is remembered if it is a refusal.
 type Ended = watch::Receiver<Option<(Instant, Outcome)>>;
@@ -87,6 +90,17 @@ impl<B: Builder> SingleFlight<B> {
             Ok(Err(_)) => {
                 let message = "the build ended without a result; the builder's log says why";
                 Progress::Failed(Error::new(ErrorKind::Internal, message), Duration::ZERO)
+            }
+        }
+    }
+
+    /// The same, however long it takes.
+    pub(crate) async fn finish(&self, image: &ImageRequest, rule: &Rule) -> Result<(), Error> {
+        loop {
+            match self.build(image.clone(), rule.clone(), WATCH).await {
+                Progress::Running(_) => {}
+                Progress::Done => return Ok(()),
+                Progress::Failed(error, _) => return Err(error),
             }
         }
     }

@@ -7,7 +7,6 @@ use anyhow::{Context, Result};
 use nixgate_core::distribution::Tag;
 use tokio::net::TcpListener;
 
-use crate::builder::{NixBuilder, SingleFlight};
 use crate::config::Settings;
 use crate::engine::Engine;
 use crate::login::Login;
@@ -34,21 +33,10 @@ pub(crate) async fn run(settings: Settings, stop: impl Future<Output = ()>) -> R
     Ok(())
 }
 
-async fn start(settings: Settings) -> Result<(Arc<App<NixBuilder>>, TcpListener)> {
-    let Engine {
-        settings: build,
-        nix,
-        sources,
-        recipes,
-        storage,
-        builder,
-        logs,
-        disks,
-        metrics,
-        token_key,
-    } = Engine::open(settings.build).await?;
-    let login = Login::open(settings.login, &token_key)?;
-    fetch_early(&sources);
+async fn start(settings: Settings) -> Result<(Arc<App>, TcpListener)> {
+    let engine = Engine::open(settings.build).await?;
+    let login = Login::open(settings.login, &engine.state.token_key())?;
+    fetch_early(&engine.sources);
     let listener = TcpListener::bind(settings.listen).await.with_context(|| {
         format!(
             "can't listen on {}: is another builder running? Choose another PORT",
@@ -57,19 +45,10 @@ async fn start(settings: Settings) -> Result<(Arc<App<NixBuilder>>, TcpListener)
     })?;
     tracing::info!(address = %listener.local_addr()?, "the builder is ready");
     let app = Arc::new(App {
+        engine,
         access: settings.access,
         login,
-        system: build.system,
-        max_layers: build.max_layers,
-        sources,
-        recipes,
-        storage,
-        builds: SingleFlight::new(builder, build.max_queue),
-        logs,
-        metrics,
-        nix,
         images: Images::default(),
-        disks,
         readiness: Readiness::default(),
     });
     Ok((app, listener))

@@ -5,8 +5,8 @@ use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
 use super::*;
-use std::collections::BTreeMap;
 use crate::layer::MAX_DEPTH;
+use std::collections::BTreeMap;
 
 fn record() -> PackageRecord {
     let derivation = Derivation::example("git");

@@ -29,10 +29,9 @@ use super::lost_blobs;
 use super::manifests::{preferences, texts, unready};
 use super::multipart::{BYTES, Multipart, content_range};
 use super::range::Selection;
-use crate::builder::Builder;
 use crate::storage::{Key, Location, Storage, StorageError};
 
-impl<B: Builder> App<B> {
+impl App {
     pub(super) async fn blob(
         &self,
         request: &Request<Incoming>,
@@ -46,7 +45,10 @@ impl<B: Builder> App<B> {
         };
         let wanted = self.wanted_or(repository, unknown)?;
         let folder = self.link_folder(&wanted);
-        let images = self.images.with_blob(&self.storage, &folder, digest).await;
+        let images = self
+            .images
+            .with_blob(&self.engine.storage, &folder, digest)
+            .await;
         let images = images.map_err(unready)?;
         let size = images.first().and_then(|image| image.record.size(digest));
         let size = size.ok_or_else(unknown)?;
@@ -84,7 +86,7 @@ impl<B: Builder> App<B> {
         let location = if !is_minimal && is_for_the_builder(headers, &outcome, size) {
             Location::Here
         } else {
-            let located = self.storage.locate(key, method.clone()).await;
+            let located = self.engine.storage.locate(key, method.clone()).await;
             located.map_err(unready)?
         };
         match location {
@@ -139,7 +141,7 @@ impl<B: Builder> App<B> {
         };
         let body = match selection {
             _ if *method == Method::HEAD || length == 0 => answer::whole(""),
-            Selection::Parts(several) => parts(self.storage.clone(), key.clone(), several),
+            Selection::Parts(several) => parts(self.engine.storage.clone(), key.clone(), several),
             Selection::Part(part) => self.stream(key, part).await?,
             Selection::Whole | Selection::NotSatisfiable => self.stream(key, 0..size).await?,
         };
@@ -162,7 +164,7 @@ impl<B: Builder> App<B> {
     }
 
     async fn stream(&self, key: &Key, part: Range<u64>) -> Result<Body, Error> {
-        let stream = self.storage.read(key, part.start, part.end).await;
+        let stream = self.engine.storage.read(key, part.start, part.end).await;
         let stream = stream.map_err(unready)?;
         Ok(StreamBody::new(stream.map_ok(Frame::data)).boxed_unsync())
     }

@@ -20,7 +20,6 @@ use tokio::sync::watch;
 
 use super::App;
 use super::answer::{self, Body};
-use crate::builder::Builder;
 use crate::telemetry::build_log::{BuildLog, Snapshot};
 use crate::telemetry::redact::redact_value;
 
@@ -53,14 +52,14 @@ impl<'a> Wanted<'a> {
     }
 }
 
-impl<B: Builder> App<B> {
+impl App {
     pub(super) fn build_page(
         &self,
         wanted: &Wanted<'_>,
         headers: &HeaderMap,
     ) -> Result<Response<Body>, Error> {
         let find = |id: &str| {
-            self.logs.get(id).ok_or_else(|| {
+            self.engine.logs.get(id).ok_or_else(|| {
                 let message = "no build of this id is known: builds are forgotten some time after \
                                they ended, and when the builder is started anew; /builds has those \
                                that are known";
@@ -69,7 +68,7 @@ impl<B: Builder> App<B> {
         };
         Ok(match wanted {
             Wanted::All => {
-                let builds = self.logs.all();
+                let builds = self.engine.logs.all();
                 let builds: Vec<_> = builds.into_iter().map(page).collect();
                 fresh(&json!({ "builds": builds }))
             }

@@ -23,7 +23,6 @@ use super::answer::{self, Body};
 use super::images::Image;
 use super::manifests::unready;
 use super::{App, facts};
-use crate::builder::Builder;
 use crate::records::ImageRecord;
 use crate::request::recipes::Recipes;
 use crate::request::{NamedImage, link_folder_key};
@@ -39,7 +38,7 @@ const NAMES_AT_ONCE: usize = 8;
 /// For how long the list holds, in seconds.
 const MAX_AGE: u64 = 60;
 
-impl<B: Builder> App<B> {
+impl App {
     /// The names of which there are images, with what the edge's policy has to know of these.
     pub(super) async fn catalog(
         &self,
@@ -47,15 +46,17 @@ impl<B: Builder> App<B> {
     ) -> Result<Response<Body>, Error> {
         let rules = facts::rules_of(request)?;
         let at = Instant::now();
-        let names = self.storage.all_facts().await.map_err(unready)?;
+        let names = self.engine.storage.all_facts().await.map_err(unready)?;
         let mut names: Vec<_> = self.images.without_foreign(names).into_iter().collect();
         names.sort_by_key(|(_, facts)| Reverse(facts.iter().map(|fact| fact.written).max()));
-        let recipes = self.recipes.current();
+        let recipes = self.engine.recipes.current();
         let items = names.into_iter().map(|(name, facts)| {
             let (rules, recipes) = (&rules, &recipes);
             async move {
                 let is_ours = |record: &ImageRecord| self.is_ours(record, &name);
-                let images = self.images.listed(&self.storage, &name, facts, at, is_ours);
+                let images = self
+                    .images
+                    .listed(&self.engine.storage, &name, facts, at, is_ours);
                 let images = images.await;
                 Ok(self.item(&name, images.map_err(unready)?, rules, recipes))
             }
@@ -78,7 +79,7 @@ impl<B: Builder> App<B> {
 
     /// Whether the name is this builder's for what the record tells of.
     fn is_ours(&self, record: &ImageRecord, name: &str) -> bool {
-        let (source, opaque) = (self.sources.source().identity(), &record.opaque_name);
+        let (source, opaque) = (self.engine.sources.source().identity(), &record.opaque_name);
         link_folder_key(&source, record.system, &record.packages, opaque.as_deref()) == name
     }
 
@@ -94,7 +95,8 @@ impl<B: Builder> App<B> {
         if !self.is_ours(record, name) {
             return None;
         }
-        let system = (record.system != self.system).then_some(record.system.architecture());
+        let system =
+            (record.system != self.engine.settings.system).then_some(record.system.architecture());
         let packages = record.packages.iter().map(String::as_str);
         let written: Vec<&str> = match &record.opaque_name {
             Some(opaque) => vec![opaque],
@@ -102,7 +104,7 @@ impl<B: Builder> App<B> {
         };
         // A recipe may be no more.
         let repository = Repository::parse(&written.join("/")).ok()?;
-        let wanted = NamedImage::of(&repository, recipes, self.system).ok()?;
+        let wanted = NamedImage::of(&repository, recipes, self.engine.settings.system).ok()?;
         Some(CatalogItem {
             name: wanted.short_name(),
             facts: facts::header(images, rules),

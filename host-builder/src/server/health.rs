@@ -9,7 +9,6 @@ use tokio::sync::Mutex;
 
 use super::App;
 use super::answer::{self, Body};
-use crate::builder::Builder;
 use crate::telemetry::metrics::DiskLabels;
 
 /// The process answers.
@@ -38,7 +37,7 @@ pub(super) fn live() -> Response<Body> {
     answer::json(200, br#"{"status":"live"}"#.to_vec())
 }
 
-impl<B: Builder> App<B> {
+impl App {
     /// New images can be built: the disks have room, storage is writable and Nix's store answers.
     pub(super) async fn ready(&self) -> Result<Response<Body>, Error> {
         // Held while asking: whoever comes meanwhile gets the same answer.
@@ -63,25 +62,30 @@ impl<B: Builder> App<B> {
     }
 
     async fn ask_all(&self) -> Result<(), Error> {
-        self.disks.check()?;
+        self.engine.disks.check()?;
         let unready = |reason: String| Error::new(ErrorKind::BuilderUnready, reason);
         // A store that is away is tried again and again; nobody who asks for readiness waits so
         // long.
-        tokio::time::timeout(PROBE, self.storage.probe())
+        tokio::time::timeout(PROBE, self.engine.storage.probe())
             .await
             .map_err(|_| unready(format!("storage did not answer in {} s", PROBE.as_secs())))?
             .map_err(|error| unready(error.to_string()))?;
-        let nix = self.nix.ask_store().await;
+        let nix = self.engine.nix.ask_store().await;
         nix.map_err(|error| unready(error.to_string()))
     }
 
     pub(super) fn metrics_page(&self) -> Result<Response<Body>, Error> {
-        for (place, bytes) in self.disks.free() {
+        for (place, bytes) in self.engine.disks.free() {
             let place = place.label();
-            let free = self.metrics.free_bytes.get_or_create(&DiskLabels { place });
+            let free = self
+                .engine
+                .metrics
+                .free_bytes
+                .get_or_create(&DiskLabels { place });
             free.set(bytes.try_into().unwrap_or(i64::MAX));
         }
         let text = self
+            .engine
             .metrics
             .text()
             .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?;

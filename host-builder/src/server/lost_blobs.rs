@@ -18,13 +18,13 @@ use nixgate_core::distribution::{Digest, Error, ErrorKind, MediaType};
 use super::App;
 use super::answer::Body;
 use super::manifests::{failed, still_building, unready, wait_of};
-use crate::builder::{Builder, Progress, suggestions};
+use crate::builder::{Progress, suggestions};
 use crate::records::blobs_of;
 use crate::request::ImageRequest;
 use crate::request::NamedImage;
 use crate::storage::Key;
 
-impl<B: Builder> App<B> {
+impl App {
     /// Builds the image again whose blob was lost. `None` when that is done, else what to answer: it
     /// takes longer, or the build has failed.
     ///
@@ -43,7 +43,7 @@ impl<B: Builder> App<B> {
         tracing::warn!(%digest, "a blob is missing in storage: its image is built again");
         let wait = wait.saturating_sub(started.elapsed());
         let rule = self.access.rule_of(request.headers());
-        match self.builds.build(image, rule, wait).await {
+        match self.engine.builds.build(image, rule, wait).await {
             Progress::Running(elapsed) => Ok(Some(still_building(request, elapsed))),
             Progress::Failed(error, holds) => {
                 let error = suggestions::told(error, false);
@@ -61,11 +61,11 @@ impl<B: Builder> App<B> {
         digest: &Digest,
         wait: Duration,
     ) -> Result<Option<ImageRequest>, Error> {
-        for pin in self.sources.current(wait).await? {
-            let image = self.image(pin, wanted);
+        for pin in self.engine.sources.current(wait).await? {
+            let image = self.engine.image(pin, wanted);
             // The formats of a manifest name the same blobs.
             let manifest = image.manifest_key(MediaType::Oci);
-            let manifest = self.storage.get(&manifest).await.map_err(unready)?;
+            let manifest = self.engine.storage.get(&manifest).await.map_err(unready)?;
             if manifest.is_none_or(|bytes| blobs_of(&bytes).contains_key(digest)) {
                 return Ok(Some(image));
             }
@@ -75,7 +75,7 @@ impl<B: Builder> App<B> {
 
     /// Whether a blob of `size` bytes is in storage, whole.
     pub(super) async fn stored(&self, key: &Key, size: u64) -> Result<bool, Error> {
-        Ok(self.storage.size(key).await.map_err(unready)? == Some(size))
+        Ok(self.engine.storage.size(key).await.map_err(unready)? == Some(size))
     }
 }
 

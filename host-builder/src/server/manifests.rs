@@ -14,7 +14,7 @@ use super::App;
 use super::answer::{self, Body};
 use super::facts;
 use super::images::Image;
-use crate::builder::{Builder, Progress, suggestions};
+use crate::builder::{Progress, suggestions};
 use crate::records::image_of;
 use crate::source::Pinned;
 use crate::storage::{Key, StorageError};
@@ -31,7 +31,7 @@ const PREFER: HeaderName = HeaderName::from_static(wire::PREFER);
 const ORIGINAL_PATH: HeaderName = HeaderName::from_static(wire::ORIGINAL_PATH);
 const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
-impl<B: Builder> App<B> {
+impl App {
     pub(super) async fn manifest(
         &self,
         request: &Request<Incoming>,
@@ -64,10 +64,10 @@ impl<B: Builder> App<B> {
         };
         let wanted = self.wanted_or(repository, unknown)?;
         let name = self.link_folder(&wanted);
-        let manifest = self.storage.get(&Key::link(&name, digest)).await;
+        let manifest = self.engine.storage.get(&Key::link(&name, digest)).await;
         let manifest = manifest.map_err(unready)?.ok_or_else(unknown)?;
         let image = image_of(&manifest);
-        let image = self.images.image(&self.storage, &name, &image).await;
+        let image = self.images.image(&self.engine.storage, &name, &image).await;
         let image = image.map_err(unready)?.ok_or_else(unknown)?;
         let Typed { media_type } = serde_json::from_slice(&manifest).map_err(|error| {
             Error::new(
@@ -92,22 +92,22 @@ impl<B: Builder> App<B> {
         tag: &Tag,
     ) -> Result<Response<Body>, Error> {
         let rules = facts::rules_of(request)?;
-        let wanted = self.wanted(repository)?;
+        let wanted = self.engine.wanted(repository)?;
         let (wait, started) = (wait_of(request), Instant::now());
-        let (pin, holds) = match self.sources.pin(tag, wait).await? {
+        let (pin, holds) = match self.engine.sources.pin(tag, wait).await? {
             Pinned::Pin(pin, holds) => (pin, holds),
             Pinned::Preparing(elapsed) => return Ok(still_building(request, elapsed)),
         };
         let wait = wait.saturating_sub(started.elapsed());
-        let source = format!("{} {}", self.sources.source().kind(), pin.revision);
-        let image = self.image(pin, &wanted);
+        let source = format!("{} {}", self.engine.sources.source().kind(), pin.revision);
+        let image = self.engine.image(pin, &wanted);
         let rule = self.access.rule_of(request.headers());
         let name = image.link_folder();
         let media_type = MediaType::negotiate(texts(request.headers(), ACCEPT));
         let key = image.manifest_key(media_type);
         let (manifest, image) = match self.stored_image(&key, &name, tag).await? {
             Some(stored) => stored,
-            None => match self.builds.build(image, rule, wait).await {
+            None => match self.engine.builds.build(image, rule, wait).await {
                 Progress::Running(elapsed) => return Ok(still_building(request, elapsed)),
                 Progress::Failed(error, holds) => {
                     let error = suggestions::told(error, preferences(request).similar);
@@ -133,11 +133,14 @@ impl<B: Builder> App<B> {
         name: &str,
         tag: &Tag,
     ) -> Result<Option<(Bytes, Image)>, Error> {
-        let Some(manifest) = self.storage.get(key).await.map_err(unready)? else {
+        let Some(manifest) = self.engine.storage.get(key).await.map_err(unready)? else {
             return Ok(None);
         };
         let image = image_of(&manifest);
-        let image = self.images.tagged(&self.storage, name, &image, tag).await;
+        let image = self
+            .images
+            .tagged(&self.engine.storage, name, &image, tag)
+            .await;
         Ok(image.map_err(unready)?.map(|image| (manifest, image)))
     }
 

@@ -45,23 +45,16 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::GracefulShutdown;
 use nixgate_core::distribution::{Error, ErrorKind, Repository, Route};
-use nixgate_core::package_set::System;
 use nixgate_core::{ImageName, wire};
 use tokio::net::TcpListener;
 use tracing::{Instrument, Span};
 
-use crate::builder::{Builder, SingleFlight};
 use crate::config::Access;
-use crate::files::disk::Disks;
+use crate::engine::Engine;
 use crate::login::Login;
-use crate::request::ImageRequest;
 use crate::request::NamedImage;
-use crate::request::recipes::RecipeFile;
-use crate::source::{Pin, Sources};
-use crate::storage::Storage;
-use crate::telemetry::build_log::BuildLogs;
 use crate::telemetry::logging::{self, VERSION, chain};
-use crate::telemetry::metrics::{Metrics, RequestLabels};
+use crate::telemetry::metrics::RequestLabels;
 
 use answer::Body;
 use connections::Places;
@@ -70,33 +63,14 @@ use connections::Places;
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Everything that requests are answered with.
-pub(crate) struct App<B> {
+pub(crate) struct App {
+    pub(crate) engine: Engine,
     /// Who may ask.
     pub(crate) access: Access,
     /// Where clients get their tokens.
     pub(crate) login: Login,
-    /// The platform of images whose name says none.
-    pub(crate) system: System,
-    /// At most so many layers for an image.
-    pub(crate) max_layers: usize,
-    /// Where packages come from.
-    pub(crate) sources: Sources,
-    /// Which images have names of their own.
-    pub(crate) recipes: RecipeFile,
-    /// Where images are.
-    pub(crate) storage: Storage,
-    /// How images are made.
-    pub(crate) builds: SingleFlight<B>,
-    /// How far they are.
-    pub(crate) logs: BuildLogs,
-    /// The counters.
-    pub(crate) metrics: Metrics,
-    /// Nix, as readiness sees it.
-    pub(crate) nix: Arc<dyn crate::nix::Nix>,
     /// Which images there are of a name.
     pub(crate) images: Images,
-    /// How much room there is.
-    pub(crate) disks: Disks,
     /// Whether new images can be built.
     pub(crate) readiness: Readiness,
 }
@@ -124,7 +98,7 @@ fn log(path: &str, error: &Error) {
     }
 }
 
-impl<B: Builder> App<B> {
+impl App {
     /// Answers so many connections at once until `stop` is done, then lets open requests end.
     pub(crate) async fn serve(
         self: Arc<Self>,
@@ -197,7 +171,8 @@ impl<B: Builder> App<B> {
         let version = HeaderValue::from_static(VERSION);
         response.headers_mut().insert(wire::BUILDER, version);
         let status = response.status().as_u16();
-        self.metrics
+        self.engine
+            .metrics
             .requests
             .get_or_create(&RequestLabels { route, status })
             .inc();
@@ -256,12 +231,7 @@ impl<B: Builder> App<B> {
 
     /// What a repository name means, whether or not there is such an image.
     fn name(&self, repository: &Repository) -> Result<ImageName, Error> {
-        NamedImage::name(repository, &self.recipes.current())
-    }
-
-    /// What a repository name asks for.
-    fn wanted(&self, repository: &Repository) -> Result<NamedImage, Error> {
-        NamedImage::of(repository, &self.recipes.current(), self.system)
+        NamedImage::name(repository, &self.engine.recipes.current())
     }
 
     /// The same for what is asked for by digest. Where there is no recipe it is told in the words for
@@ -271,20 +241,17 @@ impl<B: Builder> App<B> {
         repository: &Repository,
         unknown: impl FnOnce() -> Error,
     ) -> Result<NamedImage, Error> {
-        self.wanted(repository).map_err(|error| match error.kind {
-            ErrorKind::ManifestUnknown => unknown(),
-            _ => error,
-        })
+        self.engine
+            .wanted(repository)
+            .map_err(|error| match error.kind {
+                ErrorKind::ManifestUnknown => unknown(),
+                _ => error,
+            })
     }
 
     /// Where the manifests are linked of all images of a name.
     fn link_folder(&self, wanted: &NamedImage) -> String {
-        wanted.link_folder(&self.sources.source().identity())
-    }
-
-    /// The image of a name out of that package set.
-    fn image(&self, pin: Pin, wanted: &NamedImage) -> ImageRequest {
-        ImageRequest::new(self.sources.source(), pin, wanted, self.max_layers)
+        wanted.link_folder(&self.engine.sources.source().identity())
     }
 }
 

@@ -7,9 +7,8 @@ use nixgate_core::distribution::{Error, INDEX_MEDIA_TYPE, Repository, no_referre
 
 use super::App;
 use super::answer::{self, Body};
-use crate::builder::Builder;
 
-impl<B: Builder> App<B> {
+impl App {
     pub(super) fn referrers(&self, repository: &Repository) -> Result<Response<Body>, Error> {
         self.name(repository)?;
         Ok(answer::with_headers(

@@ -23,7 +23,6 @@ use tokio::time::timeout;
 
 use super::answer::{self, Body};
 use super::{App, access};
-use crate::builder::Builder;
 use crate::login::{Credentials, Issued, Refusal};
 
 /// Where clients log in.
@@ -37,7 +36,7 @@ const FORM_LIMIT: usize = 64 << 10;
 /// For how long a form may be on its way, 10 s. Envoy sends it when it has all of it.
 const FORM_TIME: Duration = Duration::from_secs(10);
 
-impl<B: Builder> App<B> {
+impl App {
     /// Answers a request for a token, errors included.
     pub(super) async fn token(&self, request: Request<Incoming>) -> Response<Body> {
         let result = match self.access.admit(request.headers()) {

@@ -1,8 +1,8 @@
 use super::raw::Raw;
+use super::*;
 use crate::reference::keys::{keys_of, table_of};
 #[cfg(not(target_arch = "wasm32"))]
 use crate::reference::with_table;
-use super::*;
 
 fn parse(json: &str) -> Result<Config, String> {
     Config::parse(json.as_bytes(), |name| {

@@ -40,8 +40,8 @@ mod want;
 pub use answer::{Answer, Response};
 pub use flights::{Call, Command, Event, Flights};
 pub use prepared::Prepared;
-pub use replies::{Question, RecentReplies};
 pub use record::{Decision, Doubt, Judgement, Outcome, Record};
+pub use replies::{Question, RecentReplies};
 pub use reply::Reply;
 pub use request::{Caller, Request};
 

@@ -14,8 +14,8 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use crate::distribution::{MediaType, split_query};
 use super::{Prepared, Reply, Request};
+use crate::distribution::{MediaType, split_query};
 
 /// What a client asks, in its own spelling: all that the edge reads of its request, but for who asks
 /// and under which conditions.
@@ -138,11 +138,11 @@ impl RecentReplies {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Begin, Caller, Exchange, Next};
     use super::*;
     use crate::Seconds;
     use crate::cache::{Content, Entry};
     use crate::config::Config;
-    use super::super::{Begin, Caller, Exchange, Next};
 
     fn request<'a>(method: &'a str, path: &'a str, accept: &'a str, by: &'a Caller) -> Request<'a> {
         Request {

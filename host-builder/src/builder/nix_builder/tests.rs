@@ -3,33 +3,35 @@
 use nixgate_core::distribution::ErrorKind;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
 use super::*;
+use crate::files::state_dir::StateDir;
+use crate::nix::Nix;
 use crate::nix::fake::FakeNix;
+use crate::nix::gc_roots::GcRoots;
 use crate::nix::{NixError, Resolution};
+use crate::records::Records;
 use crate::telemetry::build_log::BuildLogs;
+use crate::telemetry::metrics::Metrics;
 
 fn builder(nix: Arc<dyn Nix>, folder: &Path) -> NixBuilder {
     let storage = Storage::filesystem(&folder.join("storage")).unwrap();
     let state = StateDir::open(&folder.join("state")).unwrap();
     let records = Records::new(storage.clone(), None);
-    let kept = GcRoots::open(&state.kept(), Duration::from_secs(60)).unwrap();
-    let logs = BuildLogs::default();
-    let disks = Disks::new(folder, None, 0);
-    NixBuilder::new(
-        nix,
+    let roots = GcRoots::open(&state.kept(), Duration::from_secs(60)).unwrap();
+    let (metrics, disks) = (Metrics::new(), Disks::new(folder, None, 0));
+    let staging = state.staging();
+    NixBuilder {
+        packages: Packages::new(nix, records, roots, metrics.clone(), 1),
+        layers: Layers::new(storage.clone(), metrics, staging, disks.clone()),
         storage,
-        records,
-        kept,
-        Metrics::new(),
-        state,
-        logs,
+        logs: BuildLogs::default(),
         disks,
-        1,
-    )
+    }
 }
 
 async fn build(nix: Arc<dyn Nix>, packages: &[&str]) -> Error {

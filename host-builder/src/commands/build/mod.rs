@@ -25,8 +25,7 @@ use bytes::Bytes;
 use clap::Args;
 use nixgate_core::distribution::{Digest, Error, Repository, Tag};
 
-use crate::builder::published;
-use crate::builder::{Builder, Rule};
+use crate::builder::{Rule, published};
 use crate::config::{BuildArgs, BuildSettings};
 use crate::engine::Engine;
 use crate::records::blobs_of;
@@ -111,11 +110,11 @@ async fn make(
     display: &Display,
 ) -> Result<Digest> {
     display.say("looking up the package set");
-    let workshop = Engine::open(settings).await?;
-    let pin = workshop.sources.wait_for(&target.tag).await;
+    let engine = Engine::open(settings).await?;
+    let pin = engine.sources.wait_for(&target.tag).await;
     let pin = pin.map_err(Error::from)?;
-    let image = workshop.image(pin, &workshop.wanted(&target.repository)?);
-    let storage = &workshop.storage;
+    let image = engine.image(pin, &engine.wanted(&target.repository)?);
+    let storage = &engine.storage;
     let manifest = match whole(storage, &image).await? {
         Some(manifest) => {
             display.note(&format!("{target} is stored already"));
@@ -124,8 +123,8 @@ async fn make(
         None => {
             let id = image.fingerprint();
             tokio::select! {
-                built = workshop.builder.build(&image, &Rule::NONE) => built?,
-                never = display.follow(&workshop.logs, &id) => match never {},
+                built = engine.builds.finish(&image, &Rule::NONE) => built?,
+                never = display.follow(&engine.logs, &id) => match never {},
             }
             display.note(&format!("{target} is built"));
             let manifest = whole(storage, &image).await?;

@@ -24,7 +24,6 @@ mod report;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
@@ -34,8 +33,7 @@ use nixgate_core::image_name::unknown_image;
 use nixgate_core::package_set::System;
 use nixgate_core::policy::Outline;
 
-use crate::builder::published;
-use crate::builder::{NixBuilder, Progress, Rule, SingleFlight};
+use crate::builder::{Rule, published};
 use crate::commands::policy::PolicyFile;
 use crate::config::BuildArgs;
 use crate::engine::Engine;
@@ -49,8 +47,6 @@ use report::{Outcome, Report};
 
 /// Images that are looked up in storage at once.
 const LOOKUPS_AT_ONCE: usize = 16;
-/// How long a build is watched before it is asked after again. It goes on meanwhile.
-const WATCH: Duration = Duration::from_secs(3600);
 
 /// `nixgate warm`, as it was written.
 #[derive(Args)]
@@ -83,11 +79,11 @@ pub(crate) async fn run(arguments: WarmArgs, stop: impl Future<Output = ()>) -> 
     let settings = arguments.build.validate()?;
     let mut report = Report::default();
     let prepared = async {
-        let workshop = Engine::open(settings).await?;
-        let items = expand(&workshop, &file.rules, &mut report).await?;
-        anyhow::Ok((workshop, items))
+        let engine = Engine::open(settings).await?;
+        let items = expand(&engine, &file.rules, &mut report).await?;
+        anyhow::Ok((engine, items))
     };
-    let (workshop, items) = tokio::select! {
+    let (engine, items) = tokio::select! {
         prepared = prepared => prepared?,
         () = &mut stop => return Ok(false),
     };
@@ -97,33 +93,28 @@ pub(crate) async fn run(arguments: WarmArgs, stop: impl Future<Output = ()>) -> 
         }
     } else {
         report.begin(items.len());
-        build(workshop, items, &mut report, stop).await;
+        build(engine, items, &mut report, stop).await;
     }
     Ok(report.finish())
 }
 
 /// The images of what the rules allow, each once. Tags that can't be pinned are failures.
-async fn expand(workshop: &Engine, rules: &[Outline], report: &mut Report) -> Result<Vec<Item>> {
+async fn expand(engine: &Engine, rules: &[Outline], report: &mut Report) -> Result<Vec<Item>> {
     let mut catalogues: BTreeMap<(String, System), PackageIndex> = BTreeMap::new();
     let mut items: BTreeMap<String, Item> = BTreeMap::new();
-    for (tag, system) in plan::scopes(rules, workshop.settings.system) {
-        let Some(pin) = pin(workshop, &tag, report).await else {
+    for (tag, system) in plan::scopes(rules, engine.settings.system) {
+        let Some(pin) = pin(engine, &tag, report).await else {
             continue;
         };
         let key = (pin.revision.clone(), system);
         let mut catalogue = match catalogues.remove(&key) {
             Some(catalogue) => catalogue,
-            None => PackageIndex::list(workshop.nix.clone(), &pin.path, system).await?,
+            None => PackageIndex::list(engine.nix.clone(), &pin.path, system).await?,
         };
         catalogue
-            .look_into(&plan::allowed(
-                rules,
-                &tag,
-                system,
-                workshop.settings.system,
-            ))
+            .look_into(&plan::allowed(rules, &tag, system, engine.settings.system))
             .await?;
-        let mut wishes = plan::wishes(rules, &tag, system, workshop.settings.system, &catalogue);
+        let mut wishes = plan::wishes(rules, &tag, system, engine.settings.system, &catalogue);
         let matched = wishes.iter().filter(|wish| !wish.literal);
         let matched = matched.map(|wish| wish.name.clone()).collect();
         let packages = catalogue.packages(&matched).await?;
@@ -131,12 +122,12 @@ async fn expand(workshop: &Engine, rules: &[Outline], report: &mut Report) -> Re
         wishes.retain(|wish| wish.literal || packages.contains(&wish.name));
         report.left_out(before - wishes.len());
         catalogues.insert(key, catalogue);
-        add(workshop, &pin, wishes, &mut items, report);
+        add(engine, &pin, wishes, &mut items, report);
     }
-    let recipes = workshop.recipes.current();
-    for (tag, wishes) in plan::images(rules, &recipes, workshop.settings.system) {
-        if let Some(pin) = pin(workshop, &tag, report).await {
-            add(workshop, &pin, wishes, &mut items, report);
+    let recipes = engine.recipes.current();
+    for (tag, wishes) in plan::images(rules, &recipes, engine.settings.system) {
+        if let Some(pin) = pin(engine, &tag, report).await {
+            add(engine, &pin, wishes, &mut items, report);
         }
     }
     let mut items: Vec<Item> = items.into_values().collect();
@@ -145,21 +136,21 @@ async fn expand(workshop: &Engine, rules: &[Outline], report: &mut Report) -> Re
 }
 
 /// What a tag means. That it means nothing is a failure.
-async fn pin(workshop: &Engine, tag: &Tag, report: &mut Report) -> Option<Pin> {
-    let pin = workshop.sources.wait_for(tag).await;
+async fn pin(engine: &Engine, tag: &Tag, report: &mut Report) -> Option<Pin> {
+    let pin = engine.sources.wait_for(tag).await;
     pin.map_err(|error| report.failed(&format!("the tag {tag}"), &error.into()))
         .ok()
 }
 
 fn add(
-    workshop: &Engine,
+    engine: &Engine,
     pin: &Pin,
     wishes: impl IntoIterator<Item = Wish>,
     items: &mut BTreeMap<String, Item>,
     report: &mut Report,
 ) {
     for wish in wishes {
-        match request(workshop, pin, &wish) {
+        match request(engine, pin, &wish) {
             Ok(image) => {
                 let item = Item { wish, image };
                 items.entry(item.image.fingerprint()).or_insert(item);
@@ -174,15 +165,15 @@ fn add(
 }
 
 /// The image of a package or a recipe, as the server would ask for it.
-fn request(workshop: &Engine, pin: &Pin, wish: &Wish) -> Result<ImageRequest, Error> {
+fn request(engine: &Engine, pin: &Pin, wish: &Wish) -> Result<ImageRequest, Error> {
     let name = Repository::parse(&wish.name)?;
-    let wanted = workshop.wanted(&name)?;
+    let wanted = engine.wanted(&name)?;
     if wish.is_recipe && wanted.recipe.is_none() {
         let error = unknown_image(&name);
         let message = format!("{}. Do --recipes name their file?", error.message);
         return Err(Error { message, ..error });
     }
-    let image = workshop.image(pin.clone(), &wanted);
+    let image = engine.image(pin.clone(), &wanted);
     Ok(ImageRequest {
         system: wish.system,
         ..image
@@ -191,23 +182,17 @@ fn request(workshop: &Engine, pin: &Pin, wish: &Wish) -> Result<ImageRequest, Er
 
 /// Builds what is not stored yet.
 async fn build(
-    workshop: Engine,
+    engine: Engine,
     items: Vec<Item>,
     report: &mut Report,
     stop: impl Future<Output = ()>,
 ) {
     tokio::pin!(stop);
-    let Engine {
-        settings,
-        storage,
-        builder,
-        ..
-    } = workshop;
+    let settings = &engine.settings;
     let at_once = settings.max_builds.min(settings.max_queue);
-    let builds = SingleFlight::new(builder, settings.max_queue);
     let known = futures::stream::iter(items)
         .map(|item| async {
-            let stored = is_stored(&storage, &item.image).await;
+            let stored = is_stored(&engine.storage, &item.image).await;
             (item, stored)
         })
         .buffer_unordered(LOOKUPS_AT_ONCE);
@@ -215,7 +200,7 @@ async fn build(
         .map(|(item, stored)| async {
             let outcome = match stored {
                 Ok(true) => Outcome::Stored,
-                Ok(false) => build_one(&builds, &item).await,
+                Ok(false) => build_one(&engine, &item).await,
                 Err(error) => Outcome::Failed(error),
             };
             (item, outcome)
@@ -240,16 +225,11 @@ async fn is_stored(storage: &Storage, image: &ImageRequest) -> Result<bool, Erro
     }
 }
 
-async fn build_one(builds: &SingleFlight<NixBuilder>, item: &Item) -> Outcome {
-    loop {
-        match builds.build(item.image.clone(), Rule::NONE, WATCH).await {
-            Progress::Running(_) => {}
-            Progress::Done => return Outcome::Built,
-            // A pattern is about what there is to be had; a name is about this package.
-            Progress::Failed(error, _) if error.kind == ErrorKind::Denied && !item.wish.literal => {
-                return Outcome::LeftOut;
-            }
-            Progress::Failed(error, _) => return Outcome::Failed(error),
-        }
+async fn build_one(engine: &Engine, item: &Item) -> Outcome {
+    match engine.builds.finish(&item.image, &Rule::NONE).await {
+        Ok(()) => Outcome::Built,
+        // A pattern is about what there is to be had; a name is about this package.
+        Err(error) if error.kind == ErrorKind::Denied && !item.wish.literal => Outcome::LeftOut,
+        Err(error) => Outcome::Failed(error),
     }
 }
