@@ -1,18 +1,37 @@
-//! The commands of the README and the tutorial, as a reader would paste them.
+//! The documentation: its commands work as a reader would paste them, and its links lead somewhere.
 //!
-//! Whatever stands in a block marked `sh` is run, in order, line by line. Left out are only the
-//! commands that install or that start the registry itself: `make run` has tests of its own, and
-//! the stack here stands for it.
+//! Of the README and the tutorial, each line of a block marked `sh` is run, in order. Left out are only the
+//! commands that install or start the registry: `make run` has tests of its own, and the stack here
+//! stands for it. Of other pages, the commands of some sections are run as one script.
 
+use std::ffi::OsStr;
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nixgate_tests::live::clients::docker::Docker;
-use nixgate_tests::live::{install, process, scratch};
+use nixgate_tests::live::git_https::{PASSWORD, USER};
+use nixgate_tests::live::git_ssh::GitSsh;
+use nixgate_tests::live::http::get;
+use nixgate_tests::live::envoy::{self, Envoy};
+use nixgate_tests::live::{install, poll, process, scratch};
 
+use crate::git_hosts::repository_and_host;
 use crate::shared;
+
+/// What paths of this repository begin with.
+const TOP_FOLDERS: [&str; 8] = [
+    ".ci/",
+    "docs/",
+    "envoy/",
+    "filter/",
+    "host-builder/",
+    "nix/",
+    "scripts/",
+    "tests/",
+];
 
 /// podman as the tests need it: storage of its own, no systemd, no network of the machine's.
 const CONTAINERS: &str = r#"
@@ -200,54 +219,218 @@ fn images_are_made_without_a_server_as_the_page_says() -> Result<()> {
     Ok(())
 }
 
+/// Runs the `sh` blocks of a section as one script, with the page's places and names changed.
+fn run_section(
+    page: &str,
+    heading: &str,
+    changes: &[(&str, &str)],
+    environment: &[(&str, &str)],
+) -> Result<String> {
+    let text = fs::read_to_string(install::root().join(page))?;
+    let (_, section) = text
+        .split_once(&format!("# {heading}\n"))
+        .with_context(|| format!("{page} has no section {heading}"))?;
+    let section = section.split("\n#").next().unwrap_or_default();
+    let blocks = section.split("```sh\n").skip(1);
+    let mut script: String = blocks.filter_map(|rest| rest.split("```").next()).collect();
+    for (theirs, ours) in changes {
+        ensure!(script.contains(theirs), "no {theirs:?} in {page}: {script}");
+        script = script.replace(theirs, ours);
+    }
+    let release = install::builder()?;
+    let release = release.parent().context("a folder")?;
+    let path = format!("{}:{}", release.display(), std::env::var("PATH")?);
+    let mut shell = Command::new("bash");
+    shell.args(["-euo", "pipefail", "-c", &script]);
+    shell.env("PATH", path).envs(environment.iter().copied());
+    process::run(&mut shell).with_context(|| format!("{page}, {heading}: {script}"))
+}
+
+#[test]
+fn builds_are_watched_by_the_commands_of_the_page() -> Result<()> {
+    let front = shared().envoy.port();
+    get(front, "/v2/hello/manifests/latest")?;
+    let front = format!("127.0.0.1:{front}");
+    let changes = [("127.0.0.1:8080", front.as_str())];
+    let output = run_section("docs/src/builds.md", "Through Envoy", &changes, &[])?;
+    assert!(output.contains(r#"{"builds":["#), "{output}");
+    assert!(output.contains("event: end"), "{output}");
+    Ok(())
+}
+
+#[test]
+fn envoy_opens_its_access_log_again_by_the_command_of_the_page() -> Result<()> {
+    let logrotate = blocks("docs/src/logs.md", "text")?;
+    let command = logrotate
+        .iter()
+        .find(|line| line.trim().starts_with("curl"))
+        .context("logs.md has a curl command for logrotate")?;
+    let folder = scratch::folder("rotated-")?;
+    let log = folder.path().join("access.log");
+    let to_stdout = "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog";
+    let to_file = format!(
+        "envoy.extensions.access_loggers.file.v3.FileAccessLog\n                      path: {}",
+        log.display()
+    );
+    let settings = envoy::Settings::default().with(to_stdout, to_file);
+    // Envoy answers `/v2/` itself, so no builder has to run.
+    let envoy = Envoy::start(settings, 9, folder.path())?;
+    let logged = |what: &str| {
+        poll::until(what, || {
+            get(envoy.port(), "/v2/").ok()?;
+            let text = fs::read_to_string(&log).ok()?;
+            text.contains("nixgate-edge").then_some(())
+        })
+    };
+    logged("Envoy writes its access log")?;
+    fs::rename(&log, folder.path().join("access.log.1"))?;
+    let socket = envoy.admin().socket().display().to_string();
+    let command = command.replace("/run/nixgate/envoy-admin.sock", &socket);
+    process::run(Command::new("bash").args(["-euc", &command]))?;
+    logged("Envoy writes a new access log")
+}
+
+#[test]
+fn a_private_host_is_used_by_the_commands_of_the_page() -> Result<()> {
+    const PAGE: &str = "docs/src/sources.md";
+    let (repository, _, host) = repository_and_host()?;
+    let keys = scratch::folder("private-")?;
+    let (folder, state) = (keys.path(), keys.path().join("state"));
+    let (etc, state) = (folder.display().to_string(), state.display().to_string());
+    let environment = [
+        ("NIXGATE_STATE_DIR", state.as_str()),
+        ("NIXGATE_NIX_OPTIONS", &install::nix_options()?),
+    ];
+    // `nixgate build` stands for the server, which would not end.
+    let build = ("nixgate serve", "nixgate build dated");
+    let etc = ("/etc/nixgate", etc.as_str());
+
+    let url = host.repository("set.git");
+    let authority = host.authority().display().to_string();
+    let login = format!("machine 127.0.0.1 login {USER} password {PASSWORD}");
+    let changes = [
+        build,
+        ("corp-ca.crt", &authority),
+        etc,
+        ("https://git.corp/platform/packages.git", &url),
+        ("machine git.corp login nixgate password …", &login),
+    ];
+    let digest = run_section(PAGE, "By https", &changes, &environment)?;
+    assert!(digest.starts_with("sha256:"), "{digest}");
+
+    let host = GitSsh::start()?;
+    fs::copy(host.key(), folder.join("key"))?;
+    fs::set_permissions(folder.join("key"), PermissionsExt::from_mode(0o600))?;
+    let url = host.repository(&repository.path().join(".git"));
+    let port = url.split([':', '/']).find(|part| part.parse::<u16>().is_ok());
+    let scan = format!("ssh-keyscan -p {}", port.context("a port")?);
+    let changes = [
+        build,
+        etc,
+        ("ssh://git@git.corp/platform/packages.git", &url),
+        ("ssh-keyscan", &scan),
+        ("git.corp", "127.0.0.1"),
+    ];
+    let same = run_section(PAGE, "By ssh", &changes, &environment)?;
+    assert_eq!(same, digest);
+    Ok(())
+}
+
+/// Every page of the documentation, by its path.
+fn pages() -> Result<Vec<PathBuf>> {
+    let names = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"];
+    let mut pages: Vec<_> = names.map(PathBuf::from).into();
+    for entry in fs::read_dir(install::root().join("docs/src"))? {
+        let name = entry?.file_name();
+        if Path::new(&name).extension() == Some(OsStr::new("md")) {
+            pages.push(Path::new("docs/src").join(name));
+        }
+    }
+    Ok(pages)
+}
+
+/// A page's lines outside of blocks of code.
+fn prose(page: &Path) -> Result<String> {
+    let text = fs::read_to_string(install::root().join(page))
+        .with_context(|| page.display().to_string())?;
+    let mut in_code = false;
+    let lines = text.lines().filter(|line| {
+        let is_fence = line.trim_start().starts_with("```");
+        in_code ^= is_fence;
+        !is_fence && !in_code
+    });
+    Ok(lines.collect::<Vec<_>>().join("\n"))
+}
+
+/// The anchor that mdBook and GitHub give each heading.
+fn anchors(prose: &str) -> Vec<String> {
+    let headings = prose.lines().filter(|line| line.starts_with('#'));
+    let texts = headings.map(|line| line.trim_start_matches('#').trim());
+    texts
+        .map(|text| {
+            let kept = text.chars().filter_map(|letter| match letter {
+                ' ' => Some('-'),
+                '-' | '_' => Some(letter),
+                _ => letter.is_alphanumeric().then_some(letter),
+            });
+            kept.collect::<String>().to_lowercase()
+        })
+        .collect()
+}
+
+/// What is wrong with a link of a page: its file or the heading is missing.
+fn is_broken(page: &Path, link: &str) -> Result<bool> {
+    let (file, anchor) = match link.split_once('#') {
+        Some((file, anchor)) => (file, Some(anchor)),
+        None => (link, None),
+    };
+    let target = if file.is_empty() {
+        page.to_path_buf()
+    } else {
+        page.parent().context("every page has a folder")?.join(file)
+    };
+    if !install::root().join(&target).exists() {
+        return Ok(true);
+    }
+    let Some(anchor) = anchor else {
+        return Ok(false);
+    };
+    Ok(!anchors(&prose(&target)?).iter().any(|one| one == anchor))
+}
+
 #[test]
 fn files_that_the_documentation_names_are_there() -> Result<()> {
-    for page in [
-        "README.md",
-        "CONTRIBUTING.md",
-        "docs/src/architecture.md",
-        "docs/src/tutorial.md",
-        "docs/src/without-a-server.md",
-        "docs/src/login.md",
-        "docs/src/policy.md",
-        "docs/src/policy-guide.md",
-        "docs/src/audit-log.md",
-        "docs/src/existing-ingress.md",
-        "docs/src/performance.md",
-    ] {
-        let text = fs::read_to_string(install::root().join(page))?;
-        let folder = Path::new(page)
-            .parent()
-            .context("every page has a folder")?;
-        // `code` that looks like a path of this repository, and the targets of links.
-        let code = text.split('`').skip(1).step_by(2).filter(|word| {
-            [
-                "filter/",
-                "host-builder/",
-                "envoy/",
-                "nix/",
-                "tests/",
-                "docs/",
-            ]
-            .iter()
-            .any(|top| word.starts_with(top))
+    let root = install::root();
+    for page in pages()? {
+        let text = prose(&page)?;
+        let mut broken = Vec::new();
+        let links = text.split("](").skip(1);
+        for link in links.filter_map(|rest| rest.split(')').next()) {
+            if !link.contains("://") && is_broken(&page, link)? {
+                broken.push(link);
+            }
+        }
+        // `code` that looks like a path of this repository. What a changelog names may have gone.
+        let code = text.split('`').skip(1).step_by(2);
+        let is_path = |word: &&str| {
+            TOP_FOLDERS.iter().any(|top| word.starts_with(top))
                 && !word.contains(char::is_whitespace)
-        });
-        let links = text
-            .split("](")
-            .skip(1)
-            .filter_map(|rest| rest.split(')').next())
-            .filter(|link| !link.contains("://"));
-        let root = install::root();
-        let missing: Vec<_> = code
-            .map(|path| root.join(path))
-            .chain(links.map(|link| {
-                let file = link.split('#').next().unwrap_or_default();
-                root.join(folder).join(file)
-            }))
-            .filter(|path| !path.exists())
-            .collect();
-        assert!(missing.is_empty(), "{page} names {missing:?}");
+        };
+        if !page.ends_with("CHANGELOG.md") {
+            broken.extend(code.filter(is_path).filter(|path| !root.join(path).exists()));
+        }
+        assert!(broken.is_empty(), "{} names {broken:?}", page.display());
+    }
+    Ok(())
+}
+
+#[test]
+fn every_page_is_in_the_table_of_contents() -> Result<()> {
+    let contents = fs::read_to_string(install::root().join("docs/src/SUMMARY.md"))?;
+    for page in pages()?.iter().filter(|page| page.starts_with("docs/src")) {
+        let name = page.file_name().and_then(OsStr::to_str).unwrap_or_default();
+        let is_listed = name == "SUMMARY.md" || contents.contains(&format!("]({name})"));
+        assert!(is_listed, "docs/src/SUMMARY.md has no {name}");
     }
     Ok(())
 }

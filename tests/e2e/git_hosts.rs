@@ -46,7 +46,7 @@ fn says(environment: &[(&'static str, &str)], says: &[&str], never: &str) -> Res
 }
 
 /// A repository with three commits, the first of which is `v1`, behind https.
-fn repository_and_host() -> Result<(Repository, [String; 3], GitHttps)> {
+pub(crate) fn repository_and_host() -> Result<(Repository, [String; 3], GitHttps)> {
     let repository = Repository::new()?;
     let first = repository.commit("first")?;
     repository.git(&["tag", "v1"])?;
