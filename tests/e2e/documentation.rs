@@ -415,6 +415,8 @@ fn files_that_the_documentation_names_are_there() -> Result<()> {
         let is_path = |word: &&str| {
             TOP_FOLDERS.iter().any(|top| word.starts_with(top))
                 && !word.contains(char::is_whitespace)
+                // An image's name below the prefix `nix`.
+                && *word != "nix/shell/git"
         };
         if !page.ends_with("CHANGELOG.md") {
             broken.extend(code.filter(is_path).filter(|path| !root.join(path).exists()));
