@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The rule that makes the core pure: nothing of it, or of what it depends on, does I/O.
+# Checks that the core is pure: neither it nor its dependencies do I/O.
 
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"

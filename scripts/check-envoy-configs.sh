@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# Has every tested Envoy validate every configuration under envoy/, with the filter that was built,
-# and once more with the lines that `#|` keeps back.
-# What a filter.yaml beside it says is delivered to an Envoy that runs, as the tests do.
+# Validates every configuration under envoy/ with every tested Envoy and the built filter, and once more
+# with the lines that begin with `#|`. The tests check filter.yaml, by delivering it to a running Envoy.
 
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -16,7 +15,7 @@ for version in "${ENVOY_VERSIONS[@]}"; do
     for change in '' 's/#| //'; do
       [[ -z $change ]] || grep --quiet '#| ' "$config" || continue
       log=$("$TOOLS_DIR/bin/envoy-$version" --mode validate --log-level warning --disable-hot-restart --config-yaml "$(with_module "$config" | sed "$change")" 2>&1) ||
-        fail "Envoy $version refuses $config${change:+ (sed '$change')}:"$'\n'"$log" "mend what it names"
+        fail "Envoy $version refuses $config${change:+ (sed '$change')}:"$'\n'"$log" "correct the error that it names"
     done
   done
 done

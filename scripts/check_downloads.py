@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Finds what scripts, Makefiles and container files fetch without verifying it.
+"""Finds downloads without verification in scripts, Makefiles and container files.
 
     pip      by hashes (--require-hashes)
     cargo    by Cargo.lock, which has the hash of each crate (--locked)
     apt      by the archive's signature, unless it is told not to
     rustup   by itself
     images   by digest
-    others   (curl, wget, git clone ...) not at all, so there are none. Loopback is no download
+    others   (curl, wget, git clone ...) not allowed, except from loopback
 """
 
 import os
@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
 NAMES = ["*.sh", "Makefile", "*.mk", "[Dd]ockerfile*", "[Cc]ontainerfile*"]
-# What was built or installed, and what is nobody's script.
+# Built or installed files.
 SKIPPED = {"target", ".git", ".nixgate"}
 
 VARIABLES = r"""(?:[A-Z0-9_]+=(?:"[^"]*"|'[^']*'|\$\([^)]*\)|\S*)\s+)*"""
@@ -25,7 +25,7 @@ BEGIN = (
     r"(?:^|[;&|({@!]|\b(?:then|do|else|exec|sudo|as_root|env|if|while|until)\b)\s*(?:\S*/)?"
     + VARIABLES
 )
-# What fetches, and what in the same command verifies it; nothing verifies where that is None.
+# A pattern of downloads, and the pattern that verifies them in the same command, if any.
 RULES = [
     (r"""\bpip[0-9.]*"?\s+(?:install|download|wheel)\b""", r"--require-hashes\b"),
     (
@@ -54,7 +54,7 @@ def commands(text):
 
 
 def unverified(text):
-    """The commands that fetch and don't verify."""
+    """The commands that download without verification."""
     return [
         line
         for line in commands(text)
@@ -64,7 +64,7 @@ def unverified(text):
 
 
 def scripts():
-    """The files to look at."""
+    """The files to check."""
     for folder, folders, files in os.walk(ROOT):
         folders[:] = [name for name in folders if name not in SKIPPED]
         for name in files:
@@ -75,9 +75,9 @@ def scripts():
 def main():
     found = [(path, line) for path in sorted(scripts()) for line in unverified(path.read_text())]
     for path, line in found:
-        print(f"nixgate: {path.relative_to(ROOT)} fetches without verifying: {line.strip()}", file=sys.stderr)
+        print(f"nixgate: {path.relative_to(ROOT)} downloads without verification: {line.strip()}", file=sys.stderr)
     if found:
-        sys.exit("   what to do: give pip --require-hashes, cargo --locked, images a digest; others have no place here")
+        sys.exit("   what to do: use --require-hashes with pip, --locked with cargo, a digest for images; remove other downloads")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-# What every script here shares: where things are, and how to speak. To be sourced.
+# Paths and messages that all scripts share. To be sourced.
 #
 #   STATE_DIR/            everything that nixgate writes outside of target/ and /nix (default .nixgate)
-#     tools/              what setup.sh installed: bin/, envoy-<version>/, stamps of finished steps
+#     tools/              tools that setup.sh installed: bin/, envoy-<version>/, stamps of finished steps
 #     debian/             the embedded package set with its indexes
-#     builder/ storage/   the builder's state and what it published
+#     builder/ storage/   the builder's state and its published images
 #     token               the secret between Envoy and the builder
 #     envoy.yaml          Envoy's configuration with this run's ports
 #     filter.yaml         the filter's, which Envoy watches
@@ -15,13 +15,13 @@ set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 STATE_DIR=${STATE_DIR:-$ROOT/.nixgate}
-# Relative to where the user stands, absolute from here on: the builder has another folder.
+# Absolute, since the builder runs in another folder.
 [[ $STATE_DIR == /* ]] || STATE_DIR=$PWD/$STATE_DIR
 # Several state folders can share one set of tools.
 TOOLS_DIR=${TOOLS_DIR:-$STATE_DIR/tools}
 [[ $TOOLS_DIR == /* ]] || TOOLS_DIR=$PWD/$TOOLS_DIR
 export STATE_DIR TOOLS_DIR
-# Where cargo builds; it takes a relative path from where it runs, which is here.
+# Where cargo builds. A relative path is relative to the repository.
 TARGET_DIR=${CARGO_TARGET_DIR:-target}
 [[ $TARGET_DIR == /* ]] || TARGET_DIR=$ROOT/$TARGET_DIR
 
@@ -34,13 +34,13 @@ PATH=$TOOLS_DIR/bin:$PATH:/usr/sbin:/sbin
 
 say() { printf '%s\n' "nixgate: $*" >&2; }
 
-# fail WHAT REMEDY: every failure names what can be done about it.
+# fail WHAT REMEDY: every failure names its remedy.
 fail() {
   printf '%s\n' "nixgate: $1" "   what to do: $2" >&2
   exit 1
 }
 
-# with_module FILE: a configuration of Envoy with the path of the filter that was built.
+# with_module FILE: prints an Envoy configuration with the path of the built filter.
 with_module() {
   sed "s|target/wasm32-wasip1/|$TARGET_DIR/wasm32-wasip1/|" "$1"
 }

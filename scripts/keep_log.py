@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Keeps what comes from stdin in a file that has a bound.
+"""Writes stdin to a log file of limited size.
 
     envoy ... | keep_log.py FILE
 
-FILE is begun anew; what was there before becomes FILE.1. When it has 10 MiB, it does so again, and
-of earlier files three are kept. So a log takes about 40 MiB, however much is written. The files are the
-owner's, readable by the group. What the disk has no room for is lost, and FILE says how much.
+At the start and whenever FILE has 10 MiB, it is rotated to FILE.1, and three earlier files are kept. So a
+log takes about 40 MiB. The group can read the files. Output that does not fit on a full disk is lost, and
+a line in FILE says how much.
 """
 
 import os
@@ -15,15 +15,15 @@ from logging.handlers import RotatingFileHandler
 
 BYTES = 10 << 20
 EARLIER = 3
-# So much is read at once, at most.
+# The most that is read at once.
 PIECE = 64 << 10
 
 
 class Files:
-    """Files of at most so many bytes each, or one piece if that is more.
+    """Files of at most `most` bytes each, or one piece if that is more.
 
-    What can't be written, as when the disk is full, is dropped and counted; the next line says how much.
-    To end instead would leave the writer with a broken pipe for the rest of its life.
+    Output that can't be written, for example to a full disk, is dropped and counted. To exit instead would
+    leave Envoy with a broken pipe.
     """
 
     def __init__(self, path, most):
@@ -40,10 +40,10 @@ class Files:
         try:
             if self.file is None:
                 self._begin()
-            self._say_what_is_lost()
+            self._report_loss()
             at = self.file.tell()
             if at > 0 and at + len(piece) > self.most:
-                # A line stays whole; one that is longer than a piece does not.
+                # Rotates at the end of a line, unless it is longer than a piece.
                 self._put(piece.find(b"\n") + 1)
                 self._begin()
             self._put(len(self.left))
@@ -65,13 +65,13 @@ class Files:
         self.file = open(self.path, "ab", buffering=0)
 
     def _put(self, count):
-        # A disk that is almost full takes a part.
+        # An almost full disk may take a part.
         while count > 0:
             written = self.file.write(self.left[:count])
             self.left = self.left[written:]
             count -= written
 
-    def _say_what_is_lost(self):
+    def _report_loss(self):
         if self.lost == 0:
             return
         said = b"\nkeep_log: %d bytes are lost here: %s\n" % (self.lost, self.reason.encode())
@@ -80,7 +80,7 @@ class Files:
 
 
 def keep(log, path, most=BYTES):
-    """Writes what is read to files, whatever becomes of them."""
+    """Copies a stream to the files."""
     files = Files(path, most)
     while piece := log.read1(PIECE):
         files.write(piece)
@@ -89,7 +89,7 @@ def keep(log, path, most=BYTES):
 
 if __name__ == "__main__":
     os.umask(0o027)
-    # It ends with what it reads from, whose last words it is to keep.
+    # It ends at the end of its input, so that it keeps Envoy's last lines.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     keep(sys.stdin.buffer, sys.argv[1])

@@ -1,10 +1,10 @@
-# Nix: any that is on PATH, a store that this user can write to, and users to build as. To be sourced.
+# Nix from PATH, a store that this user can write to, and build users. To be sourced.
 # shellcheck shell=bash
 
-# As whom Nix builds when it is root: each build as a user of its own, who owns nothing.
+# Nix as root runs each build as a user of its own, who owns nothing.
 BUILD_GROUP=nixbld
 BUILD_USERS=32
-# By which `make uninstall` knows those that were made here.
+# `make uninstall` finds the build users by this comment.
 BUILD_USER_COMMENT="nixgate build user"
 
 nix_daemon_runs() { [[ -S ${NIX_DAEMON_SOCKET_PATH:-/nix/var/nix/daemon-socket/socket} ]]; }
@@ -18,7 +18,7 @@ make_nix_store() {
   as_root install -d -o "$(id -un)" /nix
 }
 
-# Whether builds may run as the user who owns the store, and so change each other's packages.
+# Whether builds may run as the owner of the store, so that they can change other packages.
 build_user_is_shared() { [[ ${NIXGATE_ALLOW_SHARED_BUILD_USER:-} == true ]]; }
 
 build_users_exist() { [[ -n $(getent group "$BUILD_GROUP" | cut -d: -f4) ]]; }
@@ -36,26 +36,26 @@ make_build_users() {
 }
 
 no_build_users() {
-  fail "the users that Nix builds as can't be made" \
-    "read the message above; to have Nix build as root, when you trust all packages: NIXGATE_ALLOW_SHARED_BUILD_USER=true"
+  fail "cannot create the build users" \
+    "read the message above; if you trust all packages, set NIXGATE_ALLOW_SHARED_BUILD_USER=true to build as root"
 }
 
-# A user that still runs something stays, and so does their group; the rest is removed.
+# Removes the build users, except those with running processes, and their group.
 remove_build_users() {
   local name left=()
   for name in $(getent passwd | awk -F: -v comment="$BUILD_USER_COMMENT" '$5 == comment { print $1 }'); do
     as_root userdel "$name" || left+=("$name")
   done
   ((${#left[@]} == 0)) || {
-    say "left: ${left[*]}, since the system does not remove them (see above; what a user runs is shown by: ps -u <name>): end that, and run make uninstall again"
+    say "cannot remove the users ${left[*]} (see above): end their processes (ps -u <name> lists them), and run make uninstall again"
     return 0
   }
   # Users that somebody else made keep their group.
   build_users_exist || ! getent group "$BUILD_GROUP" >/dev/null || as_root groupdel "$BUILD_GROUP" ||
-    say "left: the group $BUILD_GROUP, since the system does not remove it (see above)"
+    say "cannot remove the group $BUILD_GROUP (see above)"
 }
 
-# Folders of the machine that builds of the embedded set use; its builders are the machine's own tools.
+# The machine's folders that builds of the embedded set use: its builders are the machine's own tools.
 machine_folders() {
   local folder
   for folder in /bin /usr /lib /lib64; do
@@ -64,12 +64,12 @@ machine_folders() {
 }
 
 # The options that the builder gives Nix on this machine, as NIXGATE_NIX_OPTIONS wants them.
-# embedded_set: whether it serves the Debian set, whose builders use the host's /bin and /usr and
-# whose packages no binary cache knows.
+# embedded_set: whether it serves the Debian set, which uses the host's /bin and /usr and has no binary
+# cache.
 nix_options() {
   local embedded_set=$1 folders options=()
   if [[ $EUID -eq 0 ]] && ! build_users_exist && build_user_is_shared; then
-    # Nix as root wants a group of build users unless told that there is none.
+    # Nix as root requires a group of build users by default.
     options+=("build-users-group=")
   fi
   if [[ $embedded_set == true ]]; then
@@ -80,7 +80,7 @@ nix_options() {
   printf '%s\n' "${options[*]}"
 }
 
-# What of the machine's folders is no link into another one of them.
+# The machine's folders without links to each other.
 real_folders() {
   local folder
   for folder in $(machine_folders); do
@@ -88,19 +88,19 @@ real_folders() {
   done
 }
 
-# The command that another one is given to, so that it and its builds see the machine's folders
-# read-only; nothing where that can't be had.
+# A wrapper command under which the builder and its builds see the machine's folders read-only; empty if
+# that is not possible.
 read_only_wrapper() {
   local folders folder
   mapfile -t folders < <(real_folders)
   for folder in "${folders[@]}"; do
     if [[ $STATE_DIR/ == "$folder"/* || ${STORAGE_PATH:-}/ == "$folder"/* ]]; then
-      say "builds see $folder as it is, and not read-only, since nixgate writes below it: build users alone keep them from changing it"
+      say "$folder is not read-only for builds, since nixgate writes below it: only the build users protect it"
       return
     fi
   done
   if [[ $EUID -ne 0 ]] || ! unshare --mount true 2>/dev/null; then
-    say "builds see ${folders[*]} as they are, and not read-only, which takes root and CAP_SYS_ADMIN: build users alone keep them from changing these"
+    say "${folders[*]} are not read-only for builds, which needs root and CAP_SYS_ADMIN: only the build users protect them"
     return
   fi
   printf '%s\n' unshare --mount "$ROOT/scripts/read-only.sh" "${folders[@]}" --

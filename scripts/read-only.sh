@@ -1,9 +1,9 @@
 #!/bin/sh
 # read-only.sh FOLDER... -- COMMAND...
 #
-# Makes folders read-only, with all that is mounted below them, and becomes the command. To be run in a
-# mount namespace of its own (unshare --mount). What Nix then mounts of them into its sandbox is
-# read-only as well: a mount of a mount has its flags, and in a sandbox nobody can take them off.
+# Makes folders and all mounts below them read-only, then runs the command. To be run in a new mount
+# namespace (unshare --mount). Nix's mounts of these folders in its sandbox are read-only as well: a bind
+# mount inherits the flags, and a sandbox can't remove them.
 
 set -eu
 

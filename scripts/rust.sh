@@ -5,19 +5,19 @@ CARGO_DENY=0.20.2
 MDBOOK=0.5.4
 
 require_rust() {
-  have cargo || fail "there is no cargo" "install a Rust toolchain by rustup, open a new shell, and run the same command again"
-  # The manifest's rust-version is what cargo itself checks; an early word is kinder than its error.
+  have cargo || fail "cargo is missing" "install a Rust toolchain by rustup, open a new shell, and run the same command again"
+  # As cargo checks itself, but earlier and with the remedy.
   local wanted have_version
   wanted=$(sed -nE 's/^rust-version = "(.*)"/\1/p' "$ROOT/Cargo.toml")
   have_version=$(rustc --version | cut -d' ' -f2)
   printf '%s\n' "$wanted" "$have_version" | sort --check=quiet --version-sort ||
-    fail "this is Rust $have_version, and nixgate needs $wanted" "rustup update stable"
+    fail "nixgate needs Rust $wanted, and this is $have_version" "run: rustup update stable"
 }
 
 wasm_target_installed() { [[ -d $(rustc --print sysroot)/lib/rustlib/$WASM_TARGET ]]; }
 
 install_wasm_target() {
-  have rustup || fail "the Rust target $WASM_TARGET is missing, and there is no rustup to add it" \
+  have rustup || fail "the Rust target $WASM_TARGET and rustup are missing" \
     "install your toolchain's $WASM_TARGET standard library (on Debian: libstd-rust-dev-wasm32)"
   rustup target add "$WASM_TARGET" || fail "rustup could not add $WASM_TARGET" \
     "read its message above; behind a mirror set RUSTUP_DIST_SERVER"

@@ -4,24 +4,24 @@
 #   make ── setpriv ── run.sh ─┬─ setpriv ── nixgate serve ── nix …     a process group
 #                              └─ setpriv ── envoy                      a process group
 #
-# It ends when it is told to (Ctrl-C, SIGTERM) or when either half does, and then ends the rest:
-# each half has a process group of its own, so that what Nix started goes with the builder.
-# Should this script itself be killed, the kernel sends both halves SIGTERM (pdeathsig).
+# It ends on Ctrl-C, on SIGTERM or when either half ends, and then stops the rest: each half has its own
+# process group, so that the processes of Nix end with the builder. If this script is killed, the kernel
+# sends both halves SIGTERM (pdeathsig).
 #
-# The builder logs to the terminal. Envoy's log and its access log go to files in FILES, which have a
-# bound (keep_log.py) and which others can't read.
+# The builder logs to the terminal. Envoy's log and access log go to files in FILES with a limited size
+# (keep_log.py), which others can't read.
 #
-# The deployment's script says, before:
+# The deployment's script sets, before:
 #
 #   VERB               the Makefile's verb for it
 #   DEPLOYMENT         its folder below envoy/
 #   FILES              the folder for its configuration and logs, in STATE_DIR
-#   PORT               what clients pull from
-#   prepare            what is needed besides, variables of the builder included
+#   PORT               the port for clients
+#   prepare            further preparation, such as variables of the builder
 #   render_envoy       Envoy's configuration for this run, into FILES
 #   registry_answers   whether the registry serves, once Envoy listens
-#   SUSPECT            why it may not
-#   ready_line         what the user does then
+#   SUSPECT            the likely cause if it does not
+#   ready_line         the user's next command
 #
 # shellcheck shell=bash
 
@@ -31,7 +31,7 @@
 . "$ROOT/scripts/nix.sh"
 
 BUILDER_PORT=${BUILDER_PORT:-8081}
-# The builder finishes what it is sending; after that it is made to stop.
+# The builder finishes its answers in this time, then it is killed.
 STOP_SECONDS=10
 
 check_ports() {
@@ -49,7 +49,7 @@ probe.bind(("127.0.0.1", int(sys.argv[1])))
   done
 }
 
-# Where Envoy's admin page is: only who may write to this folder can open it.
+# Envoy's admin page: only users who can write to this folder can open it.
 check_admin_socket() {
   ADMIN_SOCKET=${ADMIN_SOCKET:-$FILES/envoy-admin.sock}
   # The system's limit (unix(7)).
@@ -58,7 +58,7 @@ check_admin_socket() {
       "choose a shorter one, as in: make $VERB ADMIN_SOCKET=/run/nixgate-admin.sock"
 }
 
-# The secret between the halves: made once for a state folder, readable by its owner alone.
+# The secret between the halves, made once for a state folder and readable by its owner only.
 read_token() {
   local file=$STATE_DIR/token
   if [[ ! -s $file ]]; then
@@ -67,8 +67,8 @@ read_token() {
   cat "$file"
 }
 
-# render FILE FROM TO...: a file of the deployment, into FILES, with the path of the filter, and each
-# text FROM, which is a regular expression, replaced by TO.
+# render FILE FROM TO...: copies a file of the deployment to FILES, with the path of the filter and with
+# each match of the regular expression FROM replaced by TO.
 render() {
   local file=$1 marks=(-e '') values=(-e '') number=0
   shift
@@ -113,7 +113,7 @@ urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"http://127.0
 ' "$1" "$2" 2>/dev/null
 }
 
-# Says why the builder can build nothing new, if it can't: what is stored it serves all the same.
+# Says why the builder can't build, if so. It still serves stored images.
 say_if_unready() {
   local reason
   reason=$(python3 -c '
@@ -125,7 +125,7 @@ try:
 except urllib.error.HTTPError as error:
     print(json.load(error)["errors"][0]["message"])
 ' "$BUILDER_PORT" 2>/dev/null) || reason="/readyz does not answer"
-  [[ -z $reason ]] || say "the builder serves what is stored, and can't build now: $reason"
+  [[ -z $reason ]] || say "the builder serves stored images, but can't build: $reason"
 }
 
 # Whether Envoy says so on its admin page.
@@ -140,8 +140,8 @@ sys.exit(not page.makefile("rb").readline().startswith(b"HTTP/1.1 200"))
 ' "$ADMIN_SOCKET" 2>/dev/null
 }
 
-# wait_for NAME PID COMMAND...: until the command succeeds. There is no limit but that the process
-# lives: a slow machine is no error, and Ctrl-C works.
+# wait_for NAME PID COMMAND...: waits until the command succeeds or the process ends. There is no timeout:
+# a slow machine is no error, and Ctrl-C works.
 wait_for() {
   local name=$1 pid=$2
   shift 2
@@ -180,7 +180,7 @@ interrupted() {
   exit 0
 }
 
-# serve: starts both halves, says so when they are ready, and stays until one ends.
+# serve: starts both halves, reports when they are ready, and waits until one ends.
 serve() {
   local builder envoy ended keep_log=$ROOT/scripts/keep_log.py
   cd "$ROOT"
@@ -209,14 +209,14 @@ serve() {
   halves+=("$envoy")
   set +m
 
-  # Not /readyz, which is for building: on a disk that is full, images that are stored are served.
+  # Not /readyz, which is about building: with a full disk, stored images are still served.
   wait_for "the builder" "$builder" answers "$BUILDER_PORT" /healthz
   say_if_unready
   wait_for "Envoy" "$envoy" envoy_is_ready
-  # Envoy lives on with a filter that it could not load, and answers everything by 500.
+  # If Envoy can't load the filter, it runs on and answers every request with 500.
   registry_answers || {
     stop
-    fail "$SUSPECT" "mend what its log names: $FILES/envoy.log"
+    fail "$SUSPECT" "correct the cause that its log names: $FILES/envoy.log"
   }
   say "ready: $(ready_line)   (package set: $package_set)"
 
@@ -228,5 +228,5 @@ serve() {
     ended="the builder ended; its log is above"
   fi
   stop
-  fail "$ended" "mend what the log names, and start again"
+  fail "$ended" "correct the cause that the log names, and start again"
 }

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Installs what a verb of the Makefile needs and this machine lacks:
+# Installs the missing requirements of a Makefile target:
 #
 #   setup.sh run | gateway | test | check | bench | doc
 #
-# It looks first, says what it will install and where, then does it. A second run finds
-# everything in place and takes a fraction of a second.
+# It checks first, says what it will install and where, then does it. A second run takes a fraction of a
+# second.
 
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -39,7 +39,7 @@ plan_fuzz() {
 
 plan_envoy() {
   local version
-  have python3 || fail "there is no python3" "install python3 and python3-venv"
+  have python3 || fail "python3 is missing" "install python3 and python3-venv"
   python3 -c 'import ensurepip, venv' 2>/dev/null || apt_packages+=(python3-venv)
   for version in "$@"; do
     envoy_installed "$version" ||
@@ -47,7 +47,7 @@ plan_envoy() {
   done
 }
 
-# What makes the certificate and the users that `make gateway` begins with.
+# For the certificate and the users of `make gateway`.
 plan_demo_login() {
   need openssl openssl
   need htpasswd apache2-utils
@@ -61,7 +61,7 @@ plan_nix() {
   plan_build_users
 }
 
-# Without users of their own, builds run as whoever owns the store, and can change what is in it.
+# Without build users, builds run as the owner of the store, and can change it.
 plan_build_users() {
   if build_user_is_shared; then
     return
@@ -70,8 +70,8 @@ plan_build_users() {
     build_users_exist || step "the group $BUILD_GROUP and $BUILD_USERS users, ${BUILD_GROUP}1 and so on, as whom Nix builds" \
       make_build_users
   elif ! nix_daemon_runs; then
-    fail "Nix would build as $(id -un), who owns /nix: a package's build could change every other package" \
-      "run the same as root; or start nix-daemon (on Debian: apt-get install nix-setup-systemd); or, when you trust all packages, NIXGATE_ALLOW_SHARED_BUILD_USER=true make $verb"
+    fail "Nix would build as $(id -un), the owner of /nix: the build of a package could change all others" \
+      "run the same command as root; or start nix-daemon (on Debian: apt-get install nix-setup-systemd); or, if you trust all packages, run: NIXGATE_ALLOW_SHARED_BUILD_USER=true make $verb"
   fi
 }
 
@@ -93,8 +93,8 @@ plan_clients() {
   need qemu-aarch64-static qemu-user-static
 }
 
-# Hosts of package sets: git behind https and ssh. spawn-fcgi spares fcgiwrap the dependency on
-# systemd. An OpenSSH server would be started, and let people in, as soon as it is installed.
+# git servers with https and ssh. With spawn-fcgi, fcgiwrap does not need systemd. Debian would start an
+# OpenSSH server on installation.
 plan_git_hosts() {
   need fcgiwrap fcgiwrap
   need spawn-fcgi spawn-fcgi
@@ -118,14 +118,14 @@ verb=${1:-}
 case $verb in
 run | gateway)
   plan_build
-  # A user's own Envoy is as good.
+  # An Envoy on PATH is used instead.
   [[ -n $(envoy_on_path) ]] || plan_envoy "${ENVOY_VERSIONS[0]}"
   plan_nix
   [[ $1 == run ]] || plan_demo_login
   ;;
 test)
   [[ $EUID -eq 0 ]] || fail "the end-to-end tests run containers, and need root" \
-    "sudo --preserve-env=PATH,HOME make test; or only what needs no root: cargo test"
+    "run: sudo --preserve-env=PATH,HOME make test; without root, run: cargo test"
   plan_build
   plan_fuzz
   plan_envoy "${ENVOY_VERSIONS[@]}"
@@ -151,12 +151,12 @@ doc)
   have mdbook || plan_cargo_tool mdbook "$MDBOOK"
   ;;
 *)
-  fail "setup.sh does not know '${1:-}'" "setup.sh run, gateway, test, check, bench or doc"
+  fail "setup.sh has no target '${1:-}'" "run: setup.sh run|gateway|test|check|bench|doc"
   ;;
 esac
 
 if [[ ${#apt_packages[@]} -gt 0 || ${#plan[@]} -gt 0 ]]; then
-  say "about to install what 'make $1' needs and this machine lacks:"
+  say "installing the missing requirements of 'make $1':"
   [[ ${#apt_packages[@]} -eq 0 ]] || printf '  - %s\n' "Debian packages, by apt: ${apt_packages[*]}" >&2
   [[ ${#plan[@]} -eq 0 ]] || printf '  - %s\n' "${plan[@]}" >&2
 fi

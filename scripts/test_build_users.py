@@ -35,7 +35,7 @@ class BuildUsers(unittest.TestCase):
         command = ["unshare", "--mount", "bash", "-euc", SCRIPT, "bash", SETUP]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         self.assertEqual(done.stdout, "at first: nixgatetest2\nthen: \n", done.stderr)
-        self.assertIn("left: nixgatetest2,", done.stderr)
+        self.assertIn("cannot remove the users nixgatetest2 ", done.stderr)
         self.assertEqual(done.returncode, 0, done.stderr)
 
 

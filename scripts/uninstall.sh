@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Removes what nixgate installed or wrote, and says what it leaves to its owner.
+# Removes everything that nixgate installed or wrote, and lists what remains.
 
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 . "$ROOT/scripts/nix.sh"
 
-# Only what was made here: TOOLS_DIR may be shared, STATE_DIR may hold what a user put there.
+# By name: TOOLS_DIR may be shared, and STATE_DIR may have files of the user.
 shopt -s nullglob
 ours=("$ROOT/target" "$ROOT/docs/book"
   "$TOOLS_DIR"/{envoy-*,bin/envoy-*,bin/cargo-deny,bin/mdbook,.cargo-deny-*,.mdbook-*,.crates.toml,.crates2.json}
@@ -23,9 +23,8 @@ if getent passwd | grep --quiet ":$BUILD_USER_COMMENT:"; then
 fi
 rmdir "$TOOLS_DIR/bin" "$TOOLS_DIR" "$STATE_DIR" 2>/dev/null || true
 cat >&2 <<'END'
-nixgate: left as they are, since others may use them:
-  - /nix/store: what was built for images is no longer held; `nix-collect-garbage` (as the user
-    that ran nixgate) frees it
+nixgate: not removed, since others may use them:
+  - /nix/store: `nix-collect-garbage` (as the user that ran nixgate) removes the packages of images
   - packages that apt installed: nix-bin patchelf xz-utils gcc g++ binutils libc6-dev python3-venv, and
     for `make gateway` apache2-utils openssl, for tests skopeo podman containerd docker.io runc curl jq
     openssl git qemu-user-static nginx-light docker-registry fcgiwrap spawn-fcgi dropbear-bin

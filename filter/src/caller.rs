@@ -1,4 +1,4 @@
-//! Who sent a request: the attributes that a policy asks for, as Envoy knows them.
+//! The caller of a request: the attributes that a policy uses, from Envoy.
 
 use std::cell::OnceCell;
 
@@ -35,11 +35,11 @@ pub(crate) fn of(config: &Config, headers: &HeaderMap) -> Caller {
     }
 }
 
-/// Where attributes are found.
+/// The sources of attributes.
 struct Sources<'a> {
     places: &'a Places,
     headers: &'a HeaderMap,
-    /// Of the request, read when the first claim is asked for; empty when there is none.
+    /// Dynamic metadata, read for the first claim; empty if there is none.
     metadata: OnceCell<Vec<u8>>,
 }
 

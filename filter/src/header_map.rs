@@ -1,4 +1,4 @@
-//! The encoding in which proxy-wasm hosts pass header maps (ABI 0.2.1, "serialized map").
+//! The encoding of header maps in proxy-wasm (ABI 0.2.1, "serialized map").
 //!
 //! ```text
 //!   count │ name length, value length │ … │ name \0 value \0 │ …        lengths: u32, little endian
@@ -6,20 +6,20 @@
 
 use std::borrow::Cow;
 
-/// Headers in the order of the wire; a name may occur several times.
+/// Headers in the order of the wire; names may repeat.
 pub(crate) type Headers = Vec<(String, String)>;
 
 /// Encodes headers for the host.
 pub(crate) fn encode<'a>(
     headers: impl ExactSizeIterator<Item = (&'a str, &'a str)> + Clone,
 ) -> Vec<u8> {
-    // The host reads 32-bit lengths; on wasm32 no length is longer.
+    // On wasm32 every length has 32 bits.
     let length = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX).to_le_bytes();
     let texts: usize = headers
         .clone()
         .map(|(name, value)| name.len() + value.len())
         .sum();
-    // Grown piece by piece it would be moved half a dozen times.
+    // In one allocation.
     let mut bytes = Vec::with_capacity(4 + 10 * headers.len() + texts);
     bytes.extend_from_slice(&length(headers.len()));
     for (name, value) in headers.clone() {
@@ -35,8 +35,7 @@ pub(crate) fn encode<'a>(
     bytes
 }
 
-/// Headers as the host encoded them, read where they lie: every request has a dozen that nobody
-/// asks for.
+/// Encoded headers, parsed on demand: most headers of a request are never read.
 pub(crate) struct HeaderMap(Vec<u8>);
 
 impl HeaderMap {
@@ -44,11 +43,10 @@ impl HeaderMap {
         Self(encoded)
     }
 
-    /// All values of a header, as far as the map is whole.
+    /// All values of a header, up to the first malformed one.
     ///
-    /// HTTP allows any byte above 0x7f in a value, so those that are not UTF-8 are replaced by
-    /// U+FFFD. Nothing that the core reads may hold that character, so it refuses such a value
-    /// with an error for the client where dropping the header could let a request pass for another.
+    /// HTTP allows any byte above 0x7f in a value. Bytes that are not UTF-8 become U+FFFD, which the core
+    /// refuses with an error for the client. To drop the header instead could change the request.
     pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = Cow<'a, str>> {
         self.iter()
             .filter(move |(header, _)| *header == name.as_bytes())
@@ -78,7 +76,7 @@ impl HeaderMap {
             .map_while(move |[name, value]| Some((next(name)?, next(value)?)))
     }
 
-    /// The lengths, and the texts behind them.
+    /// The lengths and the texts.
     fn split(&self) -> Option<(&[u8], &[u8])> {
         let (count, rest) = self.0.split_first_chunk()?;
         let count = usize::try_from(u32::from_le_bytes(*count)).ok()?;

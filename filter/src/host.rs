@@ -1,10 +1,9 @@
-//! Every host call of the filter, and nothing else: raw pointers in here, values out there.
+//! Every host call of the filter: raw pointers inside, values outside.
 //!
-//! The SDK's own methods panic on statuses that they don't expect and on headers that are not
-//! UTF-8, and a panic takes down the VM with every stream in it. So the functions of the ABI
-//! (proxy-wasm 0.2.1) are declared here once more, and a status other than `Ok` is an [`Error`].
-//! [`dispatch`] alone goes through the SDK, whose dispatcher panics on the response to a callout
-//! that it did not send itself.
+//! The SDK's methods panic on unexpected statuses and on headers that are not UTF-8, and a panic kills the
+//! VM with every stream in it. So the functions of the ABI (proxy-wasm 0.2.1) are declared here again, and
+//! a status other than `Ok` is an [`Error`]. Only [`dispatch`] uses the SDK, whose dispatcher panics on the
+//! response to a callout that it did not send itself.
 
 #![allow(unsafe_code)]
 
@@ -26,42 +25,29 @@ use error::check;
 
 pub(crate) use error::{Error, Result, Status};
 
-/// `%RESPONSE_CODE_DETAILS%` of the access log, for answers that the filter gives.
+/// `%RESPONSE_CODE_DETAILS%` in the access log for the filter's answers.
 const DETAILS: &str = "nixgate";
-/// [`reply`] is for HTTP: no gRPC status is meant.
+/// [`reply`] is for HTTP.
 const NO_GRPC_STATUS: i32 = -1;
 
-/// A buffer that the host fills: it allocates by `proxy_on_memory_allocate` and passes the memory
-/// on to the filter.
-struct Buffer {
-    data: *mut u8,
-    size: usize,
-}
-
-impl Buffer {
-    const fn new() -> Self {
-        Self {
-            data: null_mut(),
-            size: 0,
-        }
+/// Makes a call that fills a buffer: the host allocates it by `proxy_on_memory_allocate` and passes it on.
+fn read(call: &'static str, fill: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Result<Vec<u8>> {
+    let (mut data, mut size) = (null_mut(), 0);
+    check(call, fill(&raw mut data, &raw mut size))?;
+    if data.is_null() {
+        return Ok(Vec::new());
     }
-
-    fn into_vec(self) -> Vec<u8> {
-        if self.data.is_null() {
-            return Vec::new();
-        }
-        // SAFETY: the SDK's `proxy_on_memory_allocate` made this memory as a boxed slice of
-        // `size` bytes by the global allocator, the host has filled all of it and keeps no
-        // pointer to it, and `self` is used up here, so that nothing takes it twice.
-        unsafe { Vec::from_raw_parts(self.data, self.size, self.size) }
-    }
+    // SAFETY: the SDK's `proxy_on_memory_allocate` made this memory as a boxed slice of `size` bytes by
+    // the global allocator, the host has filled all of it and keeps no pointer to it, and nothing else
+    // here takes it.
+    Ok(unsafe { Vec::from_raw_parts(data, size, size) })
 }
 
 // SAFETY, for every call below that says no more: the pointers come from live references and
 // slices with the sizes that go along, the host reads or writes them before it returns and keeps
 // none, and it calls nothing in the VM meanwhile but the allocator.
 
-/// Writes to Envoy's log. That this itself fails could be told to nobody.
+/// Writes to Envoy's log. Errors can't be reported.
 pub(crate) fn log(level: LogLevel, message: &str) {
     // SAFETY: as above.
     unsafe { proxy_log(level as u32, message.as_ptr(), message.len()) };
@@ -75,8 +61,7 @@ pub(crate) fn now() -> Seconds {
 /// The time of the wall clock, since the epoch.
 pub(crate) fn since_epoch() -> Duration {
     let mut nanoseconds = 0;
-    // SAFETY: as above. The call has no way to fail in the ABI; at the epoch all entries would be
-    // fresh and no hold be over, which the timeouts of callouts and routes still bound.
+    // SAFETY: as above. By the ABI the call can't fail.
     unsafe { proxy_get_current_time_nanoseconds(&raw mut nanoseconds) };
     Duration::from_nanos(nanoseconds)
 }
@@ -91,32 +76,25 @@ pub(crate) fn random() -> Result<[u8; 16]> {
     Ok(bytes)
 }
 
-/// Makes the calls that follow speak of another context, until the present callback ends.
+/// Switches to another context, until the present callback ends.
 ///
 /// # Errors
-/// [`Status::BadArgument`] when that context has gone.
+/// [`Status::BadArgument`] when that context has ended.
 pub(crate) fn set_effective_context(context: u32) -> Result<()> {
     // SAFETY: no pointers.
     let status = unsafe { proxy_set_effective_context(context) };
     check("proxy_set_effective_context", status)
 }
 
-fn buffer(buffer: BufferType, size: usize) -> Result<Vec<u8>> {
-    let mut bytes = Buffer::new();
-    // SAFETY: as above.
-    let status = unsafe {
-        proxy_get_buffer_bytes(
-            buffer as u32,
-            0,
-            size,
-            &raw mut bytes.data,
-            &raw mut bytes.size,
-        )
-    };
-    match check("proxy_get_buffer_bytes", status) {
-        // An empty buffer and none are one to the reader; hosts differ in what they say.
-        Err(error) if error.status != Status::NotFound => Err(error),
-        _ => Ok(bytes.into_vec()),
+fn buffer(buffer: BufferType, length: usize) -> Result<Vec<u8>> {
+    let bytes = read("proxy_get_buffer_bytes", |data, size| {
+        // SAFETY: as above.
+        unsafe { proxy_get_buffer_bytes(buffer as u32, 0, length, data, size) }
+    });
+    match bytes {
+        // Hosts differ in what they say of an empty buffer.
+        Err(error) if error.status == Status::NotFound => Ok(Vec::new()),
+        bytes => bytes,
     }
 }
 
@@ -125,18 +103,17 @@ pub(crate) fn plugin_configuration(size: usize) -> Result<Vec<u8>> {
     buffer(BufferType::PluginConfiguration, size)
 }
 
-/// The body of the callout's response that is being handed over, of this size in bytes.
+/// The body of the present callout response, of this size in bytes.
 pub(crate) fn callout_body(size: usize) -> Result<Vec<u8>> {
     buffer(BufferType::HttpCallResponseBody, size)
 }
 
 fn headers(map: MapType) -> Result<HeaderMap> {
-    let mut bytes = Buffer::new();
-    // SAFETY: as above.
-    let status =
-        unsafe { proxy_get_header_map_pairs(map as u32, &raw mut bytes.data, &raw mut bytes.size) };
-    check("proxy_get_header_map_pairs", status)?;
-    Ok(HeaderMap::new(bytes.into_vec()))
+    let bytes = read("proxy_get_header_map_pairs", |data, size| {
+        // SAFETY: as above.
+        unsafe { proxy_get_header_map_pairs(map as u32, data, size) }
+    })?;
+    Ok(HeaderMap::new(bytes))
 }
 
 /// All headers of the request.
@@ -144,12 +121,12 @@ pub(crate) fn request_headers() -> Result<HeaderMap> {
     headers(MapType::HttpRequestHeaders)
 }
 
-/// All headers of the callout's response that is being handed over.
+/// All headers of the present callout response.
 pub(crate) fn callout_headers() -> Result<HeaderMap> {
     headers(MapType::HttpCallResponseHeaders)
 }
 
-/// Gives a request header one value, in place of all that it had.
+/// Replaces all values of a request header by one.
 pub(crate) fn set_request_header(name: &str, value: &str) -> Result<()> {
     // SAFETY: as above.
     let status = unsafe {
@@ -164,7 +141,7 @@ pub(crate) fn set_request_header(name: &str, value: &str) -> Result<()> {
     check("proxy_replace_header_map_value", status)
 }
 
-/// Removes a request header with all its values, if there is any.
+/// Removes all values of a request header.
 pub(crate) fn remove_request_header(name: &str) -> Result<()> {
     // SAFETY: as above.
     let status = unsafe {
@@ -180,7 +157,7 @@ pub(crate) fn remove_request_header(name: &str) -> Result<()> {
     }
 }
 
-/// Lets a paused request go on to the next filter.
+/// Continues a paused request with the next filter.
 pub(crate) fn continue_request() -> Result<()> {
     // SAFETY: no pointers.
     let status = unsafe { proxy_continue_stream(StreamType::HttpRequest as u32) };
@@ -207,30 +184,23 @@ pub(crate) fn reply(reply: &Reply) -> Result<()> {
     check("proxy_send_local_response", status)
 }
 
-/// A value that all VMs share, and the number by which [`set_shared_data`] tells whether it has
-/// changed since. None when nobody has ever set it.
+/// A value that all VMs share, and its number for compare-and-swap ([`set_shared_data`]); none when it was
+/// never set.
 pub(crate) fn shared_data(key: &str) -> Result<Option<(Vec<u8>, u32)>> {
-    let mut bytes = Buffer::new();
     let mut cas = 0;
-    // SAFETY: as above.
-    let status = unsafe {
-        proxy_get_shared_data(
-            key.as_ptr(),
-            key.len(),
-            &raw mut bytes.data,
-            &raw mut bytes.size,
-            &raw mut cas,
-        )
-    };
-    match check("proxy_get_shared_data", status) {
-        Ok(()) => Ok(Some((bytes.into_vec(), cas))),
+    let bytes = read("proxy_get_shared_data", |data, size| {
+        // SAFETY: as above.
+        unsafe { proxy_get_shared_data(key.as_ptr(), key.len(), data, size, &raw mut cas) }
+    });
+    match bytes {
+        Ok(bytes) => Ok(Some((bytes, cas))),
         Err(error) if error.status == Status::NotFound => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-/// Sets a value that all VMs share; with `cas` other than 0, only if it has not changed since it
-/// was read with that number.
+/// Sets a value that all VMs share; with `cas` other than 0, only if it has not changed since it was read
+/// with that number.
 ///
 /// # Errors
 /// [`Status::CasMismatch`] when it has.
@@ -241,7 +211,7 @@ pub(crate) fn set_shared_data(key: &str, value: &[u8], cas: u32) -> Result<()> {
     check("proxy_set_shared_data", status)
 }
 
-/// Makes a statistic, or finds the one of that name.
+/// Defines a metric, or finds the existing one.
 pub(crate) fn define_metric(kind: MetricType, name: &str) -> Result<u32> {
     let mut metric = 0;
     // SAFETY: as above.
@@ -251,7 +221,7 @@ pub(crate) fn define_metric(kind: MetricType, name: &str) -> Result<u32> {
     Ok(metric)
 }
 
-/// Adds to a counter, or adds to a gauge or takes from it.
+/// Adds to a counter or gauge.
 pub(crate) fn increment(metric: u32, by: i64) -> Result<()> {
     // SAFETY: no pointers.
     check("proxy_increment_metric", unsafe {
@@ -267,27 +237,19 @@ pub(crate) fn record(metric: u32, value: u64) -> Result<()> {
     })
 }
 
-/// What Envoy knows of the stream under a path of names ("attributes" in its documentation), in
-/// the encoding that its type has; none when it knows nothing.
+/// A property of the stream ("attributes" in Envoy's documentation), in the encoding of its type. Errors
+/// count as unknown, and unknown values match nothing.
 pub(crate) fn property(path: &[&str]) -> Option<Vec<u8>> {
     let path = path.join("\0");
-    let mut bytes = Buffer::new();
-    // SAFETY: as above.
-    let status = unsafe {
-        proxy_get_property(
-            path.as_ptr(),
-            path.len(),
-            &raw mut bytes.data,
-            &raw mut bytes.size,
-        )
-    };
-    // Whatever the reason is, the value is not known, and unknown values match nothing.
-    check("proxy_get_property", status).ok()?;
-    Some(bytes.into_vec())
+    read("proxy_get_property", |data, size| {
+        // SAFETY: as above.
+        unsafe { proxy_get_property(path.as_ptr(), path.len(), data, size) }
+    })
+    .ok()
 }
 
-/// Notes a fact on the stream, as Envoy's filter state `wasm.<name>`. A path of several parts would
-/// become a name with zero bytes in it, which no log format can write.
+/// Sets Envoy's filter state `wasm.<name>` of the stream. A path of several parts would become a name with
+/// zero bytes, which no log format can name.
 pub(crate) fn set_filter_state(name: &str, value: &str) -> Result<()> {
     // SAFETY: as above.
     let status =
@@ -295,7 +257,7 @@ pub(crate) fn set_filter_state(name: &str, value: &str) -> Result<()> {
     check("proxy_set_property", status)
 }
 
-/// Has the present root context called by its timer from now on, every so many seconds.
+/// Starts the timer of the present root context, with a period in seconds.
 pub(crate) fn set_tick_period(period: Seconds) -> Result<()> {
     let milliseconds = u32::try_from(period.saturating_mul(1000)).unwrap_or(u32::MAX);
     // SAFETY: no pointers.
@@ -303,7 +265,7 @@ pub(crate) fn set_tick_period(period: Seconds) -> Result<()> {
     check("proxy_set_tick_period_milliseconds", status)
 }
 
-/// Makes a queue whose messages wake the present root context.
+/// Registers a queue whose messages wake the present root context.
 pub(crate) fn register_queue(name: &str) -> Result<u32> {
     let mut queue = 0;
     // SAFETY: as above.
@@ -320,33 +282,29 @@ pub(crate) fn wake(queue: u32) -> Result<()> {
     check("proxy_enqueue_shared_queue", status)
 }
 
-/// Takes one message off the queue; whether there was one.
+/// Takes one message off the queue. Returns whether there was one.
 pub(crate) fn dequeue(queue: u32) -> Result<bool> {
-    let mut bytes = Buffer::new();
-    // SAFETY: as above.
-    let status =
-        unsafe { proxy_dequeue_shared_queue(queue, &raw mut bytes.data, &raw mut bytes.size) };
-    match check("proxy_dequeue_shared_queue", status) {
-        Ok(()) => {
-            drop(bytes.into_vec());
-            Ok(true)
-        }
+    let message = read("proxy_dequeue_shared_queue", |data, size| {
+        // SAFETY: as above.
+        unsafe { proxy_dequeue_shared_queue(queue, data, size) }
+    });
+    match message {
+        Ok(_) => Ok(true),
         Err(error) if error.status == Status::Empty => Ok(false),
         Err(error) => Err(error),
     }
 }
 
-/// Sends a callout on behalf of the root context whose callback this is, and gives its token.
+/// Sends a callout in the root context of the present callback, and returns its token.
 ///
-/// Through the SDK, which notes the token for its dispatcher. It panics on statuses other than
-/// `Ok`, `BadArgument` and `InternalFailure`. Envoy's `Context::httpCall` gives only these:
-/// `BadArgument` for an unknown cluster or a missing pseudo-header, `InternalFailure` when the
-/// request ended at once, as without a healthy host. An SDK for an older or newer ABI may differ.
+/// The SDK records the token for its dispatcher. It panics on statuses other than `Ok`, `BadArgument` and
+/// `InternalFailure`, and Envoy's `Context::httpCall` returns only these.
 ///
 /// # Errors
-/// These two.
+/// [`Status::BadArgument`] for an unknown cluster or a missing pseudo-header,
+/// [`Status::InternalFailure`] when the request failed at once, for example without a healthy host.
 pub(crate) fn dispatch(root: u32, call: &Call) -> Result<u32> {
-    // A reply to a stream may have gone before, and the callout must not end with that stream.
+    // After a reply, a stream's context may be in effect, and the callout must not end with it.
     set_effective_context(root)?;
     let headers = call.headers.iter();
     proxy_wasm::hostcalls::dispatch_http_call(

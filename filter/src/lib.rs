@@ -1,25 +1,25 @@
-//! nixgate's edge: a proxy-wasm filter that turns host calls into values of `nixgate-core`, and
-//! the core's decisions into host calls. It decides nothing itself.
+//! nixgate's edge: a proxy-wasm filter that turns host calls into values of `nixgate-core`, and the core's
+//! decisions into host calls. It decides nothing itself.
 //!
 //! ```text
-//!  Envoy ─► proxy-wasm SDK ─┬─► stream   one HTTP request: answer it, let it pass, or wait
+//!  Envoy ─► proxy-wasm SDK ─┬─► stream   one HTTP request: answer it, pass it on, or wait
 //!                           │      │ inbox (in memory) + wake-up (shared queue)
 //!                           │      ▼
-//!                           └─► root     one configuration: flights, callouts, answers to all
-//!                                  │          who wait
+//!                           └─► root     one configuration: flights, callouts, answers
+//!                                  │
 //!            shared_cache ◄────────┤
-//!                  │    caller ◄───┤     who asks, as Envoy knows it
+//!                  │    caller ◄───┤     the caller's attributes, from Envoy
 //!                  │               │
 //!                  ├───► host ◄────┘     every host call of the crate, statuses as errors
 //!            telemetry                   counters, and facts for access logs
 //! ```
 //!
-//! Each Envoy worker has a VM of its own with one thread. After an update of the configuration
-//! the old and the new root context live in one VM, so what a root and its streams share hangs on
-//! `Rc`s that the root hands out. The one static is a count, by which the old one learns of the new.
+//! Each Envoy worker has its own VM with one thread. After an update of the configuration the old and the
+//! new root context share a VM, so a root and its streams share state by `Rc`. The only static is a count
+//! by which the old root notices the new policy.
 //!
-//! A panic takes down the VM and every stream in it. The lints below refuse what panics, and
-//! `host` goes beneath those methods of the SDK that unwrap.
+//! A panic kills the VM with every stream in it. The lints below forbid panics, and `host` avoids the
+//! methods of the SDK that unwrap.
 
 #![cfg_attr(
     not(test),
@@ -36,8 +36,8 @@
     reason = "the only public item is the entry point that the SDK's macro makes"
 )]
 
+mod active_config;
 mod caller;
-mod edge;
 mod header_map;
 mod host;
 mod respond;
@@ -48,7 +48,7 @@ mod telemetry;
 
 use root::Root;
 
-/// The release, and of which sources it is; the builder says the same of itself.
+/// The release and a hash of the sources, as the builder has it.
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "+", env!("NIXGATE_SOURCES"));
 
 proxy_wasm::main! {{

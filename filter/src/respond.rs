@@ -1,30 +1,29 @@
-//! Answers requests and lets them through, for the stream of the effective context: a stream in its
-//! own callback, or the root on behalf of one.
+//! Answers and forwards requests in the effective context: a stream's own callback, or the root's on behalf
+//! of a stream.
 
 use nixgate_core::distribution::{Error, ErrorKind};
 use nixgate_core::exchange::{Forward, Reply};
 use nixgate_core::wire;
 use proxy_wasm::types::{Action, LogLevel};
 
-use crate::edge::ActiveConfig;
+use crate::active_config::ActiveConfig;
 use crate::host;
 use crate::telemetry::Telemetry;
 
-/// Answers the request by what the worker has, which takes as few calls of the host as can be.
+/// Sends a reply again, with as few host calls as possible.
 pub(crate) fn repeat(telemetry: &Telemetry, reply: &Reply) -> host::Result<Action> {
-    telemetry.note_repeated(&reply.record);
+    telemetry.record_repeated(&reply.record);
     host::reply(reply)?;
     Ok(Action::Pause)
 }
 
-/// Answers the request, which goes no further.
+/// Answers the request and stops it.
 pub(crate) fn reply(telemetry: &Telemetry, reply: &Reply) -> host::Result<Action> {
     answer(telemetry, reply)?;
     Ok(Action::Pause)
 }
 
-/// Answers the stream of the effective context. What the client is told is wrong, the operator
-/// reads as well.
+/// Answers the stream of the effective context. Errors go to the log as well.
 pub(crate) fn answer(telemetry: &Telemetry, reply: &Reply) -> host::Result<()> {
     if reply.status >= 400 {
         let level = if reply.status >= 500 {
@@ -35,20 +34,20 @@ pub(crate) fn answer(telemetry: &Telemetry, reply: &Reply) -> host::Result<()> {
         let error = String::from_utf8_lossy(&reply.body);
         host::log(level, &format!("answered {}: {error}", reply.status));
     }
-    telemetry.note(&reply.record);
+    telemetry.record(&reply.record);
     host::reply(reply)
 }
 
-/// Makes a client's request the edge's own: under the builder's name for what it asks, with the
-/// token, and without what is none of the builder's business.
-pub(crate) fn forward(edge: &ActiveConfig, forward: &Forward) -> host::Result<()> {
+/// Turns a client's request into one of the edge to the builder: with the builder's path and the token, and
+/// without the client's credentials.
+pub(crate) fn forward(active: &ActiveConfig, forward: &Forward) -> host::Result<()> {
     for name in wire::CLIENT_ONLY {
         host::remove_request_header(name)?;
     }
     host::set_request_header(wire::ORIGINAL_PATH, &forward.original_path)?;
     host::set_request_header(":path", &forward.path)?;
-    host::set_request_header(wire::TOKEN, &edge.config.token)?;
-    edge.telemetry.note(&forward.record);
+    host::set_request_header(wire::TOKEN, active.config.token.as_str())?;
+    active.telemetry.record(&forward.record);
     Ok(())
 }
 

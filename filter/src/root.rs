@@ -1,10 +1,8 @@
-//! The root context: one configuration of the filter in one VM, and everything that outlives a
-//! single request.
+//! The root context: one configuration of the filter in one VM, and everything that outlives a request.
 //!
-//! A callout belongs to the context that sent it, and its answer is lost when that context has
-//! gone. Since several streams wait for one answer, and any of them may leave, the root sends all
-//! callouts. A stream can't make the root run, so it leaves its wish in the root's [`Inbox`] and
-//! wakes the root by a queue of the host's:
+//! A callout belongs to the context that sent it, and its response is lost when that context ends. Several
+//! streams wait for one answer, and any of them may end, so the root sends all callouts. A stream can't
+//! call the root, so it leaves an event in the [`Inbox`] and wakes the root by a queue of the host:
 //!
 //! ```text
 //!   stream: inbox ← Joined, wake(queue), pause
@@ -18,21 +16,19 @@
 //!
 //! # A few commands for each callback
 //!
-//! Envoy carries out replies, continuations and callouts that fail at once when the callback that
-//! asked for them is over, from one list for the whole VM. Each ends a stream or brings an answer,
-//! which calls back into the VM, and the end of that callback goes on with the list: so each is
-//! nested in the one before. Where a callback answers 311 streams, the stack is used up and the VM
-//! dies, with every stream in it ("Maximum call stack size exceeded" in Envoy 1.36 and 1.40; other
-//! filters in the chain take their part of the stack). Therefore
+//! Envoy defers replies, continuations and callouts that fail at once to the end of the callback, in one
+//! list for the whole VM. Each of them calls back into the VM, and the end of that callback continues with
+//! the list, so they nest. A callback that answers 311 streams overflows the stack, and the VM dies with
+//! every stream in it ("Maximum call stack size exceeded" in Envoy 1.36 and 1.40; other filters in the
+//! chain use the stack as well). Therefore
 //!
-//! - all commands go through [`Root::work`], which carries out [`COMMANDS`] of them and wakes the root
-//!   for the rest, and
-//! - it runs in callbacks that the host makes from its event loop, never within another callback: by
-//!   queue and by timer. A response is not one of them, since that of a callout that fails at once
-//!   comes from the list.
+//! - all commands go through [`Root::run_commands`], which executes [`COMMANDS`] of them and wakes the
+//!   root for the rest, and
+//! - it runs only in callbacks that the host makes from its event loop: by queue and by timer. Responses
+//!   don't count, since that of a callout that fails at once comes from the list.
 //!
-//! The name of the queue is random: Envoy has one set of queues for all workers, and a message
-//! wakes whoever registered the name last.
+//! The name of the queue is random: Envoy has one set of queues for all workers, and a message wakes
+//! whoever registered the name last.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -47,39 +43,38 @@ use nixgate_core::wire;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{ContextType, LogLevel};
 
-use crate::edge::{ActiveConfig, Inbox, StreamId};
+use crate::active_config::{ActiveConfig, Inbox, StreamId};
 use crate::host::{self, Status};
 use crate::respond;
 use crate::shared_cache::SharedCache;
 use crate::stream::Stream;
 use crate::telemetry::Telemetry;
 
-/// A worker's own copies take up to this part of what the shared cache may take. They are what is
-/// asked for many times a second, which are few.
+/// A worker's own copies take at most this part of the shared cache's limit: few entries are requested many
+/// times a second.
 const COPIES_SHARE: u64 = 16;
-/// And its answers of the present second, whose bodies are those of the copies, up to this part.
+/// A worker's recent replies, whose bodies are those of the copies, take at most this part.
 const REPLIES_SHARE: u64 = 64;
 
-/// How many commands one callback carries out: a twentieth of what the stack bears, see above. The
-/// loop of events comes round in well under a millisecond, so nobody waits for it.
+/// How many commands one callback executes: a twentieth of what the stack allows, see above. The event
+/// loop comes round in well under a millisecond.
 const COMMANDS: usize = 16;
 
 thread_local! {
-    /// How many configurations with a policy this VM has seen. It tells a root whose configuration
-    /// has been replaced, and which serves what it holds to the end, that a policy has come.
+    /// How many configurations with a policy this VM has seen. By it, a replaced root, which serves the
+    /// requests that it holds to the end, notices a new policy.
     static POLICIES: Cell<u32> = const { Cell::new(0) };
 }
 
-/// The root context.
 pub(crate) struct Root {
     id: u32,
-    /// None until the host has configured the filter.
-    edge: Option<Rc<ActiveConfig>>,
+    /// Set once the host has configured the filter.
+    active: Option<Rc<ActiveConfig>>,
     inbox: Rc<Inbox>,
     flights: Flights<StreamId>,
-    /// When each callout that is under way was sent, since the epoch.
+    /// When each pending callout was sent, since the epoch.
     sent: BTreeMap<u32, Duration>,
-    /// [`POLICIES`] when it was last looked at.
+    /// The last seen value of [`POLICIES`].
     policies: u32,
 }
 
@@ -87,7 +82,7 @@ impl Root {
     pub(crate) fn new(id: u32) -> Self {
         Self {
             id,
-            edge: None,
+            active: None,
             inbox: Rc::default(),
             flights: Flights::default(),
             sent: BTreeMap::new(),
@@ -103,8 +98,8 @@ impl Root {
             |part: u64| usize::try_from(config.cache_max_bytes / part).unwrap_or(usize::MAX);
         let geometry = Geometry::new(config.cache_max_bytes);
         let cache = SharedCache::create(geometry, config.seal.clone(), share(COPIES_SHARE));
-        let queue = match &self.edge {
-            Some(edge) => Ok(edge.queue),
+        let queue = match &self.active {
+            Some(active) => Ok(active.queue),
             None => register_queue(),
         };
         let (cache, slots) = cache.map_err(|error| error.to_string())?;
@@ -120,7 +115,7 @@ impl Root {
         })
     }
 
-    /// Tells the flights what the streams have left, in their order.
+    /// Passes the events of the streams to the flights, in order.
     fn read_inbox(&mut self) {
         for event in self.inbox.take() {
             self.on(event);
@@ -128,40 +123,39 @@ impl Root {
     }
 
     fn on(&mut self, event: Event<StreamId>) {
-        let Some(edge) = self.edge.clone() else {
+        let Some(active) = self.active.clone() else {
             return;
         };
-        self.flights.on(&edge.config, event, host::now());
+        self.flights.on(&active.config, event, host::now());
     }
 
-    /// Carries out what is due, as much as one callback may.
-    fn work(&mut self) {
-        let Some(edge) = self.edge.clone() else {
+    /// Executes as many commands as one callback may.
+    fn run_commands(&mut self) {
+        let Some(active) = self.active.clone() else {
             return;
         };
         let policies = POLICIES.get();
         if policies != self.policies {
             self.policies = policies;
-            self.flights.outdate();
+            self.flights.mark_outdated();
         }
         let now = host::now();
         for _ in 0..COMMANDS {
-            let Some(command) = self.flights.next(&edge.config, now) else {
+            let Some(command) = self.flights.next(&active.config, now) else {
                 return;
             };
-            self.carry_out(&edge, command);
+            self.execute(&active, command);
         }
         self.wake_if_due();
     }
 
-    /// Has the host call the root again when there is something to do.
+    /// Has the host call the root again if there are commands.
     fn wake_if_due(&self) {
-        let Some(edge) = self.edge.as_ref().filter(|_| self.flights.is_any_due()) else {
+        let Some(active) = self.active.as_ref().filter(|_| self.flights.has_due()) else {
             return;
         };
-        if let Err(error) = host::wake(edge.queue) {
-            // Slower, but it goes on.
-            let message = format!("answers wait for the timer, {COMMANDS} a second: {error}");
+        if let Err(error) = host::wake(active.queue) {
+            let message = format!("answers are delayed to {COMMANDS} a second: {error}");
             host::log(LogLevel::Error, &message);
         }
     }
@@ -171,28 +165,27 @@ impl Root {
         if has(wire::REFUSES) {
             host::log(
                 LogLevel::Warn,
-                "the builder refuses the token of this Envoy: give both the same NIXGATE_TOKEN",
+                "the builder refuses this Envoy's token: give both the same NIXGATE_TOKEN",
             );
         } else if has(wire::BUILDER) {
             host::log(
                 LogLevel::Debug,
-                &format!("callout {token} brought status {}", response.status),
+                &format!("callout {token} returned status {}", response.status),
             );
-        } else if let Some(edge) = &self.edge {
+        } else if let Some(active) = &self.active {
             host::log(
                 LogLevel::Warn,
                 &format!(
-                    "no builder answers in the cluster {} (status {}): start one, or mend the \
+                    "no builder answers in the cluster {} (status {}): start one, or correct the \
                      cluster's address",
-                    edge.config.cluster, response.status
+                    active.config.cluster, response.status
                 ),
             );
         }
     }
 
-    /// The response that is being handed over. It can be read in the callback that announces it
-    /// only, and before any change of the context. Without headers the connection broke, which is
-    /// what an empty response stands for.
+    /// The response of the present callback. It must be read before any change of the context. Without
+    /// headers the connection broke, which an empty response stands for.
     fn read_response(headers: usize, body_size: usize) -> host::Result<Response> {
         if headers == 0 {
             return Ok(Response::default());
@@ -209,18 +202,18 @@ impl Root {
         })
     }
 
-    fn carry_out(&mut self, edge: &ActiveConfig, command: Command<StreamId>) {
+    fn execute(&mut self, active: &ActiveConfig, command: Command<StreamId>) {
         match command {
             Command::Reply(stream, reply) => {
-                on_behalf_of(stream, || respond::answer(&edge.telemetry, &reply));
+                on_behalf_of(stream, || respond::answer(&active.telemetry, &reply));
             }
             Command::Forward(stream, forward) => on_behalf_of(stream, || {
-                respond::forward(edge, &forward)?;
+                respond::forward(active, &forward)?;
                 host::continue_request()
             }),
             Command::Store(key, entry) => {
-                let change = edge.cache.insert(&key, &entry, host::now());
-                edge.telemetry.slots_changed(change);
+                let change = active.cache.insert(&key, &entry, host::now());
+                active.telemetry.slots_changed(change);
             }
             Command::Call(call) => {
                 let outcome = self.dispatch(call);
@@ -240,8 +233,8 @@ impl Root {
             }
             Err(error) => {
                 let message = format!(
-                    "no callout to the cluster {}: {error}. Is the cluster configured, and a builder \
-                     in it healthy?",
+                    "cannot call the builder in the cluster {}: {error}. Check that the cluster exists \
+                     and that its builder is healthy",
                     call.cluster
                 );
                 host::log(LogLevel::Warn, &message);
@@ -251,24 +244,22 @@ impl Root {
     }
 }
 
-/// A queue that nobody else has.
 fn register_queue() -> host::Result<u32> {
     let name = u128::from_ne_bytes(host::random()?);
     host::register_queue(&format!("nixgate-{name:032x}"))
 }
 
-/// Runs host calls as if a stream's callback made them. A stream that has gone meanwhile needs
-/// none of them.
+/// Runs host calls in the context of a stream, if it still exists.
 fn on_behalf_of(stream: StreamId, calls: impl FnOnce() -> host::Result<()>) {
     match host::set_effective_context(stream).and_then(|()| calls()) {
         Ok(()) => {}
         Err(error) if error.status == Status::BadArgument => host::log(
             LogLevel::Debug,
-            &format!("stream {stream} left before its answer came"),
+            &format!("stream {stream} ended before its answer"),
         ),
         Err(error) => host::log(
             LogLevel::Error,
-            &format!("stream {stream} gets no answer: {error}"),
+            &format!("cannot answer stream {stream}: {error}"),
         ),
     }
 }
@@ -276,25 +267,24 @@ fn on_behalf_of(stream: StreamId, calls: impl FnOnce() -> host::Result<()>) {
 impl RootContext for Root {
     fn on_configure(&mut self, size: usize) -> bool {
         match self.configure(size) {
-            Ok(edge) => {
-                let config = &edge.config;
+            Ok(active) => {
+                let config = &active.config;
                 host::log(
                     LogLevel::Info,
                     &format!(
-                        "nixgate {}: images come from the cluster {}; up to {} MiB of \
-                         answers are cached; policy: {}",
+                        "nixgate {}: builder cluster {}, cache {} MiB, policy {}",
                         crate::VERSION,
                         config.cluster,
                         config.cache_max_bytes >> 20,
                         config.policy.as_ref().map_or("none", Policy::revision)
                     ),
                 );
-                // To have no policy any more is one as well.
+                // The removal of a policy counts as well.
                 if config.policy.is_some() || POLICIES.get() > 0 {
                     self.policies = POLICIES.get().wrapping_add(1);
                     POLICIES.set(self.policies);
                 }
-                self.edge = Some(Rc::new(edge));
+                self.active = Some(Rc::new(active));
                 true
             }
             Err(message) => {
@@ -305,28 +295,27 @@ impl RootContext for Root {
     }
 
     fn on_queue_ready(&mut self, queue: u32) {
-        // The messages say nothing but that there is something in the inbox, and the first of
-        // several wakes reads all of it.
+        // The messages are empty, and one run reads the whole inbox.
         while host::dequeue(queue) == Ok(true) {}
         self.read_inbox();
-        self.work();
+        self.run_commands();
     }
 
     fn on_tick(&mut self) {
-        if let Some(edge) = &self.edge {
-            edge.replies.borrow_mut().tick();
-            edge.cache.tick();
-            edge.telemetry.tick();
+        if let Some(active) = &self.active {
+            active.replies.borrow_mut().tick();
+            active.cache.tick();
+            active.telemetry.tick();
         }
         self.read_inbox();
         self.on(Event::Tick);
-        self.work();
+        self.run_commands();
     }
 
     fn create_http_context(&self, id: u32) -> Option<Box<dyn HttpContext>> {
         Some(Box::new(Stream::new(
             id,
-            self.edge.clone(),
+            self.active.clone(),
             Rc::clone(&self.inbox),
         )))
     }
@@ -346,17 +335,17 @@ impl Context for Root {
             Err(error) => {
                 host::log(
                     LogLevel::Error,
-                    &format!("the response to callout {token} can't be read: {error}"),
+                    &format!("cannot read the response to callout {token}: {error}"),
                 );
                 Event::NotRead { token }
             }
         };
-        if let (Some(sent), Some(edge)) = (self.sent.remove(&token), &self.edge) {
+        if let (Some(sent), Some(active)) = (self.sent.remove(&token), &self.active) {
             let took = host::since_epoch().saturating_sub(sent);
             let milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-            edge.telemetry.callout(milliseconds);
+            active.telemetry.callout(milliseconds);
         }
-        // Who has left gets no answer, and who has just come takes part in this one.
+        // Streams that have just left get no answer, and those that have just joined get this one.
         self.read_inbox();
         self.on(event);
         self.wake_if_due();

@@ -1,20 +1,20 @@
-//! The cache of `nixgate_core::cache` in Envoy's shared data, which all workers see.
+//! The cache of `nixgate_core::cache` in Envoy's shared data, which all workers share.
 //!
 //! ```text
 //!   "nixgate/<set>"           the set's directory, changed by compare-and-swap
 //!   "nixgate/<set>/<way>"     a slot
 //! ```
 //!
-//! A first insertion into shared data is not atomic: when two VMs set a key that does not exist
-//! yet, the last one wins, whatever number they compare by. So every directory is created, empty,
-//! before the first request; then the compare-and-swap on it decides who gets a way. The slot is
-//! written after that without one. Whoever reads in between, or finds the slot of a writer that
-//! overtook another, sees another key in it, which is a miss and heals with the next insertion.
+//! A first insertion into shared data is not atomic: when two VMs set a new key, the last one wins despite
+//! compare-and-swap. So every directory is created, empty, before the first request. Then the
+//! compare-and-swap on the directory decides who gets a way, and the slot is written without one. A reader
+//! in between, or one that finds the slot of a slower writer, sees another key, which is a miss until the
+//! next insertion.
 //!
-//! In front of it are the worker's own copies, which need no call of the host.
+//! In front of it are the worker's own copies, which need no host call.
 //!
-//! Shared data grows to the configured bytes and stays there: nothing in it can be deleted, only
-//! emptied. It is shared by every plugin with the same `vm_id`.
+//! Shared data grows to the configured size and stays there: values can be emptied but not deleted. Every
+//! plugin with the same `vm_id` shares it.
 
 use std::cell::RefCell;
 
@@ -24,35 +24,33 @@ use proxy_wasm::types::LogLevel;
 
 use crate::host::{self, Status};
 
-/// How often an insertion is tried while other workers change the same set. Giving up costs the
-/// next client one callout.
+/// How often an insertion is tried while other workers change the same set. Giving up costs one callout.
 const ATTEMPTS: usize = 4;
 
-/// The cache that all workers share.
 pub(crate) struct SharedCache {
     geometry: Geometry,
     seal: Seal,
-    /// Borrowed for no host call.
+    /// Never borrowed across a host call.
     copies: RefCell<Copies>,
 }
 
-/// What is kept for a key, expired or not.
+/// The entry of a key, which may have expired.
 pub(crate) struct Found {
     pub(crate) entry: Entry,
-    /// Whether the worker has a copy, which is good for this second.
+    /// Whether the worker has a valid copy.
     is_copied: bool,
 }
 
 impl Found {
-    /// The entry, if it is good for this second.
+    /// The entry, if the worker has a valid copy.
     pub(crate) fn copied(&self) -> Option<&Entry> {
         self.is_copied.then_some(&self.entry)
     }
 }
 
 impl SharedCache {
-    /// Creates the directories that don't exist yet. Says how many slots the others use. The
-    /// worker's copies take `copied_bytes` at most.
+    /// Creates missing directories, and returns the number of slots in use. The worker's copies take at most
+    /// `copied_bytes`.
     ///
     /// # Errors
     /// When the host has no shared data for the filter.
@@ -77,8 +75,7 @@ impl SharedCache {
         Ok((cache, used))
     }
 
-    /// What is kept for a key. A cache that can't be read is one that misses. The seal is looked at
-    /// unless it was for the same version.
+    /// The entry of a key. Errors are misses. The seal is checked once for each version.
     pub(crate) fn get(&self, key: &Key, now: Seconds) -> Option<Found> {
         if let Some(entry) = self.copies.borrow().get(key) {
             return Some(Found {
@@ -93,7 +90,7 @@ impl SharedCache {
         })
     }
 
-    /// What the shared data hold, which are copied.
+    /// Reads and copies the shared entry.
     fn read(&self, key: &Key, now: Seconds) -> Option<Entry> {
         let set = self.geometry.set_of(key);
         let name = directory_name(set);
@@ -112,22 +109,22 @@ impl SharedCache {
         };
         drop(copies);
         if directory.touch(way) {
-            // When another worker has changed the set meanwhile, a later hit tells it again.
+            // If another worker has changed the set meanwhile, a later hit records it.
             _ = host::set_shared_data(&name, &directory.encode(), cas);
         }
         Some(entry)
     }
 
-    /// A second is over.
+    /// Ends a second.
     pub(crate) fn tick(&self) {
         self.copies.borrow_mut().tick();
     }
 
-    /// Keeps an entry, unless it is larger than a set or other workers are always faster. Says by
-    /// how many the number of slots in use has changed.
+    /// Inserts an entry, unless it is larger than a set or other workers are faster. Returns the change in
+    /// the number of used slots.
     pub(crate) fn insert(&self, key: &Key, entry: &Entry, now: Seconds) -> i64 {
         self.try_insert(key, entry, now).unwrap_or_else(|error| {
-            host::log(LogLevel::Warn, &format!("an answer is not cached: {error}"));
+            host::log(LogLevel::Warn, &format!("cannot cache an answer: {error}"));
             0
         })
     }
@@ -143,7 +140,7 @@ impl SharedCache {
             };
             let mut directory = Directory::decode(&bytes);
             let before = directory.used();
-            let Some(placement) = directory.place(key, slot.len(), entry.useful_until(), now)
+            let Some(placement) = directory.place(key, slot.len(), entry.usable_until(), now)
             else {
                 return Ok(0);
             };

@@ -1,4 +1,4 @@
-//! One HTTP request: answered, let through, or paused until the root has an answer.
+//! One HTTP request: answered, passed on, or paused until the root has an answer.
 
 use std::rc::Rc;
 
@@ -7,40 +7,41 @@ use nixgate_core::wire;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, LogLevel};
 
-use crate::edge::{ActiveConfig, Inbox, StreamId};
+use crate::active_config::{ActiveConfig, Inbox, StreamId};
 use crate::header_map::HeaderMap;
 use crate::respond::{answer, forward, internal_error, repeat, reply};
 use crate::shared_cache::Found;
 use crate::telemetry::Telemetry;
 use crate::{caller, host};
 
-/// The context of one HTTP request.
 pub(crate) struct Stream {
     id: StreamId,
-    /// The configuration in force when the request came; it stays the request's own.
-    edge: Option<Rc<ActiveConfig>>,
+    /// The configuration in force when the request arrived.
+    active: Option<Rc<ActiveConfig>>,
     inbox: Rc<Inbox>,
-    /// Whether the root knows of this stream.
+    /// Whether the root knows this stream.
     joined: bool,
 }
 
 impl Stream {
     pub(crate) const fn new(
         id: StreamId,
-        edge: Option<Rc<ActiveConfig>>,
+        active: Option<Rc<ActiveConfig>>,
         inbox: Rc<Inbox>,
     ) -> Self {
         Self {
             id,
-            edge,
+            active,
             inbox,
             joined: false,
         }
     }
 
     fn handle(&mut self) -> host::Result<Action> {
-        let Some(edge) = self.edge.clone() else {
-            let failure = internal_error("the registry's edge is not configured");
+        let Some(active) = self.active.clone() else {
+            let failure = internal_error(
+                "the registry's edge has no valid configuration: its log has the reason",
+            );
             return reply(&Telemetry::default(), &failure);
         };
         let headers = host::request_headers()?;
@@ -49,7 +50,7 @@ impl Stream {
         let accept: Vec<_> = headers.all("accept").collect();
         let if_none_match: Vec<_> = headers.all("if-none-match").collect();
         let mut ranges = headers.all("range");
-        let caller = caller::of(&edge.config, &headers);
+        let caller = caller::of(&active.config, &headers);
         let request = Request {
             method: &method,
             path: &path,
@@ -61,38 +62,38 @@ impl Stream {
         let question = Question::of(&request);
         if let Some(known) = question
             .as_ref()
-            .and_then(|one| known(&edge, one, &request))
+            .and_then(|one| known(&active, one, &request))
         {
             return match known.status {
-                // It has the id of its own decision, and is logged and counted each time.
-                400.. => reply(&edge.telemetry, &known),
-                _ => repeat(&edge.telemetry, &known),
+                // A refusal has its own decision id, and is logged and counted each time.
+                400.. => reply(&active.telemetry, &known),
+                _ => repeat(&active.telemetry, &known),
             };
         }
         let now = host::now();
-        let mut exchange = match Exchange::begin(&edge.config, &request, now) {
-            Begin::NotOurs => return pass(&headers),
-            Begin::Reply(known) => return reply(&edge.telemetry, &known),
+        let mut exchange = match Exchange::begin(&active.config, &request, now) {
+            Begin::PassThrough => return pass(&headers),
+            Begin::Reply(known) => return reply(&active.telemetry, &known),
             Begin::Ask(exchange) => exchange,
         };
-        let found = edge.cache.get(exchange.key(), now);
-        // For those who ask the same before the second is over.
-        if edge.replies.borrow().has_room()
+        let found = active.cache.get(exchange.key(), now);
+        // For the same question within this second.
+        if active.replies.borrow().has_room()
             && let (Some(question), Some(entry)) =
                 (&question, found.as_ref().and_then(Found::copied))
-            && let Some(prepared) = exchange.prepare(&edge.config, entry)
+            && let Some(prepared) = exchange.prepare(&active.config, entry)
         {
-            let mut replies = edge.replies.borrow_mut();
+            let mut replies = active.replies.borrow_mut();
             replies.prepare(question, Rc::new(prepared));
         }
-        match exchange.looked_up(&edge.config, found.map(|found| found.entry), now) {
-            Next::Reply(known) => reply(&edge.telemetry, &known),
+        match exchange.looked_up(&active.config, found.map(|found| found.entry), now) {
+            Next::Reply(known) => reply(&active.telemetry, &known),
             Next::Forward(to) => {
-                forward(&edge, &to)?;
+                forward(&active, &to)?;
                 Ok(Action::Continue)
             }
             Next::Join => {
-                host::wake(edge.queue)?;
+                host::wake(active.queue)?;
                 self.joined = true;
                 self.inbox.push(Event::Joined {
                     stream: self.id,
@@ -104,10 +105,10 @@ impl Stream {
     }
 }
 
-/// The answer to a question that was asked in this second.
-fn known(edge: &ActiveConfig, question: &Question, request: &Request<'_>) -> Option<Rc<Reply>> {
-    let mut replies = edge.replies.borrow_mut();
-    // What is under a condition is seldom asked again.
+/// The answer to a question that was asked before in this second.
+fn known(active: &ActiveConfig, question: &Question, request: &Request<'_>) -> Option<Rc<Reply>> {
+    let mut replies = active.replies.borrow_mut();
+    // Conditional requests rarely repeat.
     let is_plain = request.if_none_match.is_empty();
     let caller = is_plain.then(|| request.caller.key());
     let repeated = caller
@@ -117,7 +118,7 @@ fn known(edge: &ActiveConfig, question: &Question, request: &Request<'_>) -> Opt
         return repeated;
     }
     let prepared = replies.prepared(question)?;
-    let reply = prepared.answer(&edge.config, request.caller, &request.if_none_match);
+    let reply = prepared.answer(&active.config, request.caller, &request.if_none_match);
     let reply = Rc::new(reply);
     if let Some(caller) = caller.filter(|_| reply.status < 400) {
         replies.insert(question, caller, Rc::clone(&reply));
@@ -125,8 +126,8 @@ fn known(edge: &ActiveConfig, question: &Question, request: &Request<'_>) -> Opt
     Some(reply)
 }
 
-/// Lets a request through that is not for the registry. The header is left alone where there is
-/// none, since Envoy looks the route up again after any change.
+/// Passes on a request that is not for the registry. The header is only removed if present, since Envoy
+/// looks the route up again after any change.
 fn pass(headers: &HeaderMap) -> host::Result<Action> {
     if headers.all(wire::TOKEN).next().is_some() {
         host::remove_request_header(wire::TOKEN)?;
@@ -134,8 +135,8 @@ fn pass(headers: &HeaderMap) -> host::Result<Action> {
     Ok(Action::Continue)
 }
 
-/// The request has ended, however it did: the SDK lets go of its context in `proxy_on_delete`. The
-/// ABI's earlier `proxy_on_done` is not exported, since it would be one more call for each request.
+/// The SDK drops the context in `proxy_on_delete`, at the end of every request. The ABI's earlier
+/// `proxy_on_done` is not exported, which saves a call for each request.
 impl Drop for Stream {
     fn drop(&mut self) {
         if self.joined {
@@ -152,11 +153,11 @@ impl HttpContext for Stream {
             Ok(action) => action,
             Err(error) => {
                 host::log(LogLevel::Error, &format!("{error}"));
-                // Nothing may pass that was not looked at. When not even this answer can be
-                // given, the request stays paused until the route's idle timeout ends it.
-                let failure = internal_error("the registry's edge failed; its log says why");
-                let edge = self.edge.clone();
-                let telemetry = edge.as_ref().map(|edge| &edge.telemetry);
+                // No request may pass unchecked. If even this answer fails, the request stays paused
+                // until the route's idle timeout.
+                let failure = internal_error("the registry's edge failed: its log has the reason");
+                let active = self.active.clone();
+                let telemetry = active.as_ref().map(|active| &active.telemetry);
                 if let Err(error) = answer(telemetry.unwrap_or(&Telemetry::default()), &failure) {
                     host::log(LogLevel::Error, &format!("{error}"));
                 }

@@ -1,5 +1,4 @@
-//! What the filter tells operators of its work, through Envoy: statistics, and a few facts of each
-//! request that access logs can show.
+//! Telemetry through Envoy: statistics, and filter state of each request for access logs.
 //!
 //! ```text
 //!   nixgate_edge_requests_total.route.<route>.outcome.<outcome>   counter
@@ -7,14 +6,14 @@
 //!   nixgate_edge_unknown_subjects_total.why.<why>                 counter, with a policy
 //!   nixgate_edge_callout_ms                                       histogram, milliseconds
 //!   nixgate_edge_cache_slots                                      gauge, of all workers
-//!   filter state wasm.nixgate.image, wasm.nixgate.outcome         text, of a request
+//!   filter state wasm.nixgate.image, wasm.nixgate.outcome         text, for each request
 //!   filter state wasm.nixgate.policy, .rule, .shadow              the same, with a policy
 //! ```
 //!
-//! Statistics of proxy-wasm have no labels, so these are in the name, from which Envoy's
-//! `stats_tags` take them. A counter is defined when it is first needed: a request then costs one
-//! host call for it and one for each fact. Repeated answers, of which there may be tens of thousands
-//! a second, are counted here and told at the next tick. Nothing in here ever fails a request.
+//! Statistics of proxy-wasm have no labels, so the labels are in the name, from which Envoy's `stats_tags`
+//! extract them. A counter is defined when it is first used. Then a request costs one host call for it and
+//! one for each fact. Repeated answers, possibly tens of thousands a second, are counted here and passed on
+//! at the next tick. Nothing in here ever fails a request.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -24,18 +23,21 @@ use proxy_wasm::types::{LogLevel, MetricType};
 
 use crate::host;
 
-/// What is counted.
+/// A statistic of Envoy.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Counter {
-    /// A route and what became of the request.
+enum Metric {
+    /// A route and the outcome of the request.
     Requests(&'static str, Outcome),
-    /// What the policy said, and whether the one on trial says otherwise.
+    /// The policy's decision, and whether the policy on trial decides differently.
     Judged(Decision, bool),
-    /// Why it could not be known whether a rule is for the caller.
+    /// Why it is unknown whether a rule applies to the caller.
     Unknown(Doubt),
+    CalloutMilliseconds,
+    CacheSlots,
 }
 
-impl Counter {
+impl Metric {
+    /// The counters of a request.
     fn of(record: &Record) -> impl Iterator<Item = Self> {
         let judgement = record.judgement.as_ref();
         let judged = judgement.map(|one| Self::Judged(one.decision, one.shadow_differs));
@@ -46,65 +48,70 @@ impl Counter {
             .chain(unknown)
     }
 
-    fn name(self) -> String {
-        match self {
+    fn define(self) -> host::Result<u32> {
+        let (kind, name) = match self {
             Self::Requests(route, outcome) => {
                 let outcome = outcome.as_str();
-                format!("nixgate_edge_requests_total.route.{route}.outcome.{outcome}")
+                let name = format!("nixgate_edge_requests_total.route.{route}.outcome.{outcome}");
+                (MetricType::Counter, name)
             }
             Self::Judged(decision, differs) => {
                 let decision = decision.as_str();
                 let shadow = if differs { DIFFERS } else { "agrees" };
-                format!("nixgate_edge_judged_total.decision.{decision}.shadow.{shadow}")
+                let name = format!("nixgate_edge_judged_total.decision.{decision}.shadow.{shadow}");
+                (MetricType::Counter, name)
             }
             Self::Unknown(doubt) => {
-                format!("nixgate_edge_unknown_subjects_total.why.{}", doubt.as_str())
+                let name = format!("nixgate_edge_unknown_subjects_total.why.{}", doubt.as_str());
+                (MetricType::Counter, name)
             }
-        }
+            Self::CalloutMilliseconds => {
+                (MetricType::Histogram, "nixgate_edge_callout_ms".to_owned())
+            }
+            Self::CacheSlots => (MetricType::Gauge, "nixgate_edge_cache_slots".to_owned()),
+        };
+        host::define_metric(kind, &name)
     }
 }
 
 const DIFFERS: &str = "differs";
 
-const SLOTS: &str = "nixgate_edge_cache_slots";
-
 /// The statistics of one root context.
 #[derive(Default)]
 pub(crate) struct Telemetry {
-    counters: RefCell<BTreeMap<Counter, u32>>,
-    /// What was not told yet; borrowed for no host call.
-    untold: RefCell<BTreeMap<Counter, u32>>,
-    callout: RefCell<Option<u32>>,
-    slots: RefCell<Option<u32>>,
+    /// The host's ids.
+    ids: RefCell<BTreeMap<Metric, u32>>,
+    /// Counts since the last tick; never borrowed across a host call.
+    pending: RefCell<BTreeMap<Metric, u32>>,
 }
 
 impl Telemetry {
-    /// Counts a request and notes its facts on the stream of the effective context.
-    pub(crate) fn note(&self, record: &Record) {
-        Self::note_facts(record);
-        for counter in Counter::of(record) {
-            self.count(counter, 1);
+    /// Counts a request, and sets the filter state of the stream in the effective context.
+    pub(crate) fn record(&self, record: &Record) {
+        Self::set_filter_state(record);
+        for counter in Metric::of(record) {
+            self.add(counter, 1);
         }
     }
 
-    /// The same for an answer that is repeated, which is counted at the next tick.
-    pub(crate) fn note_repeated(&self, record: &Record) {
-        Self::note_facts(record);
-        let mut untold = self.untold.borrow_mut();
-        for counter in Counter::of(record) {
-            let count = untold.entry(counter).or_default();
+    /// The same for a repeated answer, which is counted at the next tick.
+    pub(crate) fn record_repeated(&self, record: &Record) {
+        Self::set_filter_state(record);
+        let mut pending = self.pending.borrow_mut();
+        for counter in Metric::of(record) {
+            let count = pending.entry(counter).or_default();
             *count = count.saturating_add(1);
         }
     }
 
-    /// Tells what was counted since the last tick.
+    /// Adds the counts since the last tick.
     pub(crate) fn tick(&self) {
-        for (counter, count) in self.untold.take() {
-            self.count(counter, count);
+        for (counter, count) in self.pending.take() {
+            self.add(counter, i64::from(count));
         }
     }
 
-    fn note_facts(record: &Record) {
+    fn set_filter_state(record: &Record) {
         let outcome = record.outcome.as_str();
         let facts = [
             ("nixgate.image", &*record.image),
@@ -121,59 +128,51 @@ impl Telemetry {
             ]
         });
         for (name, value) in facts.into_iter().chain(judged.into_iter().flatten()) {
-            // What is not set is written as `-`.
+            // Access logs write `-` for what is not set.
             if !value.is_empty() {
-                tell(host::set_filter_state(name, value));
+                log_failure(host::set_filter_state(name, value));
             }
         }
     }
 
-    fn count(&self, counter: Counter, by: u32) {
-        let known = self.counters.borrow().get(&counter).copied();
-        let counter = known.map_or_else(|| self.define(counter), Ok);
-        tell(counter.and_then(|metric| host::increment(metric, i64::from(by))));
-    }
-
-    /// Notes how long a callout took.
+    /// Records the duration of a callout.
     pub(crate) fn callout(&self, milliseconds: u64) {
-        let name = "nixgate_edge_callout_ms";
-        let metric = defined(&self.callout, MetricType::Histogram, name);
-        tell(metric.and_then(|metric| host::record(metric, milliseconds)));
+        let id = self.id(Metric::CalloutMilliseconds);
+        log_failure(id.and_then(|id| host::record(id, milliseconds)));
     }
 
-    /// Sets how many slots of the shared cache are in use. The gauge is one for all workers.
+    /// Sets the number of used slots in the shared cache, a gauge of all workers.
     pub(crate) fn slots_used(&self, slots: usize) {
-        let metric = defined(&self.slots, MetricType::Gauge, SLOTS);
-        tell(metric.and_then(|metric| host::record(metric, slots as u64)));
+        let id = self.id(Metric::CacheSlots);
+        log_failure(id.and_then(|id| host::record(id, slots as u64)));
     }
 
-    /// Notes that more slots are in use, or fewer.
+    /// Adds to the number of used slots.
     pub(crate) fn slots_changed(&self, by: i64) {
         if by != 0 {
-            let metric = defined(&self.slots, MetricType::Gauge, SLOTS);
-            tell(metric.and_then(|metric| host::increment(metric, by)));
+            self.add(Metric::CacheSlots, by);
         }
     }
 
-    fn define(&self, counter: Counter) -> host::Result<u32> {
-        let metric = host::define_metric(MetricType::Counter, &counter.name())?;
-        self.counters.borrow_mut().insert(counter, metric);
-        Ok(metric)
+    fn add(&self, metric: Metric, by: i64) {
+        log_failure(self.id(metric).and_then(|id| host::increment(id, by)));
+    }
+
+    fn id(&self, metric: Metric) -> host::Result<u32> {
+        if let Some(id) = self.ids.borrow().get(&metric) {
+            return Ok(*id);
+        }
+        let id = metric.define()?;
+        self.ids.borrow_mut().insert(metric, id);
+        Ok(id)
     }
 }
 
-/// The number of a metric, which is defined when it is first needed.
-fn defined(known: &RefCell<Option<u32>>, kind: MetricType, name: &str) -> host::Result<u32> {
-    if let Some(metric) = *known.borrow() {
-        return Ok(metric);
-    }
-    let metric = host::define_metric(kind, name)?;
-    known.replace(Some(metric));
-    Ok(metric)
-}
-
-fn tell(result: host::Result<()>) {
+fn log_failure(result: host::Result<()>) {
     if let Err(error) = result {
-        host::log(LogLevel::Warn, &format!("a statistic is missing: {error}"));
+        host::log(
+            LogLevel::Warn,
+            &format!("cannot record a statistic: {error}"),
+        );
     }
 }

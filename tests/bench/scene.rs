@@ -7,6 +7,7 @@ use std::{env, thread};
 use anyhow::{Context, Result, ensure};
 use http::{Method, StatusCode, Uri};
 use nixgate_core::policy::Policy;
+use nixgate_tests::envoy_config::EnvoyConfig;
 use nixgate_tests::live::builder::{self, Builder};
 use nixgate_tests::live::clients::skopeo;
 use nixgate_tests::live::docker_registry::DockerRegistry;
@@ -16,7 +17,7 @@ use nixgate_tests::live::ingress::{self, Ingress};
 use nixgate_tests::live::nginx::Nginx;
 use nixgate_tests::live::s3::S3;
 use nixgate_tests::live::{install, scratch};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::comparison::Pair;
@@ -27,19 +28,9 @@ use crate::policies;
 const IMAGE: &str = "app/tools";
 const ACCEPT: (&str, &str) = ("accept", "application/vnd.oci.image.manifest.v1+json");
 
-/// What the filter's configuration says once, and where more can be said.
-const SETTING: &str = "\"hold_seconds\": 20,";
 /// Rules of a large company, and of a very large one.
 const RULES: usize = 200;
 const MANY_RULES: usize = 1000;
-/// Who asks, on all Envoys whose policies are compared: what `jwt_authn` would leave behind.
-const CALLER: &str = r#"http_filters:
-                  - name: envoy.filters.http.set_metadata
-                    typed_config:
-                      "@type": type.googleapis.com/envoy.extensions.filters.http.set_metadata.v3.Config
-                      metadata:
-                        - metadata_namespace: envoy.filters.http.jwt_authn
-                          value: { jwt_payload: { sub: alice, groups: [staff, data, ours] } }"#;
 
 /// The servers, and where on them the same things are.
 pub(crate) struct Scene {
@@ -101,15 +92,19 @@ impl Scene {
 
         let judging = |rules: usize| -> Result<Envoy> {
             let state = folder(&format!("rules-{rules}"))?;
-            let policy = match rules {
-                0 => SETTING.to_owned(),
+            let config = EnvoyConfig::standalone().http_filter(caller());
+            let config = match rules {
+                0 => config,
                 _ => {
                     let policy = policies::policy(rules, "ours", &packages());
-                    format!("{SETTING} \"policy\": {policy},")
+                    config.settings(json!({"policy": policy}))
                 }
             };
-            let settings = settings.clone().with("http_filters:", CALLER);
-            Envoy::start(settings.with(SETTING, policy), builder.port(), &state)
+            let settings = envoy::Settings {
+                config,
+                ..settings.clone()
+            };
+            Envoy::start(settings, builder.port(), &state)
         };
         let judging = [judging(0)?, judging(RULES)?, judging(MANY_RULES)?];
 
@@ -287,6 +282,21 @@ impl Scene {
             policy: Policy::parse(policy.as_bytes())?,
         })
     }
+}
+
+/// Who asks, on all Envoys whose policies are compared: what `jwt_authn` would leave behind.
+fn caller() -> Value {
+    let payload = json!({"sub": "alice", "groups": ["staff", "data", "ours"]});
+    json!({
+        "name": "envoy.filters.http.set_metadata",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.set_metadata.v3.Config",
+            "metadata": [{
+                "metadata_namespace": "envoy.filters.http.jwt_authn",
+                "value": {"jwt_payload": payload},
+            }],
+        },
+    })
 }
 
 fn packages() -> Vec<&'static str> {

@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use http::{Method, StatusCode};
 use nixgate_core::distribution::MediaType;
+use nixgate_tests::envoy_config::{self, EnvoyConfig};
 use nixgate_tests::live::clients::skopeo;
 use nixgate_tests::live::docker_registry::DockerRegistry;
 use nixgate_tests::live::http::{get, request};
@@ -86,16 +87,13 @@ impl Balancer {
 
 /// An Envoy as the guide has it behind a balancer.
 fn behind_one(version: &'static str) -> Result<Stack> {
-    let (shipped, ours) = ("use_remote_address: true", snippet("xff_num_trusted_hops")?);
+    let hops = envoy_config::parse(&snippet("xff_num_trusted_hops")?);
     let settings = envoy::Settings {
         version,
-        ..envoy::Settings::default()
+        config: EnvoyConfig::standalone().manager(hops),
+        ..Default::default()
     };
-    let ours = ours.trim().replace('\n', "\n                ");
-    Stack::with(
-        settings.with(shipped, ours),
-        nixgate_tests::live::builder::Settings::new,
-    )
+    Stack::with(settings, nixgate_tests::live::builder::Settings::new)
 }
 
 /// Pulls through the balancer, and looks whether Envoy knows who asked.

@@ -4,6 +4,7 @@
 use anyhow::Result;
 use http::{Method, StatusCode};
 use nixgate_core::distribution::MediaType;
+use nixgate_tests::envoy_config::EnvoyConfig;
 use nixgate_tests::live::builder::{Settings, TOKEN};
 use nixgate_tests::live::clients::skopeo;
 use nixgate_tests::live::docker_registry::DockerRegistry;
@@ -12,7 +13,7 @@ use nixgate_tests::live::http::request;
 use nixgate_tests::live::install::ENVOY_VERSIONS;
 use nixgate_tests::live::stack::Stack;
 use nixgate_tests::live::{poll, scratch};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// nixgate beside another registry, whose files are in a folder. Bound in this order, nothing loses
@@ -22,7 +23,7 @@ fn both(version: &'static str) -> Result<(TempDir, DockerRegistry, Stack)> {
     let other = DockerRegistry::start(folder.path())?;
     let envoy = envoy::Settings {
         version,
-        beside: Some(other.port()),
+        config: EnvoyConfig::beside_registry(other.port()),
         ..Default::default()
     };
     let stack = Stack::with(envoy, Settings::new)?;
@@ -96,13 +97,12 @@ fn a_configuration_that_is_delivered_takes_effect_for_nixgates_names_alone() -> 
         let answer_of_the_other = stack.get(theirs)?;
         assert_eq!(answer_of_the_other.error()?.0, "NAME_UNKNOWN");
 
-        let hold = "\"hold_seconds\": 20";
-        let policy = r#""policy": { "revision": "two", "default": "deny", "rules": [] }"#;
-        assert!(stack.envoy.deliver(hold, policy)?);
+        let policy = json!({"revision": "two", "default": "deny", "rules": []});
+        assert!(stack.envoy.deliver(json!({"policy": policy}))?);
         assert_eq!(stack.get(ours)?.error()?.0, "DENIED");
         assert_eq!(stack.get(theirs)?.body, answer_of_the_other.body);
         // One that is refused leaves that in force.
-        assert!(!stack.envoy.deliver(hold, "\"hold_seconds\": 99")?);
+        assert!(!stack.envoy.deliver(json!({"hold_seconds": 99}))?);
         assert_eq!(stack.get(ours)?.error()?.0, "DENIED");
 
         let denied =

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 use http::{Method, StatusCode};
 use nixgate_core::wire::{Catalog, TOKEN as TOKEN_HEADER};
+use nixgate_tests::envoy_config::EnvoyConfig;
 use nixgate_tests::live::builder::{Builder, Settings, TOKEN};
 use nixgate_tests::live::clients::podman::Podman;
 use nixgate_tests::live::clients::skopeo;
@@ -14,7 +15,6 @@ use nixgate_tests::live::scratch;
 use nixgate_tests::live::stack::Stack;
 use serde_json::{Value, json};
 
-const HOLD: &str = "\"hold_seconds\": 20,";
 const PATH: &str = "/v2/_catalog";
 
 /// Everybody here may have `tree`; ops may have everything, and data what has no `hello` in it.
@@ -40,12 +40,13 @@ fn names(answer: &Response) -> Result<Vec<String>> {
 #[test]
 fn each_caller_sees_the_images_that_there_are_and_that_it_may_have() -> Result<()> {
     for version in ENVOY_VERSIONS {
-        let setting = format!("{HOLD} \"catalog\": true, \"policy\": {},", policy());
+        let settings = json!({"catalog": true, "policy": policy()});
         let envoy = envoy::Settings {
             version,
+            config: EnvoyConfig::standalone().settings(settings),
             ..Default::default()
         };
-        let stack = Stack::with(envoy.with(HOLD, setting), Settings::new)?;
+        let stack = Stack::with(envoy, Settings::new)?;
         for name in ["iana-etc/hello", "tree/hello", "shell/tree", "tree"] {
             let path = format!("/v2/{name}/manifests/latest");
             let mut answer = ask(&stack, "ops", &path)?;

@@ -4,10 +4,12 @@ use std::thread;
 
 use anyhow::Result;
 use http::{Method, StatusCode};
+use nixgate_tests::envoy_config::EnvoyConfig;
 use nixgate_tests::live::http::{Connection, get, request};
 use nixgate_tests::live::install::ENVOY_VERSIONS;
 use nixgate_tests::live::stack::Stack;
 use nixgate_tests::live::{builder, envoy};
+use serde_json::json;
 
 const PATH: &str = "/v2/gated/manifests/latest";
 
@@ -20,15 +22,13 @@ fn a_change_of_configuration_good_or_bad_loses_no_request_that_is_held() -> Resu
         };
         let (stack, set) = Stack::gated(settings, &[])?;
         let port = stack.envoy.port();
-        let hold = "\"hold_seconds\": 20";
-
         // One connection, open through all changes.
         let mut open = Connection::open(port)?;
         assert_eq!(open.get("/v2/")?.status, StatusCode::OK);
         let mut clients = vec![thread::spawn(move || get(port, PATH))];
         set.wait_for_start()?;
         stack.envoy.wait_until_it_holds(1)?;
-        assert!(stack.envoy.deliver(hold, "\"hold_seconds\": 1")?);
+        assert!(stack.envoy.deliver(json!({"hold_seconds": 1}))?);
         // A new request is under the new configuration, while the old one is held on.
         let short = request(Method::GET, port, PATH, &[])?;
         assert_eq!(short.status, StatusCode::TEMPORARY_REDIRECT);
@@ -38,14 +38,14 @@ fn a_change_of_configuration_good_or_bad_loses_no_request_that_is_held() -> Resu
         );
         stack.envoy.wait_until_it_holds(1)?;
 
-        assert!(!stack.envoy.deliver(hold, "\"hold_seconds\": 99")?);
+        assert!(!stack.envoy.deliver(json!({"hold_seconds": 99}))?);
         assert!(stack.envoy.log().contains("hold_seconds is 99"));
         // The one that was refused changes nothing.
         let short = request(Method::GET, port, PATH, &[])?;
         assert_eq!(short.status, StatusCode::TEMPORARY_REDIRECT);
         stack.envoy.wait_until_it_holds(1)?;
 
-        assert!(stack.envoy.deliver(hold, "\"hold_seconds\": 21")?);
+        assert!(stack.envoy.deliver(json!({"hold_seconds": 21}))?);
         clients.push(thread::spawn(move || get(port, PATH)));
         stack.envoy.wait_until_it_holds(2)?;
         set.open()?;
@@ -61,19 +61,18 @@ fn a_change_of_configuration_good_or_bad_loses_no_request_that_is_held() -> Resu
 #[test]
 fn an_edge_without_a_good_configuration_says_so_until_it_has_one() -> Result<()> {
     for version in ENVOY_VERSIONS {
-        let hold = "\"hold_seconds\": 20";
         let settings = envoy::Settings {
             version,
-            ..envoy::Settings::default()
+            config: EnvoyConfig::standalone().settings(json!({"hold_seconds": 99})),
+            ..Default::default()
         };
-        let settings = settings.with(hold, "\"hold_seconds\": 99");
         let stack = Stack::with(settings, builder::Settings::new)?;
         let failure = stack.get("/v2/")?;
         assert_eq!(failure.status, StatusCode::INTERNAL_SERVER_ERROR);
         let (code, message) = failure.error()?;
         assert_eq!(code, "UNAVAILABLE");
         assert!(message.contains("NFCF"), "{message}");
-        assert!(stack.envoy.deliver(hold, hold)?);
+        assert!(stack.envoy.deliver(json!({"hold_seconds": 20}))?);
         assert_eq!(stack.get("/v2/")?.status, StatusCode::OK);
     }
     Ok(())

@@ -15,6 +15,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use http::StatusCode;
 use nixgate_core::wire::BUILDING_FOR;
+use nixgate_tests::envoy_config::{BUILDER, EnvoyConfig};
 use nixgate_tests::live::envoy::{self, Envoy};
 use nixgate_tests::live::http::{Response, get};
 use nixgate_tests::live::install::ENVOY_VERSIONS;
@@ -22,6 +23,7 @@ use nixgate_tests::live::stub_builder::{
     Act, Asked, MARK, StubBuilder, manifest, refusal, response,
 };
 use nixgate_tests::live::{poll, ports, scratch};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 const BODY: &[u8] = br#"{"schemaVersion":2}"#;
@@ -56,13 +58,22 @@ impl Edge {
 }
 
 fn settings(version: &'static str) -> envoy::Settings {
-    let settings = envoy::Settings {
+    envoy::Settings {
         version,
+        config: EnvoyConfig::standalone()
+            .settings(json!({"hold_seconds": HOLD}))
+            .registry_route(json!({"idle_timeout": "15s"})),
         ..Default::default()
-    };
-    settings
-        .with("\"hold_seconds\": 20", format!("\"hold_seconds\": {HOLD}"))
-        .with("idle_timeout: 28s", "idle_timeout: 15s")
+    }
+}
+
+/// The same with a patch on the builder's cluster.
+fn with_cluster(version: &'static str, patch: Value) -> envoy::Settings {
+    let settings = settings(version);
+    envoy::Settings {
+        config: settings.config.cluster(BUILDER, patch),
+        ..settings
+    }
 }
 
 fn path_of(package: &str) -> String {
@@ -173,7 +184,7 @@ fn a_second_answer_behind_the_first_is_not_believed() -> Result<()> {
             if answer.status == StatusCode::OK {
                 assert_eq!(answer.text(), package);
             } else {
-                unavailable(&answer, "can't be reached")?;
+                unavailable(&answer, "is unavailable")?;
             }
         }
         Ok(())
@@ -207,11 +218,15 @@ fn while_the_builder_is_down_what_is_known_is_served_and_later_all() -> Result<(
 fn without_a_healthy_builder_the_edge_says_so() -> Result<()> {
     for version in ENVOY_VERSIONS {
         let state = scratch::folder("faults-")?;
-        let checked = "connect_timeout: 2s
-      common_lb_config: { healthy_panic_threshold: { value: 0 } }
-      health_checks:
-        - { timeout: 1s, interval: 1s, unhealthy_threshold: 1, healthy_threshold: 1, http_health_check: { path: /healthz } }";
-        let settings = settings(version).with("connect_timeout: 2s", checked);
+        let check = json!({
+            "timeout": "1s", "interval": "1s", "unhealthy_threshold": 1, "healthy_threshold": 1,
+            "http_health_check": {"path": "/healthz"},
+        });
+        let checked = json!({
+            "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+            "health_checks": [check],
+        });
+        let settings = with_cluster(version, checked);
         let envoy = Envoy::start(settings, ports::free()?, state.path())?;
         for _ in 0..2 {
             unavailable(&get(envoy.port(), &path_of("git"))?, "no healthy builder")?;
@@ -230,7 +245,8 @@ fn one_request_more_than_the_circuit_breaker_takes_is_told_so() -> Result<()> {
     for version in ENVOY_VERSIONS {
         let (state, port) = (scratch::folder("faults-")?, ports::free()?);
         let _stub = StubBuilder::start(port, script)?;
-        let settings = settings(version).with("max_requests: 4096", "max_requests: 1");
+        let breakers = json!({"circuit_breakers": {"thresholds": [{"max_requests": 1}]}});
+        let settings = with_cluster(version, breakers);
         let envoy = Envoy::start(settings, port, state.path())?;
         let front = envoy.port();
         let held = thread::spawn(move || get(front, &path_of("held")));

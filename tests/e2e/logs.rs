@@ -102,7 +102,7 @@ fn both_halves_say_of_which_sources_they_are() -> Result<()> {
         let edge = json(&stack.envoy.log());
         let configured = edge.iter().find(|line| {
             let message = line["message"].as_str().unwrap_or_default();
-            message.contains(&format!("nixgate {version}: images come from"))
+            message.contains(&format!("nixgate {version}: builder cluster"))
         });
         is_whole(configured.with_context(|| stack.envoy.log())?)?;
     }

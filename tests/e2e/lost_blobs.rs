@@ -12,7 +12,7 @@ use nixgate_tests::live::gated_set::GatedSet;
 use nixgate_tests::live::http::{ask, request};
 use nixgate_tests::live::stack::Stack;
 use nixgate_tests::live::{envoy, scratch};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The digests of an image's config and layers.
 fn blobs(stack: &Stack, packages: &str) -> Result<Vec<String>> {
@@ -86,8 +86,7 @@ fn who_wants_a_lost_blob_is_held_as_for_a_manifest() -> Result<()> {
     let answer = request(Method::GET, stack.builder.port(), &path, &headers)?;
     assert_eq!(answer.status, StatusCode::ACCEPTED, "{}", answer.text());
 
-    let hold = ("\"hold_seconds\": 20", "\"hold_seconds\": 1");
-    assert!(stack.envoy.deliver(hold.0, hold.1)?);
+    assert!(stack.envoy.deliver(json!({"hold_seconds": 1}))?);
     let held = request(Method::GET, stack.envoy.port(), &path, &[])?;
     assert_eq!(held.status, StatusCode::TEMPORARY_REDIRECT);
     let next = held.header("location").to_owned();

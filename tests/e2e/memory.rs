@@ -9,10 +9,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
+use nixgate_tests::envoy_config::EnvoyConfig;
 use nixgate_tests::live::envoy::{self, Envoy};
 use nixgate_tests::live::http::Connection;
 use nixgate_tests::live::stub_builder::{Act, Asked, StubBuilder, manifest, refusal};
 use nixgate_tests::live::{ports, scratch};
+use serde_json::json;
 
 /// As many names are asked for once.
 const REQUESTS: u64 = 15_000;
@@ -109,10 +111,10 @@ fn memory_keeps_to_its_bound_and_what_is_in_demand_stays() -> Result<()> {
     let demanded = Arc::new(Demanded::default());
     let record = Arc::clone(&demanded);
     let _stub = StubBuilder::start(builder_port, move |asked| answer(asked, &record))?;
-    let settings = envoy::Settings::default().with(
-        "\"max_bytes\": 67108864",
-        format!("\"max_bytes\": {CACHE_BYTES}"),
-    );
+    let settings = envoy::Settings {
+        config: EnvoyConfig::standalone().settings(json!({"cache": {"max_bytes": CACHE_BYTES}})),
+        ..Default::default()
+    };
     let envoy = Envoy::start(settings, builder_port, state.path())?;
 
     let empty = envoy.resident_bytes()?;

@@ -11,6 +11,7 @@ use std::thread;
 
 use anyhow::Result;
 use http::{Method, StatusCode};
+use nixgate_tests::envoy_config::EnvoyConfig;
 use nixgate_tests::live::builder;
 use nixgate_tests::live::clients::podman::Podman;
 use nixgate_tests::live::envoy;
@@ -46,12 +47,6 @@ in
 }
 "#;
 
-const SETTING: &str = "\"hold_seconds\": 20,";
-
-fn configured(policy: &Value) -> String {
-    format!("{SETTING} \"policy\": {policy},")
-}
-
 fn policy() -> Value {
     let team = |name: &str| json!({"header": {"name": "x-team", "glob": name}});
     json!({"revision": "r1", "default": "deny", "rules": [
@@ -66,11 +61,14 @@ fn policy() -> Value {
 }
 
 fn guarded() -> Result<Stack> {
-    guarded_by(&policy(), envoy::Settings::default())
+    guarded_by(&policy(), EnvoyConfig::standalone())
 }
 
-fn guarded_by(policy: &Value, envoy: envoy::Settings) -> Result<Stack> {
-    let envoy = envoy.with(SETTING, configured(policy));
+fn guarded_by(policy: &Value, config: EnvoyConfig) -> Result<Stack> {
+    let envoy = envoy::Settings {
+        config: config.settings(json!({"policy": policy})),
+        ..Default::default()
+    };
     Stack::with(envoy, |state: &Path| {
         let set = state.join("set");
         fs::create_dir(&set)?;
@@ -236,7 +234,10 @@ fn a_real_client_is_told_why_not_in_words() -> Result<()> {
 fn who_is_held_while_the_policy_changes_is_judged_by_the_new_one() -> Result<()> {
     let everybody = json!({"revision": "r1", "default": "allow", "rules": []});
     let nobody = json!({"revision": "r2", "default": "deny", "rules": []});
-    let envoy = envoy::Settings::default().with(SETTING, configured(&everybody));
+    let envoy = envoy::Settings {
+        config: EnvoyConfig::standalone().settings(json!({"policy": everybody})),
+        ..Default::default()
+    };
     let (stack, set) = Stack::gated(envoy, &[])?;
     let port = stack.envoy.port();
     let path = manifest_of("gated");
@@ -246,7 +247,7 @@ fn who_is_held_while_the_policy_changes_is_judged_by_the_new_one() -> Result<()>
     };
     set.wait_for_start()?;
     stack.envoy.wait_until_it_holds(1)?;
-    assert!(stack.envoy.deliver(SETTING, &configured(&nobody))?);
+    assert!(stack.envoy.deliver(json!({"policy": nobody}))?);
     set.open()?;
     let answer = held.join().expect("the client's thread ends")?;
     assert_eq!(answer.status, StatusCode::TEMPORARY_REDIRECT);
@@ -262,7 +263,7 @@ fn an_output_is_judged_as_its_package_and_has_no_more_names() -> Result<()> {
         {"name": "all", "allow": ["*", "*.*", "*.*.*"], "deny": ["harmless"]},
         {"name": "clean", "facts": {"licences": ["unfree"], "insecure": true}},
     ]});
-    let stack = guarded_by(&policy, envoy::Settings::default())?;
+    let stack = guarded_by(&policy, EnvoyConfig::standalone())?;
     let pull = |name: &str| settled(&stack, "anybody", &manifest_of(name));
     // What was added to the package is said of its output too, and a name holds for all below it.
     for (name, why) in [

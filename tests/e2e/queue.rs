@@ -6,6 +6,7 @@ use std::thread;
 
 use anyhow::{Context, Result};
 use http::{Method, StatusCode};
+use nixgate_tests::envoy_config::EnvoyConfig;
 use nixgate_tests::live::gated_set::GatedSet;
 use nixgate_tests::live::http::{Response, get, request};
 use nixgate_tests::live::sign::Sign;
@@ -77,15 +78,16 @@ fn one_image_too_many_is_refused_at_once_and_those_in_the_queue_are_not() -> Res
 /// A registry for two teams that takes on three images and builds one at a time.
 /// Its first build gives a sign.
 fn for_two_teams() -> Result<(Stack, Sign)> {
-    const SETTING: &str = "\"hold_seconds\": 20,";
     let team = |name: &str| {
         let subject = json!({"header": {"name": "x-team", "glob": name}});
         json!({"name": name, "subject": subject, "allow": ["*"]})
     };
     let rules = json!([{"name": "everybody", "allow": ["*"]}, team("one"), team("other")]);
     let policy = json!({"revision": "r1", "default": "deny", "rules": rules});
-    let envoy = envoy::Settings::default();
-    let envoy = envoy.with(SETTING, format!("{SETTING} \"policy\": {policy},"));
+    let envoy = envoy::Settings {
+        config: EnvoyConfig::standalone().settings(json!({"policy": policy})),
+        ..Default::default()
+    };
     let mut started = None;
     let stack = Stack::with(envoy, |state: &Path| {
         let state = state.canonicalize()?;

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 use http::{Method, StatusCode};
+use nixgate_tests::envoy_config::{EnvoyConfig, merge};
 use nixgate_tests::live::builder::{self, Builder};
 use nixgate_tests::live::clients::podman::Podman;
 use nixgate_tests::live::http::{Response, request};
@@ -13,8 +14,6 @@ use nixgate_tests::live::process::run;
 use nixgate_tests::live::stack::Stack;
 use nixgate_tests::live::{envoy, install, poll, scratch};
 use serde_json::{Value, json};
-
-const SETTING: &str = "\"hold_seconds\": 20,";
 
 fn recipes() -> Value {
     json!({"namespace": "corp", "images": {
@@ -41,10 +40,18 @@ fn settings(state: &Path, recipes: &Value) -> Result<builder::Settings> {
 }
 
 /// A registry with these recipes, whose edge has more settings.
-fn registry(more: &str) -> Result<Stack> {
-    let setting = format!("{SETTING} \"opaque_namespaces\": [\"corp\"], {more}");
-    let envoy = envoy::Settings::default().with(SETTING, setting);
-    Stack::with(envoy, |state| settings(state, &recipes()))
+fn registry(more: Value) -> Result<Stack> {
+    let mut patch = json!({"opaque_namespaces": ["corp"]});
+    merge(&mut patch, more);
+    Stack::with(edge(patch), |state| settings(state, &recipes()))
+}
+
+/// An edge with these settings.
+fn edge(patch: Value) -> envoy::Settings {
+    envoy::Settings {
+        config: EnvoyConfig::standalone().settings(patch),
+        ..Default::default()
+    }
 }
 
 fn manifest(answer: &Response) -> Result<Value> {
@@ -59,7 +66,7 @@ fn layers(manifest: &Value) -> Vec<String> {
 
 #[test]
 fn a_recipe_is_pulled_and_runs_as_it_says() -> Result<()> {
-    let stack = registry("")?;
+    let stack = registry(json!({}))?;
     let podman = Podman::new()?;
     let image = stack.image("corp/ci-base");
     podman.pull(&image)?;
@@ -94,7 +101,7 @@ fn a_recipe_is_pulled_and_runs_as_it_says() -> Result<()> {
 #[test]
 fn a_recipe_shares_its_layers_with_lists_of_packages_and_needs_no_nix_for_what_is_known()
 -> Result<()> {
-    let stack = registry("")?;
+    let stack = registry(json!({}))?;
     let plain = manifest(&stack.get("/v2/tree/hello/manifests/latest")?)?;
     let before = stack.builder.nix_processes()?;
     let recipe = manifest(&stack.get("/v2/corp/ci-tree/manifests/latest")?)?;
@@ -158,7 +165,7 @@ fn a_changed_recipe_is_another_image_and_a_removed_one_is_gone() -> Result<()> {
 
 #[test]
 fn the_edge_asks_again_for_what_it_has_by_digest() -> Result<()> {
-    let stack = registry("")?;
+    let stack = registry(json!({}))?;
     let path = "/v2/corp/ci-tree/manifests/latest";
     let digest = stack.get(path)?.header("docker-content-digest").to_owned();
     let pinned = stack
@@ -176,21 +183,20 @@ fn the_edge_asks_again_for_what_it_has_by_digest() -> Result<()> {
     Ok(())
 }
 
-fn policy() -> String {
+fn policy() -> Value {
     let team = |name: &str| json!({"header": {"name": "x-team", "glob": name}});
-    let policy = json!({"revision": "1", "default": "deny", "rules": [
+    json!({"revision": "1", "default": "deny", "rules": [
         {"name": "ci", "subject": team("ci"), "images": ["corp/ci-*"]},
         {"name": "packages", "subject": team("packages"), "allow": ["*"]},
         {"name": "strict", "subject": team("strict"), "images": ["corp/*"], "deny": ["tree"]},
         {"name": "closure", "subject": team("closure"), "images": ["corp/*"],
          "facts": {"closure": ["hello-*"]}},
-    ]});
-    format!("\"catalog\": true, \"policy\": {policy},")
+    ]})
 }
 
 #[test]
 fn a_policy_judges_a_recipe_by_its_name_and_by_what_is_in_it() -> Result<()> {
-    let stack = registry(&policy())?;
+    let stack = registry(json!({"catalog": true, "policy": policy()}))?;
     let ask = |team: &str, path: &str| {
         let port = stack.envoy.port();
         request(Method::GET, port, path, &[("x-team", team)])
@@ -248,8 +254,8 @@ fn a_policy_judges_a_recipe_by_its_name_and_by_what_is_in_it() -> Result<()> {
 #[test]
 fn who_reads_a_name_otherwise_opens_nothing() -> Result<()> {
     // An edge that takes the name for a list of packages, all of which may be had.
-    let allow_all = "\"policy\": {\"revision\": \"1\", \"default\": \"allow\", \"rules\": []},";
-    let envoy = envoy::Settings::default().with(SETTING, format!("{SETTING} {allow_all}"));
+    let allow_all = json!({"revision": "1", "default": "allow", "rules": []});
+    let envoy = edge(json!({"policy": allow_all}));
     let recipes =
         json!({"namespace": "aaa", "images": {"cacert/iana-etc/tree": {"packages": ["tree"]}}});
     let stack = Stack::with(envoy, |state| settings(state, &recipes))?;
@@ -272,8 +278,7 @@ fn who_reads_a_name_otherwise_opens_nothing() -> Result<()> {
     drop(stack);
 
     // A builder that does.
-    let setting = format!("{SETTING} \"opaque_namespaces\": [\"tree\"], {allow_all}");
-    let envoy = envoy::Settings::default().with(SETTING, setting);
+    let envoy = edge(json!({"opaque_namespaces": ["tree"], "policy": allow_all}));
     let stack = Stack::with(envoy, builder::Settings::new)?;
     let answer = stack.get("/v2/tree/hello/manifests/latest")?;
     assert_eq!(answer.status, 403, "{}", answer.text());

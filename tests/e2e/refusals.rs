@@ -274,7 +274,7 @@ fn a_builder_that_refuses_the_edges_token_is_one_that_is_away() -> Result<()> {
         let message = refused(&answer, StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE")?;
         assert!(message.contains("NIXGATE_TOKEN"), "{path}: {message}");
     }
-    logged(|| stack.envoy.log(), &["refuses the token of this Envoy"])?;
+    logged(|| stack.envoy.log(), &["refuses this Envoy's token"])?;
     logged(
         || stack.builder.log(),
         &["tree/manifests/latest", "NIXGATE_TOKEN"],

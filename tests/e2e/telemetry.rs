@@ -4,11 +4,12 @@ use std::fs;
 
 use anyhow::{Context, Result};
 use http::{Method, StatusCode};
+use nixgate_tests::envoy_config::{self, BUILDER, EnvoyConfig};
 use nixgate_tests::live::admin::Admin;
 use nixgate_tests::live::http::request;
 use nixgate_tests::live::install::{self, ENVOY_VERSIONS};
 use nixgate_tests::live::stack::Stack;
-use nixgate_tests::live::{builder, envoy, poll, ports};
+use nixgate_tests::live::{builder, envoy, poll, ports, scratch};
 
 #[test]
 fn statistics_and_access_log_say_what_became_of_each_request() -> Result<()> {
@@ -75,26 +76,22 @@ fn the_listener_for_prometheus_shows_statistics_and_nothing_else() -> Result<()>
             .filter_map(|it| it.split("```").next());
         blocks
             .find(|block| block.contains(part))
+            .map(envoy_config::parse)
             .context(part.to_owned())
     };
-    let stack = Stack::start()?;
-    let shipped = fs::read_to_string(stack.state().join("envoy.yaml"))?;
-    let socket = |admin: &Admin| admin.socket().display().to_string();
+    let folder = scratch::folder("statistics-")?;
     for version in ENVOY_VERSIONS {
         let (admin, port) = (Admin::new()?, ports::free()?);
-        let listener = block("name: statistics")?.replace("9902", &port.to_string());
-        let cluster =
-            block("name: envoy_admin")?.replace("/run/nixgate/envoy-admin.sock", &socket(&admin));
-        let config = shipped
-            .replace(&socket(stack.envoy.admin()), &socket(&admin))
-            .replace(
-                &format!("port_value: {} ", stack.envoy.port()),
-                &format!("port_value: {} ", ports::free()?),
-            )
-            .replace("\n  listeners:\n", &format!("\n  listeners:\n{listener}"))
-            .replace("\n  clusters:\n", &format!("\n  clusters:\n{cluster}"));
-        let file = stack.state().join("statistics.yaml");
-        fs::write(&file, config)?;
+        let file = EnvoyConfig::standalone()
+            .listeners(block("name: statistics")?)
+            .more_clusters(block("name: envoy_admin")?)
+            .module(&install::filter()?)
+            .listen(0, ports::free()?)
+            .listen(1, port)
+            .upstream(BUILDER, ports::free()?)
+            .upstream_socket("envoy_admin", admin.socket())
+            .admin(admin.socket())
+            .write(folder.path())?;
         let log = file.with_extension("log");
         let _envoy = envoy::launch(version, 1, &file, &admin, &log)?;
         let ask = |method, path: &str| request(method, port, path, &[]);

@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use anyhow::Result;
 use http::{Method, StatusCode};
+use nixgate_tests::envoy_config::EnvoyConfig;
 use nixgate_tests::live::envoy::{self, Envoy};
 use nixgate_tests::live::http::{get, request};
 use nixgate_tests::live::install::{self, ENVOY_VERSIONS};
 use nixgate_tests::live::limited_filter::limited;
 use nixgate_tests::live::stub_builder::{Act, StubBuilder, manifest};
 use nixgate_tests::live::{poll, ports, scratch};
+use serde_json::json;
 
 const HELD: usize = 10;
 /// 4 MiB, far more than these requests need.
@@ -51,10 +53,10 @@ fn held_requests_end_and_the_next_are_served(version: &'static str) -> Result<()
         // One VM, so that it is the one that dies.
         workers: 1,
         filter: Some(filter),
-        ..Default::default()
-    }
-    .with("\"hold_seconds\": 20", "\"hold_seconds\": 5")
-    .with("idle_timeout: 28s", "idle_timeout: 11s");
+        config: EnvoyConfig::standalone()
+            .settings(json!({"hold_seconds": 5}))
+            .registry_route(json!({"idle_timeout": "11s"})),
+    };
     let envoy = Envoy::start(settings, builder_port, state.path())?;
     let port = envoy.port();
 

@@ -3,6 +3,7 @@
 use nixgate_core::distribution::{Code, Digest};
 use nixgate_core::requests::{Answer, Case, requests};
 use nixgate_tests::wasm_host::{Host, Outcome, Reply, Root, Stream};
+use serde_json::json;
 
 use crate::support::*;
 
@@ -102,11 +103,7 @@ fn an_old_manifest_is_served_for_a_day_and_says_so() {
 fn an_old_manifest_outlasts_old_refusals() {
     let mut host = Host::new(&[("TOKEN", TOKEN)]);
     // The least there is: four sets of 16 ways.
-    let small = CONFIGURATION.replace(
-        "\"hold_seconds\"",
-        "\"cache\": {\"max_bytes\": 1048576}, \"hold_seconds\"",
-    );
-    assert_ne!(small, CONFIGURATION);
+    let small = configured(json!({"cache": {"max_bytes": 1 << 20}}));
     let root = host.start(&small).unwrap();
     host.get(root, GIT);
     let callout = host.callout();
@@ -155,12 +152,8 @@ fn a_list_of_tags_is_kept_once_and_cut_for_each_client() {
 #[test]
 fn below_a_prefix_only_those_names_are_nixgates() {
     let mut host = Host::new(&[("TOKEN", TOKEN)]);
-    let configuration = CONFIGURATION.replace(
-        "\"hold_seconds\"",
-        "\"name_prefix\": \"nix\", \"hold_seconds\"",
-    );
-    assert_ne!(configuration, CONFIGURATION);
-    let root = host.start(&configuration).unwrap();
+    let prefixed = configured(json!({"name_prefix": "nix"}));
+    let root = host.start(&prefixed).unwrap();
 
     let path = "/v2/nix/git/manifests/latest";
     let stream = host.get(root, path);

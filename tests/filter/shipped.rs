@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::Path;
 
+use nixgate_tests::envoy_config::{BUILDER, parse, with_marked_lines};
 use serde_json::Value;
 
 /// After so many seconds without an answer containerd and Docker hang up.
@@ -18,10 +19,11 @@ const LEAST_OPEN: u64 = 2 * 64 * 16;
 const BUILDER_WAITS: u64 = 30;
 /// So many clients may wait for one image.
 const CLIENTS: u64 = 10_000;
-/// The builder's cluster.
-const BUILDER: &str = "nixgate_builder";
 /// The ingress before nixgate came to it: Envoy's advice holds for it, and nothing of ours does.
 const WITHOUT_NIXGATE: &str = "envoy.before.yaml";
+
+/// The example that adds nixgate to an ingress, whose own settings are not ours.
+const INGRESS: &str = "existing-ingress/";
 
 /// A YAML file below `envoy/`, with the lines that `#|` keeps back.
 struct File {
@@ -42,8 +44,7 @@ impl File {
                 }
                 let text = fs::read_to_string(file.path()).expect("the file can be read");
                 let name = format!("{}/{name}", example.file_name().to_string_lossy());
-                let content = serde_saphyr::from_str(&text.replace("#| ", ""));
-                let content = content.unwrap_or_else(|error| panic!("{name}: {error}"));
+                let content = parse(&with_marked_lines(&text));
                 files.push(Self { name, content });
             }
         }
@@ -401,4 +402,62 @@ fn logins_take_no_connection_of_a_pull() {
         });
     }
     assert!(found > 0);
+}
+
+/// Errors of Envoy's own, by a status or by an expression, that clients get as errors of a registry.
+const MAPPED: [&str; 4] = ["426", "408", "wasm_fail_stream", "NFCF"];
+
+#[test]
+fn errors_of_envoys_own_are_those_of_a_registry() {
+    for file in File::with_nixgate() {
+        for manager in file.connection_managers() {
+            let mappers = manager["local_reply_config"]["mappers"].as_array();
+            let mappers = mappers.unwrap_or_else(|| panic!("{}: no mappers", file.name));
+            for mapper in mappers {
+                let errors = &mapper["body_format_override"]["json_format"]["errors"];
+                assert!(errors[0]["code"].is_string(), "{}: {mapper}", file.name);
+            }
+            // Of other services, an ingress answers HTTP/1.0 and late requests itself.
+            let all = if file.name.starts_with(INGRESS) {
+                &MAPPED[2..]
+            } else {
+                &MAPPED
+            };
+            for error in all {
+                let is_mapped = |mapper: &Value| mapper["filter"].to_string().contains(error);
+                assert!(mappers.iter().any(is_mapped), "{}: {error}", file.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn logs_are_lines_of_json_without_queries() {
+    for file in File::with_nixgate() {
+        let mut formats = 0;
+        for manager in file.connection_managers() {
+            for log in manager["access_log"].as_array().into_iter().flatten() {
+                let format = &log["typed_config"]["log_format"]["json_format"];
+                if format.is_null() && file.name.starts_with(INGRESS) {
+                    // The ingress's own log, which was there before.
+                    continue;
+                }
+                formats += 1;
+                assert_eq!(format["path"], "%PATH(NQ):1024%", "{}", file.name);
+                let text = format.to_string();
+                for path in ["%REQ(:PATH", "%PATH(WQ", "X-ENVOY-ORIGINAL-PATH"] {
+                    assert!(!text.contains(path), "{}: {text}", file.name);
+                }
+            }
+        }
+        assert!(formats > 0, "{}: no access log of JSON", file.name);
+        let log = file
+            .content
+            .pointer("/application_log_config/log_format/json_format");
+        assert!(
+            log.is_some() || file.name.starts_with(INGRESS),
+            "{}",
+            file.name
+        );
+    }
 }

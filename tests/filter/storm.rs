@@ -2,6 +2,7 @@
 
 use nixgate_core::cache::TICK;
 use nixgate_tests::wasm_host::{Host, Response, Root, Stream};
+use serde_json::json;
 
 use crate::support::*;
 
@@ -76,12 +77,9 @@ fn all_are_judged_by_the_policy_that_came() {
     let (mut host, root) = edge();
     let streams = all(&mut host, root, GIT);
     let callout = host.callout();
-    let policy = CONFIGURATION.replacen(
-        '{',
-        r#"{"policy": {"revision": "1", "default": "allow", "rules": []}, "#,
-        1,
-    );
-    host.update(root, &policy).expect("a good configuration");
+    let policy = json!({"revision": "1", "default": "allow", "rules": []});
+    let judged = configured(json!({"policy": policy}));
+    host.update(root, &judged).expect("a good configuration");
     host.respond(&callout, manifest(b"{}"));
     assert_eq!(statuses(&mut host, &streams), [307; CLIENTS]);
 }

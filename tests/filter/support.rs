@@ -1,13 +1,22 @@
 //! An edge, and the answers of a builder.
 
 use nixgate_core::distribution::Digest;
+use nixgate_tests::envoy_config::merge;
 use nixgate_tests::wasm_host::{Host, Outcome, Response, Root, Stream};
+use serde_json::Value;
 
 pub(crate) const TOKEN: &str = "s3cret";
 pub(crate) const CONFIGURATION: &str =
     r#"{"builder": {"cluster": "builder", "token_env": "TOKEN"}, "hold_seconds": 20}"#;
 pub(crate) const GIT: &str = "/v2/git/manifests/latest";
 pub(crate) const OCI: &str = "application/vnd.oci.image.manifest.v1+json";
+
+/// [`CONFIGURATION`] with a patch.
+pub(crate) fn configured(patch: Value) -> String {
+    let mut configuration = serde_json::from_str(CONFIGURATION).expect("JSON");
+    merge(&mut configuration, patch);
+    configuration.to_string()
+}
 
 /// A host with one VM, configured.
 pub(crate) fn edge() -> (Host, Root) {

@@ -28,7 +28,7 @@ fuzz() {
     -max_total_time="${FUZZ_SECONDS:-5}" -artifact_prefix="$2/$name-" 2>"$log" || {
     cat "$log" >&2
     printf '%s\n' "nixgate: the fuzz target $name fails" \
-      "   what to do: mend it, and keep the input named above (Test unit written to …) as a test beside the code" >&2
+      "   what to do: correct it, and keep the input named above (Test unit written to …) as a test beside the code" >&2
     return 1
   }
   printf 'fuzz %s: %s\n' "$name" "$(tail -n 1 "$log")"

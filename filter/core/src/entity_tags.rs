@@ -1,5 +1,5 @@
-//! The entity tags of `If-None-Match` and `If-Match` (RFC 9110, 8.8.3 and 13.1). What has a digest has
-//! it as its tag, which is a strong one.
+//! The entity tags of `If-None-Match` and `If-Match` (RFC 9110, 8.8.3 and 13.1). A digest is a strong
+//! entity tag.
 
 /// The entity tags that a client names, from all its headers of one name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -12,8 +12,8 @@ struct EntityTag {
 }
 
 impl EntityTags {
-    /// Reads the headers. The quotes may be left out, since Docker's registry takes digests without
-    /// them. A comma inside of quotes would split a tag that is not nixgate's.
+    /// Parses the headers. Quotes may be missing, since Docker's registry accepts digests without them. A
+    /// comma inside quotes splits a tag, but no tag of nixgate's has one.
     pub fn parse<'a>(headers: impl IntoIterator<Item = &'a str>) -> Self {
         let tags = headers.into_iter().flat_map(|header| header.split(','));
         let tags = tags.map(|tag| {
@@ -27,13 +27,12 @@ impl EntityTags {
         Self(tags.filter(|tag| !tag.opaque.is_empty()).collect())
     }
 
-    /// Whether one of them is that of the content with this digest, weak or not; `*` stands for any.
-    /// So `If-None-Match` is compared.
+    /// Whether one of them matches this digest, weak or not, as for `If-None-Match`; `*` matches any.
     pub fn has(&self, digest: &str) -> bool {
         self.0.iter().any(|tag| tag.is(digest))
     }
 
-    /// The same of strong tags alone. So `If-Match` is compared.
+    /// As [`EntityTags::has`] for strong tags only, as for `If-Match`.
     pub fn has_strong(&self, digest: &str) -> bool {
         self.0.iter().any(|tag| tag.is(digest) && !tag.is_weak)
     }

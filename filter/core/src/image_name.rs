@@ -1,4 +1,4 @@
-//! What a repository name means: a list of packages, or an image that somebody has defined.
+//! The meaning of a repository name: a list of packages, or an image defined by a recipe.
 //!
 //! ```text
 //!   shell/git/htop ────────────► Packages   split, expanded, sorted (package_set)
@@ -21,7 +21,7 @@ use crate::PackageSet;
 use crate::distribution::{Error, ErrorKind, Repository};
 use crate::package_set;
 
-/// First components of names that are no lists of packages.
+/// First components of names that are not lists of packages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OpaqueNamespaces(BTreeSet<String>);
 
@@ -29,20 +29,16 @@ impl OpaqueNamespaces {
     /// Checks the components.
     ///
     /// # Errors
-    /// [`ErrorKind::NameInvalid`] for what is no single component of a name, and for those that the
-    /// canonical form of a list of packages may have, whoever wrote what.
+    /// [`ErrorKind::NameInvalid`] for a name of several components, and for a component that the
+    /// canonical form of a list of packages may have.
     pub fn new(names: impl IntoIterator<Item = String>) -> Result<Self, Error> {
         let names = names.into_iter().map(|name| {
             let repository = Repository::parse(&name)?;
             if repository.components().nth(1).is_some() || package_set::has_meaning(&name) {
-                return Err(Error::new(
-                    ErrorKind::NameInvalid,
-                    format!(
-                        "\"{name}\" can't be an opaque namespace: it must be one component, and \
-                         neither a meta-package nor a package of one, a platform, or a package that every \
-                         image has"
-                    ),
-                ));
+                return Err(Error::name_invalid(format!(
+                    "\"{name}\" can't be an opaque namespace: choose a single component that is no \
+                     platform, no meta-package or member of one, and no package that every image has"
+                )));
             }
             Ok(name)
         });
@@ -60,50 +56,43 @@ impl OpaqueNamespaces {
     }
 }
 
-/// What is asked for, in its canonical form.
+/// A requested image, in its canonical form.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ImageName {
     /// An image of these packages.
     Packages(PackageSet),
-    /// An image that is defined elsewhere under this name.
+    /// An image of a recipe with this name.
     Opaque(Repository),
 }
 
 impl ImageName {
-    /// What a repository name means.
+    /// Parses a repository name.
     ///
     /// # Errors
-    /// [`ErrorKind::NameInvalid`] as [`PackageSet::of`]; for a namespace that nothing follows, and
-    /// for one that stands among packages.
+    /// [`ErrorKind::NameInvalid`] as [`PackageSet::of`]; for a namespace alone, and for one among
+    /// packages.
     pub fn of(repository: &Repository, opaque: &OpaqueNamespaces) -> Result<Self, Error> {
         let mut components = repository.components();
         let first = components.next().filter(|&first| opaque.contains(first));
         match (first, components.next()) {
             (Some(_), Some(_)) => return Ok(Self::Opaque(repository.clone())),
             (Some(namespace), None) => {
-                return Err(Error::new(
-                    ErrorKind::NameInvalid,
-                    format!(
-                        "{namespace} is a namespace and no image: ask for one that is in it, \
-                         {namespace}/<image>"
-                    ),
-                ));
+                return Err(Error::name_invalid(format!(
+                    "{namespace} is a namespace, not an image: ask for {namespace}/<image>"
+                )));
             }
             (None, _) => {}
         }
         if let Some(namespace) = repository.components().find(|&one| opaque.contains(one)) {
-            return Err(Error::new(
-                ErrorKind::NameInvalid,
-                format!(
-                    "{namespace} is a namespace and no package: names of images in it begin with \
-                     it, {namespace}/<image>, and can't be combined with packages"
-                ),
-            ));
+            return Err(Error::name_invalid(format!(
+                "{namespace} is a namespace, not a package: ask for {namespace}/<image>, without \
+                 packages"
+            )));
         }
         PackageSet::of(repository).map(Self::Packages)
     }
 
-    /// The packages, when the name says them.
+    /// The packages of a list; none for an opaque name.
     pub const fn packages(&self) -> Option<&PackageSet> {
         match self {
             Self::Packages(packages) => Some(packages),
@@ -111,8 +100,8 @@ impl ImageName {
         }
     }
 
-    /// How many different packages the client wrote, whose words `repository` is: see
-    /// [`package_set::written`]. An opaque name says none.
+    /// How many different packages the client wrote into `repository` ([`package_set::written`]); none
+    /// for an opaque name.
     pub fn written(&self, repository: &Repository) -> usize {
         match self {
             Self::Packages(_) => package_set::written(repository),
@@ -121,7 +110,7 @@ impl ImageName {
     }
 }
 
-/// The canonical repository name, which means the same again.
+/// The canonical repository name, which parses to the same.
 impl fmt::Display for ImageName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -137,12 +126,11 @@ impl From<PackageSet> for ImageName {
     }
 }
 
-/// What is told of an opaque name that means nothing; and, where a refusal is to look like that, of
-/// one that does.
+/// The error for an opaque name without a recipe, and for one that a policy hides.
 pub fn unknown_image(name: &Repository) -> Error {
     let message = format!(
-        "there is no image {name}: images of this namespace are defined by the registry's \
-         administrator. Look at the name, or ask for the image to be added"
+        "there is no image {name}: the registry's administrator defines the images of this \
+         namespace. Check the name, or ask for the image to be added"
     );
     Error::new(ErrorKind::ManifestUnknown, message)
         .with_detail(json!({ "unknown": [name.as_str()] }))

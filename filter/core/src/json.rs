@@ -1,4 +1,4 @@
-//! JSON that decides something.
+//! JSON without duplicate keys.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,11 +7,11 @@ use std::marker::PhantomData;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-/// A map of which no key is there twice: of two, one would be meant and the other in force. Types with
-/// fields of their own refuse that by themselves.
+/// Reads a map and refuses duplicate keys, as serde does for structs: the one in force might not be the one
+/// that is meant.
 ///
 /// # Errors
-/// When one is, by its name.
+/// Names the duplicate key.
 pub fn each_key_once<'de, D, T>(deserializer: D) -> Result<BTreeMap<String, T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -29,7 +29,7 @@ where
             let mut map = BTreeMap::new();
             while let Some((key, value)) = access.next_entry::<String, T>()? {
                 if map.contains_key(&key) {
-                    let message = format!("\"{}\" is there twice", key.escape_debug());
+                    let message = format!("duplicate key \"{}\"", key.escape_debug());
                     return Err(Error::custom(message));
                 }
                 map.insert(key, value);

@@ -1,4 +1,4 @@
-//! What nixgate's two halves must decide alike, as pure functions and state machines.
+//! The decisions that nixgate's two halves must make alike, as pure functions and state machines.
 //!
 //! ```text
 //!              filter (wasm, in Envoy)                 host-builder (native)
@@ -11,16 +11,16 @@
 //!  │ policy         who may have which packages                         │
 //!  │ wire           the headers between edge and builder                │
 //!  │ entity_tags    conditions by digest (`If-None-Match`)              │
-//!  │ json           JSON of which no key is there twice                 │
+//!  │ json           JSON without duplicate keys                         │
 //!  │ config         the filter's settings                               │
 //!  │ cache          keys, entries and slots: pure over bytes            │
 //!  │ exchange       one request, and the flight that several share      │
 //!  └────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! Nothing in here reads a clock, a file, the environment or a socket (`clippy.toml` refuses it);
-//! time comes in as an argument, in whole seconds since the Unix epoch. Nothing panics: input that
-//! cannot be right is an [`Error`](distribution::Error) with a message for the person who sent it.
+//! Nothing in here reads a clock, a file, the environment or a socket (`clippy.toml` refuses it). Time is
+//! an argument, in whole seconds since the Unix epoch. Nothing panics: invalid input is an
+//! [`Error`](distribution::Error) with a message for its sender.
 
 #![cfg_attr(
     not(test),
@@ -56,5 +56,5 @@ pub use image_name::{ImageName, OpaqueNamespaces};
 pub use json::each_key_once;
 pub use package_set::PackageSet;
 
-/// Seconds since the Unix epoch. The only notion of time that the core has.
+/// Seconds since the Unix epoch, the core's only notion of time.
 pub type Seconds = u64;

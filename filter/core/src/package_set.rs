@@ -1,4 +1,4 @@
-//! From a repository name to the package set that it asks for.
+//! From a repository name to the package set that it requests.
 //!
 //! ```text
 //!   arm64/shell/htop/git/git        what a client wrote
@@ -16,16 +16,16 @@
 //! entry, one build and one digest. The printed form is a repository name again, and parses to
 //! the set that it was printed from; filter and builder exchange nothing else.
 //!
-//! A meta-package counts wherever it stands, not only in front as in Nixery: sorting would
-//! otherwise change what a name means. The price is that attributes of a package set which bear
-//! one of these names can't be asked for; nixpkgs has none.
+//! A meta-package is expanded in any position, unlike in Nixery, where only the first one is: sorting
+//! would otherwise change the meaning of a name. So attributes with one of these names can't be
+//! requested; nixpkgs has none.
 
 use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::distribution::{Error, ErrorKind, MAX_NAME_LENGTH, Repository};
+use crate::distribution::{Error, MAX_NAME_LENGTH, Repository};
 
 /// A platform that images are built for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -73,15 +73,15 @@ impl System {
 const BASE: [&str; 2] = ["cacert", "iana-etc"];
 /// The meta-package `shell`.
 const SHELL: [&str; 4] = ["bashinteractive", "coreutils", "moreutils", "nano"];
-/// The meta-package `builder` adds these to a shell. nixpkgs' `stdenv` alone brings no program
-/// into `/bin`; the compiler and make, which its name promises, are named beside it.
+/// The meta-package `builder` adds these to a shell. nixpkgs' `stdenv` alone adds no program to `/bin`,
+/// so the compiler and make are listed beside it.
 const BUILDER: [&str; 3] = ["stdenv", "stdenv.cc", "gnumake"];
 
-/// Most packages that an image has, with those of meta-packages and those that every image has.
-/// More would make one evaluation, and one error message, longer than is of use to anybody.
+/// The most packages of an image, with those of meta-packages and those that every image has. It
+/// bounds the length of an evaluation and of an error message.
 pub const MAX_PACKAGES: usize = 128;
 
-/// What a meta-package stands for; none when `name` is no meta-package or a platform.
+/// The members of a meta-package; none when `name` is another package or a platform.
 pub fn members(name: &str) -> Option<Vec<&'static str>> {
     match name {
         "shell" => Some(SHELL.to_vec()),
@@ -90,13 +90,12 @@ pub fn members(name: &str) -> Option<Vec<&'static str>> {
     }
 }
 
-/// Whether `package` is in every image, whoever asks for what.
+/// Whether `package` is in every image.
 pub fn is_in_every_image(package: &str) -> bool {
     BASE.contains(&package)
 }
 
-/// Whether a component can be in the canonical form of a name in which nobody has written it as a
-/// package, or stands for something else.
+/// Whether a component is reserved: a meta-package or a platform, or a package that expansion adds.
 pub(crate) fn has_meaning(component: &str) -> bool {
     members(component).is_some()
         || System::from_architecture(component).is_some()
@@ -107,8 +106,8 @@ pub(crate) fn has_meaning(component: &str) -> bool {
             .any(|member| *member == component)
 }
 
-/// An attribute path as names of images have it: in lower case, since a repository name can't hold
-/// anything else, and without the `_` that Nix puts before a digit.
+/// An attribute path as image names have it: in lower case, and without the `_` that Nix puts before a
+/// digit.
 pub fn canonical_path(path: &str) -> String {
     let lower = path.to_ascii_lowercase();
     let attributes: Vec<&str> = lower
@@ -121,32 +120,31 @@ pub fn canonical_path(path: &str) -> String {
     attributes.join(".")
 }
 
-/// A package, and what it is in: `git.doc`, and `git`. Who may not have a package may have none of its
-/// outputs either, nor what it passes on.
+/// A package, then its parents: `git.doc`, `git`. A policy that denies a package denies everything below
+/// it.
 pub fn with_parents(path: &str) -> impl Iterator<Item = &str> {
     std::iter::successors(Some(path), |path| Some(path.rsplit_once('.')?.0))
 }
 
-/// The path to an output, when a path goes on below it: every output has all outputs of its package
-/// as attributes, so that `git.out.out` would be one more name of `git.out`, and so on without end. Of
-/// other outputs than `out`, only the builder knows that they are.
+/// The output `out` that a path goes on below. Every output has all outputs of its package as
+/// attributes, so `git.out.out` would be another name of `git.out`, and so on without end. Only the
+/// builder knows the other outputs.
 fn output_with_more(path: &str) -> Option<&str> {
     let (package, _) = path.split_once(".out.")?;
     path.get(..package.len().saturating_add(".out".len()))
 }
 
-/// How many different packages a name has as it was written: a meta-package counts as one, and a
-/// platform is no package.
+/// How many different packages a client wrote: a meta-package counts as one, a platform as none.
 pub fn written(repository: &Repository) -> usize {
     let components: BTreeSet<&str> = repository.components().collect();
     let is_package = |name: &&&str| System::from_architecture(name).is_none();
     components.iter().filter(is_package).count()
 }
 
-/// What an image is made of: attribute paths, and the platform when the name says which.
+/// The contents of an image: attribute paths, and the platform if the name has one.
 ///
-/// Attribute paths are in lower case, since a repository name can't hold anything else; finding
-/// `haskellPackages.hoogle` for `haskellpackages.hoogle` is the builder's work.
+/// Attribute paths are in lower case, as repository names are; the builder finds
+/// `haskellPackages.hoogle` for `haskellpackages.hoogle`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PackageSet {
     system: Option<System>,
@@ -154,12 +152,11 @@ pub struct PackageSet {
 }
 
 impl PackageSet {
-    /// The set that a repository name asks for.
+    /// Parses a repository name.
     ///
     /// # Errors
-    /// [`ErrorKind::NameInvalid`] when the name asks for two platforms at once, for something below an
-    /// output, for more than [`MAX_PACKAGES`] packages, or when its canonical form is longer than a
-    /// name may be.
+    /// [`ErrorKind::NameInvalid`](crate::distribution::ErrorKind::NameInvalid) for two platforms, a path
+    /// below an output, more than [`MAX_PACKAGES`] packages, or a canonical form over the limit of names.
     pub fn of(repository: &Repository) -> Result<Self, Error> {
         let mut packages: BTreeSet<&str> = BASE.into();
         let mut systems = BTreeSet::new();
@@ -169,32 +166,25 @@ impl PackageSet {
             } else if let Some(system) = System::from_architecture(component) {
                 systems.insert(system);
             } else if let Some(output) = output_with_more(component) {
-                return Err(Error::new(
-                    ErrorKind::NameInvalid,
-                    format!(
-                        "{component} asks for something below the output {output}, which has nothing \
-                         below it. Ask for {output}"
-                    ),
-                ));
+                return Err(Error::name_invalid(format!(
+                    "{component} goes on below the output {output}, which contains no packages. Ask \
+                     for {output}"
+                )));
             } else {
                 packages.insert(component);
             }
         }
         if systems.len() > 1 {
-            return Err(Error::new(
-                ErrorKind::NameInvalid,
-                "the name asks for two platforms, amd64 and arm64; an image is built for one",
+            return Err(Error::name_invalid(
+                "the name asks for two platforms, amd64 and arm64. Ask for one of them",
             ));
         }
         let count = packages.len();
         if count > MAX_PACKAGES {
-            return Err(Error::new(
-                ErrorKind::NameInvalid,
-                format!(
-                    "the name asks for {count} packages, those of its meta-packages included, and \
-                     at most {MAX_PACKAGES} are allowed. Ask for fewer packages"
-                ),
-            ));
+            return Err(Error::name_invalid(format!(
+                "the name asks for {count} packages, including those of meta-packages; at most \
+                 {MAX_PACKAGES} are allowed. Ask for fewer packages"
+            )));
         }
         let set = Self {
             system: systems.pop_first(),
@@ -202,18 +192,15 @@ impl PackageSet {
         };
         let length = set.canonical_length();
         if length > MAX_NAME_LENGTH {
-            return Err(Error::new(
-                ErrorKind::NameInvalid,
-                format!(
-                    "the name is too long: with its meta-packages written out it has {length} \
-                     characters, and at most {MAX_NAME_LENGTH} are allowed. Ask for fewer packages"
-                ),
-            ));
+            return Err(Error::name_invalid(format!(
+                "the name is too long: with its meta-packages expanded it has {length} characters; \
+                 at most {MAX_NAME_LENGTH} are allowed. Ask for fewer packages"
+            )));
         }
         Ok(set)
     }
 
-    /// The platform, when the name says which; otherwise the builder's own is meant.
+    /// The platform of the name; without one, the builder's own applies.
     pub const fn system(&self) -> Option<System> {
         self.system
     }
@@ -235,8 +222,7 @@ impl PackageSet {
         with_slashes.sum::<usize>().saturating_sub(1)
     }
 
-    /// The shortest name that asks for this: meta-packages written as such, and without what is in
-    /// every image.
+    /// The shortest name of the set: with meta-packages, and without the packages of every image.
     pub fn short_name(&self) -> String {
         let has = |members: &[&str]| members.iter().all(|one| self.packages.contains(*one));
         let meta = match (has(&SHELL), has(&BUILDER)) {
@@ -257,7 +243,7 @@ impl PackageSet {
         parts.join("/")
     }
 
-    /// Whether the image has the shell that `shell` brings, and starts it.
+    /// Whether the image has the shell of the meta-package `shell`, and starts it.
     pub fn has_shell(&self) -> bool {
         self.packages.contains("bashinteractive")
     }
@@ -282,6 +268,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::distribution::ErrorKind;
 
     fn canonical(name: &str) -> String {
         PackageSet::of(&Repository::parse(name).unwrap())

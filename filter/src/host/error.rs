@@ -1,21 +1,21 @@
-//! What a host call comes back with when it fails.
+//! Errors of host calls.
 
 use std::fmt;
 
-/// What a host call came back with instead of `Ok` (ABI 0.2.1, `proxy_status_t`).
+/// The status of a failed host call (ABI 0.2.1, `proxy_status_t`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Status {
-    /// There is no such thing.
+    /// The value does not exist.
     NotFound,
-    /// An argument is not valid: a context that has gone, a cluster that does not exist.
+    /// An argument is invalid, for example a context that has ended or an unknown cluster.
     BadArgument,
     /// The queue is empty.
     Empty,
-    /// Somebody else has written since.
+    /// The value has changed.
     CasMismatch,
-    /// The host could not do it.
+    /// The host failed.
     InternalFailure,
-    /// Any other status, by its number.
+    /// Any other status.
     Other(u32),
 }
 
@@ -50,7 +50,7 @@ impl fmt::Display for Error {
 
 pub(crate) type Result<T> = std::result::Result<T, Error>;
 
-/// Success, when the host says so by this status.
+/// Turns a status into a result.
 pub(super) fn check(call: &'static str, status: u32) -> Result<()> {
     if status == 0 {
         return Ok(());

@@ -42,7 +42,7 @@ fn blobs_that_are_nowhere_are_told() -> Result<()> {
                 let answer = request(method.clone(), edge.envoy.port(), &path, &[])?;
                 assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{package}");
                 if method == Method::GET {
-                    unavailable(&answer, "can't be reached").context(package)?;
+                    unavailable(&answer, "is unavailable").context(package)?;
                 }
             }
         }

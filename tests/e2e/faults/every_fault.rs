@@ -101,27 +101,27 @@ fn faults() -> Vec<Fault> {
         ),
         fault(
             "babbles",
-            "can't be reached",
+            "is unavailable",
             Act::SendAndClose(b"\x16\x03\x01 what?\r\n\r\n".to_vec()),
         ),
         fault(
             "ends-amid-headers",
-            "can't be reached",
+            "is unavailable",
             Act::SendAndClose(b"HTTP/1.1 200 OK\r\nnixgate-bui".to_vec()),
         ),
         fault(
             "ends-amid-body",
-            "can't be reached",
+            "is unavailable",
             Act::SendAndClose(with_length(BODY.len() + 9, BODY)),
         ),
         fault(
             "ends-amid-chunks",
-            "can't be reached",
+            "is unavailable",
             Act::SendAndClose(chunked),
         ),
         fault(
             "stalls-amid-body",
-            "can't be reached",
+            "is unavailable",
             Act::SendAndHold(with_length(BODY.len() + 9, BODY)),
         ),
         fault(
@@ -177,7 +177,7 @@ fn faults() -> Vec<Fault> {
         ),
         fault(
             "has-huge-headers",
-            "can't be reached",
+            "is unavailable",
             manifest_with(&[kind, digest, kept, ("x-huge", &huge)]),
         ),
         fault(
@@ -197,7 +197,7 @@ fn faults() -> Vec<Fault> {
         // Over the callout, a body of this size would be in Envoy's memory at once.
         fault(
             "has-huge-body",
-            "can't be reached",
+            "is unavailable",
             Act::SendAndClose(manifest(&vec![b' '; 64 << 20], 300)),
         ),
     ]

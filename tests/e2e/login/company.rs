@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
 use http::StatusCode;
+use nixgate_tests::envoy_config::EnvoyConfig;
 use nixgate_tests::live::clients::podman::Podman;
 use nixgate_tests::live::gateway::{Gateway, Settings};
 use nixgate_tests::live::install::ENVOY_VERSIONS;
@@ -53,7 +54,7 @@ impl Keys {
 fn gateway(version: &'static str, keys: u16) -> Result<Gateway> {
     Gateway::start(&Settings {
         version,
-        company: Some(keys),
+        config: EnvoyConfig::gateway_with_issuer(keys),
         environment: vec![
             ("NIXGATE_OIDC_JWKS", format!("http://127.0.0.1:{keys}/keys")),
             ("NIXGATE_OIDC_ISSUER", ISSUER.to_owned()),

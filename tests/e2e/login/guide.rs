@@ -9,10 +9,12 @@ use std::fs;
 use std::process::Command;
 
 use anyhow::{Context, Result};
+use nixgate_tests::envoy_config::{self, EnvoyConfig, FilterConfig};
 use nixgate_tests::live::gateway::{Gateway, Settings};
 use nixgate_tests::live::install::{self, ENVOY_VERSIONS};
 use nixgate_tests::live::process::run;
 use nixgate_tests::live::{poll, scratch};
+use serde_json::{Value, json};
 
 /// The blocks of a page: what they are marked as, and what is in them.
 fn blocks(page: &str) -> Result<Vec<(String, String)>> {
@@ -158,7 +160,10 @@ fn a_policy_that_envoy_refuses_is_put_back() -> Result<()> {
     let gateway = Gateway::start(&Settings::default())?;
     let filter = gateway.files().join("filter.yaml");
     // What the command can't know: Envoy has no such variable.
-    let before = fs::read_to_string(&filter)?.replace(r#""NIXGATE_TOKEN" }"#, r#""OTHER" }"#);
+    let shipped = FilterConfig::parse(&fs::read_to_string(&filter)?);
+    let before = shipped
+        .settings(json!({"builder": {"token_env": "OTHER"}}))
+        .yaml();
     fs::write(&filter, &before)?;
     let policy = r#"{"revision": "next", "default": "allow", "rules": []}"#;
     let (code, said) = apply(&gateway, policy)?;
@@ -182,41 +187,23 @@ fn the_configurations_for_shipping_the_log_can_be_read() -> Result<()> {
             .map(|(_, text)| text.as_str())
             .context(format!("{mark} with {part}"))
     };
-    let line: serde_json::Value = serde_json::from_str(marked("json", "request_id")?)?;
-    let shipped = fs::read_to_string(install::root().join("envoy/corporate-gateway/envoy.yaml"))?;
+    let line: Value = serde_json::from_str(marked("json", "request_id")?)?;
+    let config = EnvoyConfig::corporate_gateway();
+    let fields = config.clone().access_log_fields();
     for (key, _) in line.as_object().context("an object")? {
-        assert!(
-            shipped.contains(&format!("                          {key}: ")),
-            "{key}"
-        );
+        assert!(fields.get(key).is_some(), "{key}");
     }
     let toml = "import sys, tomllib; tomllib.loads(sys.argv[1])";
     run(Command::new("python3").args(["-c", toml, marked("toml", "[sinks.siem]")?]))?;
 
     // Envoy itself reads what is for Envoy.
     let logger = marked("yaml", "OpenTelemetryAccessLogConfig")?;
-    let indented = |text: &str, by: usize| -> String {
-        let lines = text.lines();
-        lines
-            .map(|line| format!("{}{line}\n", " ".repeat(by)))
-            .collect()
-    };
-    let (before, after) = shipped
-        .split_once("                access_log:\n")
-        .context("a log")?;
-    let cluster = "    - name: otel_collector\n      type: STATIC\n";
-    let (between, clusters) = after.split_once("  clusters:\n").context("clusters")?;
-    let module = install::filter()?.display().to_string();
-    let config = format!(
-        "{before}                access_log:\n{}{between}  clusters:\n{cluster}{clusters}",
-        indented(logger, 18)
-    );
     let folder = scratch::folder("validate-")?;
-    let file = folder.path().join("envoy.yaml");
-    fs::write(
-        &file,
-        config.replace("target/wasm32-wasip1/wasm/nixgate_filter.wasm", &module),
-    )?;
+    let file = config
+        .access_logs(envoy_config::parse(logger))
+        .more_clusters(json!([{"name": "otel_collector", "type": "STATIC"}]))
+        .module(&install::filter()?)
+        .write(folder.path())?;
     for version in ENVOY_VERSIONS {
         run(Command::new(install::envoy(version)?)
             .args(["--mode", "validate", "--disable-hot-restart", "-c"])

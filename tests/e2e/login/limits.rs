@@ -5,12 +5,13 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 use http::StatusCode;
+use nixgate_tests::envoy_config::{BUILDER, EnvoyConfig};
 use nixgate_tests::live::builder::{self, Builder, TOKEN};
 use nixgate_tests::live::gateway::{Gateway, Settings};
 use nixgate_tests::live::install::{self, ENVOY_VERSIONS};
 use nixgate_tests::live::process::{Process, run};
 use nixgate_tests::live::{poll, raw, scratch};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Logins that never end: four addresses with 100 each, as many as one may begin at once.
 const ADDRESSES: u16 = 4;
@@ -20,10 +21,10 @@ const EACH: u16 = 100;
 /// by more addresses and in a minute and a half.
 const CONNECTIONS: u16 = 64;
 
-fn gateway(version: &'static str, changes: &[(&'static str, String)]) -> Result<Gateway> {
+fn gateway(version: &'static str, config: EnvoyConfig) -> Result<Gateway> {
     Gateway::start(&Settings {
         version,
-        changes: changes.to_vec(),
+        config,
         ..Settings::default()
     })
 }
@@ -31,13 +32,14 @@ fn gateway(version: &'static str, changes: &[(&'static str, String)]) -> Result<
 #[test]
 fn logins_that_do_not_end_keep_nobody_from_pulling_or_logging_in() -> Result<()> {
     for version in ENVOY_VERSIONS {
-        let few = [
-            "max_connections: 4096",
-            "max_pending_requests: 4096",
-            "max_requests: 4096",
-        ];
-        let few = few.map(|bound| (bound, bound.replace("4096", &CONNECTIONS.to_string())));
-        let gateway = gateway(version, &few)?;
+        let few = json!({
+            "max_connections": CONNECTIONS,
+            "max_pending_requests": CONNECTIONS,
+            "max_requests": CONNECTIONS,
+        });
+        let few = json!({"circuit_breakers": {"thresholds": [few]}});
+        let config = EnvoyConfig::corporate_gateway().cluster(BUILDER, few);
+        let gateway = gateway(version, config)?;
         let token = gateway.token("alice")?;
         let mut command = Command::new("python3");
         let script = install::root().join("tests/harness/live/slow_posts.py");
@@ -89,7 +91,7 @@ fn the_builder_waits_for_no_form_for_ever() -> Result<()> {
 
 #[test]
 fn a_failed_login_is_logged_with_its_address_and_the_requests_id() -> Result<()> {
-    let gateway = gateway(ENVOY_VERSIONS[0], &[])?;
+    let gateway = Gateway::start(&Settings::default())?;
     for (user, told) in [("alice", "user=\"alice\""), ("mallory", "no such user")] {
         let spoofed = [
             "nixgate-client-address: 10.6.6.6",
@@ -129,12 +131,8 @@ fn a_failed_login_is_logged_with_its_address_and_the_requests_id() -> Result<()>
 fn addresses_of_one_ipv6_network_are_one_client() -> Result<()> {
     for version in ENVOY_VERSIONS {
         // As behind a balancer, which says who asks.
-        let hops = "use_remote_address: true";
-        let hops = (
-            hops,
-            format!("{hops}\n                xff_num_trusted_hops: 1"),
-        );
-        let gateway = gateway(version, &[hops])?;
+        let config = EnvoyConfig::corporate_gateway().manager(json!({"xff_num_trusted_hops": 1}));
+        let gateway = gateway(version, config)?;
         let ask = |addresses: &mut dyn Iterator<Item = String>| -> Result<Vec<String>> {
             let requests = addresses.map(|address| {
                 format!(
@@ -165,7 +163,7 @@ fn addresses_of_one_ipv6_network_are_one_client() -> Result<()> {
 
 #[test]
 fn a_hash_that_takes_seconds_is_warned_of_by_its_user() -> Result<()> {
-    let gateway = gateway(ENVOY_VERSIONS[0], &[])?;
+    let gateway = Gateway::start(&Settings::default())?;
     let htpasswd = gateway.files().join("htpasswd");
     let users = fs::read_to_string(&htpasswd)?;
     // The hash itself is of another cost; none is made here.

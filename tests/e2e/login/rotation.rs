@@ -9,6 +9,7 @@ use std::thread;
 use anyhow::{Context, Result, ensure};
 use http::{Method, StatusCode};
 use nixgate_core::wire;
+use nixgate_tests::envoy_config::EnvoyConfig;
 use nixgate_tests::live::builder::TOKEN;
 use nixgate_tests::live::gateway::{Gateway, Settings};
 use nixgate_tests::live::http::{Response, request};
@@ -20,8 +21,10 @@ use serde_json::{Value, json};
 use super::tokens::builders;
 
 /// Clients log in more often here than the shipped limit lets them.
-const LIMIT: &str = "max_tokens: 100, tokens_per_fill: 2,";
-const NO_LIMIT: &str = "max_tokens: 100000, tokens_per_fill: 1000,";
+fn without_limit() -> EnvoyConfig {
+    EnvoyConfig::corporate_gateway()
+        .login_limit(json!({"max_tokens": 100_000, "tokens_per_fill": 1000}))
+}
 
 /// The commands of a section of the page, one text for each of its steps.
 fn steps<const N: usize>(section: &str) -> Result<[String; N]> {
@@ -110,7 +113,7 @@ fn the_edges_token_is_exchanged_without_an_outage() -> Result<()> {
             ("NIXGATE_TOKEN", String::new()),
             ("NIXGATE_TOKEN_FILE", file.display().to_string()),
         ],
-        changes: vec![(LIMIT, NO_LIMIT.to_owned())],
+        config: without_limit(),
         can_be_replaced: true,
         ..Settings::default()
     })?;
@@ -143,11 +146,8 @@ fn the_signing_key_is_exchanged_without_an_outage() -> Result<()> {
     let old = Issuer::with_key(&file, None)?;
     let gateway = Gateway::start(&Settings {
         environment: vec![("NIXGATE_TOKEN_KEY", file.display().to_string())],
-        changes: vec![
-            (LIMIT, NO_LIMIT.to_owned()),
-            // So that nobody waits for a minute.
-            ("cache_duration: 60s", "cache_duration: 1s".to_owned()),
-        ],
+        // So that nobody waits for a minute.
+        config: without_limit().builder_tokens(json!({"remote_jwks": {"cache_duration": "1s"}})),
         ..Settings::default()
     })?;
     // What Envoy says to a token that somebody with this key has signed.

@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use http::{Method, StatusCode};
+use nixgate_tests::envoy_config::EnvoyConfig;
 use nixgate_tests::live::gateway::{Gateway, Settings};
 use nixgate_tests::live::install::ENVOY_VERSIONS;
 use nixgate_tests::live::issuer::{Issuer, now};
@@ -261,14 +262,18 @@ fn claims_of_another_kind_are_nobodys_groups() -> Result<()> {
 #[test]
 fn nothing_that_a_client_writes_stands_for_its_token() -> Result<()> {
     // By the claims themselves, and by a header that `jwt_authn` makes of one.
-    let subject = r#""jwt_claim": { "path": ["groups"], "type": "list", "glob": "data-team" }"#;
-    let by_header = r#""header": { "name": "x-user", "glob": "alice" }"#.to_owned();
-    let provider = "issuer: nixgate\n";
-    let claim = "claim_to_headers: [{ header_name: x-user, claim_name: sub }]";
-    let claimed = format!("{provider}                          {claim}\n");
-    for changes in [Vec::new(), vec![(subject, by_header), (provider, claimed)]] {
+    let by_claims = EnvoyConfig::corporate_gateway();
+    let claim = json!({"header_name": "x-user", "claim_name": "sub"});
+    let by_header = by_claims
+        .clone()
+        .builder_tokens(json!({"claim_to_headers": [claim]}))
+        .rules(|rules| {
+            assert_eq!(rules[1]["name"], "data-team");
+            rules[1]["subject"] = json!({"header": {"name": "x-user", "glob": "alice"}});
+        });
+    for config in [by_claims, by_header] {
         let settings = Settings {
-            changes,
+            config,
             ..Settings::default()
         };
         let gateway = Gateway::start(&settings)?;
@@ -334,15 +339,17 @@ fn a_claim_of_another_type_refuses_and_opens_nothing() -> Result<()> {
     for version in ENVOY_VERSIONS {
         // `everybody` may have htop and tree; who is in a team not the one, and who is in none not
         // the other.
-        let team = r#"{ "jwt_claim": { "path": ["groups"], "type": "list", "glob": "*-team" } }"#;
-        let hard = format!(
-            r#""name": "hard", "subject": {team}, "deny": ["htop"] }},
-                  {{ "name": "team", "subject": {{ "not": {team} }}, "deny": ["tree"] }},
-                  {{ "name": "everybody","#
-        );
+        let team = json!({"jwt_claim": {"path": ["groups"], "type": "list", "glob": "*-team"}});
+        let hard = [
+            json!({"name": "hard", "subject": team, "deny": ["htop"]}),
+            json!({"name": "team", "subject": {"not": team}, "deny": ["tree"]}),
+        ];
+        let config = EnvoyConfig::corporate_gateway().rules(|rules| {
+            rules.splice(..0, hard);
+        });
         let gateway = Gateway::start(&Settings {
             version,
-            changes: vec![(r#""name": "everybody","#, hard)],
+            config,
             ..Settings::default()
         })?;
         let builder = Issuer::with_key(&gateway.token_key(), None)?;

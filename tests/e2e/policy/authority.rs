@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 use http::{Method, StatusCode};
-use nixgate_tests::live::envoy;
+use nixgate_tests::envoy_config::EnvoyConfig;
 use nixgate_tests::live::http::request;
 use nixgate_tests::live::raw::{http1, http2};
 use nixgate_tests::live::stack::Stack;
@@ -15,13 +15,13 @@ use super::{guarded_by, manifest_of};
 const MANIFEST: &str = "\"schemaVersion\"";
 
 /// A registry of which `data.corp` alone gives out `free`.
-fn stack(envoy: envoy::Settings) -> Result<Stack> {
+fn stack(config: EnvoyConfig) -> Result<Stack> {
     let policy = json!({"revision": "r1", "default": "deny", "rules": [
         {"name": "data", "subject": {"host": {"glob": "data.corp"}}, "allow": ["free"]},
     ]});
     // Connections of malformed requests are left open for that long.
-    let envoy = envoy.with("delayed_close_timeout: 30s", "delayed_close_timeout: 1s");
-    let stack = guarded_by(&policy, envoy)?;
+    let config = config.manager(json!({"delayed_close_timeout": "1s"}));
+    let stack = guarded_by(&policy, config)?;
     let path = manifest_of("free");
     // It is known from here on, so that who may have it is all that is left to ask.
     let ask = |path: &str| {
@@ -42,7 +42,7 @@ fn stack(envoy: envoy::Settings) -> Result<Stack> {
 
 #[test]
 fn no_spelling_of_the_host_is_another_hosts() -> Result<()> {
-    let stack = stack(envoy::Settings::default())?;
+    let stack = stack(EnvoyConfig::standalone())?;
     let (port, path) = (stack.envoy.port(), manifest_of("free"));
     let two = |authority: &[(&str, &str)]| {
         let rest = [(":method", "GET"), (":scheme", "http"), (":path", &path)];
@@ -96,11 +96,9 @@ fn no_spelling_of_the_host_is_another_hosts() -> Result<()> {
 
 #[test]
 fn http_1_0_gets_nothing_or_what_others_get() -> Result<()> {
-    const HCM: &str = "merge_slashes: false";
-    let taken = format!("{HCM}\n                http_protocol_options: {{ accept_http_10: true }}");
-    let settings = envoy::Settings::default();
-    for (settings, is_taken) in [(settings.clone(), false), (settings.with(HCM, taken), true)] {
-        let stack = stack(settings)?;
+    for is_taken in [false, true] {
+        let options = json!({"http_protocol_options": {"accept_http_10": is_taken}});
+        let stack = stack(EnvoyConfig::standalone().manager(options))?;
         let (port, path) = (stack.envoy.port(), manifest_of("free"));
         for (head, ours) in [
             (format!("GET {path} HTTP/1.0"), false),

@@ -10,6 +10,7 @@ use anyhow::Result;
 use http::{Method, StatusCode};
 use nixgate_core::distribution::Digest;
 use nixgate_core::wire;
+use nixgate_tests::envoy_config::{BUILDER, EnvoyConfig, FILTER_CONFIG};
 use nixgate_tests::live::builder::TOKEN;
 use nixgate_tests::live::envoy::{self, Envoy};
 use nixgate_tests::live::http::{Response, request};
@@ -17,7 +18,7 @@ use nixgate_tests::live::stub_builder::{Act, MARK, OCI, StubBuilder, response};
 use nixgate_tests::live::{install, ports, scratch};
 use serde_json::json;
 
-use super::{SETTING, configured, manifest_of};
+use super::manifest_of;
 
 const SLIPPED_IN: &str = r#"{"slipped": "in"}"#;
 const TRUE: &str = r#"{"true": "one"}"#;
@@ -46,51 +47,32 @@ fn answer_after(token: &str) -> Result<Response> {
         {"name": "all", "allow": ["free"]},
         {"name": "clean", "facts": {"licences": ["unfree"]}},
     ]});
-    let configured = configured(&policy);
+    let config = EnvoyConfig::standalone().settings(json!({"policy": policy}));
 
     // Two have one configuration, to the byte: it is part of each key.
-    let shipped = fs::read_to_string(install::root().join("envoy/standalone/filter.yaml"))?;
-    let module = install::filter()?.display().to_string();
-    let other = [
-        ("name: nixgate\n", "name: other\n"),
-        ("target/wasm32-wasip1/wasm/nixgate_filter.wasm", &module),
-        (
-            "host_env_keys: [NIXGATE_TOKEN]",
-            &format!("key_values: {{ NIXGATE_TOKEN: {token} }}"),
-        ),
-        (SETTING, &configured),
-    ];
-    let other = other.iter().fold(shipped, |text, (from, to)| {
-        assert_eq!(text.matches(from).count(), 1, "{from}");
-        text.replace(from, to)
-    });
+    let token = json!({"host_env_keys": null, "key_values": {"NIXGATE_TOKEN": token}});
+    let other = config
+        .clone()
+        .module(&install::filter()?)
+        .plugin(json!({"vm_config": {"environment_variables": token}}));
     let file = folder.path().join("other.yaml");
-    fs::write(&file, other)?;
-    let filter = format!(
-        r#"http_filters:
-                  - name: other
-                    disabled: true
-                    config_discovery:
-                      type_urls: [type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm]
-                      config_source:
-                        path_config_source: {{ path: {} }}
-                        resource_api_version: V3"#,
-        file.display()
-    );
-    let host = r#"virtual_hosts:
-                    - name: other
-                      domains: [other.corp]
-                      routes:
-                        - match: { prefix: / }
-                          route: { cluster: nixgate_builder }
-                          typed_per_filter_config:
-                            nixgate:
-                              "@type": type.googleapis.com/envoy.config.route.v3.FilterConfig
-                              disabled: true
-                            other:
-                              "@type": type.googleapis.com/envoy.config.route.v3.FilterConfig
-                              config: {}
-                              disabled: false"#;
+    fs::write(&file, other.filter().clone().name("other").yaml())?;
+    let source = json!({"path_config_source": {"path": file}, "resource_api_version": "V3"});
+    let wasm = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm";
+    let filter = json!({
+        "name": "other",
+        "disabled": true,
+        "config_discovery": {"type_urls": [wasm], "config_source": source},
+    });
+    let route = json!({
+        "match": {"prefix": "/"},
+        "route": {"cluster": BUILDER},
+        "typed_per_filter_config": {
+            "nixgate": {"@type": FILTER_CONFIG, "disabled": true},
+            "other": {"@type": FILTER_CONFIG, "config": {}, "disabled": false},
+        },
+    });
+    let host = json!({"name": "other", "domains": ["other.corp"], "routes": [route]});
     let is_other = Arc::new(AtomicBool::new(true));
     let asker = Arc::clone(&is_other);
     let builder = ports::free()?;
@@ -101,10 +83,10 @@ fn answer_after(token: &str) -> Result<Response> {
             manifest(TRUE, &["clean"])
         })
     })?;
-    let settings = envoy::Settings::default()
-        .with(SETTING, configured)
-        .with("http_filters:", filter)
-        .with("virtual_hosts:", host);
+    let settings = envoy::Settings {
+        config: config.http_filter(filter).virtual_host(host),
+        ..Default::default()
+    };
     let envoy = Envoy::start(settings, builder, folder.path())?;
     let ask = |host: &str| {
         request(

@@ -5,6 +5,7 @@ use std::fs;
 
 use anyhow::Result;
 use http::{Method, StatusCode};
+use nixgate_tests::envoy_config::{BUILDER, EnvoyConfig, FILTER_CONFIG};
 use nixgate_tests::live::builder;
 use nixgate_tests::live::envoy::{self, Envoy};
 use nixgate_tests::live::http::{Response, ask as send, request};
@@ -13,6 +14,7 @@ use nixgate_tests::live::limited_filter::limited;
 use nixgate_tests::live::stack::Stack;
 use nixgate_tests::live::stub_builder::{Act, StubBuilder, manifest, refusal};
 use nixgate_tests::live::{install, poll, ports, scratch};
+use serde_json::json;
 
 use super::manifest_of;
 
@@ -73,18 +75,16 @@ fn the_builders_own_port_is_closed_to_others() -> Result<()> {
 /// A route that goes to the builder without the filter.
 #[test]
 fn a_route_on_which_the_filter_is_disabled_opens_nothing() -> Result<()> {
-    let hosts = "virtual_hosts:";
-    let bare = r#"
-                    - name: bare
-                      domains: [bare.corp]
-                      routes:
-                        - match: { prefix: / }
-                          route: { cluster: nixgate_builder }
-                          typed_per_filter_config:
-                            nixgate:
-                              "@type": type.googleapis.com/envoy.config.route.v3.FilterConfig
-                              disabled: true"#;
-    let envoy = envoy::Settings::default().with(hosts, format!("{hosts}{bare}"));
+    let route = json!({
+        "match": {"prefix": "/"},
+        "route": {"cluster": BUILDER},
+        "typed_per_filter_config": {"nixgate": {"@type": FILTER_CONFIG, "disabled": true}},
+    });
+    let bare = json!({"name": "bare", "domains": ["bare.corp"], "routes": [route]});
+    let envoy = envoy::Settings {
+        config: EnvoyConfig::standalone().virtual_host(bare),
+        ..Default::default()
+    };
     let stack = Stack::with(envoy, builder::Settings::new)?;
     is_refused(&stack, stack.envoy.port(), "bare.corp")
 }
@@ -125,9 +125,8 @@ fn a_filter_that_failed_open_passes_no_token_on() -> Result<()> {
             version,
             workers: 1,
             filter: Some(filter),
-            ..envoy::Settings::default()
+            config: EnvoyConfig::standalone().plugin(json!({"failure_policy": "FAIL_OPEN"})),
         };
-        let settings = settings.with("failure_policy: FAIL_RELOAD", "failure_policy: FAIL_OPEN");
         let envoy = Envoy::start(settings, port, state.path())?;
         let ask = |package: &str| request(Method::GET, envoy.port(), &manifest_of(package), &[]);
         assert_eq!(ask("known")?.status, StatusCode::OK);

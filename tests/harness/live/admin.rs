@@ -30,12 +30,6 @@ impl Admin {
         })
     }
 
-    /// The change that puts a shipped configuration's page here.
-    pub(super) fn change(&self, shipped: &str) -> (String, String) {
-        let path = |path: &Path| format!("path: {}", path.display());
-        (path(Path::new(shipped)), path(&self.socket))
-    }
-
     /// The socket.
     pub fn socket(&self) -> &Path {
         &self.socket

@@ -1,4 +1,4 @@
-//! Another registry: Debian's `docker-registry`, which takes pushes, or keeps what it pulls through.
+//! Another registry: Debian's `docker-registry`, for pushes or as a pull-through cache.
 
 use std::fs;
 use std::path::Path;

@@ -5,18 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use serde_json::Value;
 
+use crate::envoy_config::{BUILDER, EnvoyConfig, FilterConfig};
 use crate::live::admin::Admin;
 use crate::live::builder::TOKEN;
 use crate::live::process::Process;
 use crate::live::{install, poll, ports};
-
-/// Where a shipped configuration says that the filter's module is.
-pub(super) const MODULE: &str = "target/wasm32-wasip1/wasm/nixgate_filter.wasm";
-/// Where it says that Envoy's admin page is.
-pub(super) const ADMIN: &str = "/run/nixgate/envoy-admin.sock";
 
 /// Which Envoy to start, and how.
 #[derive(Clone, Debug)]
@@ -25,21 +21,10 @@ pub struct Settings {
     pub version: &'static str,
     /// Worker threads. Each has a VM of its own, with its own flights; the cache is shared.
     pub workers: u16,
-    /// The port of another registry, which has the names that are not below `nix/`.
-    pub beside: Option<u16>,
-    /// The filter, when it is not the one that is shipped.
+    /// The filter's module, when it is not the one that is built.
     pub filter: Option<PathBuf>,
-    /// What the shipped configuration says once, and what this Envoy's says instead.
-    pub changes: Vec<(&'static str, String)>,
-}
-
-impl Settings {
-    /// Has the configuration say something else.
-    #[must_use]
-    pub fn with(mut self, shipped: &'static str, ours: impl Into<String>) -> Self {
-        self.changes.push((shipped, ours.into()));
-        self
-    }
+    /// The example that it runs.
+    pub config: EnvoyConfig,
 }
 
 impl Default for Settings {
@@ -47,9 +32,8 @@ impl Default for Settings {
         Self {
             version: install::ENVOY_VERSIONS[0],
             workers: 2,
-            beside: None,
             filter: None,
-            changes: Vec::new(),
+            config: EnvoyConfig::standalone(),
         }
     }
 }
@@ -60,9 +44,9 @@ pub struct Envoy {
     process: Process,
     port: u16,
     admin: Admin,
-    filter_config: PathBuf,
-    /// The filter's configuration as it is shipped.
-    shipped: String,
+    filter_file: PathBuf,
+    /// The filter's configuration that it was started with.
+    filter: FilterConfig,
 }
 
 impl Envoy {
@@ -72,39 +56,23 @@ impl Envoy {
     /// When it ends instead, with its log.
     pub fn start(settings: Settings, builder_port: u16, state: &Path) -> Result<Self> {
         let (port, admin) = (ports::free()?, Admin::new()?);
-        let (config, filter_config) = (state.join("envoy.yaml"), state.join("filter.yaml"));
-        let mut ports = vec![(8080, port), (8081, builder_port)];
         let module = settings.filter.map_or_else(install::filter, Ok)?;
-        let folder = match settings.beside {
-            None => "envoy/standalone",
-            Some(other) => {
-                ports.push((5000, other));
-                "envoy/beside-registry"
-            }
-        };
-        let delivered = format!("{folder}/filter.yaml");
-        let shipped = render(&delivered, &[], [path(MODULE, &module)])?;
-        let mut filter = shipped.clone();
-        let at = [path(&delivered, &filter_config), admin.change(ADMIN)];
-        let mut rendered = render(&format!("{folder}/envoy.yaml"), &ports, at)?;
-        for (shipped, ours) in settings.changes {
-            let file = if filter.contains(shipped) {
-                &mut filter
-            } else {
-                &mut rendered
-            };
-            *file = replace(file, shipped, &ours)?;
-        }
-        fs::write(&filter_config, filter)?;
-        fs::write(&config, rendered)?;
+        let config = settings
+            .config
+            .module(&module)
+            .listen(0, port)
+            .upstream(BUILDER, builder_port)
+            .admin(admin.socket());
+        let filter = config.filter().clone();
+        let config = config.write(state)?;
         let log = state.join("envoy.log");
         let process = launch(settings.version, settings.workers, &config, &admin, &log)?;
         Ok(Self {
             process,
             port,
             admin,
-            filter_config,
-            shipped,
+            filter_file: state.join("filter.yaml"),
+            filter,
         })
     }
 
@@ -132,17 +100,17 @@ impl Envoy {
         lines.collect()
     }
 
-    /// Delivers another configuration of the filter: the shipped one with one text for another.
+    /// Delivers the filter's configuration that Envoy was started with, with a patch on its settings.
     /// Says whether Envoy took it.
     ///
     /// # Errors
-    /// When the shipped one does not have the text, or Envoy doesn't say anything.
-    pub fn deliver(&self, shipped: &str, ours: &str) -> Result<bool> {
-        let config = replace(&self.shipped, shipped, ours)?;
+    /// When Envoy doesn't say anything.
+    pub fn deliver(&self, patch: Value) -> Result<bool> {
+        let config = self.filter.clone().settings(patch);
         let before = self.deliveries()?;
-        let new = self.filter_config.with_extension("new");
-        fs::write(&new, config)?;
-        fs::rename(&new, &self.filter_config)?;
+        let new = self.filter_file.with_extension("new");
+        fs::write(&new, config.yaml())?;
+        fs::rename(&new, &self.filter_file)?;
         poll::until("Envoy has read the filter's configuration", || {
             let [taken, refused] = self.deliveries().ok()?;
             (before != [taken, refused]).then_some(taken > before[0])
@@ -247,53 +215,4 @@ pub fn launch_with(
         answer.status.is_success().then_some(())
     })?;
     Ok(process)
-}
-
-/// A shipped configuration with other ports and paths.
-pub(super) fn render(
-    file: &str,
-    ports: &[(u16, u16)],
-    paths: impl IntoIterator<Item = (String, String)>,
-) -> Result<String> {
-    let config = fs::read_to_string(install::root().join(file))?;
-    let changes = at_ports(ports).chain(paths);
-    change(config, changes).with_context(|| format!("in {file}"))
-}
-
-/// The change that puts one path in the place of another.
-pub(super) fn path(shipped: &str, ours: &Path) -> (String, String) {
-    (shipped.to_owned(), ours.display().to_string())
-}
-
-/// The changes that put a shipped configuration on other ports.
-pub(super) fn at_ports(ports: &[(u16, u16)]) -> impl Iterator<Item = (String, String)> {
-    let port = |number| format!("port_value: {number}");
-    ports
-        .iter()
-        .map(move |&(shipped, ours)| (port(shipped), port(ours)))
-}
-
-/// A shipped configuration that says something else for each of these texts, which it is to have
-/// once.
-pub(super) fn change(
-    mut config: String,
-    changes: impl IntoIterator<Item = (String, String)>,
-) -> Result<String> {
-    // Marked first: a port that the system chose may be one that is still to be replaced.
-    let changes: Vec<_> = changes.into_iter().enumerate().collect();
-    for (index, (shipped, _)) in &changes {
-        config = replace(&config, shipped, &format!("@{index}@"))?;
-    }
-    for (index, (_, ours)) in &changes {
-        config = config.replace(&format!("@{index}@"), ours);
-    }
-    Ok(config)
-}
-
-fn replace(config: &str, shipped: &str, ours: &str) -> Result<String> {
-    ensure!(
-        config.matches(shipped).count() == 1,
-        "the configuration is to say \"{shipped}\" once: the run script relies on it too"
-    );
-    Ok(config.replace(shipped, ours))
 }

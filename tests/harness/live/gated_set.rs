@@ -1,15 +1,14 @@
-//! A package set whose builds wait for the test: what happens while an image is built can be
-//! tested without guessing how long that takes.
+//! A package set whose builds wait for the test, so that tests of a running build need no sleeps.
 //!
 //! | package | its build |
 //! | --- | --- |
-//! | `gated` | says that it started, then waits until the test opens the gate |
+//! | `gated` | signals its start, then waits until the test opens the gate |
 //! | `doomed` | the same, and then fails |
 //! | `broken` | prints a line and fails |
 //! | `large` | writes 44 MiB that can't be compressed |
 //! | `cacert`, `iana-etc` | are in every image, and empty here |
 //!
-//! The derivations name the set's own folder, so that no earlier test has built them already.
+//! The derivations contain the path of the set's folder, so that no earlier test has built them.
 
 use std::ffi::OsString;
 use std::fs;

@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::envoy_config::{self, BUILDER, EnvoyConfig};
 use crate::live::admin::Admin;
 use crate::live::builder::{self, Builder};
 use crate::live::http::Response;
@@ -21,12 +22,10 @@ use crate::live::{envoy, install, poll, ports, scratch};
 pub struct Settings {
     /// Envoy's release.
     pub version: &'static str,
-    /// The port of loopback where the keys of the company's issuer are, when it is trusted too.
-    pub company: Option<u16>,
     /// Variables of the builder besides.
     pub environment: Vec<(&'static str, String)>,
-    /// What a shipped file says once, and what it says instead.
-    pub changes: Vec<(&'static str, String)>,
+    /// Envoy's configuration.
+    pub config: EnvoyConfig,
     /// Whether another Envoy can take its place, by a hot restart.
     pub can_be_replaced: bool,
 }
@@ -35,9 +34,8 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             version: install::ENVOY_VERSIONS[0],
-            company: None,
             environment: Vec::new(),
-            changes: Vec::new(),
+            config: EnvoyConfig::corporate_gateway(),
             can_be_replaced: false,
         }
     }
@@ -75,7 +73,17 @@ impl Gateway {
         }
         let builder = Builder::start(&builder)?;
         let (port, admin) = (ports::free()?, Admin::new()?);
-        let config = render(settings, &files, [port, builder.port()], &admin)?;
+        let config = settings
+            .config
+            .clone()
+            .module(&install::filter()?)
+            .listen(0, port)
+            .realm(port)
+            .upstream(BUILDER, builder.port())
+            .upstream("nixgate_login", builder.port())
+            .admin(admin.socket())
+            .certificate(&certificate(&files)?)
+            .write(&files)?;
         let log = state.path().join("envoy.log");
         // Processes of one number know each other; the port is nobody else's.
         let base = port.to_string();
@@ -326,49 +334,9 @@ fn make_demo(state: &Path, files: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Writes the shipped configuration, at these ports: the gateway's and the builder's.
-fn render(settings: &Settings, files: &Path, ports: [u16; 2], admin: &Admin) -> Result<PathBuf> {
-    const FOLDER: &str = "envoy/corporate-gateway";
-    let shipped = |name: &str| fs::read_to_string(install::root().join(FOLDER).join(name));
-    let path = |name: &str| files.join(name).display().to_string();
-    let [port, builder] = ports;
-
-    let module = install::filter()?.display().to_string();
-    let filter = shipped("filter.yaml")?;
-    let in_filter = |change: &&(&str, String)| filter.contains(change.0);
-    let owned = |(shipped, ours): &(&str, String)| ((*shipped).to_owned(), ours.clone());
-    let (of_filter, of_envoy): (Vec<_>, Vec<_>) = settings.changes.iter().partition(in_filter);
-    let module = (envoy::MODULE.to_owned(), module);
-    let of_filter = of_filter.into_iter().map(owned).chain([module]);
-    let filter = envoy::change(filter.clone(), of_filter)?;
-    fs::write(path("filter.yaml"), filter)?;
-    // The folder is named three times.
-    let certificate = shipped("certificate.yaml")?.replace("/etc/nixgate/tls", &path("tls"));
-    fs::write(path("certificate.yaml"), certificate)?;
-
-    let realm = |port: u16| format!("https://127.0.0.1:{port}/v2/token");
-    let mut config = shipped("envoy.yaml")?.replace(&realm(8443), &realm(port));
-    let mut changes: Vec<_> = envoy::at_ports(&[(8443, port), (8081, builder)])
-        .chain([admin.change(envoy::ADMIN)])
-        .chain(["filter.yaml", "certificate.yaml"].map(|name| {
-            let shipped = format!("path: {FOLDER}/{name}");
-            (shipped, format!("path: {}", path(name)))
-        }))
-        .chain(of_envoy.into_iter().map(owned))
-        .collect();
-    if let Some(company) = settings.company {
-        config = config.replace("#| ", "");
-        // The issuer of the tests has no TLS. What is about it is the last of the file.
-        let (rest, _) = config
-            .rsplit_once("      transport_socket:")
-            .context("the issuer's cluster ends with its TLS")?;
-        config = rest.to_owned();
-        changes.push((
-            "address: login.corp.example, port_value: 443 ".to_owned(),
-            format!("address: 127.0.0.1, port_value: {company} "),
-        ));
-    }
-    let file = files.join("envoy.yaml");
-    fs::write(&file, envoy::change(config, changes)?)?;
+/// Writes the shipped `certificate.yaml` with the certificate in `tls`, and returns its path.
+fn certificate(files: &Path) -> Result<PathBuf> {
+    let file = files.join("certificate.yaml");
+    fs::write(&file, envoy_config::certificate(&files.join("tls")))?;
     Ok(file)
 }

@@ -1,9 +1,7 @@
-//! A host of repositories over ssh: dropbear, with a key of its own, a home of its own, and one key
-//! that it lets in.
+//! A git server over ssh: dropbear, with its own host key, home and one authorized key.
 //!
-//! A server looks for keys in the home of who logs in, and that is in `/etc/passwd`; so it has another
-//! one (see [`namespace`]). Dropbear is a server that is installed without being started, which an
-//! OpenSSH from a distribution is not. The client is OpenSSH, as on builders.
+//! The server finds authorized keys by the home in `/etc/passwd`, so it sees another one (see [`namespace`]).
+//! Debian starts an OpenSSH server on installation, but not dropbear. The client is OpenSSH, as on builders.
 
 use std::fs;
 use std::net::TcpStream;
@@ -27,7 +25,7 @@ pub struct GitSsh {
 }
 
 impl GitSsh {
-    /// Starts a host on which `root` can log in with a key, and without one nobody.
+    /// Starts a server on which only `root` can log in, by key.
     ///
     /// # Errors
     /// When it does not start, with its log.

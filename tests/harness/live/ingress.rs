@@ -6,18 +6,14 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use http::Method;
+use serde_json::json;
 
+use crate::envoy_config::{BUILDER, EnvoyConfig};
 use crate::live::admin::Admin;
-use crate::live::envoy::{MODULE, change, launch, path, render};
+use crate::live::envoy::launch;
 use crate::live::http::{Response, request};
 use crate::live::process::Process;
 use crate::live::{install, ports};
-
-/// Where the shipped configuration finds the filter's.
-const FILTER: &str = "envoy/existing-ingress/filter.yaml";
-
-/// Where the shipped configurations have Envoy's admin page.
-const ADMIN: &str = "/run/envoy/envoy-admin.sock";
 
 /// What stands in the log, at the level `trace`, when Envoy has the VM make a context.
 const CONTEXT: &str = "[host->vm] proxy_on_context_create(";
@@ -54,30 +50,24 @@ impl Ingress {
     /// When it ends instead, with its log.
     pub fn start(settings: Settings, state: &Path) -> Result<Self> {
         let (port, admin) = (ports::free()?, Admin::new()?);
-        let page = admin.change(ADMIN);
-        let mut ports = vec![(8080, port), (3000, settings.app)];
-        let module = install::filter()?;
         let (name, config) = match settings.builder {
-            None => {
-                let file = "envoy/existing-ingress/envoy.before.yaml";
-                ("before", render(file, &ports, [page])?)
-            }
+            None => ("before", EnvoyConfig::ingress_before_nixgate(settings.app)),
             Some(builder) => {
-                ports.push((8081, builder));
-                let (shipped, ours) = (FILTER, state.join("ingress-filter.yaml"));
-                let mut filter = render(shipped, &[], [path(MODULE, &module)])?;
-                if settings.refused {
-                    let hold = |seconds: u16| format!("\"hold_seconds\": {seconds}");
-                    filter = change(filter, [(hold(20), hold(60))])?;
-                }
-                fs::write(&ours, filter)?;
-                let file = "envoy/existing-ingress/envoy.yaml";
-                ("with", render(file, &ports, [path(shipped, &ours), page])?)
+                let config = EnvoyConfig::existing_ingress(settings.app)
+                    .module(&install::filter()?)
+                    .upstream(BUILDER, builder);
+                let config = match settings.refused {
+                    true => config.settings(json!({"hold_seconds": 60})),
+                    false => config,
+                };
+                ("with", config)
             }
         };
-        let file = state.join(format!("ingress-{name}.yaml"));
-        fs::write(&file, config)?;
-        let log = file.with_extension("log");
+        let folder = state.join(format!("ingress-{name}"));
+        fs::create_dir_all(&folder)?;
+        let config = config.listen(0, port).admin(admin.socket());
+        let file = config.write(&folder)?;
+        let log = folder.with_extension("log");
         let process = launch(settings.version, settings.workers, &file, &admin, &log)?;
         if settings.trace {
             admin.post("/logging?wasm=trace")?;

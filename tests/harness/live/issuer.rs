@@ -1,4 +1,4 @@
-//! An issuer of JSON Web Tokens, such as companies have; and whoever would like to be one.
+//! An issuer of JSON Web Tokens, genuine or not.
 
 use std::fs;
 use std::path::Path;

@@ -1,8 +1,8 @@
-//! The filter with a bound on its memory: a way to have its VM die, as it would of a defect.
+//! The filter with limited memory, so that its VM dies, as it would by a defect.
 //!
-//! A module says in its memory section (WebAssembly core specification, 5.5.8) how many pages of
-//! 64 KiB its memory may have at most. The shipped one sets no bound. With one, an answer of the
-//! builder that is larger can't be handed over: the allocation fails, which traps.
+//! A module's memory section (WebAssembly core specification, 5.5.8) can limit its memory to a number of pages
+//! of 64 KiB. The shipped module has no limit. With one, the allocation for a larger answer of the builder
+//! fails and traps.
 
 use anyhow::{Context, Result, ensure};
 

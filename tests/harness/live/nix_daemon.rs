@@ -1,14 +1,14 @@
-//! A Nix store of a test's own, with a daemon, and builders that are not root.
+//! A separate Nix store for a test, with a daemon, and builders that are not root.
 //!
 //! ```text
 //!   builder ── as USER ── socket ──► nix-daemon ── as root ──► /nix, builds as nixbld1 …
 //!      │                                                         │
 //!      └──── in one mount namespace (see `namespace`) ───────────┘
-//!            /nix   an empty store               /mnt   what the builder may see of the test's files
+//!            /nix   an empty store               /mnt   the test's files for the builder
 //!            /etc/passwd, /etc/group             with the users
 //! ```
 //!
-//! The machine's own store knows nothing of it: what a garbage collection takes here, nobody misses.
+//! The machine's own store is not affected.
 
 use std::fs;
 use std::os::unix::fs::chown;
@@ -23,7 +23,7 @@ use crate::live::builder::{Builder, Settings};
 use crate::live::process::{Process, run};
 use crate::live::{install, namespace, scratch};
 
-/// The name of the user whom the builder is, for `nix.conf`.
+/// The builder's user, for `nix.conf`.
 pub const USER: &str = "nixgate-test";
 /// Whom Debian gives no number of, less those that Nix's installers take.
 const USER_IDS: std::ops::Range<u32> = 31_000..59_000;

@@ -1,8 +1,7 @@
 //! Programs that run beside a test, and end with it.
 //!
-//! Each has a process group of its own and a log file. It is stopped with its whole group when
-//! its [`Process`] is dropped, and by the kernel when the test binary dies first (pdeathsig), so
-//! that an aborted test run leaves nothing behind either.
+//! Each has its own process group and log file. The group is stopped when its [`Process`] is dropped, and by
+//! the kernel when the test binary dies first (pdeathsig).
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;

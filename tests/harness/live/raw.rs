@@ -1,5 +1,4 @@
-//! Requests that no client library sends, byte by byte: what Envoy and the filter make of a
-//! malformed or ambiguous one can't be tested by a library that refuses to write it.
+//! Malformed and ambiguous requests, byte by byte, which client libraries refuse to send.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -7,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-/// As long as anything here may take, on a busy machine.
+/// The timeout of everything here, for a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn connect(port: u16) -> Result<TcpStream> {

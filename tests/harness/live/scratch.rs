@@ -7,8 +7,7 @@
 //!                                  bytes, podman's runroot 50, and a checkout may be anywhere
 //! ```
 //!
-//! A test removes its own; what is shared by all tests, or was left by a run that was aborted, is
-//! removed by the next run.
+//! A test removes its own folders. The next run removes shared folders and those of aborted runs.
 
 use std::fs;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! Many clients that ask for one thing at once: half of them by HTTP/1.1, each on a connection of its
-//! own, and half by HTTP/2, a hundred on each connection.
+//! Many clients that request the same path at once: half of them by HTTP/1.1, with a connection each, and
+//! half by HTTP/2, with a hundred on each connection.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,12 +20,11 @@ use tokio::task::JoinSet;
 
 use crate::live::http;
 
-/// Streams of one HTTP/2 connection: what Envoy's advice for edges allows.
+/// Streams of one HTTP/2 connection: the limit that Envoy recommends for edges.
 const STREAMS: usize = 100;
-/// Connections that are being made at once: more than the kernel's queue holds would be made by
-/// trying again after a second.
+/// Connections that are opened at once: more would overflow the kernel's queue, and retry after a second.
 const CONNECTING: usize = 64;
-/// Longer than the edge ever keeps a client.
+/// Longer than the edge keeps any client.
 const LIMIT: Duration = Duration::from_secs(180);
 
 /// Clients that wait.

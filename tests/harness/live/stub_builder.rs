@@ -1,7 +1,6 @@
-//! A builder that does as it is told, well or badly: what Envoy and the filter make of a builder's
-//! bad days can't be tested with a builder that works.
+//! A scripted builder, to test how Envoy and the filter handle a builder's failures.
 //!
-//! It speaks bytes on sockets rather than HTTP by a library, which would mend what is to be broken.
+//! It writes bytes to sockets, since an HTTP library would correct malformed responses.
 
 use std::io;
 use std::sync::Arc;
@@ -18,10 +17,10 @@ use crate::live::builder::TOKEN;
 
 /// The media type of the manifests here.
 pub const OCI: &str = "application/vnd.oci.image.manifest.v1+json";
-/// Envoy sends far less; more is not a request.
+/// The limit of a request's head; Envoy sends far less.
 const HEAD_LIMIT: usize = 256 << 10;
 
-/// A request, as far as scripts care.
+/// The parts of a request that scripts use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asked {
     /// `GET`, `HEAD`

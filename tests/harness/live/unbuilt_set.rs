@@ -1,4 +1,4 @@
-//! A package set that nobody has built yet, and what several builders make of it.
+//! A package set that has never been built, for several builders.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,8 +14,8 @@ use crate::live::http::{Response, request};
 use crate::live::process::run;
 use crate::live::{install, scratch};
 
-/// Four packages, two of which need `lib`. An image of both has it in a layer of its own, an image of
-/// one has it in that one's.
+/// Four packages, two of which need `lib`. An image of both has it in a separate layer, an image of one has
+/// it in that package's layer.
 const SMALL: &str = r#"{ system ? builtins.currentSystem }:
 let
   package = name: needs: derivation {
@@ -38,8 +38,7 @@ in
 }
 "#;
 
-/// The set, in a folder of its own. The names of the packages have that of the folder in them, so
-/// that nobody has built them.
+/// The set, in a new folder, whose name is in the packages' names so that they have never been built.
 #[derive(Debug)]
 pub struct UnbuiltSet {
     folder: TempDir,
@@ -82,7 +81,7 @@ impl UnbuiltSet {
         self.folder().join("storage")
     }
 
-    /// A builder with a state of its own; storage is everybody's.
+    /// A builder with its own state and the shared storage.
     ///
     /// # Errors
     /// When its folder can't be made.
@@ -106,10 +105,10 @@ impl UnbuiltSet {
         Ok(self.builder(name)?.with("NIXGATE_NIX_OPTIONS", options))
     }
 
-    /// Takes the packages from the store, as the garbage collector does when nobody keeps them.
+    /// Deletes the packages from the store, like the garbage collector.
     ///
     /// # Errors
-    /// When somebody does, or there are none.
+    /// When a gc root keeps them, or there are none.
     pub fn collect(&self) -> Result<()> {
         let ours = self.packages()?;
         ensure!(!ours.is_empty(), "there is nothing to collect");

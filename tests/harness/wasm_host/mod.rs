@@ -6,23 +6,22 @@
 //!     └── vm 1 ── …
 //! ```
 //!
-//! It does what Envoy was seen to do where the filter could come to rely on the opposite:
+//! It behaves as Envoy was observed to, where the filter could rely on the opposite:
 //!
-//! - A local reply is sent, and its stream ended, after the callback that asked for it: from one list
-//!   of the VM's, with which the end of *every* callback goes on. So each is nested in the one
-//!   before, and a VM that has too many at once dies ([`STACK`]). The same holds for a request that
-//!   goes on, which may fail at once.
-//! - A message in a queue wakes the root that registered the queue, in a callback of its own.
-//! - A context that has gone can't become the effective one (`BadArgument`).
-//! - The answer to a callout is lost when the context that sent it has gone.
-//! - The first insertion of a key into shared data succeeds whatever it compares by.
+//! - A local reply is sent, and its stream ended, after the callback: from one list of the VM, with which the
+//!   end of *every* callback continues. So the replies nest, and a VM with too many at once dies
+//!   ([`STACK`]). The same holds for a continued request, which may fail at once.
+//! - A message in a queue wakes the root that registered the queue, in a separate callback.
+//! - A context that has ended can't become the effective one (`BadArgument`).
+//! - The response to a callout is lost when the context that sent it has ended.
+//! - The first insertion of a key into shared data succeeds despite compare-and-swap.
 //! - An empty buffer is a null pointer.
-//! - A callback that the module does not export is not called, and the same as one that does
-//!   nothing.
-//! - A root's timer, when it has one, runs as time goes by.
+//! - A callback that the module does not export is not called.
+//! - A root's timer runs with the clock.
 //!
-//! Tests speak of requests, callouts and answers, so that the filter can be rebuilt inside; of
-//! single calls only where their number is the point, since each costs Envoy a microsecond. A trap in the VM fails the test with its backtrace.
+//! Tests are written in terms of requests, callouts and answers, so that the filter's internals can change.
+//! They count host calls only where the number matters, since each costs Envoy a microsecond. A trap in the
+//! VM fails the test with its backtrace.
 
 mod abi;
 mod header_map;
@@ -54,11 +53,11 @@ pub struct Stream {
     context: u32,
 }
 
-/// The second at which the clock of every new [`Host`] stands.
+/// The start time of every [`Host`].
 pub const START: u64 = 1_700_000_000;
 
-/// So many actions of one list are a VM's end: Envoy's has room for 310 where the filter is alone in
-/// the chain, and for fewer where it is not.
+/// A VM with more nested actions dies. Envoy's limit is 310 if the filter is alone in the chain, and less
+/// otherwise.
 const STACK: usize = 64;
 
 struct Vm {
@@ -178,7 +177,7 @@ impl Host {
         )
     }
 
-    /// What has become of a request.
+    /// The state of a request.
     pub fn outcome(&mut self, stream: Stream) -> Outcome {
         self.state(stream.vm).outcome(stream.context)
     }
@@ -200,7 +199,7 @@ impl Host {
         self.settle();
     }
 
-    /// Has the host know something of every stream of a VM from now on, or no longer.
+    /// Sets or removes a property of all streams of a VM.
     pub fn know(&mut self, root: Root, path: &[&str], value: Option<Vec<u8>>) {
         let path = path.join("\0");
         let attributes = &mut self.state(root.vm).attributes;
@@ -266,7 +265,7 @@ impl Host {
         self.state(root.vm).refuse_callouts = Some(status);
     }
 
-    /// Makes every request that goes on end at once from now on, as without a healthy host.
+    /// Makes every continued request fail at once from now on, as without a healthy host.
     pub fn refuse_upstream(&mut self, root: Root) {
         self.state(root.vm).refuse_upstream = true;
     }
@@ -294,7 +293,7 @@ impl Host {
         }
     }
 
-    /// Sets the clock back, as somebody does who finds that it was wrong.
+    /// Sets the clock back.
     pub fn set_back(&mut self, seconds: u64) {
         self.world.borrow_mut().now -= seconds;
     }
@@ -304,8 +303,8 @@ impl Host {
         std::mem::take(&mut self.state(root.vm).host_calls)
     }
 
-    /// Spoils what shared data holds, as something else with the same `vm_id` could: each
-    /// occurrence of `from` becomes `to`, of the same length.
+    /// Corrupts shared data, as another plugin with the same `vm_id` could: each occurrence of `from` becomes
+    /// `to`, of the same length.
     pub fn spoil_shared_data(&mut self, from: &[u8], to: &[u8]) {
         self.world.borrow_mut().spoil(from, to);
     }
@@ -330,7 +329,7 @@ impl Host {
         self.state(root.vm).log.clone()
     }
 
-    /// Does what Envoy does between callbacks, until there is nothing left to do.
+    /// Runs Envoy's work between callbacks to the end.
     fn settle(&mut self) {
         while let Some((vm, root, queue)) = self.next_wake() {
             if self.state(vm).contexts.contains(&root) {
@@ -343,7 +342,7 @@ impl Host {
         self.world.borrow_mut().wakes.pop_front()
     }
 
-    /// Goes on with the list of what is left to do after a callback.
+    /// Runs the list of deferred actions after a callback.
     fn after_callback(&mut self, vm: usize) {
         while let Some(stream) = self.state(vm).actions.pop_front() {
             self.state(vm).nested += 1;

@@ -1,4 +1,4 @@
-//! Each worker's own copies of the entries that it uses most, in front of the cache that all share.
+//! Each worker's own copies of the entries that it uses most, in front of the shared cache.
 //!
 //! ```text
 //!   key ──► copy of this second? ──yes──► the entry
@@ -7,13 +7,12 @@
 //!   shared cache ──► is it the copy's version, or sealed? ──► copy …
 //! ```
 //!
-//! Reading a slot means two calls of the host, a copy of the manifest, the SHA-256 of all of it for
-//! the seal, and finding out under which key it is: together more than Envoy needs for the rest of
-//! the request.
+//! Reading a slot takes two host calls, a copy of the manifest, its SHA-256 for the seal, and hashing the
+//! key: together more than Envoy needs for the rest of the request.
 //!
-//! The shared entry may be replaced meanwhile, so a copy is used until the next tick of the worker's
-//! timer, a second at most, and compared with the shared one then. Nobody looks at a clock for it: an
-//! entry whose time could be over by the next tick is not copied at all.
+//! The shared entry may be replaced meanwhile. So a copy is used until the next tick of the worker's
+//! timer, a second at most, and then compared with the shared entry. This needs no clock: an entry that
+//! could expire before the next tick is not copied.
 
 use std::collections::BTreeMap;
 
@@ -22,12 +21,12 @@ use crate::Seconds;
 
 /// How often [`Copies::tick`] is to be called, in seconds.
 pub const TICK: Seconds = 1;
-/// A copy is made in the course of a second, used until the next tick, and the tick may be late.
+/// A copy is made within a second and used until the next tick, which may be late.
 const LONGEST_USE: Seconds = 1 + TICK + 1;
 
 struct Copy {
     entry: Entry,
-    /// Of the shared entry: another number is another entry.
+    /// The version of the shared entry.
     version: u32,
     bytes: usize,
     /// The tick at which it was last compared with the shared entry.
@@ -40,12 +39,12 @@ pub struct Copies {
     max_bytes: usize,
     bytes: usize,
     ticks: u64,
-    /// The tick at which those that were not used had to go last.
+    /// The tick of the last eviction.
     swept: Option<u64>,
 }
 
 impl Copies {
-    /// No copies yet, and never more than `max_bytes` of them.
+    /// No copies yet, and at most `max_bytes` of them.
     pub const fn new(max_bytes: usize) -> Self {
         Self {
             copies: BTreeMap::new(),
@@ -56,14 +55,14 @@ impl Copies {
         }
     }
 
-    /// The entry of a key, if it was compared with the shared one since the last tick.
+    /// The copy for a key, if it was compared with the shared entry since the last tick.
     pub fn get(&self, key: &Key) -> Option<&Entry> {
         let copy = self.copies.get(key)?;
         (copy.compared == self.ticks).then_some(&copy.entry)
     }
 
-    /// The entry of a key, however old, if the shared one is still of its version: then it need not
-    /// be read. From now on it is good for another tick, if it lives that long.
+    /// The copy for a key if the shared entry still has this version, so that it need not be read. The copy
+    /// is then valid until the next tick, unless the entry could expire before.
     pub fn compare(&mut self, key: &Key, version: u32, now: Seconds) -> Option<&Entry> {
         let copy = self.copies.get_mut(key)?;
         if copy.version != version {
@@ -75,15 +74,15 @@ impl Copies {
         Some(&copy.entry)
     }
 
-    /// Copies the shared entry of a key, if it is one to be copied. Copies that were not used since
-    /// the last tick make room for it; without room it is not copied.
+    /// Copies the shared entry of a key if it qualifies. Copies that were not used since the last tick are
+    /// evicted to make room; without room nothing is copied.
     pub fn insert(&mut self, key: &Key, entry: &Entry, version: u32, now: Seconds) {
         self.remove(key);
         let Some(bytes) = entry.copied_bytes(now) else {
             return;
         };
         let bytes = bytes.saturating_add(key.as_bytes().len());
-        // Those that were used in this tick stay, so that one look for others is enough.
+        // Copies that were used in this tick stay, so one eviction for each tick is enough.
         let is_full = self.bytes.saturating_add(bytes) > self.max_bytes;
         if is_full && self.swept != Some(self.ticks) {
             let ticks = self.ticks;
@@ -105,23 +104,23 @@ impl Copies {
         self.copies.insert(key.clone(), copy);
     }
 
-    /// Forgets the entry of a key, which has another now.
+    /// Removes the copy for a key.
     pub fn remove(&mut self, key: &Key) {
         if let Some(copy) = self.copies.remove(key) {
             self.bytes = self.bytes.saturating_sub(copy.bytes);
         }
     }
 
-    /// A second is over: every copy is to be compared before it is used again.
+    /// Ends a second: every copy is compared before its next use.
     pub const fn tick(&mut self) {
         self.ticks = self.ticks.wrapping_add(1);
     }
 }
 
 impl Entry {
-    /// How many bytes a copy of it takes; none when it is not to be copied: because its time may
-    /// be over before the copy's, because it is a refusal, which is logged each time, or because
-    /// the client's request is needed whole.
+    /// The size of a copy in bytes; none if the entry is not copied: because it may expire before the copy,
+    /// because it is a refusal, which is logged each time, or because the answer depends on the rest of the
+    /// request.
     fn copied_bytes(&self, now: Seconds) -> Option<usize> {
         if !self.outlives_copies(now) {
             return None;

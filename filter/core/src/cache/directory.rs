@@ -1,9 +1,9 @@
-//! The directory of one set: which way holds what, and which gives way to a newcomer.
+//! The directory of one set: the entry in each way, and the eviction order.
 //!
-//! What has expired gives way first. Else it is what was inserted or asked for the longest ago, in
-//! insertions into the set, where having been asked for counts as much as [`CREDIT`] insertions:
-//! of many names that are asked for once, none drives out what is asked for again and again, and
-//! what was in demand once goes in the end.
+//! Expired entries are evicted first, then those whose insertion or last hit is the oldest, counted in
+//! insertions into the set. A hit counts as much as [`CREDIT`] insertions: names that are requested once
+//! don't evict those that are requested again and again, and an entry that is no longer requested goes in
+//! the end.
 //!
 //! ```text
 //!   insertions since the stamp   0 … 15 │ 16 …
@@ -18,18 +18,18 @@ use crate::Seconds;
 
 /// Ways of a set. The directory is read on every lookup, so it stays small: 16 × 24 bytes.
 const WAYS: usize = 16;
-/// Bytes of a set's slots together. A manifest of 94 layers is about 20 kB, so a set holds a
-/// dozen of those, or 16 smaller entries.
+/// Bytes of all slots of a set. A manifest of 94 layers has about 20 kB, so a set holds a dozen of them,
+/// or 16 smaller entries.
 const SET_BYTES: u32 = 256 << 10;
-/// How many insertions a hit is worth. At equal numbers of hits to 100 manifests of 15 kB and of
-/// names that are asked for once, 4 MiB then give 99.9 % hits, where the order of insertion alone
-/// gives 55 % and the order of use 80 %.
+/// How many insertions a hit is worth. If half of the requests are for 100 manifests of 15 kB and half
+/// for names that are requested once, 4 MiB give 99.9 % hits on the former, against 55 % in order of
+/// insertion and 80 % in order of use.
 const CREDIT: u64 = 32;
-/// How many insertions a record's stamp may lag behind before a hit moves it. To note every hit
-/// would cost a write each; what is in demand has the credit besides.
+/// How many insertions a record's stamp may lag behind before a hit updates it: an update for every hit
+/// would cost a write each.
 const LAG: u64 = 16;
 
-/// How many sets the cache has.
+/// The number of sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {
     sets: u64,
@@ -73,7 +73,7 @@ struct Record {
 }
 
 impl Record {
-    /// The lower, the sooner it goes.
+    /// The lowest is evicted first.
     fn rank(&self) -> u64 {
         let credit = if self.demanded { CREDIT } else { 0 };
         self.stamp.saturating_add(credit)
@@ -85,12 +85,12 @@ impl Record {
     }
 }
 
-/// Where a new entry goes.
+/// The place of a new entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Placement {
-    /// The way that takes it.
+    /// Its way.
     pub way: Way,
-    /// The other ways, whose entries had to go: their slots are to be emptied.
+    /// The ways that were evicted, whose slots are to be emptied.
     pub evicted: Vec<Way>,
 }
 
@@ -99,21 +99,20 @@ pub struct Placement {
 pub struct Directory([Record; WAYS]);
 
 impl Directory {
-    /// Reads a directory. Bytes that are none, such as those of a set that nobody has written to,
-    /// are an empty one.
+    /// Decodes a directory; malformed bytes are an empty one.
     pub fn decode(bytes: &[u8]) -> Self {
         let mut directory = Self::default();
         let (records, _) = bytes.as_chunks::<24>();
         for (record, bytes) in directory.0.iter_mut().zip(records) {
-            let bits = |from: usize, count: usize| {
-                let bytes = bytes.iter().skip(from).take(count);
-                bytes.fold(0_u64, |bits, &byte| bits << 8 | u64::from(byte))
+            let (words, _) = bytes.as_chunks();
+            let [fingerprint, sizes, stamp] = *words else {
+                continue;
             };
-            let stamp = bits(16, 8);
+            let (sizes, stamp) = (u64::from_be_bytes(sizes), u64::from_be_bytes(stamp));
             *record = Record {
-                fingerprint: bits(0, 8),
-                length: u32::try_from(bits(8, 4)).unwrap_or(0),
-                expires: u32::try_from(bits(12, 4)).unwrap_or(0),
+                fingerprint: u64::from_be_bytes(fingerprint),
+                length: (sizes >> 32) as u32,
+                expires: sizes as u32,
                 stamp: stamp >> 1,
                 demanded: stamp & 1 == 1,
             };
@@ -133,7 +132,7 @@ impl Directory {
         bytes
     }
 
-    /// The way that may hold `key`; the slot's own key decides.
+    /// The way that may hold `key`; the key in the slot decides.
     pub fn find(&self, key: &Key) -> Option<Way> {
         let (_, fingerprint) = key.hash();
         self.0
@@ -141,8 +140,8 @@ impl Directory {
             .position(|record| record.length > 0 && record.fingerprint == fingerprint)
     }
 
-    /// Takes note of a hit. Whether that changed the directory, which is then to be written back;
-    /// should that fail, nothing is lost but the note.
+    /// Records a hit. Returns whether the directory changed and should be written back; if that fails,
+    /// only the record of the hit is lost.
     pub fn touch(&mut self, way: Way) -> bool {
         let clock = self.clock();
         match self.0.get_mut(way) {
@@ -158,15 +157,14 @@ impl Directory {
         }
     }
 
-    /// The highest stamp. What was inserted last has it, until more is inserted.
+    /// The highest stamp.
     fn clock(&self) -> u64 {
         let stamps = self.0.iter().map(|record| record.stamp);
         stamps.max().unwrap_or(0)
     }
 
-    /// Makes room for a slot of `length` bytes: the key's own way when it has one, else a free
-    /// one, else the one that is first to go; then others until the set keeps its bound. None when
-    /// the slot alone is over the bound.
+    /// Makes room for a slot of `length` bytes: in the key's own way, else in a free one, else in the first
+    /// to evict; then evicts more until the set is within its limit. None if the slot alone is over it.
     pub fn place(
         &mut self,
         key: &Key,
@@ -182,27 +180,27 @@ impl Directory {
         let own = self.find(key);
         let way = own
             .or_else(|| self.0.iter().position(|record| record.length == 0))
-            .or_else(|| self.first_to_go(None, now))?;
+            .or_else(|| self.first_to_evict(None, now))?;
         let expires = u32::try_from(expires).unwrap_or(u32::MAX);
         *self.0.get_mut(way)? = Record {
             fingerprint,
             length,
             expires,
             stamp,
-            // What is fetched anew was asked for again.
+            // An entry that is replaced was requested again.
             demanded: own.is_some(),
         };
 
         let mut evicted = Vec::new();
         while self.bytes() > u64::from(SET_BYTES) {
-            let victim = self.first_to_go(Some(way), now)?;
+            let victim = self.first_to_evict(Some(way), now)?;
             *self.0.get_mut(victim)? = Record::default();
             evicted.push(victim);
         }
         Some(Placement { way, evicted })
     }
 
-    /// How many ways hold something.
+    /// The number of ways in use.
     pub fn used(&self) -> usize {
         self.0.iter().filter(|record| record.length > 0).count()
     }
@@ -211,7 +209,7 @@ impl Directory {
         self.0.iter().map(|record| u64::from(record.length)).sum()
     }
 
-    fn first_to_go(&self, keep: Option<Way>, now: Seconds) -> Option<Way> {
+    fn first_to_evict(&self, keep: Option<Way>, now: Seconds) -> Option<Way> {
         self.0
             .iter()
             .enumerate()

@@ -1,33 +1,32 @@
-//! What the cache keeps, and its encoding in a slot.
+//! Cache entries, and their encoding in a slot.
 
 use std::rc::Rc;
 
 use super::Key;
 use crate::Seconds;
 
-/// An answer that may be repeated. Bodies are shared, not copied: one answer serves many requests.
+/// An answer that may be cached. Bodies are shared, not copied: one answer serves many requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
-    /// A document that is served as it is: a manifest or a list of tags.
+    /// A document: a manifest or a list of tags.
     Document {
         /// Its `Content-Type`.
         media_type: String,
         /// Its `Docker-Content-Digest`; a list of tags has none.
         digest: Option<String>,
-        /// Of a manifest by tag, the package set that it is made of, as the builder said it
-        /// ([`SOURCE`](crate::wire::SOURCE)).
+        /// For a manifest by tag: its package set ([`SOURCE`](crate::wire::SOURCE)).
         source: Option<String>,
         /// Its bytes.
         body: Rc<[u8]>,
     },
-    /// A blob that storage serves at this address.
+    /// A blob that storage serves.
     Redirect {
         /// An absolute URL.
         location: String,
     },
-    /// A blob that the builder serves itself.
+    /// A blob that the builder streams.
     Stream,
-    /// A refusal that the builder wants remembered.
+    /// A refusal that the builder allows to cache.
     Refusal {
         /// Its HTTP status.
         status: u16,
@@ -36,50 +35,47 @@ pub enum Content {
     },
 }
 
-/// A content and the time until which it may be repeated.
+/// A content and its lifetime.
 ///
-/// Clocks jump. One that is set forward ends lives early, which costs a callout. One that is set
-/// back would prolong them by as much: so an entry that was learnt in what is now the future counts
-/// as one whose time is over.
+/// A clock that is set forward ends lifetimes early, which costs a callout. A clock that is set back
+/// would prolong them, so an entry that was learnt in the future counts as expired.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The second in which it was learnt.
+    /// When it was learnt.
     pub learnt: Seconds,
-    /// The first second at which it may no longer be repeated.
+    /// The first second at which it is no longer fresh.
     pub expires: Seconds,
-    /// What to repeat.
+    /// The answer.
     pub content: Content,
-    /// What the builder said of the images that it belongs to, as it came
-    /// ([`ImageFacts`](crate::policy::ImageFacts)); empty when there is nothing to say.
+    /// The header [`FACTS`](crate::wire::FACTS) as it came; may be empty.
     pub facts: String,
 }
 
-/// For how long after its time a document is still of use, in seconds: a day, in which somebody
-/// will have mended the builder.
+/// How long after its expiry a stale document may be served, in seconds: a day to repair the builder.
 const STALE_FOR: Seconds = 24 * 60 * 60;
 
 impl Entry {
-    /// Whether it may be repeated.
+    /// Whether it may be served.
     pub const fn is_fresh(&self, now: Seconds) -> bool {
         self.learnt <= now && now < self.expires
     }
 
-    /// Whether it is of some use, fresh or not.
-    pub const fn is_of_use(&self, now: Seconds) -> bool {
-        self.learnt <= now && now < self.useful_until()
+    /// Whether it may be served, fresh or stale.
+    pub const fn is_usable(&self, now: Seconds) -> bool {
+        self.learnt <= now && now < self.usable_until()
     }
 
-    /// The first second at which the entry is of no use to anybody: until then, a document may be
-    /// served in place of an answer that no builder gives (RFC 5861, `stale-if-error`).
-    pub const fn useful_until(&self) -> Seconds {
+    /// The first second at which the entry is useless. Until then, a document may be served if the
+    /// builder fails (RFC 5861, `stale-if-error`).
+    pub const fn usable_until(&self) -> Seconds {
         match self.content {
             Content::Document { .. } => self.expires.saturating_add(STALE_FOR),
-            // What was refused may be there now, and storage honours no old address.
+            // A refusal may no longer hold, and the signature of an address expires.
             Content::Redirect { .. } | Content::Stream | Content::Refusal { .. } => self.expires,
         }
     }
 
-    /// The bytes of a slot: the whole key, its times, the facts, the content.
+    /// Encodes the slot: the whole key, the times, the facts, the content.
     pub fn encode(&self, key: &Key) -> Vec<u8> {
         let mut writer = Writer(Vec::with_capacity(256));
         writer.bytes(key.as_bytes());
@@ -115,7 +111,7 @@ impl Entry {
         writer.0
     }
 
-    /// The entry that a slot holds for `key`; none when it holds another key's or is damaged.
+    /// Decodes a slot; none if it has another key or is damaged.
     pub fn decode(slot: &[u8], key: &Key) -> Option<Self> {
         let mut reader = Reader(slot);
         if reader.bytes()? != key.as_bytes() {
@@ -181,7 +177,7 @@ impl<'a> Reader<'a> {
         String::from_utf8(self.bytes()?.to_vec()).ok()
     }
 
-    /// A text that may be left out, by being empty.
+    /// A text; empty means none.
     fn optional_text(&mut self) -> Option<Option<String>> {
         Some(Some(self.text()?).filter(|text| !text.is_empty()))
     }
@@ -254,9 +250,9 @@ mod tests {
             (Seconds::MAX, false, false),
         ] {
             assert_eq!(document.is_fresh(now), fresh, "{now}");
-            assert_eq!(document.is_of_use(now), stale, "{now}");
+            assert_eq!(document.is_usable(now), stale, "{now}");
             assert_eq!(refusal.is_fresh(now), fresh, "{now}");
-            assert_eq!(refusal.is_of_use(now), fresh, "{now}");
+            assert_eq!(refusal.is_usable(now), fresh, "{now}");
         }
     }
 

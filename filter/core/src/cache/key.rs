@@ -1,15 +1,14 @@
 //! Cache keys: a canonical encoding of everything that an answer depends on.
 //!
-//! Each part is preceded by its length, so that no two lists of parts have one encoding; the
-//! first part is the format's version. Golden tests pin the bytes: a change that would let an old
-//! entry answer a new question must show itself.
+//! Each part is preceded by its length, so different lists of parts never have the same encoding. The
+//! first part is the version of the format. Golden tests pin the bytes.
 
 use sha2::{Digest as _, Sha256};
 
 use crate::ImageName;
 use crate::distribution::{Digest, MediaType, Method, Reference};
 
-/// Changes with the encoding of keys or entries, and with what they mean.
+/// Changes with the encoding of keys or entries, and with their meaning.
 const VERSION: &str = "nixgate-3";
 
 /// The key of one answer.
@@ -17,8 +16,8 @@ const VERSION: &str = "nixgate-3";
 pub struct Key(Vec<u8>);
 
 impl Key {
-    /// A manifest; by tag, its media type is part of the question. The scope names the
-    /// configuration: two of them share nothing.
+    /// A manifest; by tag, the key includes the media type. `scope` is the configuration's own: two
+    /// configurations share no entries.
     pub fn manifest(
         scope: &str,
         image: &ImageName,
@@ -36,7 +35,7 @@ impl Key {
         }
     }
 
-    /// Where a blob is, for one method.
+    /// The location of a blob, for one method.
     pub fn blob(scope: &str, image: &ImageName, digest: &Digest, method: Method) -> Self {
         let (image, digest) = (image.to_string(), digest.to_string());
         Self::encode(&[scope, "blob", &image, &digest, method.as_str()])
@@ -68,19 +67,13 @@ impl Key {
         &self.0
     }
 
-    /// 128 bits of the key's SHA-256: the first half chooses the set, the second is the
-    /// fingerprint within it. A cryptographic hash, since clients choose the keys and must not be
-    /// able to crowd one set.
+    /// 128 bits of the key's SHA-256: the first half chooses the set, the second is the fingerprint within
+    /// it. The hash is cryptographic, since clients choose the keys and must not be able to fill one set.
     pub(super) fn hash(&self) -> (u64, u64) {
         let digest: [u8; 32] = Sha256::digest(&self.0).into();
-        let half = |from: usize| {
-            digest
-                .iter()
-                .skip(from)
-                .take(8)
-                .fold(0_u64, |bits, &byte| bits << 8 | u64::from(byte))
-        };
-        (half(0), half(8))
+        let (parts, _) = digest.as_chunks();
+        let part = |index: usize| parts.get(index).copied().map_or(0, u64::from_be_bytes);
+        (part(0), part(1))
     }
 }
 

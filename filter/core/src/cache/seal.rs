@@ -1,39 +1,37 @@
-//! A seal on what the shared cache holds.
+//! A message authentication code on each slot of the shared cache.
 //!
-//! Whatever has the same `vm_id` can write to shared data. It does not know the builder's token, so
-//! what it writes does not bear the seal, and is a miss: no manifest, no address of a blob and no
-//! facts by which a policy judges can be slipped in. An older entry of the same key could be put
-//! back, which its expiry bounds.
+//! Every plugin with the same `vm_id` can write to shared data. Without the builder's token it can't make
+//! the code, so its slots are misses: it can forge no manifest, no location of a blob and no facts for a
+//! policy. It can put back an older entry of the same key, until that expires.
 
 use std::fmt;
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-/// Bytes of the seal, HMAC-SHA256 (RFC 2104).
+/// Bytes of the code, HMAC-SHA256 (RFC 2104).
 const LENGTH: usize = 32;
 
-/// Seals slots and opens them.
+/// Signs slots and verifies them.
 #[derive(Clone)]
 pub struct Seal(Hmac<Sha256>);
 
 impl Seal {
-    /// The seal of those who know the secret.
+    /// The seal with this key.
     pub fn new(secret: &str) -> Self {
-        // HMAC takes keys of any length, so the other branch is never taken; what it would make
-        // opens nothing.
+        // HMAC takes keys of any length, so the other branch is never taken.
         let mac = Hmac::new_from_slice(secret.as_bytes());
         Self(mac.unwrap_or_else(|_| Hmac::new(&hmac::digest::Key::<Hmac<Sha256>>::default())))
     }
 
-    /// The slot with its seal behind it.
+    /// Appends the code to a slot.
     pub fn seal(&self, mut slot: Vec<u8>) -> Vec<u8> {
         let tag = self.0.clone().chain_update(&slot).finalize();
         slot.extend_from_slice(&tag.into_bytes());
         slot
     }
 
-    /// The slot, if the seal is whole.
+    /// The slot without its code, if that is valid.
     pub fn open<'a>(&self, sealed: &'a [u8]) -> Option<&'a [u8]> {
         let (slot, tag) = sealed.split_at_checked(sealed.len().checked_sub(LENGTH)?)?;
         let mac = self.0.clone().chain_update(slot);

@@ -26,48 +26,52 @@ pub use raw::Identity;
 use raw::{CACHE_MINIMUM, HOLD_LIMIT, Raw};
 
 /// The settings of one filter configuration, checked.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Config {
     /// The Envoy cluster of the builder.
     pub cluster: String,
-    /// The secret that opens the builder; never printed.
-    pub token: String,
-    /// What stands before the packages in the names that are nixgate's, when another registry has
-    /// the others.
+    /// The builder's token.
+    pub token: Token,
+    /// The prefix of nixgate's names, when another registry has the others.
     pub name_prefix: Option<Repository>,
-    /// First components of names that are no lists of packages.
+    /// First components of names that are not lists of packages.
     pub opaque_namespaces: OpaqueNamespaces,
-    /// For how long a client's request is held while its image is built, in seconds.
+    /// How long a request is held while its image is built, in seconds.
     pub hold: Seconds,
-    /// For how long a client is kept by redirects to itself, in seconds, from its first request.
+    /// How long redirects keep a client, in seconds from its first request.
     pub budget: Seconds,
-    /// How much of Envoy's memory the shared cache may take, in bytes.
+    /// The limit of the shared cache, in bytes.
     pub cache_max_bytes: u64,
-    /// Whether callers can list the images that there are and that they may have.
+    /// Whether callers can list the images that they may pull.
     pub catalog: bool,
-    /// Who may have which packages; without one, everybody may have all.
+    /// Who may have which packages; without one, everybody may have everything.
     pub policy: Option<Policy>,
-    /// A policy on trial: judged beside the first one, and only counted.
+    /// A policy on trial, which only counts its decisions.
     pub shadow: Option<Policy>,
-    /// What the builder has to judge for the two.
+    /// The rules of both that the builder evaluates.
     pub fact_rules: FactRules,
-    /// Where the policy finds out who asks.
+    /// Where Envoy has a caller's attributes.
     pub identity: Identity,
-    /// What names this configuration among others, for the keys of the cache.
+    /// A digest of the configuration, for the keys of the cache.
     pub scope: String,
-    /// What only those who know the token can put on an entry of the cache.
+    /// Signs cache entries.
     pub seal: Seal,
 }
 
-/// A client follows 9 redirects; the answer to the last request must not be one.
+/// A client follows 9 redirects, and the last answer must not be one.
 const REDIRECTS: Seconds = 8;
 
 impl Config {
-    /// Parses and checks the filter's configuration. `environment` looks a variable of the VM up
+    /// Whether any policy judges requests, if only on trial.
+    pub const fn has_policy(&self) -> bool {
+        self.policy.is_some() || self.shadow.is_some()
+    }
+
+    /// Parses and checks the filter's configuration. `environment` looks up a variable of the VM
     /// (Envoy's `vm_config.environment_variables`).
     ///
     /// # Errors
-    /// A sentence that names the key at fault and the remedy.
+    /// Names the wrong key and the remedy.
     pub fn parse(
         json: &[u8],
         environment: impl Fn(&str) -> Option<String>,
@@ -147,7 +151,7 @@ impl Config {
         Ok(Self {
             cluster: builder.cluster,
             seal: Seal::new(&token),
-            token,
+            token: Token(token),
             name_prefix,
             opaque_namespaces,
             hold: hold_seconds,
@@ -163,19 +167,18 @@ impl Config {
     }
 }
 
-/// Before the names by which the builder judges the facts of the policy on trial. No rule's name
-/// has a colon.
+/// The prefix of the rules of the policy on trial, at the builder. No rule's name has a colon.
 const SHADOW: &str = "shadow:";
 
 impl Identity {
-    /// Whether all that a policy asks for has a place.
+    /// Checks that every attribute of a policy can be found.
     fn check(&self, policy: &Policy) -> Result<(), ConfigError> {
         let asked = policy.attributes();
         if self.basic_user_header.is_none() && asked.contains(&Attribute::BasicUser) {
             return Err(ConfigError(
                 "identity.basic_user_header is missing, and a rule has the subject basic_user: \
-                 name the header that the filter basic_auth sets (forward_username_header), which \
-                 no client may be able to set"
+                 name the header that the filter basic_auth sets (forward_username_header), and \
+                 that no client can set"
                     .to_owned(),
             ));
         }
@@ -192,44 +195,24 @@ impl Identity {
     }
 }
 
-impl fmt::Debug for Config {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            cluster,
-            token: _,
-            name_prefix,
-            opaque_namespaces,
-            hold,
-            budget,
-            cache_max_bytes,
-            catalog,
-            policy,
-            shadow,
-            fact_rules: _,
-            identity,
-            scope,
-            seal: _,
-        } = self;
-        let revision =
-            |policy: &Option<Policy>| policy.as_ref().map(|one| one.revision().to_owned());
-        f.debug_struct("Config")
-            .field("cluster", cluster)
-            .field("token", &"(hidden)")
-            .field("name_prefix", name_prefix)
-            .field("opaque_namespaces", opaque_namespaces)
-            .field("hold", hold)
-            .field("budget", budget)
-            .field("cache_max_bytes", cache_max_bytes)
-            .field("catalog", catalog)
-            .field("policy", &revision(policy))
-            .field("shadow", &revision(shadow))
-            .field("identity", identity)
-            .field("scope", scope)
-            .finish_non_exhaustive()
+/// A secret that is never printed.
+#[derive(Clone)]
+pub struct Token(String);
+
+impl Token {
+    /// The secret itself.
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 }
 
-/// A configuration that can't be used, in words for the administrator.
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(hidden)")
+    }
+}
+
+/// An invalid configuration, explained to the administrator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError(String);
 

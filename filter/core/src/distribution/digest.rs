@@ -25,7 +25,7 @@ impl Digest {
         Self(Sha256::digest(content).into())
     }
 
-    /// A digest from the 32 bytes that a SHA-256 computation ended with.
+    /// A digest from the 32 bytes of a SHA-256 hash.
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
@@ -66,7 +66,7 @@ impl FromStr for Digest {
     }
 }
 
-/// One digest has one spelling: uppercase digits are refused, as the spec has it.
+/// As the spec says, a digest has one spelling: uppercase digits are invalid.
 fn nibble(digit: u8) -> Result<u8, DigestInvalid> {
     match digit {
         b'0'..=b'9' => Ok(digit.wrapping_sub(b'0')),

@@ -1,8 +1,8 @@
 //! Errors as registry clients read them (distribution spec, "Error Codes").
 //!
 //! Inside, an [`Error`] says *what is wrong* ([`ErrorKind`]) and *what to do* (its message).
-//! How that looks on the wire, its status and its code, is decided in one place,
-//! [`ErrorKind::wire`], whose match has no wildcard: a new kind forces the decision.
+//! Status, code and whether to try again are decided in one match without a wildcard,
+//! `ErrorKind::wire`: a new kind forces the decision.
 
 use std::fmt;
 
@@ -60,7 +60,7 @@ impl Code {
     }
 }
 
-/// What went wrong, whoever noticed.
+/// What went wrong, at the edge or at the builder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
     /// The repository name breaks the grammar or contradicts itself.
@@ -73,7 +73,7 @@ pub enum ErrorKind {
     RouteUnknown,
     /// The method would change the registry, or is none that it knows.
     MethodUnsupported,
-    /// The edge sent rules that the builder can't read.
+    /// The builder can't read the rules that the edge sent.
     RulesInvalid,
     /// The list of all repositories, which has no end here.
     CatalogUnsupported,
@@ -85,104 +85,84 @@ pub enum ErrorKind {
     PreconditionFailed,
     /// The blob has no such part.
     RangeNotSatisfiable,
-    /// Who asked may not have it.
+    /// The caller may not have it.
     Denied,
-    /// The builder takes no token that the edge has; of what was asked for it says nothing.
+    /// The builder refuses the edge's token, and says nothing of the image.
     TokenRefused,
-    /// Who asked didn't say who it is, or it isn't true.
+    /// The caller has no valid credentials.
     Unauthenticated,
-    /// The build goes on and the client's time is used up; it is to ask again.
+    /// The client's time is used up while the build goes on.
     StillBuilding,
-    /// The builder has as many builds to do as it takes on, or too little room for more.
+    /// The builder's queue is full, or its disk.
     TooBusy,
     /// The build failed.
     BuildFailed,
     /// The build took longer than it may.
     BuildTimedOut,
-    /// The builder cannot be reached, or answered as none does.
+    /// The builder cannot be reached, or its answer makes no sense.
     BuilderUnreachable,
-    /// The builder is there, and something that it needs (Nix, storage) is not.
+    /// Something that the builder needs (Nix, storage) is not available.
     BuilderUnready,
-    /// While the builder had Nix work for these packages, something failed that is not said to be their
-    /// fault: a disk was full, or a process was killed. They may be the cause all the same.
+    /// The build failed for a reason outside the packages, such as a full disk or a killed process. They
+    /// may be the cause all the same.
     BuildBroken,
-    /// Files of a package are not what was built, and could not be repaired.
+    /// Files of a package were altered after the build, and could not be repaired.
     PackageAltered,
-    /// A defect, or a failure that nobody foresaw.
+    /// A defect.
     Internal,
 }
 
+/// Whether the same request may be answered differently later.
+enum Retry {
+    /// Shortly, without anybody changing anything: the answer carries `Retry-After`.
+    Soon,
+    /// Not for a while: it is about the packages that were asked for.
+    Lasts,
+    /// Only once somebody changes the request or the registry; told again at no cost.
+    Changed,
+}
+
 impl ErrorKind {
-    /// The HTTP status and the code that this kind has on the wire.
-    pub const fn wire(self) -> (u16, Code) {
+    /// The HTTP status and the code on the wire, and whether to try again.
+    const fn wire(self) -> (u16, Code, Retry) {
+        use Retry::{Changed, Lasts, Soon};
         match self {
-            Self::NameInvalid => (400, Code::NameInvalid),
-            Self::DigestInvalid => (400, Code::DigestInvalid),
-            Self::TagInvalid => (400, Code::ManifestInvalid),
-            Self::RouteUnknown => (404, Code::NameUnknown),
-            Self::MethodUnsupported => (405, Code::Unsupported),
-            Self::RulesInvalid => (400, Code::Unsupported),
+            Self::NameInvalid => (400, Code::NameInvalid, Changed),
+            Self::DigestInvalid => (400, Code::DigestInvalid, Changed),
+            Self::TagInvalid => (400, Code::ManifestInvalid, Changed),
+            Self::RouteUnknown => (404, Code::NameUnknown, Changed),
+            Self::MethodUnsupported => (405, Code::Unsupported, Changed),
+            Self::RulesInvalid => (400, Code::Unsupported, Changed),
             // The catalog is Docker's, not the spec's, and 404 is how a registry says that it has
             // none. The code is not NAME_UNKNOWN: no name is missing, the operation is.
-            Self::CatalogUnsupported => (404, Code::Unsupported),
-            Self::ManifestUnknown => (404, Code::ManifestUnknown),
-            Self::BlobUnknown => (404, Code::BlobUnknown),
-            Self::PreconditionFailed => (412, Code::DigestInvalid),
-            Self::RangeNotSatisfiable => (416, Code::SizeInvalid),
-            Self::Denied => (403, Code::Denied),
-            Self::Unauthenticated => (401, Code::Unauthorized),
-            Self::StillBuilding | Self::TooBusy => (429, Code::TooManyRequests),
-            Self::BuildFailed | Self::Internal => (500, Code::Unknown),
-            Self::BuildTimedOut => (504, Code::Unavailable),
+            Self::CatalogUnsupported => (404, Code::Unsupported, Changed),
+            Self::ManifestUnknown => (404, Code::ManifestUnknown, Lasts),
+            Self::BlobUnknown => (404, Code::BlobUnknown, Changed),
+            Self::PreconditionFailed => (412, Code::DigestInvalid, Changed),
+            Self::RangeNotSatisfiable => (416, Code::SizeInvalid, Changed),
+            Self::Denied => (403, Code::Denied, Lasts),
+            Self::Unauthenticated => (401, Code::Unauthorized, Changed),
+            Self::StillBuilding | Self::TooBusy => (429, Code::TooManyRequests, Soon),
+            Self::BuildFailed => (500, Code::Unknown, Lasts),
+            Self::Internal => (500, Code::Unknown, Changed),
+            Self::BuildTimedOut => (504, Code::Unavailable, Lasts),
             Self::BuilderUnreachable
             | Self::BuilderUnready
             | Self::BuildBroken
             | Self::PackageAltered
-            | Self::TokenRefused => (503, Code::Unavailable),
+            | Self::TokenRefused => (503, Code::Unavailable, Soon),
         }
     }
 
-    /// Whether this is about the packages that were asked for, and so stays true for a while; what
-    /// is wrong with a machine may pass at any moment, and what is wrong with the request itself
-    /// is told again at no cost.
+    /// Whether this is about the packages that were asked for, and so stays true for a while.
     pub const fn lasts(self) -> bool {
-        match self {
-            Self::ManifestUnknown | Self::Denied | Self::BuildFailed | Self::BuildTimedOut => true,
-            Self::NameInvalid
-            | Self::DigestInvalid
-            | Self::TagInvalid
-            | Self::RouteUnknown
-            | Self::MethodUnsupported
-            | Self::RulesInvalid
-            | Self::CatalogUnsupported
-            | Self::BlobUnknown
-            | Self::PreconditionFailed
-            | Self::RangeNotSatisfiable
-            | Self::TokenRefused
-            | Self::Unauthenticated
-            | Self::StillBuilding
-            | Self::TooBusy
-            | Self::BuilderUnreachable
-            | Self::BuilderUnready
-            | Self::BuildBroken
-            | Self::PackageAltered
-            | Self::Internal => false,
-        }
+        matches!(self.wire(), (_, _, Retry::Lasts))
     }
 
     /// Whether the same request may succeed shortly without anybody changing anything; such
     /// answers carry `Retry-After`.
     pub const fn is_transient(self) -> bool {
-        matches!(
-            self,
-            Self::StillBuilding
-                | Self::TooBusy
-                | Self::BuilderUnreachable
-                | Self::BuilderUnready
-                | Self::BuildBroken
-                | Self::PackageAltered
-                | Self::TokenRefused
-        )
+        matches!(self.wire(), (_, _, Retry::Soon))
     }
 }
 
@@ -207,6 +187,10 @@ impl Error {
         }
     }
 
+    pub(crate) fn name_invalid(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::NameInvalid, message)
+    }
+
     /// The same error with something for programs to read.
     #[must_use]
     pub fn with_detail(mut self, detail: Value) -> Self {
@@ -221,7 +205,7 @@ impl Error {
 
     /// The body, `{"errors":[{"code","message","detail"}]}`.
     pub fn body(&self) -> Vec<u8> {
-        let (_, code) = self.kind.wire();
+        let (_, code, _) = self.kind.wire();
         let mut error = json!({ "code": code.as_str(), "message": self.message });
         if let (Some(fields), false) = (error.as_object_mut(), self.detail.is_null()) {
             fields.insert("detail".to_owned(), self.detail.clone());

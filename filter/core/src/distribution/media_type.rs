@@ -1,4 +1,4 @@
-//! Manifest media types, and which of them a client is served.
+//! Manifest media types, and their negotiation.
 
 /// The manifest formats that nixgate writes. Both describe the same blobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,12 +21,11 @@ impl MediaType {
         }
     }
 
-    /// Chooses by the request's `Accept` headers, all of them: skopeo and podman send six.
+    /// Chooses by all `Accept` headers of the request: skopeo and podman send six.
     ///
-    /// OCI is preferred, for it carries annotations; Docker schema 2 is for clients that name it
-    /// and not OCI. A client that names neither gets OCI rather than a refusal, as the
-    /// distribution spec allows ("the registry MAY ignore it"). Quality values are not read:
-    /// no client sends them here.
+    /// OCI is preferred, since it has annotations; Docker schema 2 is for clients that accept only that. A
+    /// client that accepts neither gets OCI, as the distribution spec allows ("the registry MAY ignore
+    /// it"). Quality values are ignored: no client sends them here.
     pub fn negotiate<'a>(accept: impl IntoIterator<Item = &'a str>) -> Self {
         let mut docker = false;
         for range in accept.into_iter().flat_map(|header| header.split(',')) {

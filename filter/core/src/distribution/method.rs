@@ -1,6 +1,6 @@
 //! Methods of requests.
 
-/// The methods that are answered. A presigned location is good for one of them alone.
+/// The supported methods. A presigned location is valid for one of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Method {
     /// `GET`

@@ -1,7 +1,6 @@
-//! The vocabulary of the OCI distribution specification: what a registry's clients say and hear.
+//! The types of the OCI distribution specification.
 //!
-//! Each type is parsed once, at the edge of the program, and holds only what the grammar allows;
-//! functions further in take the type and need not check again.
+//! Each is parsed once, where input enters the program, and holds only values that the grammar allows.
 
 mod digest;
 mod error;

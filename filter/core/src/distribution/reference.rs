@@ -12,7 +12,7 @@ use super::{Digest, Error, ErrorKind};
 pub struct Tag(String);
 
 impl Tag {
-    /// The tag that clients ask for when none is written.
+    /// The default tag of clients.
     pub fn latest() -> Self {
         Self("latest".to_owned())
     }
@@ -66,7 +66,7 @@ impl fmt::Display for Tag {
     }
 }
 
-/// What names a manifest inside a repository.
+/// The name of a manifest within a repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reference {
     /// A movable name.
@@ -76,7 +76,7 @@ pub enum Reference {
 }
 
 impl Reference {
-    /// Parses the last segment of a manifest's path. A colon, which no tag may have, tells a digest.
+    /// Parses the last segment of a manifest's path. A digest has a colon, a tag has none.
     ///
     /// # Errors
     /// [`ErrorKind::DigestInvalid`] or [`ErrorKind::TagInvalid`].
@@ -89,7 +89,7 @@ impl Reference {
     }
 }
 
-/// Parses a digest that a client wrote, with an error for that client.
+/// Parses a client's digest, with an error for that client.
 pub(super) fn parse_digest(text: &str) -> Result<Digest, Error> {
     text.parse().map_err(|invalid| {
         Error::new(

@@ -1,8 +1,8 @@
-//! What refers to a manifest (distribution spec, "Listing Referrers"): signatures, SBOMs,
-//! provenance. nixgate makes none of these yet and takes no pushes, so each list is empty.
+//! The referrers of a manifest (distribution spec, "Listing Referrers"): signatures, SBOMs, provenance.
+//! nixgate makes none and accepts no pushes, so each list is empty.
 //!
-//! The list is answered all the same, instead of by the 404 that the spec allows: on a 404 clients
-//! look for a tag `sha256-<hex>` instead, which costs another request and finds nothing either.
+//! An empty list is better than the 404 that the spec allows: after a 404 clients request the tag
+//! `sha256-<hex>` as well.
 
 use serde_json::json;
 

@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use super::{Error, ErrorKind};
+use super::Error;
 
-/// Longer names are refused. Clients stop at 255 characters; a canonical name, with its
-/// meta-packages written out, may be longer than what a client sent.
+/// Longer names are refused. Clients stop at 255 characters, but a canonical name, with its meta-packages
+/// expanded, may be longer.
 pub(crate) const MAX_LENGTH: usize = 4096;
 
 /// A repository name that follows the grammar
@@ -17,21 +17,20 @@ impl Repository {
     /// Parses a repository name.
     ///
     /// # Errors
-    /// [`ErrorKind::NameInvalid`], naming the component that breaks the grammar.
+    /// [`ErrorKind::NameInvalid`](super::ErrorKind::NameInvalid), with the component that breaks the grammar.
     pub fn parse(name: &str) -> Result<Self, Error> {
-        let invalid = |why: String| Err(Error::new(ErrorKind::NameInvalid, why));
         if name.len() > MAX_LENGTH {
-            return invalid(format!(
+            return Err(Error::name_invalid(format!(
                 "the repository name has {} characters; at most {MAX_LENGTH} are allowed",
                 name.len()
-            ));
+            )));
         }
         if let Some(component) = name.split('/').find(|component| !is_component(component)) {
-            return invalid(format!(
+            return Err(Error::name_invalid(format!(
                 "invalid repository name: the component \"{}\" must be lowercase letters and digits, \
                  separated by single dots, one or two underscores, or dashes",
                 component.escape_debug()
-            ));
+            )));
         }
         Ok(Self(name.to_owned()))
     }
@@ -66,6 +65,7 @@ impl fmt::Display for Repository {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ErrorKind;
     use super::*;
 
     #[test]

@@ -1,53 +1,51 @@
-//! Which of the registry's endpoints a path names (distribution spec, "Endpoints").
+//! Parses a path as one of the registry's endpoints (distribution spec, "Endpoints").
 
 use super::reference::parse_digest;
 use super::{Digest, Error, ErrorKind, Reference, Repository};
 
-/// A path, understood.
+/// A parsed path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route {
-    /// `/v2/`: is there a registry?
+    /// `/v2/`
     Base,
     /// `/v2/<name>/manifests/<reference>`
     Manifest {
-        /// Whose manifest.
+        /// The image's name.
         repository: Repository,
-        /// Which one.
+        /// The manifest.
         reference: Reference,
     },
     /// `/v2/<name>/blobs/<digest>`
     Blob {
-        /// Under whose name.
+        /// The image's name.
         repository: Repository,
-        /// Which one.
+        /// The blob.
         digest: Digest,
     },
     /// `/v2/<name>/tags/list`
     Tags {
-        /// Whose tags.
+        /// The image's name.
         repository: Repository,
     },
     /// `/v2/<name>/referrers/<digest>`
     Referrers {
-        /// Under whose name.
+        /// The image's name.
         repository: Repository,
-        /// To which manifest.
+        /// The manifest.
         digest: Digest,
     },
-    /// `/v2/_catalog`: which repositories are there?
+    /// `/v2/_catalog`
     Catalog,
-    /// Not under `/v2`, or under another registry's names: not for nixgate.
+    /// Not under `/v2`, or not below the prefix: not for nixgate.
     Elsewhere,
 }
 
 impl Route {
-    /// Parses a request's path. A query string never changes the route: it is cut off here
-    /// (containerd's mirrors add `?ns=`).
+    /// Parses a request's path. The query is ignored (containerd's mirrors add `?ns=`).
     ///
-    /// The name is everything before the last two segments, so a package may be called
-    /// `manifests`. Nothing is decoded and nothing tidied up: the grammar needs neither
-    /// percent-encoding nor dot segments, and a path that is read in one way alone can't be read
-    /// in another by a filter before this one.
+    /// The name is everything before the last two segments, so a package may be called `manifests`.
+    /// Nothing is decoded or normalised: the grammar needs neither percent-encoding nor dot segments, and
+    /// a filter before this one can't read the path differently.
     ///
     /// # Errors
     /// [`ErrorKind::NameInvalid`], [`ErrorKind::DigestInvalid`] or [`ErrorKind::TagInvalid`] for a
@@ -56,9 +54,8 @@ impl Route {
         Self::parse_below(None, path)
     }
 
-    /// As [`Route::parse`], but with a prefix `/v2/<prefix>/` is what `/v2/` is without, and the
-    /// rest of `/v2/` but `/v2/` itself is [`Route::Elsewhere`]. The repository comes without the
-    /// prefix.
+    /// As [`Route::parse`] for a registry below `/v2/<prefix>/`: other paths, except `/v2/` itself, are
+    /// [`Route::Elsewhere`]. The repository comes without the prefix.
     ///
     /// # Errors
     /// As [`Route::parse`].
@@ -100,7 +97,7 @@ impl Route {
                 repository: Repository::parse(name)?,
                 digest: parse_digest(last)?,
             }),
-            // An extension of Docker's, which names what no repository may be called.
+            // An extension of Docker's; no repository can have this name.
             (None, None) if last == "_catalog" => Ok(Self::Catalog),
             _ => Err(Error::new(
                 ErrorKind::RouteUnknown,

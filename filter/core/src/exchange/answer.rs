@@ -1,23 +1,19 @@
-//! What the builder's response means.
+//! Reads the builder's response.
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 
-use super::{Exchange, JSON, Reply, Want};
+use super::{Exchange, JSON, Reply, Target, tags};
 use crate::Seconds;
 use crate::cache::{Content, Entry};
 use crate::config::Config;
-use crate::distribution::Method;
-use crate::distribution::{Digest, Error, ErrorKind, MediaType, Reference};
+use crate::distribution::{Digest, Error, ErrorKind, MediaType, Method, Reference};
 use crate::policy::ImageFacts;
 use crate::wire::{self, Catalog};
 
-/// What a client is told to wait when the builder says "later" in a way that is not understood,
-/// and the most that it is told, in seconds.
+/// `Retry-After` for a client when the builder's own is missing or malformed, and its limit, in seconds.
 const RETRY_AFTER: Seconds = 10;
 const RETRY_AFTER_LIMIT: Seconds = 3600;
-/// For how long facts are believed under a policy, in seconds: for the while that a tag means one
-/// package set, unless the builder is told otherwise.
+/// How long facts are valid under a policy, in seconds: as long as a tag is pinned by default.
 const FACTS_FOR: Seconds = 300;
 
 /// A response to a callout, as the host hands it over.
@@ -44,27 +40,26 @@ impl Response {
     }
 }
 
-/// A response, understood.
+/// A response, parsed.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
     /// The answer for every waiting client, and, when the builder allows it, for later ones.
     Final {
         /// What to deliver.
         content: Content,
-        /// What the builder said of the images that it belongs to.
+        /// The facts of the images that it belongs to ([`wire::FACTS`]).
         facts: String,
-        /// For how long it may be repeated, in seconds.
+        /// How long it may be cached, in seconds.
         max_age: Option<Seconds>,
     },
-    /// The builder can't say now, and says when to ask again: it has too much to do, or lacks
-    /// something that it needs. For those who wait now, and never kept.
+    /// The builder is overloaded or not ready, and says when to ask again. Never cached.
     Later(Reply),
     /// The build goes on.
     Building {
-        /// For how long it has run, in seconds.
+        /// How long it has run, in seconds.
         for_seconds: Seconds,
     },
-    /// No answer of a builder, or none that may be passed on. Never kept.
+    /// No answer from a builder, or an invalid one. Never cached.
     Failed(Error),
 }
 
@@ -72,19 +67,19 @@ impl Answer {
     /// Reads the response to the callout of `exchange`.
     pub(super) fn read(config: &Config, exchange: &Exchange, response: &Response) -> Self {
         if response.header(wire::BUILDER).is_none() {
-            return Self::Failed(unreachable(&match response.status {
+            return Self::Failed(unavailable(&match response.status {
                 504 => "it did not answer in time".to_owned(),
                 503 => "no connection to it".to_owned(),
                 0 => "the connection to it broke".to_owned(),
-                status => format!("status {status} from something that is not a nixgate builder"),
+                status => format!("a server that is not a nixgate builder answered with status {status}"),
             }));
         }
         if response.header(wire::REFUSES) == Some(wire::REFUSES_TOKEN) {
-            return Self::Failed(unreachable(
-                "it refuses the token of this Envoy: give both the same NIXGATE_TOKEN",
+            return Self::Failed(unavailable(
+                "it refuses this Envoy's token; give both the same NIXGATE_TOKEN",
             ));
         }
-        let content = match (response.status, &exchange.want) {
+        let content = match (response.status, &exchange.target) {
             (202, _) => {
                 let seconds = response
                     .header(wire::BUILDING_FOR)
@@ -93,18 +88,24 @@ impl Answer {
                     for_seconds: seconds.unwrap_or(0),
                 };
             }
-            (200, Want::Manifest { reference, .. }) => manifest(response, reference),
-            (200, Want::Tags) => tags(response),
-            (200, Want::Catalog) => catalog(response),
-            (307, Want::Blob { .. }) => response
+            (200, Target::Manifest { reference, .. }) => manifest(response, reference),
+            (200, Target::Tags) => match tags::parse(&response.body) {
+                Some(_) => Ok(list(response)),
+                None => Err(malformed_list()),
+            },
+            (200, Target::Catalog) => match Catalog::parse(&response.body) {
+                Some(_) => Ok(list(response)),
+                None => Err(malformed_list()),
+            },
+            (307, Target::Blob { .. }) => response
                 .header("location")
                 .filter(|location| is_absolute(location))
                 .map(|location| Content::Redirect {
                     location: location.to_owned(),
                 })
-                .ok_or_else(|| unreachable("it redirected to nowhere")),
-            (204, Want::Blob { .. }) => Ok(Content::Stream),
-            (status @ 400..=599, want) if is_refusal(&response.body, want) => {
+                .ok_or_else(|| unavailable("its redirect has no absolute URL")),
+            (204, Target::Blob { .. }) => Ok(Content::Stream),
+            (status @ 400..=599, target) if is_refusal(&response.body, target) => {
                 let after = response.header("retry-after");
                 if after.is_some() || status == 503 {
                     return Self::Later(later(status, after, &response.body));
@@ -114,26 +115,25 @@ impl Answer {
                     body: response.body.as_slice().into(),
                 })
             }
-            (status, _) => Err(unreachable(&format!(
-                "it answered with the status {status} and nothing that explains it"
+            (status, _) => Err(unavailable(&format!(
+                "it answered with status {status} and no error body"
             ))),
         };
         match content {
             Ok(content) => {
                 let facts = response.header(wire::FACTS).unwrap_or_default().to_owned();
-                let is_judged = config.policy.is_some() || config.shadow.is_some();
-                let is_judged = is_judged && exchange.needs_facts(&content);
+                let is_judged = config.has_policy() && exchange.needs_facts(&content);
                 let max_age = wire::max_age(response.all("cache-control"));
                 if is_judged && ImageFacts::parse(&facts).is_none() {
-                    return Self::Failed(unreachable(
-                        "it does not say what is in the image, by which the policy judges: it is \
-                         of another version than the edge",
+                    return Self::Failed(unavailable(
+                        "its answer lacks the facts that the policy needs; update builder and edge to \
+                         one version",
                     ));
                 }
                 Self::Final {
                     content,
                     facts,
-                    // A digest stands for the same bytes for ever; which tags lead to it changes.
+                    // A digest always means the same bytes, but the tags that lead to it change.
                     max_age: max_age.map(|age| if is_judged { age.min(FACTS_FOR) } else { age }),
                 }
             }
@@ -141,7 +141,7 @@ impl Answer {
         }
     }
 
-    /// The entry to keep, if the answer may be kept.
+    /// The entry to cache, if the answer may be cached.
     pub(super) fn entry(&self, now: Seconds) -> Option<Entry> {
         match self {
             Self::Final {
@@ -159,10 +159,9 @@ impl Answer {
     }
 }
 
-/// Whether a body of a 4xx or 5xx is an error of the distribution spec, whole. Half an error, or
-/// the page of something between edge and builder, says nothing about the image. The answer to
-/// `HEAD` has no body that could be looked at.
-fn is_refusal(body: &[u8], want: &Want) -> bool {
+/// Whether the body of a 4xx or 5xx is a whole error of the distribution spec, and not one of a proxy
+/// between edge and builder. The answer to `HEAD` has no body.
+fn is_refusal(body: &[u8], target: &Target) -> bool {
     #[derive(Deserialize)]
     struct Body {
         errors: Vec<One>,
@@ -173,8 +172,8 @@ fn is_refusal(body: &[u8], want: &Want) -> bool {
         _code: String,
     }
     let head = matches!(
-        want,
-        Want::Blob {
+        target,
+        Target::Blob {
             method: Method::Head,
             ..
         }
@@ -185,34 +184,18 @@ fn is_refusal(body: &[u8], want: &Want) -> bool {
     serde_json::from_slice(body).is_ok_and(|Body { errors }| !errors.is_empty())
 }
 
-/// A refusal for now. Only seconds are understood of `Retry-After`: a date would be one of another
-/// clock.
+/// A temporary refusal. `Retry-After` is read in seconds only: a date would depend on another clock.
 fn later(status: u16, after: Option<&str>, body: &[u8]) -> Reply {
     let after = after.and_then(|after| after.trim().parse().ok());
     let after: Seconds = after.unwrap_or(RETRY_AFTER);
     Reply::later(status, after.min(RETRY_AFTER_LIMIT), body)
 }
 
-/// A list of tags has no digest, so all that can be told is whether it is a whole list.
-fn tags(response: &Response) -> Result<Content, Error> {
-    #[derive(Deserialize)]
-    struct List {
-        #[serde(rename = "tags")]
-        _tags: Vec<IgnoredAny>,
-    }
-    serde_json::from_slice::<List>(&response.body)
-        .map_err(|_| unreachable("it sent a list of tags that is none"))?;
-    Ok(list(response))
+pub(super) fn malformed_list() -> Error {
+    unavailable("its list is malformed")
 }
 
-/// As [`tags`].
-fn catalog(response: &Response) -> Result<Content, Error> {
-    match Catalog::parse(&response.body) {
-        Some(_) => Ok(list(response)),
-        None => Err(unreachable("it sent a catalog that is none")),
-    }
-}
-
+/// A list has no digest to check.
 fn list(response: &Response) -> Content {
     Content::Document {
         media_type: JSON.to_owned(),
@@ -222,7 +205,7 @@ fn list(response: &Response) -> Content {
     }
 }
 
-/// Storage has a host of its own: a client would look for anything less at the registry.
+/// A client would resolve a relative location against the registry, not against storage.
 fn is_absolute(location: &str) -> bool {
     let host = ["https://", "http://"]
         .iter()
@@ -230,7 +213,7 @@ fn is_absolute(location: &str) -> bool {
     host.is_some_and(|host| !host.is_empty() && !host.starts_with('/'))
 }
 
-/// A manifest is passed on only when it is what it says, byte for byte.
+/// A manifest is passed on only if its bytes match its digest.
 fn manifest(response: &Response, reference: &Reference) -> Result<Content, Error> {
     let actual = Digest::of(&response.body);
     let claimed = response
@@ -241,14 +224,12 @@ fn manifest(response: &Response, reference: &Reference) -> Result<Content, Error
         Reference::Tag(_) => None,
     };
     if claimed != Some(actual) || asked.is_some_and(|digest| digest != actual) {
-        return Err(unreachable(
-            "it sent a manifest that does not match its digest",
-        ));
+        return Err(unavailable("its manifest does not match its digest"));
     }
     let media_type = response
         .header("content-type")
         .filter(|name| MediaType::ALL.iter().any(|known| known.as_str() == *name))
-        .ok_or_else(|| unreachable("it sent a manifest without the media type of one"))?;
+        .ok_or_else(|| unavailable("its manifest has an unknown media type"))?;
     Ok(Content::Document {
         media_type: media_type.to_owned(),
         digest: Some(actual.to_string()),
@@ -257,12 +238,12 @@ fn manifest(response: &Response, reference: &Reference) -> Result<Content, Error
     })
 }
 
-pub(super) fn unreachable(why: &str) -> Error {
+pub(super) fn unavailable(why: &str) -> Error {
     Error::new(
         ErrorKind::BuilderUnreachable,
         format!(
-            "the image builder can't be reached ({why}). Images that are cached are still served; \
-             for others try again later, or ask the registry's administrator to look at the builder"
+            "the image builder is unavailable ({why}). Cached images are still served. Try again \
+             later, or ask the registry's administrator to check the builder"
         ),
     )
 }

@@ -1,8 +1,8 @@
-//! What belongs to each of many streams, in the order in which they came.
+//! A sorted map by stream.
 
-/// Values by stream, sorted. Hosts number streams as they come, so a new one goes to the end; one that
-/// leaves is found by halves, and the thousands behind it move up by some 100 kB at most. Trees would
-/// be a tenth of the filter's module for each kind of value.
+/// Values by stream, in a sorted vector. Hosts number streams in order, so a new one goes to the end; to
+/// remove one moves at most some 100 kB. A `BTreeMap` for each kind of value would add a tenth to the
+/// filter's module.
 pub(super) struct ByStream<S, T>(Vec<(S, T)>);
 
 impl<S, T> Default for ByStream<S, T> {
@@ -16,7 +16,7 @@ impl<S: Copy + Ord, T> ByStream<S, T> {
         self.0.binary_search_by_key(&stream, |(known, _)| *known)
     }
 
-    /// Adds a stream. One that is there already keeps what it has.
+    /// Adds a stream, unless it is present.
     pub(super) fn insert(&mut self, stream: S, value: T) {
         if let Err(position) = self.position(stream) {
             self.0.insert(position, (stream, value));
@@ -40,13 +40,13 @@ impl<S: Copy + Ord, T> ByStream<S, T> {
         self.0.iter_mut().map(|(_, value)| value)
     }
 
-    /// Those of which this is true, and the others.
+    /// Splits by a predicate.
     pub(super) fn partition(self, is_first: impl Fn(&T) -> bool) -> (Self, Self) {
         let (first, second) = self.0.into_iter().partition(|(_, value)| is_first(value));
         (Self(first), Self(second))
     }
 
-    /// The last first: for [`Vec::pop`].
+    /// In reverse order, for [`Vec::pop`].
     pub(super) fn into_reversed(mut self) -> Vec<(S, T)> {
         self.0.reverse();
         self.0

@@ -1,13 +1,13 @@
 //! A page of the list of images (`/v2/_catalog`, of Docker's registry).
 //!
 //! ```text
-//!   builder: every name that it has images of, with their facts ──► one entry of the cache
-//!                                                                     │ for each caller
-//!              a page, under the names that can be pulled  ◄── what the policy lets it have
+//!   builder: every name with images, and their facts ──► one entry of the cache
+//!                                                            │ for each caller
+//!              a page of names that can be pulled  ◄── those that the policy allows
 //! ```
 //!
-//! The pages are cut from what the caller may have, never before: a page that is short, or a link
-//! to the next one, would tell that there are others.
+//! The list is filtered before it is cut into pages: a short page, or a link to an empty one, would reveal
+//! that there are more names.
 
 use serde_json::json;
 
@@ -18,8 +18,8 @@ use crate::distribution::Repository;
 use crate::policy::ImageFacts;
 use crate::wire::{Catalog, CatalogItem};
 
-/// The page that `path` asks for, of what `caller` may have of the builder's `list`. None when the
-/// list is none.
+/// The page that `path` requests, of the names in the builder's `list` that `caller` may have; none when
+/// the list is malformed.
 pub(super) fn page(config: &Config, caller: &Caller, path: &str, list: &[u8]) -> Option<Reply> {
     let Catalog { repositories } = Catalog::parse(list)?;
     let names = repositories
@@ -36,7 +36,7 @@ pub(super) fn page(config: &Config, caller: &Caller, path: &str, list: &[u8]) ->
     ))
 }
 
-/// Whether the caller may have an image of that name, as of a blob: one of those that there are.
+/// Whether the caller may have any image of that name.
 fn may_have(config: &Config, caller: &Caller, item: &CatalogItem) -> bool {
     let image =
         Repository::parse(&item.name).and_then(|name| Image::of(&name, &config.opaque_namespaces));
@@ -47,7 +47,7 @@ fn may_have(config: &Config, caller: &Caller, item: &CatalogItem) -> bool {
             tag: None,
             caller,
         };
-        // Those that can't be read allow nothing.
+        // Malformed facts allow nothing.
         let facts = ImageFacts::parse(&item.facts).unwrap_or_default();
         let judged = case.judge(config, Some(&facts));
         matches!(judged, Judged::Allowed(..))

@@ -1,4 +1,4 @@
-//! Flights: one callout per key and worker, and everyone who waits for it.
+//! Flights: one callout per key and worker, and the streams that wait for it ("single flight").
 //!
 //! ```text
 //!   Joined ──► new key? ──yes──► Call ──► Dispatched ──► Answered ─┬─ final: Store, Reply to all
@@ -8,42 +8,40 @@
 //!                                                        too early     again for the others
 //! ```
 //!
-//! A client that leaves takes nobody else's answer with it: the callout belongs to the flight.
-//! A flight without anyone waiting ends with its callout; the build itself goes on at the builder.
+//! The callout belongs to the flight, so a client that disconnects does not affect the others. A flight
+//! without waiting streams ends with its callout; the build continues at the builder.
 //!
-//! A builder is asked to answer "still building" only when its wait is over. One that does so at
-//! once, because it is overloaded or not what it should be, must not be asked again in a loop: the
-//! callouts of a flight are at least a *pause* apart, 1 s at first and twice as much after every
-//! answer that came too early. Until then the flight rests, and the shell has it looked after by
-//! [`Event::Tick`].
+//! A builder should answer "still building" only when its wait is over. One that answers at once, for
+//! example when it is overloaded, must not be called in a loop: the callouts of a flight are at least a
+//! *pause* apart, 1 s at first and twice as much after every early answer. Until then the flight rests,
+//! and [`Event::Tick`] wakes it.
 //!
 //! # One command at a time
 //!
-//! Thousands may wait for one answer, and a proxy-wasm host can end only some hundred streams for
-//! one callback before the VM's stack is used up. So an event only makes commands *due*, and the
-//! shell takes them one by one ([`Flights::next`]), as many as it can carry out now:
+//! Thousands of streams may wait for one answer, and a proxy-wasm host overflows the VM's stack when one
+//! callback ends more than a few hundred. So an event only queues commands, and the shell takes them one
+//! by one ([`Flights::next`]), as many as it can execute now:
 //!
 //! ```text
-//!   on(event) ──► flights ──► due: Store, Call, Land { waiting, landing } ──► next() ──► one command
+//!   on(event) ──► flights ──► due: Store, Call, Land { waiting, resolution } ──► next() ──► one command
 //! ```
 //!
-//! A reply is made when it is taken. So no callback makes thousands of them, and a policy that comes
-//! between answer and reply is obeyed.
+//! A reply is built when it is taken. So no callback builds thousands of them, and a policy that arrives
+//! between answer and reply applies.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
-use super::answer::{Answer, Response, unreachable};
+use super::answer::{Answer, Response, unavailable};
 use super::by_stream::ByStream;
-use super::{Exchange, Forward, Next, Reply, Want};
+use super::{Exchange, Forward, Next, Reply, Target};
 use crate::Seconds;
 use crate::cache::{Content, Entry, Key};
 use crate::config::Config;
 use crate::distribution::{Digest, Error, ErrorKind};
 use crate::wire;
 
-/// For how much longer than its wait a callout may take, in seconds: the builder answers within
-/// the wait, and then the answer has to arrive.
+/// How much longer than the builder's wait a callout may take, in seconds.
 const CALLOUT_MARGIN: Seconds = 5;
 /// The shortest time between two callouts of one flight, in seconds.
 const FIRST_PAUSE: Seconds = 1;
@@ -51,13 +49,13 @@ const FIRST_PAUSE: Seconds = 1;
 /// A request to the builder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
-    /// The flight that it is for.
+    /// Its flight.
     pub key: Key,
     /// The Envoy cluster.
     pub cluster: String,
     /// All headers, pseudo-headers first.
     pub headers: Vec<(&'static str, String)>,
-    /// After how many seconds the host gives up.
+    /// The host's timeout, in seconds.
     pub timeout: Seconds,
 }
 
@@ -66,53 +64,52 @@ pub struct Call {
 pub enum Event<S> {
     /// A stream waits for the answer to its exchange.
     Joined {
-        /// How the shell finds it again.
+        /// The shell's id of the stream.
         stream: S,
-        /// What it wants.
+        /// Its request.
         exchange: Box<Exchange>,
     },
-    /// A stream is no more. Each that has joined leaves in the end, answered or not.
+    /// A stream has ended, answered or not. Each that has joined ends with this.
     Left {
-        /// Which one.
+        /// The shell's id of the stream.
         stream: S,
     },
     /// The callout of a flight is on its way under this token.
     Dispatched {
-        /// Which flight.
+        /// The flight.
         key: Key,
-        /// The host's name for the callout.
+        /// The host's id of the callout.
         token: u32,
     },
     /// The host refused the callout: no such cluster, or no healthy host in it.
     NotDispatched {
-        /// Which flight.
+        /// The flight.
         key: Key,
     },
     /// The response to a callout.
     Answered {
-        /// The host's name for the callout.
+        /// The host's id of the callout.
         token: u32,
-        /// What it brought.
+        /// The response.
         response: Response,
     },
-    /// The response to a callout came, and the host did not hand it over: nothing is known of what
-    /// the builder said.
+    /// The response to a callout arrived, but the host did not hand it over.
     NotRead {
-        /// The host's name for the callout.
+        /// The host's id of the callout.
         token: u32,
     },
     /// A second has passed.
     Tick,
 }
 
-/// What the shell has to do.
+/// An instruction for the shell.
 #[derive(Debug, PartialEq)]
 pub enum Command<S> {
     /// Answer a stream.
     Reply(S, Reply),
     /// Let a stream continue to the builder.
     Forward(S, Forward),
-    /// Keep an answer.
+    /// Cache an answer.
     Store(Key, Entry),
     /// Dispatch a callout, and report [`Event::Dispatched`] or [`Event::NotDispatched`].
     Call(Call),
@@ -120,33 +117,33 @@ pub enum Command<S> {
 
 struct Waiting {
     exchange: Box<Exchange>,
-    /// Another policy has come since it asked.
+    /// The policy has changed since it joined.
     is_outdated: bool,
 }
 
-/// Everyone who waits for one answer.
+/// The streams that wait for one answer.
 struct Flight<S> {
     waiting: ByStream<S, Waiting>,
-    /// The next callout is sent no earlier.
+    /// The earliest time of the next callout.
     next_call: Seconds,
-    /// The shortest time between that one and the one after it.
+    /// The shortest time between the next callout and the one after it.
     pause: Seconds,
-    /// There is no callout; the build ran for so long when the last one was answered, in seconds.
+    /// Set while there is no callout: how long the build had run at the last answer, in seconds.
     resting: Option<Seconds>,
 }
 
-/// What those get whose wait is over.
-enum Landing {
-    /// The builder's answer, and what it said of the images.
+/// The answer to streams whose wait is over.
+enum Resolution {
+    /// The builder's answer, with the facts of the images.
     Content { content: Content, facts: String },
-    /// There is none: the failure, or what is stale instead.
+    /// The failure; a stale answer is served instead if there is one.
     Failure(Reply),
-    /// Their hold is over; the build has run for so long, in seconds.
-    SendRound(Seconds),
+    /// The hold is over; the build has run for this long, in seconds.
+    Redirect(Seconds),
 }
 
-impl Landing {
-    /// The command for one who waited. None for content that does not answer what it wants.
+impl Resolution {
+    /// The command for one stream; none for content that does not fit its request.
     fn command<S>(
         &self,
         config: &Config,
@@ -156,8 +153,8 @@ impl Landing {
     ) -> Option<Command<S>> {
         let exchange = &one.exchange;
         let reply = match self {
-            Self::SendRound(building_for) => exchange.send_round(config, *building_for, now),
-            _ if one.is_outdated => exchange.send_round(config, 0, now),
+            Self::Redirect(building_for) => exchange.redirect_to_self(config, *building_for, now),
+            _ if one.is_outdated => exchange.redirect_to_self(config, 0, now),
             Self::Failure(failure) => exchange.without_answer(config, failure),
             Self::Content { content, facts } => match exchange.deliver(config, content, facts) {
                 Next::Reply(reply) => reply,
@@ -169,14 +166,13 @@ impl Landing {
     }
 }
 
-/// What the shell has not taken yet.
+/// Work that the shell has not taken yet.
 enum Due<S> {
-    Store(Key, Entry),
-    Call(Call),
-    Land {
-        /// The first comes last.
+    Command(Command<S>),
+    Resolve {
+        /// In reverse order.
         waiting: Vec<(S, Waiting)>,
-        landing: Landing,
+        resolution: Resolution,
     },
 }
 
@@ -184,7 +180,7 @@ enum Due<S> {
 pub struct Flights<S> {
     flights: BTreeMap<Rc<Key>, Flight<S>>,
     callouts: BTreeMap<u32, Key>,
-    /// The flight of each stream that waits, so that who leaves is found among thousands.
+    /// The flight of each waiting stream, to find a stream that leaves among thousands.
     streams: ByStream<S, Rc<Key>>,
     due: VecDeque<Due<S>>,
 }
@@ -201,7 +197,7 @@ impl<S> Default for Flights<S> {
 }
 
 impl<S: Copy + Ord> Flights<S> {
-    /// Takes note of an event. What follows from it is due: [`Flights::next`].
+    /// Handles an event, and queues the commands that follow from it for [`Flights::next`].
     pub fn on(&mut self, config: &Config, event: Event<S>, now: Seconds) {
         match event {
             Event::Joined { stream, exchange } => self.join(config, stream, exchange, now),
@@ -210,7 +206,7 @@ impl<S: Copy + Ord> Flights<S> {
                 self.callouts.insert(token, key);
             }
             Event::NotDispatched { key } => {
-                self.fail(&key, &unreachable("no healthy builder is known"));
+                self.fail(&key, &unavailable("no healthy builder in the cluster"));
             }
             Event::Answered { token, response } => {
                 if let Some(key) = self.callouts.remove(&token) {
@@ -226,23 +222,24 @@ impl<S: Copy + Ord> Flights<S> {
         }
     }
 
-    /// The next command, if one is due. Each ends or continues one stream at most, and makes one
-    /// callout at most.
+    /// The next command. Each ends or continues at most one stream, or sends one callout.
     pub fn next(&mut self, config: &Config, now: Seconds) -> Option<Command<S>> {
         loop {
             match self.due.pop_front()? {
-                Due::Store(key, entry) => return Some(Command::Store(key, entry)),
-                Due::Call(call) => return Some(Command::Call(call)),
-                Due::Land {
+                Due::Command(command) => return Some(command),
+                Due::Resolve {
                     mut waiting,
-                    landing,
+                    resolution,
                 } => {
                     let Some((stream, one)) = waiting.pop() else {
                         continue;
                     };
-                    let command = landing.command(config, stream, &one, now);
+                    let command = resolution.command(config, stream, &one, now);
                     if !waiting.is_empty() {
-                        self.due.push_front(Due::Land { waiting, landing });
+                        self.due.push_front(Due::Resolve {
+                            waiting,
+                            resolution,
+                        });
                     }
                     if command.is_some() {
                         return command;
@@ -252,22 +249,21 @@ impl<S: Copy + Ord> Flights<S> {
         }
     }
 
-    /// Whether [`Flights::next`] has something.
-    pub fn is_any_due(&self) -> bool {
+    /// Whether [`Flights::next`] has a command.
+    pub fn has_due(&self) -> bool {
         !self.due.is_empty()
     }
 
-    /// Another policy has come. Everyone who waits now is sent round again when the answer is
-    /// there, to be judged by it: a request is judged wholly by one policy, and by none that is no
-    /// longer in force.
-    pub fn outdate(&mut self) {
+    /// Marks everyone who waits as judged by an old policy. When the answer arrives, they are redirected
+    /// to themselves and judged by the new one: one policy judges all of a request.
+    pub fn mark_outdated(&mut self) {
         for flight in self.flights.values_mut() {
             for one in flight.waiting.values_mut() {
                 one.is_outdated = true;
             }
         }
         for due in &mut self.due {
-            if let Due::Land { waiting, .. } = due {
+            if let Due::Resolve { waiting, .. } = due {
                 for (_, one) in waiting {
                     one.is_outdated = true;
                 }
@@ -276,18 +272,18 @@ impl<S: Copy + Ord> Flights<S> {
     }
 
     #[cfg(test)]
-    pub(super) fn is_any_waiting(&self) -> bool {
+    pub(super) fn has_waiting(&self) -> bool {
         !self.flights.is_empty()
     }
 
-    /// Whether nothing is known of any stream, and nothing is due.
+    /// Whether there are no streams and no commands.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.flights.is_empty() && self.streams.is_empty() && self.due.is_empty()
     }
 
     #[cfg(test)]
-    pub(super) fn is_any_resting(&self) -> bool {
+    pub(super) fn has_resting(&self) -> bool {
         self.flights.values().any(|flight| flight.resting.is_some())
     }
 
@@ -307,8 +303,7 @@ impl<S: Copy + Ord> Flights<S> {
             return;
         }
         let wait = wait(config, one.exchange.deadline(config), now);
-        self.due
-            .push_back(Due::Call(call(config, &one.exchange, wait)));
+        self.command(Command::Call(call(config, &one.exchange, wait)));
         let mut waiting = ByStream::default();
         waiting.insert(stream, one);
         let flight = Flight {
@@ -320,7 +315,7 @@ impl<S: Copy + Ord> Flights<S> {
         self.flights.insert(key, flight);
     }
 
-    /// Who has left after the landing began is told nothing by the shell, which notices.
+    /// A stream that leaves once its resolution is queued stays there: the shell finds it gone.
     fn leave(&mut self, stream: S) {
         let Some(key) = self.streams.remove(stream) else {
             return;
@@ -334,11 +329,18 @@ impl<S: Copy + Ord> Flights<S> {
         }
     }
 
-    /// Everyone in `waiting` gets this.
-    fn land(&mut self, waiting: ByStream<S, Waiting>, landing: Landing) {
+    fn command(&mut self, command: Command<S>) {
+        self.due.push_back(Due::Command(command));
+    }
+
+    /// Answers everyone in `waiting`.
+    fn resolve(&mut self, waiting: ByStream<S, Waiting>, resolution: Resolution) {
         if !waiting.is_empty() {
             let waiting = waiting.into_reversed();
-            self.due.push_back(Due::Land { waiting, landing });
+            self.due.push_back(Due::Resolve {
+                waiting,
+                resolution,
+            });
         }
     }
 
@@ -346,40 +348,42 @@ impl<S: Copy + Ord> Flights<S> {
         let Some((key, mut flight)) = self.flights.remove_entry(key) else {
             return;
         };
-        // Everyone on a flight wants the same; without anyone there is nothing to judge it by.
+        // All streams of a flight have the same target, so the first one stands for all.
         let Some(first) = flight.waiting.values().next() else {
             return;
         };
         let answer = Answer::read(config, &first.exchange, response);
         let entry = answer.entry(now);
         match answer {
-            Answer::Building { for_seconds } => self.go_on(config, key, flight, for_seconds, now),
+            Answer::Building { for_seconds } => {
+                self.continue_or_end(config, key, flight, for_seconds, now)
+            }
             Answer::Failed(error) => {
-                self.land(flight.waiting, Landing::Failure(Reply::error(&error)));
+                self.resolve(flight.waiting, Resolution::Failure(Reply::error(&error)));
             }
             Answer::Later(reply) if reply.status == 429 => {
-                // It is said to one rule of the policy: others may have a place in the queue.
+                // The refusal is for one rule of the policy: others may have room in the queue.
                 let refused = first.exchange.grantor(config);
                 let (refused, others) = flight
                     .waiting
                     .partition(|one| one.exchange.grantor(config) == refused);
-                self.land(refused, Landing::Failure(reply));
+                self.resolve(refused, Resolution::Failure(reply));
                 flight.waiting = others;
-                self.go_on(config, key, flight, 0, now);
+                self.continue_or_end(config, key, flight, 0, now);
             }
-            Answer::Later(reply) => self.land(flight.waiting, Landing::Failure(reply)),
+            Answer::Later(reply) => self.resolve(flight.waiting, Resolution::Failure(reply)),
             Answer::Final { content, facts, .. } => {
                 if let Some(entry) = entry {
-                    self.due.push_back(Due::Store(Key::clone(&key), entry));
+                    self.command(Command::Store(Key::clone(&key), entry));
                 }
-                self.land(flight.waiting, Landing::Content { content, facts });
+                self.resolve(flight.waiting, Resolution::Content { content, facts });
             }
         }
     }
 
-    /// Answers those whose hold is over, and has the builder asked again for the others: now, or
+    /// Answers the streams whose hold is over, and calls the builder again for the others: now, or
     /// after the pause.
-    fn go_on(
+    fn continue_or_end(
         &mut self,
         config: &Config,
         key: Rc<Key>,
@@ -389,23 +393,22 @@ impl<S: Copy + Ord> Flights<S> {
     ) {
         let (over, rest) = flight
             .waiting
-            .partition(|one| one.exchange.is_over(config, now));
-        self.land(over, Landing::SendRound(building_for));
+            .partition(|one| one.exchange.hold_is_over(config, now));
+        self.resolve(over, Resolution::Redirect(building_for));
         let deadlines = rest.values().map(|one| one.exchange.deadline(config));
         let (first, deadline) = (rest.values().next(), deadlines.min());
         if let (Some(first), Some(deadline)) = (first, deadline) {
-            // No pause is longer than a hold: one that seems so began before the clock was set back.
+            // A pause that seems longer than a hold began before the clock was set back.
             if (1..=config.hold).contains(&flight.next_call.saturating_sub(now)) {
                 flight.resting = Some(building_for);
             } else {
                 let wait = wait(config, deadline, now);
-                self.due
-                    .push_back(Due::Call(call(config, &first.exchange, wait)));
+                self.command(Command::Call(call(config, &first.exchange, wait)));
                 if flight.resting.take().is_none() {
-                    // This answer came in time, so the next one may again.
+                    // This answer was not early, so the next pause starts small again.
                     flight.pause = FIRST_PAUSE;
                 }
-                // An answer that takes all of its wait is never too early.
+                // An answer that takes its whole wait is never early.
                 flight.next_call = now.saturating_add(flight.pause.min(wait));
                 flight.pause = flight.pause.saturating_mul(2);
             }
@@ -421,13 +424,13 @@ impl<S: Copy + Ord> Flights<S> {
             .collect();
         for (key, flight) in resting {
             let building_for = flight.resting.unwrap_or(0);
-            self.go_on(config, key, flight, building_for, now);
+            self.continue_or_end(config, key, flight, building_for, now);
         }
     }
 
     fn fail(&mut self, key: &Key, error: &Error) {
         if let Some(flight) = self.flights.remove(key) {
-            self.land(flight.waiting, Landing::Failure(Reply::error(error)));
+            self.resolve(flight.waiting, Resolution::Failure(Reply::error(error)));
         }
     }
 }
@@ -435,26 +438,26 @@ impl<S: Copy + Ord> Flights<S> {
 fn not_read() -> Error {
     Error::new(
         ErrorKind::Internal,
-        "the builder's answer could not be read; the log of the registry's edge says why. Pull again",
+        "cannot read the builder's answer. Pull again; the log of the registry's edge has the reason",
     )
 }
 
-/// For how long the builder is to wait, so that it answers by the deadline.
+/// How long the builder may wait to answer by the deadline.
 fn wait(config: &Config, deadline: Seconds, now: Seconds) -> Seconds {
     deadline.saturating_sub(now).clamp(1, config.hold)
 }
 
 fn call(config: &Config, exchange: &Exchange, wait: Seconds) -> Call {
-    let method = match &exchange.want {
-        // A manifest's bytes are needed whatever the client asks: HEAD is answered with their length.
-        Want::Manifest { .. } | Want::Tags | Want::Catalog => "GET",
-        Want::Blob { method, .. } => method.as_str(),
+    let method = match &exchange.target {
+        // HEAD is answered with the length of the manifest, so its bytes are needed too.
+        Target::Manifest { .. } | Target::Tags | Target::Catalog => "GET",
+        Target::Blob { method, .. } => method.as_str(),
     };
     let mut headers = vec![
         (":method", method.to_owned()),
         (":path", exchange.upstream_path()),
         (":authority", affinity(exchange)),
-        (wire::TOKEN, config.token.clone()),
+        (wire::TOKEN, config.token.as_str().to_owned()),
         (wire::PREFER, exchange.preferences(config, wait).header()),
     ];
     if let Some(rules) = config.fact_rules.header() {
@@ -466,7 +469,7 @@ fn call(config: &Config, exchange: &Exchange, wait: Seconds) -> Call {
     if !exchange.caller.decision.is_empty() {
         headers.push((wire::REQUEST_ID, exchange.caller.decision.clone()));
     }
-    if let Want::Manifest { media_type, .. } = &exchange.want {
+    if let Target::Manifest { media_type, .. } = &exchange.target {
         headers.push(("accept", media_type.as_str().to_owned()));
     }
     Call {
@@ -477,8 +480,8 @@ fn call(config: &Config, exchange: &Exchange, wait: Seconds) -> Call {
     }
 }
 
-/// The callout's `:authority`, by which Envoy's ring-hash clusters choose the builder: all
-/// requests for one image go to one builder, where its build is shared.
+/// The callout's `:authority`, by which Envoy's ring-hash clusters choose the builder: all requests for
+/// one image go to the same builder, which builds it once.
 fn affinity(exchange: &Exchange) -> String {
     let mut name = Digest::of(exchange.image().as_bytes()).hex();
     name.truncate(32);

@@ -1,13 +1,12 @@
-//! What the policy says of an exchange, and what the client is told of it.
+//! The policy's judgement of an exchange, and the client's reply.
 //!
 //! ```text
-//!   begin     name ──────────► refused here, without a look at cache or builder
-//!   deliver   name + facts ──► refused, or the answer, with a warning where a rule is on audit
+//!   begin     name ──────────► denied, without looking into cache or builder
+//!   deliver   name + facts ──► denied, or the answer, with a warning for rules on audit
 //! ```
 //!
-//! The verdict on a name comes first, since it costs least and tells nothing about what exists.
-//! What came from cache or builder is judged again with its facts, by the policy that is in force
-//! when it is delivered.
+//! The name is judged first: this is cheapest, and reveals nothing about what exists. An answer from cache
+//! or builder is judged again with its facts, by the policy in force at that time.
 
 use std::rc::Rc;
 
@@ -20,23 +19,23 @@ use crate::distribution::{Error, ErrorKind, Tag};
 use crate::policy::{self, ImageFacts, Policy, Verdict};
 use crate::{ImageName, image_name, policy::Identity};
 
-/// What a request asks of the policy.
+/// A request, as the policy judges it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Case<'a> {
     pub(super) name: &'a ImageName,
     /// How many packages the client wrote.
     pub(super) written: usize,
-    /// The tag that was asked for.
+    /// The requested tag.
     pub(super) tag: Option<&'a Tag>,
     pub(super) caller: &'a Caller,
 }
 
-/// The policy's word.
+/// The policy's judgement.
 #[derive(Debug)]
 pub(super) enum Judged {
-    /// The answer may be given, with this text in a `Warning` header if there is one.
+    /// The caller may have the answer, with this text in a `Warning` header if there is one.
     Allowed(Option<Judgement>, Option<String>),
-    /// This is the answer instead.
+    /// The caller gets this reply instead.
     Denied(Reply),
 }
 
@@ -73,7 +72,7 @@ impl Case<'_> {
         match verdict.error(&self.caller.decision) {
             None => Judged::Allowed(Some(judgement), verdict.warning()),
             Some(error) => {
-                // What is broken is to be seen, and tells nothing of what there is.
+                // A misfit between edge and builder must show, and reveals nothing about the packages.
                 let error = if policy.hides() && !verdict.is_misfit {
                     hidden(self.name, &verdict)
                 } else {
@@ -85,7 +84,7 @@ impl Case<'_> {
         }
     }
 
-    /// The rule of the policy that lets the caller in; none when no rule has to.
+    /// The policy's rule that grants access; none if none is needed.
     pub(super) fn grantor<'a>(&self, config: &'a Config) -> Option<&'a str> {
         let policy = config.policy.as_ref()?;
         policy.grantor(&self.request(), &self.caller.identity)
@@ -113,7 +112,7 @@ impl Case<'_> {
     }
 }
 
-/// A refusal that looks as a builder's word on an image that doesn't exist.
+/// A denial that looks like the builder's answer for an unknown package.
 fn hidden(name: &ImageName, verdict: &Verdict) -> Error {
     let packages = match name {
         ImageName::Packages(packages) => packages,
@@ -128,13 +127,13 @@ fn hidden(name: &ImageName, verdict: &Verdict) -> Error {
 }
 
 impl Reply {
-    /// Notes the judgement on it.
+    /// Sets the judgement of the record.
     pub(super) fn judged(mut self, judgement: Option<Judgement>) -> Self {
         self.record.judgement = judgement.map(Rc::new);
         self
     }
 
-    /// Adds what a client is to be warned of (distribution spec, "Warnings").
+    /// Adds a warning (distribution spec, "Warnings").
     pub(super) fn warned(mut self, text: Option<String>) -> Self {
         if let Some(text) = text {
             let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");

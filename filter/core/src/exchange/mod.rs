@@ -1,26 +1,26 @@
-//! What the edge does with one request, without doing it.
+//! What the edge does with one request, as a state machine without effects.
 //!
-//! The shell (the wasm filter) feeds facts in and carries out what comes back:
+//! The shell (the wasm filter) passes events in and executes the commands that come back:
 //!
 //! ```text
-//!   request ──► Exchange::begin ──► NotOurs ─────────────► let it pass
+//!   request ──► Exchange::begin ──► PassThrough ─────────► let it pass
 //!                     │  └────────► Reply ──────────────► local reply (errors, /v2/)
 //!                     ▼
 //!                    Ask: key ──► shared cache ──► Exchange::looked_up
-//!                                                    ├─► Reply      known
+//!                                                    ├─► Reply      cached
 //!                                                    ├─► Forward    a blob that the builder streams
 //!                                                    └─► Join ──► Flights: one callout per key,
 //!                                                                 answers for all who wait
 //! ```
 //!
-//! What came from the cache can be [`Prepared`] for whoever asks the same next, and replies to it are kept
-//! for a second ([`RecentReplies`]).
+//! An answer from the cache is [`Prepared`] for the next callers with the same request, and each reply is
+//! reused for a second ([`RecentReplies`]).
 //!
-//! A stream that waits is *held* for at most `hold` seconds, because current containerd and
-//! Docker give up after 30. When its image is still being built by then, it is redirected to
-//! itself with the time of its first request in the query (`nixgate-since`). Clients follow 9
-//! redirects, so 8 of them keep a client for 8 × hold seconds. After that it is told to come
-//! back later. The build goes on all the same.
+//! A waiting stream is *held* for at most `hold` seconds, because current containerd and Docker give up
+//! after 30. If its image is still being built by then, the client is redirected to the same path, with
+//! the time of its first request in the query (`nixgate-since`). Clients follow 9 redirects, so 8 of them
+//! keep a client for 8 × hold seconds. After that it gets an error with `Retry-After`. The build
+//! continues.
 
 mod answer;
 mod by_stream;
@@ -35,7 +35,7 @@ mod replies;
 mod reply;
 mod request;
 mod tags;
-mod want;
+mod target;
 
 pub use answer::{Answer, Response};
 pub use flights::{Call, Command, Event, Flights};
@@ -49,10 +49,10 @@ use std::rc::Rc;
 
 use serde_json::json;
 
-use answer::unreachable;
+use answer::malformed_list;
 use judge::{Case, Judged};
 use reply::JSON;
-use want::{Image, Want};
+use target::{Image, Target};
 
 use crate::Seconds;
 use crate::cache::{Content, Entry, Key};
@@ -64,21 +64,21 @@ use crate::wire::Preferences;
 
 const SINCE: &str = "nixgate-since";
 
-/// What becomes of a request at first sight.
+/// The first decision on a request.
 #[derive(Debug, PartialEq)]
 pub enum Begin {
-    /// It is not for the registry: let it pass.
-    NotOurs,
-    /// The answer needs nobody else.
+    /// It is not for the registry.
+    PassThrough,
+    /// The edge answers alone.
     Reply(Reply),
     /// Look [`Exchange::key`] up, then call [`Exchange::looked_up`].
     Ask(Box<Exchange>),
 }
 
-/// What becomes of a request after the cache was asked.
+/// The decision after the cache lookup.
 #[derive(Debug, PartialEq)]
 pub enum Next {
-    /// The cache knew the answer.
+    /// The answer was cached.
     Reply(Reply),
     /// The request goes on to the builder.
     Forward(Forward),
@@ -92,47 +92,47 @@ pub enum Next {
 pub struct Forward {
     /// Replaces `:path`.
     pub path: String,
-    /// What the client wrote, for the access log.
+    /// The client's own path, for the access log.
     pub original_path: String,
-    /// What to note of it.
+    /// For counters and the access log.
     pub record: Record,
 }
 
 /// One request on its way to an answer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Exchange {
-    want: Want,
-    /// The image that it is about; none for the catalog.
+    target: Target,
+    /// The requested image; none for the catalog.
     image: Option<Image>,
     caller: Caller,
     key: Key,
     path: String,
-    /// When this request came.
+    /// When this request arrived.
     began: Seconds,
     /// When the client first asked, before any redirect to itself.
     since: Seconds,
-    /// Which manifests the client has already.
+    /// The manifests that the client has already.
     if_none_match: EntityTags,
-    /// Several parts of a blob are wanted. Stores answer that with the whole, the builder with the
-    /// parts.
+    /// The client requests several ranges of a blob. Object stores answer with the whole blob, the
+    /// builder with the ranges.
     several_ranges: bool,
-    /// A document whose time is over, for when the builder can't be reached.
+    /// An expired document, in case the builder is unavailable.
     stale: Option<Entry>,
 }
 
 impl Exchange {
-    /// Decides what a request is.
+    /// Starts an exchange.
     pub fn begin(config: &Config, request: &Request<'_>, now: Seconds) -> Begin {
-        match Self::understand(config, request, now) {
+        match Self::route(config, request, now) {
             Ok(begin) => begin,
             Err(error) => Begin::Reply(Reply::error(&error)),
         }
     }
 
-    fn understand(config: &Config, request: &Request<'_>, now: Seconds) -> Result<Begin, Error> {
+    fn route(config: &Config, request: &Request<'_>, now: Seconds) -> Result<Begin, Error> {
         let route = Route::parse_below(config.name_prefix.as_ref(), request.path);
         if matches!(route, Ok(Route::Elsewhere)) {
-            return Ok(Begin::NotOurs);
+            return Ok(Begin::PassThrough);
         }
         let method = match request.method {
             "GET" => Method::Get,
@@ -140,23 +140,25 @@ impl Exchange {
             other => return Err(method_unsupported(other)),
         };
         let scope = &config.scope;
-        let (repository, want) = match route? {
-            Route::Elsewhere => return Ok(Begin::NotOurs),
+        let (repository, target) = match route? {
+            Route::Elsewhere => return Ok(Begin::PassThrough),
             Route::Base => return Ok(Begin::Reply(Reply::base())),
             Route::Manifest {
                 repository,
                 reference,
             } => {
                 let media_type = MediaType::negotiate(request.accept.iter().copied());
-                let want = Want::Manifest {
+                let target = Target::Manifest {
                     reference,
                     media_type,
                 };
-                (Some(repository), want)
+                (Some(repository), target)
             }
-            Route::Blob { repository, digest } => (Some(repository), Want::Blob { digest, method }),
-            Route::Tags { repository } => (Some(repository), Want::Tags),
-            Route::Catalog if config.catalog => (None, Want::Catalog),
+            Route::Blob { repository, digest } => {
+                (Some(repository), Target::Blob { digest, method })
+            }
+            Route::Tags { repository } => (Some(repository), Target::Tags),
+            Route::Catalog if config.catalog => (None, Target::Catalog),
             Route::Catalog => return Err(no_catalog()),
             Route::Referrers { repository, .. } => {
                 let Image { name, written } = Image::of(&repository, &config.opaque_namespaces)?;
@@ -175,9 +177,9 @@ impl Exchange {
         let image = repository
             .map(|repository| Image::of(&repository, &config.opaque_namespaces))
             .transpose()?;
-        let key = want.key(scope, image.as_ref());
+        let key = target.key(scope, image.as_ref());
         let exchange = Self {
-            want,
+            target,
             image,
             caller: request.caller.clone(),
             key,
@@ -195,14 +197,14 @@ impl Exchange {
         })
     }
 
-    /// What a caller asks of the policy; nothing when it is about no image.
+    /// The request as the policy judges it; none without an image.
     fn case<'a>(&'a self, caller: &'a Caller) -> Option<Case<'a>> {
         let Image { name, written } = self.image.as_ref()?;
         Some(Case {
             name,
             written: *written,
-            tag: match &self.want {
-                Want::Manifest {
+            tag: match &self.target {
+                Target::Manifest {
                     reference: Reference::Tag(tag),
                     ..
                 } => Some(tag),
@@ -212,7 +214,7 @@ impl Exchange {
         })
     }
 
-    /// The policy's rule that lets the caller in, which the builder is told.
+    /// The policy's rule that grants access, for [`wire::RULE`](crate::wire::RULE).
     fn grantor<'a>(&self, config: &'a Config) -> Option<&'a str> {
         self.case(&self.caller)?.grantor(config)
     }
@@ -221,7 +223,7 @@ impl Exchange {
         self.judge_for(&self.caller, config, facts.as_deref())
     }
 
-    /// The catalog may be had by everybody: what is in it is judged name by name.
+    /// The catalog itself is allowed: its names are judged one by one.
     fn judge_for(&self, caller: &Caller, config: &Config, facts: Option<&[ImageFacts]>) -> Judged {
         let Some(case) = self.case(caller) else {
             return Judged::Allowed(None, None);
@@ -236,39 +238,27 @@ impl Exchange {
         }
     }
 
-    /// Whether an answer belongs to images, so that it is judged by what is in them.
+    /// Whether the policy judges an answer by the facts of its images.
     const fn needs_facts(&self, content: &Content) -> bool {
-        match (&self.want, content) {
-            (_, Content::Refusal { .. }) | (Want::Tags | Want::Catalog, _) => false,
-            (Want::Manifest { .. } | Want::Blob { .. }, _) => true,
+        match (&self.target, content) {
+            (_, Content::Refusal { .. }) | (Target::Tags | Target::Catalog, _) => false,
+            (Target::Manifest { .. } | Target::Blob { .. }, _) => true,
         }
     }
 
-    /// The facts by which an answer is judged. Those that can't be read allow nothing.
-    fn facts_of(&self, content: &Content, facts: &str) -> Option<Vec<ImageFacts>> {
-        self.needs_facts(content)
+    /// The facts that an answer is judged by, if it is. Malformed facts allow nothing.
+    fn facts(&self, config: &Config, content: &Content, facts: &str) -> Option<Vec<ImageFacts>> {
+        (config.has_policy() && self.needs_facts(content))
             .then(|| ImageFacts::parse(facts).unwrap_or_default())
     }
 
-    /// The same; none as well when there is nothing that judges.
-    fn facts_to_judge(
-        &self,
-        config: &Config,
-        content: &Content,
-        facts: &str,
-    ) -> Option<Vec<ImageFacts>> {
-        let is_judged = config.policy.is_some() || config.shadow.is_some();
-        is_judged.then(|| self.facts_of(content, facts)).flatten()
-    }
-
-    /// Under what name the answer is kept, and which flight brings it.
+    /// The key in the cache, and of the flight.
     pub const fn key(&self) -> &Key {
         &self.key
     }
 
-    /// Decides by what the cache holds for the key. What has expired and is still of some use
-    /// ([`Entry::is_of_use`]) is kept at hand: what a tag meant yesterday is better than no
-    /// answer.
+    /// Decides by the cache entry of the key. An expired entry that is still usable is the fallback if
+    /// the builder fails: yesterday's image of a tag is better than no answer.
     pub fn looked_up(&mut self, config: &Config, entry: Option<Entry>, now: Seconds) -> Next {
         match entry {
             Some(entry) if entry.is_fresh(now) => {
@@ -278,35 +268,35 @@ impl Exchange {
                 }
             }
             entry => {
-                self.stale = entry.filter(|entry| entry.is_of_use(now));
+                self.stale = entry.filter(|entry| entry.is_usable(now));
                 Next::Join
             }
         }
     }
 
-    /// The answer when the builder has none: what is stale, or else what the builder's failure
-    /// looks like to a client.
+    /// The answer when the builder has none: a stale one, or else the failure.
     fn without_answer(&self, config: &Config, failure: &Reply) -> Reply {
         self.stale.as_ref().map_or_else(
-            || self.note(failure.clone()),
-            |entry| match self.judge(config, self.facts_of(&entry.content, &entry.facts)) {
+            || self.recorded(failure.clone()),
+            |entry| match self.judge(config, self.facts(config, &entry.content, &entry.facts)) {
                 Judged::Denied(reply) => reply,
                 Judged::Allowed(judgement, warning) => {
-                    let reply = self.present(config, &entry.content).stale();
+                    let reply = self.render(config, &entry.content).stale();
                     reply.judged(judgement).warned(warning)
                 }
             },
         )
     }
 
-    /// A content as this client asked for it.
-    fn present(&self, config: &Config, content: &Content) -> Reply {
-        self.note(match (&self.want, content) {
-            (Want::Tags, Content::Document { body, .. }) => tags::page(&self.path, body)
-                .unwrap_or_else(|| Reply::error(&unreachable("it sent no list of tags"))),
-            (Want::Catalog, Content::Document { body, .. }) => {
+    /// A content in the form that this client requested.
+    fn render(&self, config: &Config, content: &Content) -> Reply {
+        self.recorded(match (&self.target, content) {
+            (Target::Tags, Content::Document { body, .. }) => {
+                tags::page(&self.path, body).unwrap_or_else(|| Reply::error(&malformed_list()))
+            }
+            (Target::Catalog, Content::Document { body, .. }) => {
                 catalog::page(config, &self.caller, &self.path, body)
-                    .unwrap_or_else(|| Reply::error(&unreachable("it sent no catalog")))
+                    .unwrap_or_else(|| Reply::error(&malformed_list()))
             }
             (
                 _,
@@ -320,17 +310,17 @@ impl Exchange {
     }
 
     fn deliver(&self, config: &Config, content: &Content, facts: &str) -> Next {
-        let facts = self.facts_to_judge(config, content, facts);
+        let facts = self.facts(config, content, facts);
         let (judgement, warning) = match self.judge(config, facts) {
             Judged::Denied(reply) => return Next::Reply(reply),
             Judged::Allowed(judgement, warning) => (judgement, warning),
         };
-        let is_the_builders = match content {
+        let is_forwarded = match content {
             Content::Stream => true,
             Content::Redirect { .. } => self.several_ranges,
             Content::Document { .. } | Content::Refusal { .. } => false,
         };
-        if is_the_builders {
+        if is_forwarded {
             let mut record = self.record(Outcome::Forwarded);
             record.judgement = judgement.map(Rc::new);
             return Next::Forward(Forward {
@@ -339,21 +329,21 @@ impl Exchange {
                 record,
             });
         }
-        let reply = self.present(config, content);
+        let reply = self.render(config, content);
         Next::Reply(reply.judged(judgement).warned(warning))
     }
 
     fn record(&self, outcome: Outcome) -> Record {
         Record {
-            route: self.want.route(),
+            route: self.target.route(),
             image: self.image().into(),
             outcome,
             judgement: None,
         }
     }
 
-    /// Writes into a reply for what it is one.
-    fn note(&self, reply: Reply) -> Reply {
+    /// The reply with the record of this exchange.
+    fn recorded(&self, reply: Reply) -> Reply {
         let record = self.record(reply.record.outcome);
         Reply { record, ..reply }
     }
@@ -365,43 +355,43 @@ impl Exchange {
     }
 
     fn upstream_path(&self) -> String {
-        self.want.upstream_path(&self.image())
+        self.target.upstream_path(&self.image())
     }
 
-    /// The last second of the hold, at which the client must be answered one way or another.
+    /// The end of the hold, when the client must get some answer.
     const fn deadline(&self, config: &Config) -> Seconds {
         self.began.saturating_add(config.hold)
     }
 
-    /// Whether the hold is over. When the clock was set back nobody knows how long it has been.
-    const fn is_over(&self, config: &Config, now: Seconds) -> bool {
+    /// Whether the hold is over. After the clock was set back, it is: its length is unknown.
+    const fn hold_is_over(&self, config: &Config, now: Seconds) -> bool {
         now < self.began || self.deadline(config) <= now
     }
 
-    /// Sends a client round again: its hold is used up while the build goes on, or it has to be
-    /// judged anew. When it has been kept for too long already, it is told to come back later.
-    fn send_round(&self, config: &Config, building_for: Seconds, now: Seconds) -> Reply {
+    /// Redirects a client to the same path: its hold is used up while the build continues, or the policy
+    /// has changed. Once its redirects are used up, it gets an error.
+    fn redirect_to_self(&self, config: &Config, building_for: Seconds, now: Seconds) -> Reply {
         if now.saturating_sub(self.since) < config.budget {
             let since = format!("{:x}", self.since);
             let location = query::with(&self.path, &[(SINCE, &since)]);
-            return self.note(Reply::redirect_to_self(&location));
+            return self.recorded(Reply::redirect_to_self(&location));
         }
         let error = Error::new(
             ErrorKind::StillBuilding,
             format!(
-                "the image is still being built, for {building_for} s so far. The build goes on: \
-                 pull again in a while"
+                "the image is still being built ({building_for} s so far). The build continues: \
+                 pull again later"
             ),
         );
         let error = error.with_detail(json!({ "building_for_seconds": building_for }));
-        self.note(Reply::error(&error))
+        self.recorded(Reply::error(&error))
     }
 
     fn preferences(&self, config: &Config, wait: Seconds) -> Preferences {
         Preferences {
             wait: Some(wait),
-            minimal: matches!(self.want, Want::Blob { .. }),
-            similar: matches!(self.want, Want::Manifest { .. }) && config.policy.is_none(),
+            minimal: matches!(self.target, Target::Blob { .. }),
+            similar: matches!(self.target, Target::Manifest { .. }) && config.policy.is_none(),
         }
     }
 }
@@ -409,8 +399,8 @@ impl Exchange {
 fn no_catalog() -> Error {
     Error::new(
         ErrorKind::CatalogUnsupported,
-        "there is no catalog: every list of packages is a repository, so all of them can't be \
-         listed. Look packages up in the package set",
+        "the catalog is turned off: every list of packages is a repository, so no list is complete. \
+         Look packages up in the package set",
     )
 }
 
@@ -418,15 +408,14 @@ fn method_unsupported(method: &str) -> Error {
     Error::new(
         ErrorKind::MethodUnsupported,
         format!(
-            "{} is not supported: images come from package lists and can't be pushed or deleted",
+            "{} is not supported: images are built from package lists and can't be pushed or deleted",
             method.escape_debug()
         ),
     )
 }
 
-/// The time of the first request, in hexadecimal seconds. It comes from the client, so it is only
-/// ever used to give up earlier: it counts as no later than now, and a time long past is a budget
-/// that is used up.
+/// The time of the first request, in hexadecimal seconds. Clients can change it, so it only ever
+/// shortens their wait: it counts as no later than now, and a time long past is a budget used up.
 fn since(path: &str) -> Option<Seconds> {
     Seconds::from_str_radix(query::value(path, SINCE)?, 16).ok()
 }

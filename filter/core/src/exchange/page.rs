@@ -8,9 +8,8 @@ use serde_json::Value;
 
 use super::{JSON, Reply, query};
 
-/// The page that `path` asks for by `n` and `last`, of these texts, as a reply with the body that
-/// `body` makes of them. An `n` that is no number is ignored, as other parameters are that nobody
-/// understands.
+/// The page of these texts that `path` requests by `n` and `last`; `body` makes the reply's body. An `n` that
+/// is not a number is ignored, like unknown parameters.
 pub(super) fn of(
     path: &str,
     mut texts: Vec<String>,
@@ -25,7 +24,7 @@ pub(super) fn of(
     if let Some(n) = query::value(path, "n").and_then(|n| n.parse().ok()) {
         let more = texts.len() > n;
         texts.truncate(n);
-        // Without a last text, for n=0, there is no next page to name, as the spec says.
+        // With n=0 there is no last text, and so no link, as the spec says.
         if let (true, Some(last)) = (more, texts.last()) {
             let next = query::with(path, &[("n", &n.to_string()), ("last", last)]);
             headers.push(("link", format!("<{next}>; rel=\"next\"")));
@@ -34,8 +33,8 @@ pub(super) fn of(
     Reply::new(200, headers, body(texts).to_string().into_bytes())
 }
 
-/// Clients that make the query of the next page themselves write a name's slashes so. No other
-/// character of a name or tag is one that has to be encoded.
+/// Decodes slashes, which clients encode when they build the query of the next page themselves. No other
+/// character of a name or tag needs encoding.
 fn with_slashes(text: &str) -> Cow<'_, str> {
     if text.contains('%') {
         text.replace("%2F", "/").replace("%2f", "/").into()
@@ -44,8 +43,8 @@ fn with_slashes(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// The spec's "lexical (i.e. case-insensitive alphanumeric order)", made total: tags that differ
-/// by case alone would otherwise hide each other behind `last`.
+/// The spec's "lexical (i.e. case-insensitive alphanumeric order)", as a total order: otherwise `last` would
+/// skip tags that differ by case alone.
 fn order(a: &str, b: &str) -> Ordering {
     let folded = |text: &str| text.to_ascii_lowercase();
     folded(a).cmp(&folded(b)).then_with(|| a.cmp(b))

@@ -1,26 +1,26 @@
-//! An answer of the cache with all that is the same for everybody who asks for it, so that what is
-//! left for each is to judge.
+//! A cached answer with everything that is the same for all callers, so that only the policy's judgement
+//! is left for each.
 //!
 //! ```text
 //!   method, media type, path ──► route, packages, key, entry, facts, reply     once
 //!   caller, condition ─────────► judged by name, judged by facts               for each
 //! ```
 //!
-//! It is good as long as the entry that it was made of, by the configuration that made it.
+//! It is valid as long as its entry, under the configuration that made it.
 //!
-//! A caller who is refused by the name is so a few microseconds sooner when others have just had the
-//! answer: less than the refusal's own line in the log varies by, and all that it could tell is that.
+//! A caller who is denied by the name gets the denial a few microseconds sooner if others have just got
+//! the answer. That is less than the variation of writing the log line, and reveals nothing else.
 
 use super::judge::Judged;
 use super::record::Outcome;
-use super::want::Want;
+use super::target::Target;
 use super::{Caller, Exchange, Reply};
 use crate::cache::{Content, Entry};
 use crate::config::Config;
 use crate::entity_tags::EntityTags;
 use crate::policy::ImageFacts;
 
-/// An answer that nobody was judged for yet.
+/// An answer before the policy's judgement.
 #[derive(Debug)]
 pub struct Prepared {
     exchange: Exchange,
@@ -32,11 +32,11 @@ pub struct Prepared {
 }
 
 impl Exchange {
-    /// What the cache holds for the key, for everybody who asks for the same; none when callers get
-    /// different answers, or the request itself is needed.
+    /// Prepares the cached entry for all callers; none if their answers differ by more than the policy, or
+    /// depend on the rest of the request.
     pub fn prepare(&self, config: &Config, entry: &Entry) -> Option<Prepared> {
-        let digest = match (&self.want, &entry.content) {
-            (Want::Catalog, _) | (_, Content::Stream | Content::Refusal { .. }) => return None,
+        let digest = match (&self.target, &entry.content) {
+            (Target::Catalog, _) | (_, Content::Stream | Content::Refusal { .. }) => return None,
             (_, Content::Document { digest, .. }) => digest.clone(),
             (_, Content::Redirect { .. }) => None,
         };
@@ -46,13 +46,13 @@ impl Exchange {
             stale: None,
             ..self.clone()
         };
-        let facts = exchange.facts_to_judge(config, &entry.content, &entry.facts);
-        let reply = exchange.present(config, &entry.content);
-        // Path, key and packages are about the same texts.
+        let facts = exchange.facts(config, &entry.content, &entry.facts);
+        let reply = exchange.render(config, &entry.content);
+        // Path, key and packages have about the same length.
         let texts = self.path.len().saturating_add(self.key.as_bytes().len());
-        // Others share the body with the entry.
-        let page = match &self.want {
-            Want::Tags => reply.body.len(),
+        // Other bodies are shared with the entry.
+        let page = match &self.target {
+            Target::Tags => reply.body.len(),
             _ => 0,
         };
         let bytes = reply
@@ -72,8 +72,8 @@ impl Exchange {
 }
 
 impl Prepared {
-    /// The answer to one caller, who has set these conditions (`If-None-Match`). As without the
-    /// preparation, the name is judged first.
+    /// The answer to one caller with these `If-None-Match` headers. The name is judged first, as without
+    /// preparation.
     pub fn answer(&self, config: &Config, caller: &Caller, if_none_match: &[&str]) -> Reply {
         let by_name = self.exchange.judge_for(caller, config, None);
         let judged = match (by_name, &self.facts) {
@@ -100,14 +100,14 @@ impl Prepared {
         reply.judged(judgement).warned(warning)
     }
 
-    /// About how many bytes it takes without the body, which is the entry's.
+    /// Approximate size in bytes, without the entry's body.
     pub const fn bytes_of_its_own(&self) -> usize {
         self.bytes
     }
 }
 
 impl Reply {
-    /// Marks what came from the cache as such.
+    /// Marks the reply as a cache hit.
     pub(super) fn hit(self) -> Self {
         if self.record.outcome == Outcome::Miss {
             return self.with_outcome(Outcome::Hit);

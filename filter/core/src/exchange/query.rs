@@ -1,7 +1,7 @@
-//! The query of a request's path. It never changes the route. A few parameters are understood; the
-//! others are kept in redirects and links, since whoever put them there may need them again.
+//! The query of a request's path. It never changes the route. Redirects and links keep unknown parameters,
+//! since clients may need them.
 //!
-//! Nothing is decoded: no value that is understood here has a character that needs it.
+//! Nothing is decoded: the known values need no encoding.
 
 use std::fmt::Write;
 
@@ -15,7 +15,7 @@ pub(super) fn value<'a>(path: &'a str, name: &str) -> Option<&'a str> {
         .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
 }
 
-/// The path with these parameters, in place of the values that it had for them.
+/// The path with these parameters set.
 pub(super) fn with(path: &str, parameters: &[(&str, &str)]) -> String {
     let (path, query) = split_query(path);
     let others = query.unwrap_or_default().split('&').filter(|pair| {

@@ -1,4 +1,4 @@
-//! What was done for a request, in the few words that counters and access logs have.
+//! The record of a request for counters and access logs.
 
 use std::rc::Rc;
 
@@ -7,21 +7,21 @@ use crate::policy::{Identity, Known};
 /// How a request ended at the edge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Outcome {
-    /// The edge needed nobody: the version check, the list of referrers, which is empty.
+    /// The edge answered alone: the version check, or the empty list of referrers.
     Answered,
-    /// The cache knew.
+    /// The answer was cached.
     Hit,
-    /// The builder was asked, and knew or built it.
+    /// The builder answered.
     Miss,
-    /// The builder had no answer, and an old one was served.
+    /// The builder had no answer, and a stale one was served.
     Stale,
-    /// The client was sent round again, because its image is still being built.
+    /// The client was redirected to the same path, because its image is still being built.
     Redirected,
     /// The request went on to the builder, which streams a blob.
     Forwarded,
-    /// The policy does not let the caller have it.
+    /// The policy denied it.
     Denied,
-    /// The client asked for what it can't have, or too early: 4xx.
+    /// The request was wrong, or too early: 4xx.
     Refused,
     /// The registry failed: 5xx.
     Failed,
@@ -43,7 +43,7 @@ impl Outcome {
         }
     }
 
-    /// What a status says by itself.
+    /// The outcome for a status without further knowledge.
     pub(super) const fn of_status(status: u16) -> Self {
         match status {
             500.. => Self::Failed,
@@ -53,7 +53,7 @@ impl Outcome {
     }
 }
 
-/// What to note of a request.
+/// The record of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     /// `manifest`, `blob`, `tags`, `catalog`, or `other` when the request was none of these.
@@ -62,7 +62,7 @@ pub struct Record {
     pub image: Rc<str>,
     /// How it ended.
     pub outcome: Outcome,
-    /// What the policy said of it; none without a policy, or when the request named no image.
+    /// The policy's judgement; none without a policy or an image.
     pub judgement: Option<Rc<Judgement>>,
 }
 
@@ -71,7 +71,7 @@ pub struct Record {
 pub enum Decision {
     /// The caller may have it.
     Allowed,
-    /// The caller may have it while a rule is on audit.
+    /// The caller may have it only because a rule is on audit.
     Warned,
     /// The caller may not have it.
     Denied,
@@ -88,17 +88,17 @@ impl Decision {
     }
 }
 
-/// Why a rule's subject can't be known of a caller.
+/// Why it is unknown whether a rule applies to a caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Doubt {
-    /// What it asks for is not there.
+    /// The attribute is missing.
     Absent,
-    /// Something of the caller is there that can't be read, such as a claim of another type.
+    /// The attribute can't be read, for example a claim of another type.
     Unreadable,
 }
 
 impl Doubt {
-    /// Of a caller of whom something is unknown.
+    /// The doubt about a caller with unknown attributes.
     pub(super) fn of(identity: &Identity) -> Self {
         let mut known = identity.iter();
         match known.any(|known| matches!(known, Known::Partly(_))) {
@@ -116,23 +116,23 @@ impl Doubt {
     }
 }
 
-/// What the policy said of a request.
+/// The policy's judgement of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Judgement {
-    /// The revision by which it was judged; empty when there is only one on trial.
+    /// The policy's revision; empty if the only policy is on trial.
     pub policy: Rc<str>,
     /// The decision.
     pub decision: Decision,
-    /// The first rule that decided against the request, or would; empty when none did.
+    /// The first rule that denies the request, or would; empty if none does.
     pub rule: Rc<str>,
     /// Whether the policy on trial would have decided otherwise.
     pub shadow_differs: bool,
-    /// Set when it could not be known whether some rule about what was asked for is for the caller.
+    /// Set if it is unknown whether some rule about the request applies to the caller.
     pub doubt: Option<Doubt>,
 }
 
 impl Record {
-    /// Of a request that was not understood, or needed no understanding.
+    /// The record of a request on no other route.
     pub(super) fn other(outcome: Outcome) -> Self {
         Self {
             route: "other",

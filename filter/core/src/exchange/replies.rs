@@ -1,15 +1,15 @@
-//! Each worker's answers of the present second, in front of its copies of entries.
+//! Each worker's answers of the last second, in front of its copies of entries.
 //!
 //! ```text
-//!   question ──► asked in this second? ──yes──► by this caller? ──yes──► the reply, as it is
+//!   question ──► asked in this second? ──yes──► by this caller? ──yes──► the same reply again
 //!                      │ no                          │ no
 //!                      ▼                             ▼
 //!   copies, shared cache (`copies`)          prepared, judged for the caller, replied
 //! ```
 //!
-//! A worker keeps what it made of the entries that it has copies of ([`Copies`](crate::cache::Copies)): what is
-//! the same for everybody who asks in the same words, and the reply to each. It is dropped at the next
-//! tick of the worker's timer, a second later at most.
+//! For the entries that a worker has copied ([`Copies`](crate::cache::Copies)), it also keeps the prepared
+//! answer to each question and the reply to each caller. The next tick of the worker's timer, at most a
+//! second later, drops them.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -17,15 +17,15 @@ use std::rc::Rc;
 use super::{Prepared, Reply, Request};
 use crate::distribution::{MediaType, split_query};
 
-/// What a client asks, in its own spelling: all that the edge reads of its request, but for who asks
-/// and under which conditions.
+/// Everything that the edge reads of a request, in the client's spelling, except the caller and the
+/// conditions.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Question(String);
 
 impl Question {
-    /// The question of a request; none when it is not answered by what others got.
+    /// The question of a request; none if its answer does not fit others.
     pub fn of(request: &Request<'_>) -> Option<Self> {
-        // Every field is named: one that is added and changes answers has to be added here.
+        // Without `..`, so that a new field that changes answers is added here.
         let Request {
             method,
             path,
@@ -34,42 +34,42 @@ impl Question {
             several_ranges,
             caller: _,
         } = request;
-        // Of several ranges is asked seldom, and what the others get is no answer to that.
+        // Several ranges are rare, and their answer differs.
         if !matches!(*method, "GET" | "HEAD") || *several_ranges {
             return None;
         }
         let media_type = MediaType::negotiate(accept.iter().copied());
-        // Only a page of a list is asked for in the query; else it would make one question many.
+        // The query only matters for pages of a list.
         let (route, _) = split_query(path);
         let path = if route.ends_with("/tags/list") {
             path
         } else {
             route
         };
-        // No method, media type or path has a space in it, so no two questions have one text.
+        // No method, media type or path has a space, so different questions have different texts.
         Some(Self([method, media_type.as_str(), path].join(" ")))
     }
 }
 
-/// What was asked in this second.
+/// The answers to a question.
 struct Asked {
     prepared: Rc<Prepared>,
-    /// By the caller ([`Caller::key`](super::Caller::key)).
+    /// By [`Caller::key`](super::Caller::key).
     replies: BTreeMap<Vec<u8>, Rc<Reply>>,
 }
 
-/// A worker's answers of the present second. Bodies are those of the entries, but for pages of lists,
-/// so they take no room here: an entry that was used in this second stays as long as what was made of it.
+/// A worker's answers of the last second. Bodies other than pages of lists are shared with the copied
+/// entries, which live as long, so they don't count here.
 pub struct RecentReplies {
     asked: BTreeMap<Question, Asked>,
     max_bytes: usize,
     bytes: usize,
-    /// Something had no room since the last tick.
+    /// Whether an answer did not fit since the last tick.
     is_full: bool,
 }
 
 impl RecentReplies {
-    /// No answers yet, and never more than `max_bytes` of them.
+    /// No answers yet, and at most `max_bytes` of them.
     pub const fn new(max_bytes: usize) -> Self {
         Self {
             asked: BTreeMap::new(),
@@ -79,22 +79,22 @@ impl RecentReplies {
         }
     }
 
-    /// The reply that this caller had since the last tick, under no condition.
+    /// The reply that this caller got since the last tick, for a request without conditions.
     pub fn get(&self, question: &Question, caller: &[u8]) -> Option<Rc<Reply>> {
         let replies = &self.asked.get(question)?.replies;
         replies.get(caller).map(Rc::clone)
     }
 
-    /// What anybody had since the last tick, before it was judged for somebody.
+    /// The prepared answer that any caller got since the last tick.
     pub fn prepared(&self, question: &Question) -> Option<Rc<Prepared>> {
         let asked = self.asked.get(question)?;
         Some(Rc::clone(&asked.prepared))
     }
 
-    /// Keeps what all get who ask this question, until the next tick. Without room it is not kept.
+    /// Keeps the prepared answer to a question until the next tick, if there is room.
     pub fn prepare(&mut self, question: &Question, prepared: Rc<Prepared>) {
         let bytes = prepared.bytes_of_its_own();
-        if !self.asked.contains_key(question) && self.takes(question.0.len(), bytes) {
+        if !self.asked.contains_key(question) && self.reserve(question.0.len(), bytes) {
             let asked = Asked {
                 prepared,
                 replies: BTreeMap::new(),
@@ -103,22 +103,23 @@ impl RecentReplies {
         }
     }
 
-    /// Keeps the reply to a caller who asked under no condition, until the next tick. Without room
-    /// it is not kept, nor for a question that is not prepared.
+    /// Keeps the reply to a caller without conditions until the next tick, if there is room and the question
+    /// is prepared.
     pub fn insert(&mut self, question: &Question, caller: Vec<u8>, reply: Rc<Reply>) {
-        if self.asked.contains_key(question) && self.takes(caller.len(), reply.bytes_of_its_own()) {
+        if self.asked.contains_key(question) && self.reserve(caller.len(), reply.bytes_of_its_own())
+        {
             let asked = self.asked.get_mut(question);
             asked.map(|asked| asked.replies.insert(caller, reply));
         }
     }
 
-    /// Whether there may be room for another answer. Without, none need be prepared.
+    /// Whether there may be room for another answer.
     pub const fn has_room(&self) -> bool {
         !self.is_full
     }
 
-    /// Whether there is room for so many bytes, which are taken then.
-    const fn takes(&mut self, key: usize, value: usize) -> bool {
+    /// Reserves bytes; false without room.
+    const fn reserve(&mut self, key: usize, value: usize) -> bool {
         let total = self.bytes.saturating_add(key).saturating_add(value);
         if total > self.max_bytes {
             self.is_full = true;
@@ -128,7 +129,7 @@ impl RecentReplies {
         true
     }
 
-    /// A second is over.
+    /// Ends a second.
     pub fn tick(&mut self) {
         self.asked.clear();
         self.bytes = 0;

@@ -1,4 +1,4 @@
-//! Answers that the edge gives itself.
+//! Answers that the edge sends itself.
 
 use std::rc::Rc;
 
@@ -8,13 +8,13 @@ use crate::cache::Content;
 use crate::distribution::{Error, INDEX_MEDIA_TYPE, no_referrers};
 use crate::wire;
 
-/// For how long a client waits before it repeats what failed for a passing reason, in seconds.
+/// When a client may repeat a request that failed temporarily, in seconds.
 const RETRY_AFTER: &str = "10";
-/// RFC 9111 has retired the header; RFC 7234, 5.5.1 says what it means, and people read it.
+/// RFC 7234, 5.5.1. RFC 9111 has retired the header, but people still read it.
 const STALE: &str = "110 - \"Response is Stale\"";
 pub(super) const JSON: &str = "application/json";
 
-/// A whole response. The host adds `Content-Length`, and leaves the body away for `HEAD`.
+/// A whole response. The host adds `Content-Length`, and drops the body for `HEAD`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
     /// HTTP status.
@@ -23,7 +23,7 @@ pub struct Reply {
     pub headers: Vec<(&'static str, String)>,
     /// The body, also for `HEAD`.
     pub body: Rc<[u8]>,
-    /// What to note of it.
+    /// For counters and the access log.
     pub record: Record,
 }
 
@@ -41,9 +41,9 @@ impl Reply {
         }
     }
 
-    /// About how many bytes it takes without the body, which replies share.
+    /// Approximate size in bytes, without the body, which replies share.
     pub fn bytes_of_its_own(&self) -> usize {
-        /// A pointer, length and capacity, and what the allocator adds.
+        /// Pointer, length, capacity and the allocator's overhead.
         const EACH: usize = 32;
         let headers = self.headers.iter();
         let headers = headers.map(|(_, value)| value.len().saturating_add(EACH));
@@ -58,7 +58,7 @@ impl Reply {
         self
     }
 
-    /// `/v2/`: this is a registry.
+    /// The answer to `/v2/`.
     pub(super) fn base() -> Self {
         let version = ("docker-distribution-api-version", "registry/2.0".to_owned());
         Self::new(
@@ -75,12 +75,12 @@ impl Reply {
         Self::new(200, headers, no_referrers()).with_outcome(Outcome::Answered)
     }
 
-    /// The client has the manifest with this digest already.
+    /// For a client that has the manifest already.
     pub(super) fn not_modified(digest: &str) -> Self {
         Self::new(304, identity(digest).to_vec(), [])
     }
 
-    /// The same, marked as one whose time is over.
+    /// Marks the reply as stale.
     pub(super) fn stale(mut self) -> Self {
         self.headers.push(("warning", STALE.to_owned()));
         self.with_outcome(Outcome::Stale)
@@ -98,8 +98,8 @@ impl Reply {
         Self::new(error.status(), headers, error.body())
     }
 
-    /// An answer of the builder, or its repetition. What the builder streams has no body here:
-    /// such a request is forwarded, never replied to.
+    /// An answer of the builder. A blob that the builder streams has no body here: its request is
+    /// forwarded.
     pub(super) fn content(content: &Content) -> Self {
         match content {
             Content::Document {
@@ -112,7 +112,7 @@ impl Reply {
                 if let Some(digest) = digest {
                     headers.extend(identity(digest));
                 }
-                // No secret beside the manifest, whose annotations say the same.
+                // The manifest's annotations have it as well.
                 headers.extend(source.clone().map(|source| (wire::SOURCE, source)));
                 Self::new(200, headers, Rc::clone(body))
             }
@@ -128,7 +128,7 @@ impl Reply {
         }
     }
 
-    /// Sends a client round again, which resets the time for which it waits for headers.
+    /// Redirects a client to the same path, which resets its timeout for the headers.
     pub(super) fn redirect_to_self(location: &str) -> Self {
         let headers = vec![
             ("location", location.to_owned()),
@@ -137,7 +137,7 @@ impl Reply {
         Self::new(307, headers, []).with_outcome(Outcome::Redirected)
     }
 
-    /// The builder's refusal for now, as it is.
+    /// The builder's temporary refusal, unchanged.
     pub(super) fn later(status: u16, after: Seconds, body: &[u8]) -> Self {
         let headers = vec![
             ("content-type", JSON.to_owned()),
@@ -147,7 +147,7 @@ impl Reply {
     }
 }
 
-/// The headers that say which manifest it is.
+/// The headers that identify a manifest.
 fn identity(digest: &str) -> [(&'static str, String); 2] {
     [
         ("docker-content-digest", digest.to_owned()),

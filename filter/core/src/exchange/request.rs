@@ -1,8 +1,8 @@
-//! What a client asks, as the shell hands it over.
+//! A client's request, as the shell passes it in.
 
 use crate::policy::{Identity, Known};
 
-/// A client's request, as far as the edge reads it.
+/// The parts of a request that the edge reads.
 #[derive(Clone, Debug)]
 pub struct Request<'a> {
     /// `:method`
@@ -13,30 +13,29 @@ pub struct Request<'a> {
     pub accept: Vec<&'a str>,
     /// Every `If-None-Match` header.
     pub if_none_match: Vec<&'a str>,
-    /// Whether it asks for several parts at once ([`is_of_several_ranges`]).
+    /// Whether it has several ranges ([`is_of_several_ranges`]).
     ///
     /// [`is_of_several_ranges`]: crate::wire::is_of_several_ranges
     pub several_ranges: bool,
-    /// Who asks.
+    /// Its sender.
     pub caller: &'a Caller,
 }
 
-/// Who asks, as far as the policies want to know.
+/// The attributes of a caller that the policies use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Caller {
-    /// By the attributes of the policy.
+    /// The policy's attributes.
     pub identity: Identity,
-    /// By the attributes of the policy on trial.
+    /// The attributes of the policy on trial.
     pub shadow: Identity,
-    /// The id of the request and of the decision about it: by it a refused caller and the logs of edge
-    /// and builder speak of one request.
+    /// The id of the request, which a denied caller and the logs of edge and builder share.
     pub decision: String,
 }
 
 impl Caller {
-    /// Who it is, in bytes: two keys are one only when the callers are. The decision is no part of it.
+    /// An encoding of both identities; different callers have different keys.
     ///
-    /// It is made for each request that a copy may answer, so nothing is written out as text.
+    /// It is computed for each request that a copy may answer, so it is not text.
     pub fn key(&self) -> Vec<u8> {
         const UNKNOWN: [u8; 4] = [u8::MAX; 4];
         const PARTLY: [u8; 4] = [u8::MAX, u8::MAX, u8::MAX, u8::MAX - 1];

@@ -1,7 +1,7 @@
 //! A page of the list of tags (distribution spec, "Listing Tags").
 //!
-//! The builder gives the whole list, the edge keeps it once for an image, and each client gets the
-//! page that it asked for, under the name that it wrote.
+//! The builder sends the whole list, the edge caches it once for an image, and each client gets the page
+//! that it requested, under the name that it wrote.
 
 use serde::Deserialize;
 use serde_json::json;
@@ -9,13 +9,19 @@ use serde_json::json;
 use super::{Reply, page};
 use crate::distribution::{Tag, split_query};
 
-/// The page that `path` asks for, of the builder's `list`. None when the list is none.
-pub(super) fn page(path: &str, list: &[u8]) -> Option<Reply> {
+/// The tags in the builder's list; none when it is malformed.
+pub(super) fn parse(list: &[u8]) -> Option<Vec<String>> {
     #[derive(Deserialize)]
     struct List {
         tags: Vec<String>,
     }
-    let List { mut tags } = serde_json::from_slice(list).ok()?;
+    let List { tags } = serde_json::from_slice(list).ok()?;
+    Some(tags)
+}
+
+/// The page of the builder's `list` that `path` requests; none when the list is malformed.
+pub(super) fn page(path: &str, list: &[u8]) -> Option<Reply> {
+    let mut tags = parse(list)?;
     tags.retain(|tag| Tag::parse(tag).is_ok());
     let (route, _) = split_query(path);
     let name = route.strip_prefix("/v2/")?.strip_suffix("/tags/list")?;

@@ -95,12 +95,12 @@ fn play(
 
 /// Flights with the config and an answer to every call at hand.
 #[derive(Default)]
-struct Sky {
+struct Simulation {
     flights: Flights<u32>,
     calls: u32,
 }
 
-impl Sky {
+impl Simulation {
     fn on(&mut self, event: Event<u32>, now: Seconds) -> Vec<Command<u32>> {
         let commands = play(&mut self.flights, &config(), event, now);
         for command in &commands {

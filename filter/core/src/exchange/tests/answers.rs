@@ -5,9 +5,9 @@ use super::*;
 #[test]
 fn refusals_are_passed_on_and_kept_only_when_the_builder_says_so() {
     for (cache, stored) in [("max-age=30", 1), ("no-store", 0), ("max-age=0", 0)] {
-        let mut sky = Sky::default();
-        sky.join(1, GIT, 0);
-        let commands = sky.answer(response(404, &[("cache-control", cache)], REFUSAL), 1);
+        let mut simulation = Simulation::default();
+        simulation.join(1, GIT, 0);
+        let commands = simulation.answer(response(404, &[("cache-control", cache)], REFUSAL), 1);
         assert_eq!(statuses(&commands), [(1, 404)]);
         assert_eq!(commands.len() - 1, stored, "{cache}");
     }
@@ -45,9 +45,9 @@ fn what_no_builder_sent_is_never_kept_or_believed() {
         ("a page", response(502, &[age], b"<html>Bad gateway</html>")),
         ("an empty refusal", response(404, &[age], b"")),
     ] {
-        let mut sky = Sky::default();
-        sky.join(1, GIT, 0);
-        let commands = sky.answer(bad, 1);
+        let mut simulation = Simulation::default();
+        simulation.join(1, GIT, 0);
+        let commands = simulation.answer(bad, 1);
         let [Command::Reply(1, reply)] = commands.as_slice() else {
             panic!("{name}: {commands:?}")
         };
@@ -63,17 +63,17 @@ fn a_builder_that_refuses_the_token_says_nothing_of_the_image() {
     // Whatever else is in it, and with the status of builders before this one.
     for (status, body) in [(503, REFUSAL), (403, REFUSAL), (403, b""), (404, REFUSAL)] {
         let answer = || response(status, &[refuses, age], body);
-        let mut sky = Sky::default();
-        sky.join(1, GIT, 0);
-        let [Command::Reply(1, reply)] = &sky.answer(answer(), 1)[..] else {
+        let mut simulation = Simulation::default();
+        simulation.join(1, GIT, 0);
+        let [Command::Reply(1, reply)] = &simulation.answer(answer(), 1)[..] else {
             panic!("{status}: it is kept, or not answered")
         };
         assert_eq!(reply.status, 503);
         let body = String::from_utf8_lossy(&reply.body);
         assert!(body.contains("NIXGATE_TOKEN"), "{body}");
-        let mut sky = Sky::default();
-        sky.on(joined_after_expiry(old_document()), 400);
-        let [Command::Reply(1, reply)] = &sky.answer(answer(), 401)[..] else {
+        let mut simulation = Simulation::default();
+        simulation.on(joined_after_expiry(old_document()), 400);
+        let [Command::Reply(1, reply)] = &simulation.answer(answer(), 401)[..] else {
             panic!("{status}: it is kept, or not answered")
         };
         assert_eq!((reply.status, &*reply.body), (200, &b"old"[..]));
@@ -81,9 +81,9 @@ fn a_builder_that_refuses_the_token_says_nothing_of_the_image() {
     // A refusal of the image is one, whoever says so and in whatever words.
     let denied = br#"{"errors":[{"code":"DENIED","message":"nixgate-refuses: token"}]}"#;
     for more in [&[age][..], &[age, (wire::REFUSES, "other")]] {
-        let mut sky = Sky::default();
-        sky.join(1, GIT, 0);
-        let commands = sky.answer(response(403, more, denied), 1);
+        let mut simulation = Simulation::default();
+        simulation.join(1, GIT, 0);
+        let commands = simulation.answer(response(403, more, denied), 1);
         assert_eq!(statuses(&commands), [(1, 403)]);
         assert_eq!(commands.len(), 2, "it is kept");
     }
@@ -95,11 +95,11 @@ fn a_refusal_of_head_has_no_body_to_look_at() {
     let Begin::Ask(exchange) = begin("HEAD", &path, 0) else {
         panic!()
     };
-    let mut sky = Sky::default();
+    let mut simulation = Simulation::default();
     let stream = 1;
-    sky.on(Event::Joined { stream, exchange }, 0);
+    simulation.on(Event::Joined { stream, exchange }, 0);
     assert_eq!(
-        statuses(&sky.answer(response(404, &[], b""), 1)),
+        statuses(&simulation.answer(response(404, &[], b""), 1)),
         [(1, 404)]
     );
 }
@@ -107,10 +107,10 @@ fn a_refusal_of_head_has_no_body_to_look_at() {
 #[test]
 fn half_a_list_of_tags_is_none() {
     for (body, status) in [(r#"{"name":"git","tags":["latest"]}"#, 200), ("{", 503)] {
-        let mut sky = Sky::default();
-        sky.join(1, "/v2/git/tags/list", 0);
+        let mut simulation = Simulation::default();
+        simulation.join(1, "/v2/git/tags/list", 0);
         let answer = response(200, &[("cache-control", "max-age=9")], body.as_bytes());
-        let commands = sky.answer(answer, 1);
+        let commands = simulation.answer(answer, 1);
         assert_eq!(statuses(&commands), [(1, status)], "{body}");
         assert_eq!(commands.len() == 2, status == 200, "kept: {body}");
     }
@@ -123,11 +123,11 @@ fn what_is_only_so_for_now_is_told_to_everyone_with_its_time_and_never_kept() {
         (429, "Sat, 21 Nov 2026 08:00:00 GMT", "10"),
         (503, "99999999", "3600"),
     ] {
-        let mut sky = Sky::default();
-        sky.join(1, GIT, 0);
-        sky.join(2, GIT, 0);
+        let mut simulation = Simulation::default();
+        simulation.join(1, GIT, 0);
+        simulation.join(2, GIT, 0);
         let headers = [("retry-after", after), ("cache-control", "max-age=30")];
-        let commands = sky.answer(response(status, &headers, REFUSAL), 1);
+        let commands = simulation.answer(response(status, &headers, REFUSAL), 1);
         assert_eq!(statuses(&commands), [(1, status), (2, status)]);
         for command in &commands {
             let Command::Reply(_, reply) = command else {
@@ -141,19 +141,26 @@ fn what_is_only_so_for_now_is_told_to_everyone_with_its_time_and_never_kept() {
 
 #[test]
 fn an_answer_that_could_not_be_read_is_nobodys_but_the_edges_own_failure() {
-    let mut sky = Sky::default();
-    sky.join(1, GIT, 0);
-    let token = sky.calls;
-    let commands = sky.on(Event::NotRead { token }, 1);
+    let mut simulation = Simulation::default();
+    simulation.join(1, GIT, 0);
+    let token = simulation.calls;
+    let commands = simulation.on(Event::NotRead { token }, 1);
     assert_eq!(statuses(&commands), [(1, 500)]);
-    assert_eq!(sky.join(2, GIT, 2).len(), 1, "the next one asks again");
+    assert_eq!(
+        simulation.join(2, GIT, 2).len(),
+        1,
+        "the next one asks again"
+    );
 }
 
 #[test]
 fn a_manifest_other_than_the_one_asked_for_is_refused() {
-    let mut sky = Sky::default();
-    sky.join(1, &format!("/v2/git/manifests/{}", Digest::of(b"asked")), 0);
-    assert_eq!(statuses(&sky.answer(manifest(b"{}", 300), 1)), [(1, 503)]);
+    let mut simulation = Simulation::default();
+    simulation.join(1, &format!("/v2/git/manifests/{}", Digest::of(b"asked")), 0);
+    assert_eq!(
+        statuses(&simulation.answer(manifest(b"{}", 300), 1)),
+        [(1, 503)]
+    );
 }
 
 #[test]
@@ -162,9 +169,9 @@ fn the_package_set_of_a_manifest_is_told_with_it_and_with_nothing_else() {
     let mut good = manifest(b"{}", 300);
     let pin = ("nixgate-source".to_owned(), "git 5fbc4a8".to_owned());
     good.headers.push(pin.clone());
-    let mut sky = Sky::default();
-    sky.join(1, GIT, 0);
-    let commands = sky.answer(good, 1);
+    let mut simulation = Simulation::default();
+    simulation.join(1, GIT, 0);
+    let commands = simulation.answer(good, 1);
     let [Command::Store(key, entry), Command::Reply(1, reply)] = commands.as_slice() else {
         panic!("{commands:?}")
     };
@@ -175,17 +182,17 @@ fn the_package_set_of_a_manifest_is_told_with_it_and_with_nothing_else() {
         Next::Reply(reply) => assert_eq!(source(&reply), Some(pin.1.clone())),
         other => panic!("{other:?}"),
     }
-    let mut sky = Sky::default();
+    let mut simulation = Simulation::default();
     let mut exchange = ask(GIT, 400);
     exchange.looked_up(&config(), Some(entry), 400);
-    sky.on(
+    simulation.on(
         Event::Joined {
             stream: 1,
             exchange,
         },
         400,
     );
-    let commands = sky.answer(Response::default(), 401);
+    let commands = simulation.answer(Response::default(), 401);
     let [Command::Reply(1, reply)] = commands.as_slice() else {
         panic!("{commands:?}")
     };
@@ -194,9 +201,9 @@ fn the_package_set_of_a_manifest_is_told_with_it_and_with_nothing_else() {
     let mut refusal = response(404, &[], REFUSAL);
     refusal.headers.push(pin);
     for answer in [manifest(b"{}", 300), refusal] {
-        let mut sky = Sky::default();
-        sky.join(1, GIT, 0);
-        let commands = sky.answer(answer, 1);
+        let mut simulation = Simulation::default();
+        simulation.join(1, GIT, 0);
+        let commands = simulation.answer(answer, 1);
         let Some(Command::Reply(1, reply)) = commands.last() else {
             panic!("{commands:?}")
         };

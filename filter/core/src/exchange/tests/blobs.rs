@@ -6,8 +6,8 @@ use super::*;
 fn a_blob_is_redirected_or_forwarded_as_the_builder_says() {
     let digest = Digest::of(b"layer");
     let path = format!("/v2/git/blobs/{digest}");
-    let mut sky = Sky::default();
-    let commands = sky.join(1, &path, 0);
+    let mut simulation = Simulation::default();
+    let commands = simulation.join(1, &path, 0);
     let [Command::Call(call)] = commands.as_slice() else {
         panic!("{commands:?}")
     };
@@ -19,15 +19,15 @@ fn a_blob_is_redirected_or_forwarded_as_the_builder_says() {
         ("location", "http://localhost:9000/x?sig"),
         ("cache-control", "max-age=60"),
     ];
-    let commands = sky.answer(response(307, &headers, b""), 1);
+    let commands = simulation.answer(response(307, &headers, b""), 1);
     assert!(
         matches!(commands.as_slice(), [Command::Store(..), Command::Reply(1, reply)]
         if header(reply, "location") == Some("http://localhost:9000/x?sig"))
     );
 
-    let mut sky = Sky::default();
-    sky.join(1, &path, 0);
-    let commands = sky.answer(response(204, &[("cache-control", "max-age=60")], b""), 1);
+    let mut simulation = Simulation::default();
+    simulation.join(1, &path, 0);
+    let commands = simulation.answer(response(204, &[("cache-control", "max-age=60")], b""), 1);
     let forward = Forward {
         path: format!("/v2/cacert/git/iana-etc/blobs/{digest}"),
         original_path: path.clone(),
@@ -89,13 +89,13 @@ fn several_ranges_go_to_the_builder_wherever_the_blob_is() {
         assert_eq!(is_forward, forwarded, "{method}, kept");
     }
     // Both wait for one answer.
-    let mut sky = Sky::default();
+    let mut simulation = Simulation::default();
     for (stream, several_ranges) in [(1, true), (2, false)] {
         let exchange = begin("GET", several_ranges);
-        sky.on(Event::Joined { stream, exchange }, 0);
+        simulation.on(Event::Joined { stream, exchange }, 0);
     }
     let headers = [("location", "http://localhost:9000/x?sig")];
-    let commands = sky.answer(response(307, &headers, b""), 1);
+    let commands = simulation.answer(response(307, &headers, b""), 1);
     assert!(
         matches!(commands.as_slice(), [Command::Forward(1, _), Command::Reply(2, reply)]
         if reply.status == 307),

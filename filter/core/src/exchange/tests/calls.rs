@@ -4,8 +4,8 @@ use super::*;
 
 #[test]
 fn a_miss_becomes_one_call_with_everything_the_builder_needs() {
-    let mut sky = Sky::default();
-    let commands = sky.join(1, "/v2/shell/git/manifests/latest?ns=x", 100);
+    let mut simulation = Simulation::default();
+    let commands = simulation.join(1, "/v2/shell/git/manifests/latest?ns=x", 100);
     let [Command::Call(call)] = commands.as_slice() else {
         panic!("{commands:?}")
     };
@@ -30,16 +30,19 @@ fn a_miss_becomes_one_call_with_everything_the_builder_needs() {
 
 #[test]
 fn everyone_is_answered_by_one_call() {
-    let mut sky = Sky::default();
-    sky.join(1, GIT, 100);
-    assert_eq!(sky.join(2, "/v2/git/cacert/manifests/latest", 101), []);
-    let commands = sky.answer(manifest(b"{}", 300), 102);
+    let mut simulation = Simulation::default();
+    simulation.join(1, GIT, 100);
+    assert_eq!(
+        simulation.join(2, "/v2/git/cacert/manifests/latest", 101),
+        []
+    );
+    let commands = simulation.answer(manifest(b"{}", 300), 102);
     assert_eq!(statuses(&commands), [(1, 200), (2, 200)]);
     let Command::Store(key, entry) = &commands[0] else {
         panic!("{commands:?}")
     };
     assert_eq!((key, entry.expires), (ask(GIT, 0).key(), 402));
-    assert_eq!(sky.calls, 1);
+    assert_eq!(simulation.calls, 1);
 }
 
 #[test]

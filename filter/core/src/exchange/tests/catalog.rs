@@ -106,7 +106,7 @@ fn pages_follow_each_other_to_the_end() {
 #[test]
 fn below_a_prefix_the_names_have_it() {
     let config = config(r#", "name_prefix": "nix""#);
-    assert_eq!(begin_by(&config, PATH), Begin::NotOurs);
+    assert_eq!(begin_by(&config, PATH), Begin::PassThrough);
     let (names, link) = page(&config, "/v2/nix/_catalog?n=1");
     assert_eq!(names, "nix/git");
     let next = "</v2/nix/_catalog?n=1&last=nix/git>; rel=\"next\"";

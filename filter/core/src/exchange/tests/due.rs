@@ -27,11 +27,11 @@ fn an_answer_is_for_all_who_wait_in_the_order_in_which_they_came() {
         joined(&mut flights, stream, GIT, 0);
     }
     dispatch(&mut flights, 7);
-    assert!(!flights.is_any_due());
+    assert!(!flights.has_due());
     let response = manifest(b"{}", 0);
     flights.on(&config(), Event::Answered { token: 7, response }, 1);
     for stream in 1..=STREAMS {
-        assert!(flights.is_any_due());
+        assert!(flights.has_due());
         let command = flights.next(&config(), 1).into_iter().collect::<Vec<_>>();
         assert_eq!(statuses(&command), [(stream, 200)]);
     }
@@ -52,7 +52,7 @@ fn a_policy_that_comes_between_two_replies_is_obeyed_by_the_second() {
     let response = manifest(b"{}", 0);
     flights.on(&config(), Event::Answered { token: 7, response }, 1);
     let first: Vec<_> = flights.next(&config(), 1).into_iter().collect();
-    flights.outdate();
+    flights.mark_outdated();
     let rest: Vec<_> = std::iter::from_fn(|| flights.next(&config(), 1)).collect();
     assert_eq!(statuses(&first), [(1, 200)]);
     assert_eq!(statuses(&rest), [(2, 307), (3, 307)]);
@@ -118,7 +118,7 @@ proptest! {
             }
         }
         // In the end the builder answers everything.
-        while take(&mut flights, &mut open, now) || !open.is_empty() || flights.is_any_waiting() {
+        while take(&mut flights, &mut open, now) || !open.is_empty() || flights.has_waiting() {
             for token in std::mem::take(&mut open) {
                 let response = response(404, &[], REFUSAL);
                 flights.on(&config(), Event::Answered { token, response }, now);

@@ -4,21 +4,24 @@ use super::*;
 
 #[test]
 fn the_first_caller_may_leave() {
-    let mut sky = Sky::default();
-    sky.join(1, GIT, 100);
-    sky.join(2, GIT, 100);
-    assert_eq!(sky.on(Event::Left { stream: 1 }, 101), []);
-    assert_eq!(statuses(&sky.answer(manifest(b"{}", 300), 102)), [(2, 200)]);
+    let mut simulation = Simulation::default();
+    simulation.join(1, GIT, 100);
+    simulation.join(2, GIT, 100);
+    assert_eq!(simulation.on(Event::Left { stream: 1 }, 101), []);
+    assert_eq!(
+        statuses(&simulation.answer(manifest(b"{}", 300), 102)),
+        [(2, 200)]
+    );
 }
 
 #[test]
 fn a_flight_that_nobody_waits_for_ends() {
-    let mut sky = Sky::default();
-    sky.join(1, GIT, 100);
-    sky.on(Event::Left { stream: 1 }, 101);
-    assert_eq!(sky.answer(response(202, &[], b""), 120), []);
+    let mut simulation = Simulation::default();
+    simulation.join(1, GIT, 100);
+    simulation.on(Event::Left { stream: 1 }, 101);
+    assert_eq!(simulation.answer(response(202, &[], b""), 120), []);
     assert_eq!(
-        sky.join(2, GIT, 121).len(),
+        simulation.join(2, GIT, 121).len(),
         1,
         "the next one starts another"
     );
@@ -26,17 +29,17 @@ fn a_flight_that_nobody_waits_for_ends() {
 
 #[test]
 fn each_stream_is_held_for_its_own_hold() {
-    let mut sky = Sky::default();
-    sky.join(1, GIT, 100);
-    sky.join(2, GIT, 112);
-    let commands = sky.answer(response(202, &[], b""), 120);
+    let mut simulation = Simulation::default();
+    simulation.join(1, GIT, 100);
+    simulation.join(2, GIT, 112);
+    let commands = simulation.answer(response(202, &[], b""), 120);
     assert_eq!(statuses(&commands), [(1, 307)]);
     let Some(Command::Call(call)) = commands.last() else {
         panic!("{commands:?}")
     };
     assert_eq!(call.timeout, 17, "the second has 12 s left");
     assert_eq!(
-        statuses(&sky.answer(response(202, &[], b""), 132)),
+        statuses(&simulation.answer(response(202, &[], b""), 132)),
         [(2, 307)]
     );
 }
@@ -45,11 +48,11 @@ fn each_stream_is_held_for_its_own_hold() {
 fn redirects_end_when_the_budget_is_used_up() {
     let (mut path, mut now, mut redirects) = (format!("{GIT}?ns=x"), 1000, 0);
     loop {
-        let mut sky = Sky::default();
-        sky.join(1, &path, now);
+        let mut simulation = Simulation::default();
+        simulation.join(1, &path, now);
         now += 20;
         let building = response(202, &[(wire::BUILDING_FOR, "77")], b"");
-        let commands = sky.answer(building, now);
+        let commands = simulation.answer(building, now);
         let [Command::Reply(1, reply)] = commands.as_slice() else {
             panic!("{commands:?}")
         };
@@ -76,10 +79,10 @@ fn a_forged_start_can_only_shorten_the_budget() {
         ("-1", 307),
         ("zz", 307),
     ] {
-        let mut sky = Sky::default();
-        sky.join(1, &format!("{GIT}?nixgate-since={since}"), 10_000);
+        let mut simulation = Simulation::default();
+        simulation.join(1, &format!("{GIT}?nixgate-since={since}"), 10_000);
         assert_eq!(
-            statuses(&sky.answer(response(202, &[], b""), 10_020)),
+            statuses(&simulation.answer(response(202, &[], b""), 10_020)),
             [(1, status)],
             "{since}"
         );
@@ -88,55 +91,59 @@ fn a_forged_start_can_only_shorten_the_budget() {
 
 #[test]
 fn a_builder_that_does_not_wait_is_asked_ever_more_seldom() {
-    let mut sky = Sky::default();
-    sky.join(1, GIT, 100);
+    let mut simulation = Simulation::default();
+    simulation.join(1, GIT, 100);
     let (mut calls, mut answered) = (vec![100], Vec::new());
-    let mut before = sky.calls;
+    let mut before = simulation.calls;
     for now in 100..=130 {
         let mut commands = Vec::new();
-        if sky.flights.is_any_resting() {
-            commands.extend(sky.on(Event::Tick, now));
+        if simulation.flights.has_resting() {
+            commands.extend(simulation.on(Event::Tick, now));
         }
-        if sky.calls > before {
+        if simulation.calls > before {
             calls.push(now);
         }
         // Every call is answered in the second in which it was made.
-        if sky.calls > before || now == 100 {
-            before = sky.calls;
-            commands.extend(sky.answer(response(202, &[], b""), now));
+        if simulation.calls > before || now == 100 {
+            before = simulation.calls;
+            commands.extend(simulation.answer(response(202, &[], b""), now));
         }
         answered.extend(statuses(&commands).into_iter().map(|one| (now, one)));
     }
     assert_eq!(calls, [100, 101, 103, 107, 115]);
     assert_eq!(answered, [(120, (1, 307))], "the hold is as long as ever");
-    assert!(!sky.flights.is_any_resting());
+    assert!(!simulation.flights.has_resting());
 }
 
 #[test]
 fn a_flight_that_rests_ends_with_the_last_who_waits() {
-    let mut sky = Sky::default();
-    sky.join(1, GIT, 100);
-    sky.answer(response(202, &[], b""), 100);
-    assert_eq!(sky.join(2, GIT, 100), [], "who comes now rests with it");
-    sky.on(Event::Left { stream: 1 }, 100);
-    assert!(sky.flights.is_any_resting());
-    sky.on(Event::Left { stream: 2 }, 100);
-    assert!(!sky.flights.is_any_resting());
-    assert_eq!(sky.on(Event::Tick, 101), []);
-    assert_eq!(sky.join(3, GIT, 101).len(), 1);
+    let mut simulation = Simulation::default();
+    simulation.join(1, GIT, 100);
+    simulation.answer(response(202, &[], b""), 100);
+    assert_eq!(
+        simulation.join(2, GIT, 100),
+        [],
+        "who comes now rests with it"
+    );
+    simulation.on(Event::Left { stream: 1 }, 100);
+    assert!(simulation.flights.has_resting());
+    simulation.on(Event::Left { stream: 2 }, 100);
+    assert!(!simulation.flights.has_resting());
+    assert_eq!(simulation.on(Event::Tick, 101), []);
+    assert_eq!(simulation.join(3, GIT, 101).len(), 1);
 }
 
 #[test]
 fn a_builder_that_waits_is_never_made_to_rest() {
-    let mut sky = Sky::default();
-    sky.join(1, GIT, 100);
+    let mut simulation = Simulation::default();
+    simulation.join(1, GIT, 100);
     // One more each second, so that each call has but a second to wait.
     for now in 101..120 {
-        sky.join(now as u32, GIT, now);
+        simulation.join(now as u32, GIT, now);
     }
     for now in 120..140 {
-        sky.answer(response(202, &[], b""), now);
-        assert!(!sky.flights.is_any_resting(), "{now}");
+        simulation.answer(response(202, &[], b""), now);
+        assert!(!simulation.flights.has_resting(), "{now}");
     }
 }
 
@@ -175,26 +182,29 @@ fn a_clock_that_jumps_lets_nobody_wait_for_ever() {
     const YEAR: Seconds = 365 * 24 * 60 * 60;
     let now = 50 * YEAR;
     for (jump, first) in [(now + YEAR, 429), (now - YEAR, 307), (0, 307)] {
-        let mut sky = Sky::default();
-        sky.join(1, GIT, now);
-        sky.answer(response(202, &[], b""), now);
-        assert!(sky.flights.is_any_resting(), "the answer came too early");
+        let mut simulation = Simulation::default();
+        simulation.join(1, GIT, now);
+        simulation.answer(response(202, &[], b""), now);
+        assert!(
+            simulation.flights.has_resting(),
+            "the answer came too early"
+        );
         // Who comes after the jump finds a flight that rests until a time before it.
-        assert_eq!(sky.join(2, GIT, jump), []);
-        let commands = sky.on(Event::Tick, jump);
+        assert_eq!(simulation.join(2, GIT, jump), []);
+        let commands = simulation.on(Event::Tick, jump);
         assert_eq!(statuses(&commands), [(1, first)], "{jump}");
         let Some(Command::Call(call)) = commands.last() else {
             panic!("{jump}: {commands:?}")
         };
         assert_eq!(call.timeout, 25, "{jump}: it has all of its hold");
-        let answered = sky.answer(manifest(b"{}", 300), jump + 1);
+        let answered = simulation.answer(manifest(b"{}", 300), jump + 1);
         assert_eq!(statuses(&answered), [(2, 200)], "{jump}");
     }
     // A client that was sent round before the jump starts anew, or is told to come back.
     for (since, status) in [(now + YEAR, 307), (now - YEAR, 429)] {
-        let mut sky = Sky::default();
-        sky.join(1, &format!("{GIT}?nixgate-since={since:x}"), now);
-        let commands = sky.answer(response(202, &[], b""), now + 20);
+        let mut simulation = Simulation::default();
+        simulation.join(1, &format!("{GIT}?nixgate-since={since:x}"), now);
+        let commands = simulation.answer(response(202, &[], b""), now + 20);
         assert_eq!(statuses(&commands), [(1, status)], "{since}");
     }
 }

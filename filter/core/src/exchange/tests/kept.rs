@@ -4,9 +4,9 @@ use super::*;
 
 #[test]
 fn what_was_stored_is_served_until_it_expires() {
-    let mut sky = Sky::default();
-    sky.join(1, GIT, 100);
-    let mut commands = sky.answer(manifest(b"{}", 300), 100);
+    let mut simulation = Simulation::default();
+    simulation.join(1, GIT, 100);
+    let mut commands = simulation.answer(manifest(b"{}", 300), 100);
     let Command::Store(_, entry) = commands.remove(0) else {
         panic!()
     };
@@ -56,9 +56,9 @@ fn an_old_document_is_served_when_the_builder_is_gone_and_only_then() {
         (response(503, &[], REFUSAL), 200, "old"),
         (response(429, &[("retry-after", "7")], REFUSAL), 200, "old"),
     ] {
-        let mut sky = Sky::default();
-        sky.on(joined_after_expiry(document.clone()), 400);
-        let commands = sky.answer(answer, 401);
+        let mut simulation = Simulation::default();
+        simulation.on(joined_after_expiry(document.clone()), 400);
+        let commands = simulation.answer(answer, 401);
         let Some(Command::Reply(1, reply)) = commands.last() else {
             panic!("{commands:?}")
         };
@@ -84,9 +84,9 @@ fn what_is_no_document_is_never_served_after_its_time() {
             body: [].into(),
         },
     ] {
-        let mut sky = Sky::default();
+        let mut simulation = Simulation::default();
         let expires = 400;
-        sky.on(
+        simulation.on(
             joined_after_expiry(Entry {
                 learnt: 0,
                 expires,
@@ -95,6 +95,9 @@ fn what_is_no_document_is_never_served_after_its_time() {
             }),
             400,
         );
-        assert_eq!(statuses(&sky.answer(Response::default(), 401)), [(1, 503)]);
+        assert_eq!(
+            statuses(&simulation.answer(Response::default(), 401)),
+            [(1, 503)]
+        );
     }
 }

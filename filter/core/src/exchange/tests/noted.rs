@@ -20,9 +20,9 @@ fn what_was_done_is_noted() {
         other => panic!("{other:?}"),
     };
     let answered = |answer, now| {
-        let mut sky = Sky::default();
-        sky.join(1, GIT, 0);
-        note(&sky.answer(answer, now))
+        let mut simulation = Simulation::default();
+        simulation.join(1, GIT, 0);
+        note(&simulation.answer(answer, now))
     };
     for (answer, now, outcome) in [
         (manifest(b"{}", 300), 1, "miss"),
@@ -41,9 +41,9 @@ fn what_was_done_is_noted() {
     }
 
     let document = old_document();
-    let mut sky = Sky::default();
-    sky.on(joined_after_expiry(document.clone()), 400);
-    let stale = note(&sky.answer(Response::default(), 401));
+    let mut simulation = Simulation::default();
+    simulation.on(joined_after_expiry(document.clone()), 400);
+    let stale = note(&simulation.answer(Response::default(), 401));
     assert_eq!(stale, "manifest cacert/git/iana-etc stale");
 
     let refusal = Entry {

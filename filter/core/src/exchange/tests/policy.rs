@@ -364,7 +364,7 @@ fn a_full_queue_is_told_to_those_of_the_rule_that_was_refused() {
         statuses(&play(&mut flights, &config, full(7), 4)),
         [(2, 429)]
     );
-    assert!(!flights.is_any_resting());
+    assert!(!flights.has_resting());
 }
 
 #[test]
@@ -418,7 +418,7 @@ fn who_waited_while_the_policy_changed_is_sent_round_to_the_new_one() {
         dispatched(ask_as(&config, "data", GIT)),
         0,
     );
-    flights.outdate();
+    flights.mark_outdated();
     play(
         &mut flights,
         &config,

@@ -25,7 +25,7 @@ fn every_request_is_answered_as_the_table_says() {
         };
         for method in methods {
             match (begin(method, &path, 0), answer) {
-                (Begin::NotOurs, Expected::Elsewhere) => {}
+                (Begin::PassThrough, Expected::Elsewhere) => {}
                 (Begin::Ask(_), Expected::Builder(..)) => {}
                 (Begin::Reply(reply), Expected::Edge(status, expected)) => {
                     let expected = expected.map(|code| code.as_str().to_owned());
@@ -96,16 +96,16 @@ fn who_has_the_manifest_is_told_so_on_a_hit_and_after_a_build() {
             panic!("{hit:?}")
         };
 
-        let mut sky = Sky::default();
+        let mut simulation = Simulation::default();
         let exchange = exchange();
-        sky.on(
+        simulation.on(
             Event::Joined {
                 stream: 1,
                 exchange,
             },
             100,
         );
-        let commands = sky.answer(manifest(b"{}", 300), 101);
+        let commands = simulation.answer(manifest(b"{}", 300), 101);
         let Some(Command::Reply(1, built)) = commands.last() else {
             panic!("{commands:?}")
         };
@@ -163,15 +163,15 @@ fn an_old_manifest_is_marked_and_served_for_a_day() {
         let mut exchange = ask_with(&config(), GIT, condition, now);
         let entry = kept(Some(digest), b"{}", 400);
         assert_eq!(exchange.looked_up(&config(), Some(entry), now), Next::Join);
-        let mut sky = Sky::default();
-        sky.on(
+        let mut simulation = Simulation::default();
+        simulation.on(
             Event::Joined {
                 stream: 1,
                 exchange,
             },
             now,
         );
-        let commands = sky.answer(Response::default(), now + 1);
+        let commands = simulation.answer(Response::default(), now + 1);
         let [Command::Reply(1, reply)] = commands.as_slice() else {
             panic!("{commands:?}")
         };
@@ -184,13 +184,13 @@ fn an_old_manifest_is_marked_and_served_for_a_day() {
 #[test]
 fn a_list_of_tags_is_kept_whole_and_cut_for_each_client() {
     let list = br#"{"name":"x","tags":["v1","latest","v2"]}"#;
-    let mut sky = Sky::default();
+    let mut simulation = Simulation::default();
     let paths = ["/v2/git/tags/list?n=1", "/v2/git/cacert/tags/list?last=v1"];
     for (stream, path) in (1..).zip(paths) {
-        sky.join(stream, path, 0);
+        simulation.join(stream, path, 0);
     }
     let age = ("cache-control", "max-age=300");
-    let commands = sky.answer(response(200, &[age], list), 1);
+    let commands = simulation.answer(response(200, &[age], list), 1);
     let [
         Command::Store(key, entry),
         Command::Reply(1, first),
@@ -273,6 +273,6 @@ fn below_a_prefix_clients_keep_their_names_and_the_builder_its_own() {
             several_ranges: false,
             caller: &Caller::default(),
         };
-        assert_eq!(Exchange::begin(&config, &request, 0), Begin::NotOurs);
+        assert_eq!(Exchange::begin(&config, &request, 0), Begin::PassThrough);
     }
 }

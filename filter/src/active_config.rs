@@ -8,16 +8,15 @@ use nixgate_core::exchange::{Event, RecentReplies};
 use crate::shared_cache::SharedCache;
 use crate::telemetry::Telemetry;
 
-/// The host's number for a stream.
+/// The host's id of a stream.
 pub(crate) type StreamId = u32;
 
-/// What streams have to tell their root. It is only ever borrowed for one push or one take, never
-/// across a host call.
+/// Events that streams leave for their root. It is borrowed for one push or one take, never across a host
+/// call.
 #[derive(Default)]
 pub(crate) struct Inbox(RefCell<Vec<Event<StreamId>>>);
 
 impl Inbox {
-    /// Leaves an event for the root's next run.
     pub(crate) fn push(&self, event: Event<StreamId>) {
         self.0.borrow_mut().push(event);
     }
@@ -27,12 +26,12 @@ impl Inbox {
     }
 }
 
-/// A configuration in force, and what requests are answered with under it.
+/// A configuration in force, with its cache and statistics.
 pub(crate) struct ActiveConfig {
     pub(crate) config: Config,
     pub(crate) cache: SharedCache,
     pub(crate) telemetry: Telemetry,
-    /// This worker's answers from the cache; borrowed as the [`Inbox`] is.
+    /// Borrowed as the [`Inbox`] is.
     pub(crate) replies: RefCell<RecentReplies>,
     /// The queue that wakes the root.
     pub(crate) queue: u32,

@@ -1,8 +1,7 @@
-//! What is wanted: how it is called in the cache, at the builder and in counters.
+//! The target of a request: its cache key, its path at the builder and its name in counters.
 
 use crate::cache::Key;
-use crate::distribution::Method;
-use crate::distribution::{Digest, Error, MediaType, Reference, Repository};
+use crate::distribution::{Digest, Error, MediaType, Method, Reference, Repository};
 use crate::{ImageName, OpaqueNamespaces};
 
 /// The image that a request is about.
@@ -24,7 +23,7 @@ impl Image {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Want {
+pub(super) enum Target {
     Manifest {
         reference: Reference,
         media_type: MediaType,
@@ -37,8 +36,8 @@ pub(super) enum Want {
     Catalog,
 }
 
-impl Want {
-    /// Under what name the answer is kept. All but the catalog is of an image.
+impl Target {
+    /// The cache key. Every target but the catalog belongs to an image.
     pub(super) fn key(&self, scope: &str, image: Option<&Image>) -> Key {
         match (self, image.map(|image| &image.name)) {
             (
@@ -64,7 +63,7 @@ impl Want {
         }
     }
 
-    /// The path at the builder, by an image's canonical name, so that one image has one name there.
+    /// The path at the builder, with the canonical name `image`.
     pub(super) fn upstream_path(&self, image: &str) -> String {
         match self {
             Self::Manifest { reference, .. } => format!("/v2/{image}/manifests/{reference}"),
