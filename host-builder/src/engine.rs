@@ -1,5 +1,5 @@
-//! All that builds images, opened from the settings once: for the server, `nixgate build`, `nixgate
-//! warm` and whatever else asks for an image.
+//! Everything that builds images, opened from the settings once: for the server, `nixgate build` and `nixgate
+//! warm`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::telemetry::build_log::BuildLogs;
 use crate::telemetry::logging::chain;
 use crate::telemetry::metrics::Metrics;
 
-/// All that builds images. It has its state folder alone, for as long as it is there.
+/// Locks its state folder while it exists.
 pub(crate) struct Engine {
     pub(crate) settings: BuildSettings,
     pub(crate) state: StateDir,
@@ -37,10 +37,8 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    /// Prepares to build images.
-    ///
     /// # Errors
-    /// When that can't be done; the error says what to do.
+    /// When no images can be built; the error says what to do.
     pub(crate) async fn open(settings: BuildSettings) -> Result<Self> {
         let metrics = Metrics::new();
         let recipes = RecipeFile::open(settings.recipes.as_deref())?;
@@ -49,7 +47,7 @@ impl Engine {
             StorageSettings::Filesystem(folder) => (Storage::filesystem(folder)?, Some(folder)),
             StorageSettings::S3(bucket) => (Storage::s3(bucket)?, None),
         };
-        // What is far away is copied.
+        // Remote storage gets a local cache.
         let cache = match folder {
             Some(_) => None,
             None => Some(LocalCache::open(&state.records(), settings.keep)?),
@@ -71,8 +69,9 @@ impl Engine {
         )?;
         check_nix(&*nix, sources.source()).await?;
         check_sandbox(&*nix).await?;
-        let roots = GcRoots::open(&state.kept(), settings.keep)
-            .context("the packages that are kept can't be read: check NIXGATE_STATE_DIR")?;
+        let roots = GcRoots::open(&state.gc_roots(), settings.keep).context(
+            "cannot open the roots for Nix's garbage collector. Check NIXGATE_STATE_DIR",
+        )?;
         let logs = BuildLogs::default();
         let packages = Packages::new(
             Arc::clone(&nix),
@@ -108,31 +107,28 @@ impl Engine {
         })
     }
 
-    /// What a name asks for.
-    ///
     /// # Errors
     /// As [`NamedImage::of`].
-    pub(crate) fn wanted(&self, repository: &Repository) -> Result<NamedImage, Error> {
+    pub(crate) fn named_image(&self, repository: &Repository) -> Result<NamedImage, Error> {
         NamedImage::of(repository, &self.recipes.current(), self.settings.system)
     }
 
-    /// The image of a name out of that package set.
-    pub(crate) fn image(&self, pin: Pin, wanted: &NamedImage) -> ImageRequest {
+    /// The request for a named image, from a pinned package set.
+    pub(crate) fn image(&self, pin: Pin, named: &NamedImage) -> ImageRequest {
         let max_layers = self.settings.max_layers;
-        ImageRequest::new(self.sources.source(), pin, wanted, max_layers)
+        ImageRequest::new(self.sources.source(), pin, named, max_layers)
     }
 }
 
-/// Refuses a Nix that is too old for the package set, where that is in a folder. Other package sets
-/// would have to be fetched first; they are looked at when they are pinned. Published images are
-/// served without Nix.
+/// Refuses a Nix that is too old for a package set in a folder. Others are checked when they are fetched. A missing
+/// Nix is no error: published images are served without it.
 async fn check_nix(nix: &dyn Nix, source: &Source) -> Result<()> {
     let found = match nix.version().await {
         Ok(found) => found,
         Err(error) => {
             tracing::error!(
                 error = chain(&error),
-                "only images that are stored already can be served"
+                "cannot run Nix: only stored images can be served"
             );
             return Ok(());
         }
@@ -143,12 +139,12 @@ async fn check_nix(nix: &dyn Nix, source: &Source) -> Result<()> {
         let found = found.version;
         ensure!(found >= needed, PinError::NixTooOld { needed, found });
     }
-    tracing::info!(nix = %found, "Nix is there");
+    tracing::info!(nix = %found, "found Nix");
     Ok(())
 }
 
-/// Refuses a machine on which builds would see it. Where Nix can't be asked that is left to the first
-/// build: published images are served without Nix.
+/// Refuses a machine that builds could see. If Nix can't be asked, the first build checks again: published images are
+/// served without Nix.
 async fn check_sandbox(nix: &dyn Nix) -> Result<()> {
     match nix.check_sandbox().await {
         Err(
@@ -161,7 +157,7 @@ async fn check_sandbox(nix: &dyn Nix) -> Result<()> {
         Err(error) => {
             tracing::error!(
                 error = chain(&error),
-                "whether builds are sandboxed is found out later"
+                "cannot check the sandbox now: the next build checks it"
             );
             Ok(())
         }

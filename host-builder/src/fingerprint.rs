@@ -1,20 +1,20 @@
-//! Keys of what is stored: a SHA-256 over a canonical encoding.
+//! Storage keys: a SHA-256 over a canonical encoding.
 //!
-//! Each part is preceded by its length and each list by its count, so that no two questions share
-//! an encoding; the first part names the kind and its version.
+//! The length comes before each part and the count before each list, so that different inputs have different
+//! encodings. The first part is the kind and its version.
 
+use nixgate_core::distribution::Digest;
 use sha2::{Digest as _, Sha256};
 
-/// A key in the making.
+/// Builds a key.
 pub(crate) struct Fingerprint(Sha256);
 
 impl Fingerprint {
-    /// Starts a key of this kind; the kind bears a version, which changes with the meaning.
+    /// The version in `kind` must change with the meaning of the key.
     pub(crate) fn new(kind: &str) -> Self {
         Self(Sha256::new()).part(kind)
     }
 
-    /// Adds a part.
     #[must_use]
     pub(crate) fn part(mut self, part: impl AsRef<[u8]>) -> Self {
         let part = part.as_ref();
@@ -23,14 +23,13 @@ impl Fingerprint {
         self
     }
 
-    /// Adds a list.
     #[must_use]
     pub(crate) fn list<T: AsRef<[u8]>>(mut self, parts: impl ExactSizeIterator<Item = T>) -> Self {
         self.0.update((parts.len() as u64).to_be_bytes());
         parts.fold(self, Self::part)
     }
 
-    /// A number from 0 up to 1, which it is not, by which what has different keys is spread evenly.
+    /// A number in [0, 1), uniform over keys: for jitter.
     pub(crate) fn fraction(self) -> f64 {
         let [a, b, c, d, ..] = <[u8; 32]>::from(self.0.finalize());
         f64::from(u32::from_be_bytes([a, b, c, d])) / (f64::from(u32::MAX) + 1.0)
@@ -38,7 +37,7 @@ impl Fingerprint {
 
     /// The key, 64 hexadecimal digits.
     pub(crate) fn hex(self) -> String {
-        nixgate_core::distribution::Digest::from_bytes(self.0.finalize().into()).hex()
+        Digest::from_bytes(self.0.finalize().into()).hex()
     }
 }
 

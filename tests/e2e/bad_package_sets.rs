@@ -170,7 +170,7 @@ fn an_evaluation_without_an_end_is_ended_whatever_it_prints() -> Result<()> {
         "5 s",
         "NIXGATE_EVAL_TIMEOUT",
         revision,
-        "leave one package out",
+        "Leave out one package",
     ] {
         assert!(text.contains(part), "{part}: {text}");
     }

@@ -96,7 +96,7 @@ fn a_build_that_was_killed_once_is_built() -> Result<()> {
     let answer = answer(pull)?;
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
     let log = scene.builder.log();
-    assert!(log.contains("tried once more"), "{log}");
+    assert!(log.contains("trying a build once more"), "{log}");
     Ok(())
 }
 

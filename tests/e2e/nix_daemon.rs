@@ -134,12 +134,12 @@ fn who_may_not_use_a_daemon_or_a_store_is_told_so() -> Result<()> {
     let daemon = NixDaemon::start("sandbox = true\nallowed-users = root")?;
     write_set(&daemon)?;
     let refused = daemon.builder(&[])?;
-    says(&refused, &["Nix can't reach its store", "allowed-users"])?;
+    says(&refused, &["Nix cannot reach its store", "allowed-users"])?;
     drop(refused);
     let without = daemon.builder(&[("NIX_REMOTE", "local")])?;
     says(
         &without,
-        &["Nix can't reach its store", "the owner of /nix"],
+        &["Nix cannot reach its store", "the owner of /nix"],
     )
 }
 

@@ -116,7 +116,7 @@ fn without_nix_the_builder_says_so() -> Result<()> {
     })?;
     let answer = stack.get("/v2/git/manifests/latest")?;
     refused(&answer, StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE")?;
-    logged(|| stack.builder.log(), &["ERROR", "install Nix"])?;
+    logged(|| stack.builder.log(), &["ERROR", "Install Nix"])?;
     let ready = stack.builder.get("/readyz")?;
     assert_eq!(ready.status, StatusCode::SERVICE_UNAVAILABLE);
     Ok(())
@@ -136,7 +136,7 @@ fn without_its_daemon_nix_is_not_ready() -> Result<()> {
         assert!(!message.contains("no-such-socket"), "{message}");
         logged(|| builder.log(), &[path, "BuilderUnready"])?;
     }
-    logged(|| builder.log(), &["ERROR", "start nix-daemon"])
+    logged(|| builder.log(), &["ERROR", "Start nix-daemon"])
 }
 
 #[test]

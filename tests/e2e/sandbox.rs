@@ -97,7 +97,7 @@ const READY: &str = "the builder is ready";
 
 #[test]
 fn a_builder_whose_builds_see_the_machine_does_not_start() -> Result<()> {
-    let refused = with_options("", &with_folder("/sys")?, &[], "can't build in a sandbox")?;
+    let refused = with_options("", &with_folder("/sys")?, &[], "cannot build in a sandbox")?;
     assert!(refused.contains("saw this machine's /sys"), "{refused}");
     assert!(!refused.contains(READY), "{refused}");
     Ok(())
@@ -109,7 +109,7 @@ fn a_builder_whose_builds_can_write_to_what_they_are_shown_does_not_start() -> R
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777))?;
     let path = folder.path().to_str().context("a path that is text")?;
     let options = with_folder(path)?;
-    let refused = with_options("", &options, &[], "can't build in a sandbox")?;
+    let refused = with_options("", &options, &[], "cannot build in a sandbox")?;
     for words in [&format!("write to {path},"), "--allow-unsandboxed"] {
         assert!(refused.contains(words), "no {words:?} in\n{refused}");
     }
@@ -137,7 +137,7 @@ fn where_root_builds_the_builder_does_not_start_unless_it_is_told_to() -> Result
     assert!(!refused.contains(READY), "{refused}");
     with_options(&script, &as_root()?, &[flag], READY)?;
     // That packages can change each other is given up by this, and not the machine.
-    let refused = with_options("", &as_root()?, &[flag], "can't build in a sandbox")?;
+    let refused = with_options("", &as_root()?, &[flag], "cannot build in a sandbox")?;
     assert!(
         refused.contains("write to ") && refused.contains("/usr"),
         "{refused}"
@@ -153,13 +153,13 @@ fn who_is_strict_is_refused_what_others_are_warned_of() -> Result<()> {
     let version = version.split_whitespace().last().context("a version")?;
     let patched = ["--strict", "--patched-nix", version];
     let warned = with_options("", &options, &[], READY)?;
-    for holes in ["holes that are known", "reach this machine's loopback"] {
-        let lines = warned.lines().filter(|line| line.contains(holes));
+    for weakness in ["known vulnerabilities", "reach this machine's loopback"] {
+        let lines = warned.lines().filter(|line| line.contains(weakness));
         let lines = lines.collect::<Vec<_>>();
         // A Nix that has none is as good.
         assert!(lines.len() <= 1, "{lines:?}");
-        let wanted = lines.first().map_or(READY, |_| holes);
-        let given: &[_] = match holes.contains("loopback") {
+        let wanted = lines.first().map_or(READY, |_| weakness);
+        let given: &[_] = match weakness.contains("loopback") {
             true => &patched,
             false => &["--strict"],
         };
@@ -173,7 +173,7 @@ fn who_is_strict_is_refused_what_others_are_warned_of() -> Result<()> {
 
 #[test]
 fn without_a_sandbox_the_builder_does_not_start_unless_it_is_told_to() -> Result<()> {
-    let refused = without_namespaces(&[], "can't build in a sandbox")?;
+    let refused = without_namespaces(&[], "cannot build in a sandbox")?;
     assert!(refused.contains("--allow-unsandboxed"), "{refused}");
     assert!(!refused.contains("the builder is ready"), "{refused}");
     without_namespaces(&["--allow-unsandboxed"], "the builder is ready").map(drop)

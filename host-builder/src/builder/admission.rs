@@ -1,12 +1,11 @@
-//! For whom an image is built, and how many places of the queue are theirs.
+//! Which images are admitted to the queue, fairly between the rules of the policy.
 //!
-//! The edge says by which rule of its policy a caller came in: most often a team. Between these
-//! rules the queue is fair, whoever is behind them. An image that several rules want is the affair
-//! of the one that asked first.
+//! The edge names the rule that let a caller in, which usually stands for a team. An image that several
+//! rules want counts for the one that asked first.
 //!
-//! While the queue has places, anyone takes them. Once all are taken, a rule that has fewer than its
-//! share of them (as many as everybody's when all rules in the queue have equally many) is still
-//! taken in, above the bound, and never turned away without having one. With a bound of 6:
+//! While the queue has places, any rule takes them. Once it is full, a rule with fewer images than its
+//! share (the bound divided by the number of rules in the queue, but at least one) is still admitted,
+//! above the bound. With a bound of 6:
 //!
 //! ```text
 //!   A alone      A A A A A A             all places
@@ -14,29 +13,26 @@
 //!   C comes      A A A A A A │ B B B │ C C                 6 / 3
 //! ```
 //!
-//! So the rule with the most images in the queue has at most as many as the bound, the second at
-//! most half of that, the third a third, and each at least one: of `n` rules, the images are at most
-//! `bound × (1 + 1/2 + … + 1/n)`, and no more than the bound when there is one rule.
+//! So the rule with the most images has at most the bound, the second at most half of it, the third a
+//! third, and each at least one: `n` rules have at most `bound × (1 + 1/2 + … + 1/n)` images.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The policy's rule that let the caller in who wants an image.
+/// The rule of the policy that let the caller in.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Rule(Option<Arc<str>>);
 
 impl Rule {
-    /// No rule had to: there is no policy, or it allows what no rule speaks of. Whatever is built
-    /// without the edge is of this one too. It is a rule among the others.
+    /// No rule: there is no policy, it allows by default, or the caller is not the edge. It counts as a
+    /// rule of its own.
     pub(crate) const NONE: Self = Self(None);
 
-    /// The rule of this name.
     pub(crate) fn named(name: &str) -> Self {
         Self(Some(name.into()))
     }
 
-    /// Whether one more image of this rule is taken into a queue that is bounded to `bound` images,
-    /// of which there are these by now.
+    /// Whether a queue with images of these rules, bounded to `bound`, admits another one of this rule.
     pub(super) fn is_taken_in<'a>(
         &'a self,
         queue: impl IntoIterator<Item = &'a Self>,
@@ -57,7 +53,7 @@ mod tests {
 
     use super::*;
 
-    /// Who is taken in of those who come, one after the other.
+    /// The comers that are admitted, one after the other.
     fn taken_in(comers: &str, bound: usize) -> String {
         let mut queue: Vec<Rule> = Vec::new();
         let comers = comers.split_terminator("").skip(1);
@@ -71,12 +67,12 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_has_places_for_those_who_have_less_than_their_share() {
+    fn a_full_queue_admits_rules_below_their_share() {
         for (comers, bound, expected) in [
             ("aaaaaaa", 6, "aaaaaa"),
             ("aaaaaaabbbbccc", 6, "aaaaaabbbcc"),
             ("aaabbbbacc", 6, "aaabbbcc"),
-            // Nobody is told to come back before they have one.
+            // Each rule gets at least one place.
             ("abcdabcd", 2, "abcd"),
             ("aab", 1, "ab"),
         ] {
@@ -88,7 +84,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn however_they_come_and_go_the_queue_stays_within_what_is_said(
+        fn the_queue_stays_within_its_bounds_in_any_order(
             bound in 1_usize..12,
             steps in prop::collection::vec((0_usize..8, any::<bool>()), 0..200),
         ) {

@@ -1,7 +1,7 @@
-//! Which failure of what a build uses is which error.
+//! Errors of Nix, packing and storage as errors for clients.
 //!
-//! A client is shown what Nix printed in one case alone: when a package's build failed, by its
-//! last lines. Everything else that Nix prints is about this machine, and goes to the log.
+//! A client sees output of Nix only when a package's build fails: its last lines. Other output is about
+//! this machine, and goes to the log.
 
 use std::path::Path;
 
@@ -15,25 +15,21 @@ use crate::source::Pin;
 use crate::storage::StorageError;
 use crate::telemetry::logging::chain;
 
-pub(super) fn internal(error: impl std::fmt::Display) -> Error {
-    Error::new(ErrorKind::Internal, format!("the builder failed: {error}"))
-}
-
-/// Characters of a file's name that a message has.
-const FILE_SHOWN: usize = 200;
+/// Characters of a file's name in a message.
+const MAX_NAME: usize = 200;
 
 /// Why an image was not made.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// Store paths are not what Nix made, which may be repaired.
+    /// Store paths were altered; Nix may be able to repair them.
     Altered(Vec<Altered>),
-    /// What its caller is told.
-    Told(Error),
+    /// The error for the client.
+    Client(Error),
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self::Told(error)
+        Self::Client(error)
     }
 }
 
@@ -41,27 +37,26 @@ impl From<PackError> for Failure {
     fn from(error: PackError) -> Self {
         match error {
             PackError::Altered(altered) => Self::Altered(altered),
-            // As what the package set refuses, and remembered like that.
-            PackError::Unfit { path, file, reason } => Self::Told(Error::new(
-                ErrorKind::Denied,
-                format!(
-                    "{} can't be in an image, tell its maintainers: its file {}: {reason}",
-                    path.name(),
-                    shown(&file)
-                ),
-            )),
+            // Lasts, like a package that the package set refuses.
+            PackError::Unfit { path, file, reason } => {
+                let (package, file) = (path.name(), printable(&file));
+                let message = format!(
+                    "{package} can't be in an image because of its file {file}: {reason}. Tell the \
+                     package's maintainers"
+                );
+                Self::Client(Error::new(ErrorKind::Denied, message))
+            }
             PackError::Read { .. } | PackError::Write(_) => {
-                Self::Told(Error::new(ErrorKind::BuilderUnready, error.to_string()))
+                Self::Client(Error::new(ErrorKind::BuilderUnready, error.to_string()))
             }
         }
     }
 }
 
-/// A file's name as a message can have it: names may be as long as the kernel takes them, and hold what
-/// moves a terminal's cursor.
-fn shown(file: &Path) -> String {
+/// A file's name for a message: bounded, and without control characters.
+fn printable(file: &Path) -> String {
     let text = file.to_string_lossy();
-    let beginning: String = text.chars().take(FILE_SHOWN).collect();
+    let beginning: String = text.chars().take(MAX_NAME).collect();
     let more = match beginning.len() < text.len() {
         true => "…",
         false => "",
@@ -70,13 +65,16 @@ fn shown(file: &Path) -> String {
     format!("{plain}{more}")
 }
 
-/// Packages are not what Nix made, and could not be repaired.
+pub(super) fn internal(error: impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::Internal, format!("the builder failed: {error}"))
+}
+
+/// For store paths that were altered and could not be repaired.
 pub(super) fn altered<'a>(paths: impl Iterator<Item = &'a StorePath>) -> Error {
     let names: Vec<_> = paths.map(StorePath::name).collect();
     let message = format!(
-        "{}: files in the builder's Nix store are not what was built, and could not be repaired, so \
-         that the image is not served; the registry's administrator finds the paths, and what to do, \
-         in the builder's log",
+        "{}: files in the builder's Nix store were altered and could not be repaired, so no image is made \
+         of them. Tell the registry's administrator: the builder's log has the paths and what to do",
         names.join(", ")
     );
     Error::new(ErrorKind::PackageAltered, message)
@@ -86,18 +84,16 @@ pub(super) fn storage(error: StorageError) -> Error {
     Error::new(ErrorKind::BuilderUnready, error.to_string())
 }
 
-/// The state folder can't be written.
 pub(super) fn state_folder(error: std::io::Error) -> Error {
-    let message = format!("the state folder can't be written: {error}");
+    let message = format!("cannot write the state folder: {error}. Check NIXGATE_STATE_DIR");
     Error::new(ErrorKind::BuilderUnready, message)
 }
 
-/// A question to Nix failed.
-pub(super) fn question(error: NixError) -> Error {
+/// For a query that failed.
+pub(super) fn query(error: NixError) -> Error {
     let kind = match &error {
         NixError::Missing { .. }
-        | NixError::Process(ProcessError::Missing { .. })
-        | NixError::Process(ProcessError::NotRun { .. })
+        | NixError::Process(ProcessError::Missing { .. } | ProcessError::NotRun { .. })
         | NixError::NoStore { .. }
         | NixError::NoHome { .. }
         | NixError::NotSandboxed { .. }
@@ -105,90 +101,77 @@ pub(super) fn question(error: NixError) -> Error {
         | NixError::SharedBuildUser { .. }
         | NixError::NoEnclosure { .. }
         | NixError::TooWeak { .. } => ErrorKind::BuilderUnready,
-        // A package may be the cause, or say so: it fills the disk, or ends by itself as if it were killed.
+        // A package may be the cause: it can fill the disk, or end as if something killed it.
         NixError::NoSpace { .. } | NixError::Killed { .. } => ErrorKind::BuildBroken,
-        NixError::Process(ProcessError::TimedOut { .. })
-        | NixError::Process(ProcessError::OutOfMemory { .. })
-        | NixError::Process(ProcessError::TooMuchOutput { .. })
-        | NixError::Process(ProcessError::Failed { .. })
+        NixError::Process(
+            ProcessError::TimedOut { .. }
+            | ProcessError::OutOfMemory { .. }
+            | ProcessError::TooMuchOutput { .. }
+            | ProcessError::Failed { .. },
+        )
         | NixError::NotUnderstood { .. } => ErrorKind::Internal,
     };
     Error::new(kind, error.to_string())
 }
 
-/// Evaluating this package set failed in a way that Nix can't tie to one of the names.
+/// For an evaluation that failed without naming the package at fault.
 pub(super) fn evaluation(error: NixError, set: &Pin) -> Error {
-    let revision = &set.revision;
-    let find = "leave one package out after the other to find which it is";
-    let (kind, message) = match &error {
-        NixError::Process(ProcessError::Failed { .. }) => (
-            ErrorKind::BuildFailed,
-            format!(
-                "the package set {revision} can't be evaluated for these packages: {find}; the \
-                 builder's log has Nix's reason"
-            ),
-        ),
-        NixError::Process(ProcessError::TimedOut { seconds, .. }) => (
-            ErrorKind::BuildTimedOut,
-            format!(
-                "evaluating the package set {revision} for these packages took longer than \
-                 {seconds} s: {find}; if all are needed, the registry's administrator can raise \
-                 NIXGATE_EVAL_TIMEOUT"
-            ),
-        ),
-        NixError::Process(ProcessError::OutOfMemory { mib, .. }) => (
-            ErrorKind::BuildFailed,
-            format!(
-                "evaluating the package set {revision} for these packages took more than {mib} MiB \
-                 of memory: {find}; if all are needed, the registry's administrator can raise \
-                 NIXGATE_EVAL_MEMORY"
-            ),
-        ),
-        NixError::Process(ProcessError::TooMuchOutput { mib, .. }) => (
-            ErrorKind::BuildFailed,
-            format!(
-                "what the package set {revision} says of these packages is longer than {mib} MiB: \
-                 {find}, and tell the package set's maintainers"
-            ),
-        ),
-        _ => return question(error),
+    let NixError::Process(process_error) = &error else {
+        return query(error);
     };
-    tracing::warn!(
-        %revision,
-        error = chain(&error),
-        "the package set can't be evaluated"
+    let (kind, problem, step) = match process_error {
+        ProcessError::Failed { .. } => (
+            ErrorKind::BuildFailed,
+            "failed".to_owned(),
+            "The builder's log has the reason",
+        ),
+        ProcessError::TimedOut { seconds, .. } => (
+            ErrorKind::BuildTimedOut,
+            format!("took longer than {seconds} s"),
+            "If you need all, ask the registry's administrator to raise NIXGATE_EVAL_TIMEOUT",
+        ),
+        ProcessError::OutOfMemory { mib, .. } => (
+            ErrorKind::BuildFailed,
+            format!("took more than {mib} MiB of memory"),
+            "If you need all, ask the registry's administrator to raise NIXGATE_EVAL_MEMORY",
+        ),
+        ProcessError::TooMuchOutput { mib, .. } => (
+            ErrorKind::BuildFailed,
+            format!("printed more than {mib} MiB"),
+            "Tell the package set's maintainers",
+        ),
+        ProcessError::Missing { .. } | ProcessError::NotRun { .. } => return query(error),
+    };
+    let revision = &set.revision;
+    tracing::warn!(%revision, error = chain(&error), "cannot evaluate the package set");
+    let message = format!(
+        "evaluating the package set {revision} for these packages {problem}. Leave out one package after \
+         the other to find the one at fault. {step}"
     );
     Error::new(kind, message)
 }
 
-/// Building failed: Nix's exit status says how.
+/// For a build that failed.
 pub(super) fn realisation(error: NixError) -> Error {
-    /// Bit 0 of nix-store's status, over a base of 100: a derivation took too long.
+    /// nix-store's exit status is 100 plus bits: bit 0 says that a derivation took too long.
     const TIMED_OUT: i32 = 101;
-    match &error {
-        NixError::Process(ProcessError::Failed { status, .. })
-            if status.code() == Some(TIMED_OUT) =>
-        {
-            timed_out(&error)
-        }
-        NixError::Process(ProcessError::TimedOut { .. }) => timed_out(&error),
-        // Somebody or something killed it, which the memory that a package takes may be the reason for.
-        NixError::Process(ProcessError::Failed { status, .. }) if status.code().is_none() => {
-            Error::new(ErrorKind::BuildBroken, error.to_string())
-        }
-        NixError::Process(ProcessError::Failed { .. }) => {
-            Error::new(ErrorKind::BuildFailed, error.to_string())
-        }
-        _ => question(error),
+    let kind = match &error {
+        NixError::Process(ProcessError::TimedOut { .. }) => ErrorKind::BuildTimedOut,
+        NixError::Process(ProcessError::Failed { status, .. }) => match status.code() {
+            Some(TIMED_OUT) => ErrorKind::BuildTimedOut,
+            Some(_) => ErrorKind::BuildFailed,
+            // A signal ended Nix, perhaps since a package took too much memory.
+            None => ErrorKind::BuildBroken,
+        },
+        _ => return query(error),
+    };
+    if kind == ErrorKind::BuildTimedOut {
+        tracing::warn!(error = chain(&error), "a package took too long to build");
+        let message =
+            "a package took longer to build than NIX_TIMEOUT allows. The builder's log names it";
+        return Error::new(kind, message);
     }
-}
-
-fn timed_out(error: &NixError) -> Error {
-    tracing::warn!(error = chain(error), "a package took too long to build");
-    Error::new(
-        ErrorKind::BuildTimedOut,
-        "a package took longer to build than NIX_TIMEOUT allows; the builder's log says which",
-    )
+    Error::new(kind, error.to_string())
 }
 
 #[cfg(test)]
@@ -196,7 +179,7 @@ mod tests {
     use super::*;
     use crate::layer::Unfit;
 
-    /// Instead of a code: it was killed by this signal.
+    /// A signal, in place of an exit code.
     const KILLED: i32 = 9;
 
     fn failed(code: i32) -> NixError {
@@ -220,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_took_too_much_says_of_what_and_what_to_do() {
+    fn an_exceeded_limit_names_the_limit_and_the_next_step() {
         let (program, stderr) = ("nix-instantiate", "the last lines".to_owned());
         let late = NixError::Process(ProcessError::TimedOut {
             program,
@@ -280,8 +263,8 @@ mod tests {
             (realisation(no_store()), ErrorKind::BuilderUnready),
             (evaluation(failed(1), &set()), ErrorKind::BuildFailed),
             (evaluation(no_store(), &set()), ErrorKind::BuilderUnready),
-            (question(failed(1)), ErrorKind::Internal),
-            (question(no_store()), ErrorKind::BuilderUnready),
+            (query(failed(1)), ErrorKind::Internal),
+            (query(no_store()), ErrorKind::BuilderUnready),
         ] {
             assert_eq!(error.kind, kind, "{error}");
         }
@@ -296,12 +279,12 @@ mod tests {
     }
 
     #[test]
-    fn what_can_not_be_packed_is_the_package_s_fault_or_the_machine_s() {
+    fn a_failure_to_pack_is_the_package_s_or_the_machine_s() {
         let path: StorePath = format!("/nix/store/{}-git-2", "0".repeat(32))
             .parse()
             .unwrap();
         let told = |error: PackError| match Failure::from(error) {
-            Failure::Told(error) => error,
+            Failure::Client(error) => error,
             Failure::Altered(altered) => panic!("{altered:?}"),
         };
         let unfit = told(PackError::Unfit {
@@ -314,8 +297,8 @@ mod tests {
             assert!(unfit.message.contains(part), "{part}: {unfit}");
         }
         let long = "x".repeat(4000);
-        assert!(shown(Path::new(&long)).len() < 300);
-        assert_eq!(shown(Path::new("a\u{1b}b")), "a\u{fffd}b");
+        assert!(printable(Path::new(&long)).len() < 300);
+        assert_eq!(printable(Path::new("a\u{1b}b")), "a\u{fffd}b");
         let full = || std::io::Error::from(std::io::ErrorKind::StorageFull);
         for error in [
             PackError::Write(full()),

@@ -1,18 +1,17 @@
-//! Turns, given to the rules one after the other rather than to whoever came first.
+//! A semaphore whose permits go round the rules, rather than to whoever came first.
 //!
 //! ```text
-//!                 ┌─ team-a   5 4 3 2 ─┐
-//!   who waits ──► ├─ team-b   1        ├──► so many turns at a time ──► dropped: the next
-//!                 └─ (none)   2 1     ─┘
-//!                    the rules take one turn each, in a circle
+//!              ┌─ team-a   5 4 3 2 ─┐
+//!   waiters ──►├─ team-b   1        ├──► a bounded number of permits ──► dropped: the next waiter
+//!              └─ (none)   2 1     ─┘
+//!                 round robin over the rules
 //! ```
 //!
-//! Each rule that has somebody waiting has a line of its own, in the order in which they came. The
-//! lines take turns: that which has had one goes to the end of the circle, and a line that is new
-//! gets in at the end, but before the one that had the very last turn. So while somebody waits, no
-//! other rule takes two turns before theirs takes one, and who is alone waits for nobody.
+//! Each rule with waiters has a queue, in the order of arrival. After its turn, a rule moves to the end.
+//! A new rule is inserted at the end, but before the rule that had the very last turn. So while a rule
+//! waits, no other rule gets two permits; and a rule that is alone waits for nobody.
 //!
-//! Turns are about how many there are of a rule, not about how long they take: a build is never
+//! Fairness is about the number of permits, not about how long they are held: a build is never
 //! interrupted.
 
 use std::collections::VecDeque;
@@ -24,145 +23,140 @@ use tokio::sync::oneshot;
 
 use super::Rule;
 
-/// So many turns at a time.
-pub(super) struct FairSemaphore(Arc<Inside>);
+pub(super) struct FairSemaphore(Arc<Shared>);
 
-/// One turn, which goes to the next when it is dropped.
-pub(super) struct Turn(Arc<Inside>);
+/// Goes to the next waiter when it is dropped.
+pub(super) struct Permit(Arc<Shared>);
 
-struct Inside(Mutex<State>);
+struct Shared(Mutex<State>);
 
 struct State {
     free: usize,
-    circle: Circle<oneshot::Sender<Turn>>,
+    waiters: RoundRobin<oneshot::Sender<Permit>>,
 }
 
 impl FairSemaphore {
-    /// Gives at most `turns` at a time.
-    pub(super) fn new(turns: usize) -> Self {
-        let circle = Circle::default();
+    pub(super) fn new(permits: usize) -> Self {
         let state = State {
-            free: turns,
-            circle,
+            free: permits,
+            waiters: RoundRobin::default(),
         };
-        Self(Arc::new(Inside(Mutex::new(state))))
+        Self(Arc::new(Shared(Mutex::new(state))))
     }
 
-    /// Gets into the line of this rule, and has a turn when the place is awaited.
-    pub(super) fn turn(&self, rule: &Rule) -> Place {
+    /// Joins the queue of a rule at once; awaiting the result yields a permit.
+    pub(super) fn acquire(&self, rule: &Rule) -> Waiter {
         let (sender, receiver) = oneshot::channel();
-        self.0.lock().circle.join(rule, sender);
+        self.0.lock().waiters.push(rule, sender);
         self.0.hand_out();
-        Place {
-            turn: receiver,
-            inside: Arc::clone(&self.0),
+        Waiter {
+            permit: receiver,
+            shared: Arc::clone(&self.0),
         }
     }
 
-    /// How many turns nobody has.
     #[cfg(test)]
-    pub(super) fn free(&self) -> usize {
+    pub(super) fn available_permits(&self) -> usize {
         self.0.lock().free
     }
 }
 
-impl Inside {
-    /// The state is whole between any two statements, so a panic elsewhere doesn't spoil it.
+impl Shared {
+    /// The state is consistent after each statement, so a panic elsewhere can't corrupt it.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives the turns that are free to those who wait.
+    /// Gives free permits to waiters.
     fn hand_out(self: &Arc<Self>) {
         let next = || {
             let mut state = self.lock();
-            let next = (state.free > 0).then(|| state.circle.next()).flatten();
+            let next = (state.free > 0).then(|| state.waiters.pop()).flatten();
             state.free -= usize::from(next.is_some());
             next
         };
-        // Not under the lock: a turn that meets nobody any more is dropped, and handed out anew.
-        while let Some(waiting) = next() {
-            drop(waiting.send(Turn(Arc::clone(self))));
+        // Without the lock: a permit whose waiter is gone is dropped here, which takes the lock.
+        while let Some(waiter) = next() {
+            drop(waiter.send(Permit(Arc::clone(self))));
         }
     }
 }
 
-impl Drop for Turn {
+impl Drop for Permit {
     fn drop(&mut self) {
         self.0.lock().free += 1;
         self.0.hand_out();
     }
 }
 
-/// A place in a line, which is given up when it is dropped. A turn that comes meanwhile is in the
-/// receiver, and is dropped with it.
-pub(super) struct Place {
-    turn: oneshot::Receiver<Turn>,
-    inside: Arc<Inside>,
+/// Leaves its queue when it is dropped. A permit that arrived meanwhile is dropped with the receiver.
+pub(super) struct Waiter {
+    permit: oneshot::Receiver<Permit>,
+    shared: Arc<Shared>,
 }
 
-impl Future for Place {
-    type Output = Turn;
+impl Future for Waiter {
+    type Output = Permit;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        match Pin::new(&mut self.turn).poll(context) {
-            Poll::Ready(Ok(turn)) => Poll::Ready(turn),
-            // Whoever has a place is in the circle until its turn, so the error never comes.
+        match Pin::new(&mut self.permit).poll(context) {
+            Poll::Ready(Ok(permit)) => Poll::Ready(permit),
+            // The error never comes: the sender stays in its queue until it sends.
             Poll::Ready(Err(_)) | Poll::Pending => Poll::Pending,
         }
     }
 }
 
-impl Drop for Place {
+impl Drop for Waiter {
     fn drop(&mut self) {
-        self.turn.close();
-        self.inside.lock().circle.retain(|one| !one.is_closed());
+        self.permit.close();
+        self.shared.lock().waiters.retain(|one| !one.is_closed());
     }
 }
 
-/// Who waits, in the order of the turns.
-struct Circle<T> {
-    /// None is empty.
-    lines: VecDeque<(Rule, VecDeque<T>)>,
-    /// Whose the last turn was.
+/// A queue for each rule, with turns.
+struct RoundRobin<T> {
+    /// No queue is empty.
+    queues: VecDeque<(Rule, VecDeque<T>)>,
+    /// The rule of the last turn.
     last: Option<Rule>,
 }
 
-impl<T> Default for Circle<T> {
+impl<T> Default for RoundRobin<T> {
     fn default() -> Self {
         Self {
-            lines: VecDeque::new(),
+            queues: VecDeque::new(),
             last: None,
         }
     }
 }
 
-impl<T> Circle<T> {
-    fn join(&mut self, rule: &Rule, one: T) {
-        if let Some((_, line)) = self.lines.iter_mut().find(|(other, _)| other == rule) {
-            line.push_back(one);
+impl<T> RoundRobin<T> {
+    fn push(&mut self, rule: &Rule, one: T) {
+        if let Some((_, queue)) = self.queues.iter_mut().find(|(other, _)| other == rule) {
+            queue.push_back(one);
             return;
         }
-        let end = self.lines.back().map(|(rule, _)| rule);
-        let had_the_last = end.is_some() && end == self.last.as_ref();
-        let place = self.lines.len() - usize::from(had_the_last);
-        self.lines.insert(place, (rule.clone(), [one].into()));
+        let end = self.queues.back().map(|(rule, _)| rule);
+        let had_last_turn = end.is_some() && end == self.last.as_ref();
+        let at = self.queues.len() - usize::from(had_last_turn);
+        self.queues.insert(at, (rule.clone(), [one].into()));
     }
 
-    fn next(&mut self) -> Option<T> {
-        let (rule, mut line) = self.lines.pop_front()?;
-        let next = line.pop_front();
-        if !line.is_empty() {
-            self.lines.push_back((rule.clone(), line));
+    fn pop(&mut self) -> Option<T> {
+        let (rule, mut queue) = self.queues.pop_front()?;
+        let next = queue.pop_front();
+        if !queue.is_empty() {
+            self.queues.push_back((rule.clone(), queue));
         }
         self.last = Some(rule);
         next
     }
 
     fn retain(&mut self, stays: impl Fn(&T) -> bool) {
-        self.lines.retain_mut(|(_, line)| {
-            line.retain(&stays);
-            !line.is_empty()
+        self.queues.retain_mut(|(_, queue)| {
+            queue.retain(&stays);
+            !queue.is_empty()
         });
     }
 }
@@ -180,38 +174,38 @@ mod tests {
         Rule::named(&name.to_string())
     }
 
-    /// Gets into the line of a rule.
-    fn wait(turnstile: &FairSemaphore, name: char) -> Place {
-        let mut turn = turnstile.turn(&rule(name));
-        assert!((&mut turn).now_or_never().is_none(), "all turns are taken");
-        turn
+    /// Joins the queue of a rule.
+    fn wait(semaphore: &FairSemaphore, name: char) -> Waiter {
+        let mut waiter = semaphore.acquire(&rule(name));
+        assert!((&mut waiter).now_or_never().is_none(), "no permit is free");
+        waiter
     }
 
-    fn has_come(waiting: &mut Place) -> Option<Turn> {
+    fn permit_of(waiting: &mut Waiter) -> Option<Permit> {
         waiting.now_or_never()
     }
 
     #[tokio::test]
-    async fn the_rules_take_turns_and_each_gives_its_own_to_who_came_first() {
-        let turnstile = FairSemaphore::new(1);
-        let mut turn = turnstile.turn(&rule('a')).await;
-        let mut waiting: Vec<(usize, Place)> = Vec::new();
+    async fn rules_take_permits_and_each_is_first_come_first_served() {
+        let semaphore = FairSemaphore::new(1);
+        let mut permit = semaphore.acquire(&rule('a')).await;
+        let mut waiting: Vec<(usize, Waiter)> = Vec::new();
         let comers = "aaabbaca";
         for (number, name) in comers.chars().enumerate() {
-            waiting.push((number, wait(&turnstile, name)));
+            waiting.push((number, wait(&semaphore, name)));
         }
         let mut order = String::new();
         let mut numbers: BTreeMap<char, Vec<usize>> = BTreeMap::new();
         while !waiting.is_empty() {
-            drop(turn);
+            drop(permit);
             let mut come = waiting
                 .iter_mut()
                 .enumerate()
-                .filter_map(|(index, (_, one))| Some((index, has_come(one)?)));
+                .filter_map(|(index, (_, one))| Some((index, permit_of(one)?)));
             let (index, next) = come.next().unwrap();
-            assert!(come.next().is_none(), "there is one turn");
+            assert!(come.next().is_none(), "there is one permit");
             drop(come);
-            turn = next;
+            permit = next;
             let (number, _) = waiting.remove(index);
             let name = comers.chars().nth(number).unwrap();
             order.push(name);
@@ -219,69 +213,69 @@ mod tests {
         }
         assert_eq!(order, "bcabaaaa");
         assert!(numbers.values().all(|numbers| numbers.is_sorted()));
-        drop(turn);
-        assert_eq!(turnstile.free(), 1);
+        drop(permit);
+        assert_eq!(semaphore.available_permits(), 1);
     }
 
     #[tokio::test]
-    async fn who_comes_is_before_the_rule_that_had_the_last_turn() {
-        let turnstile = FairSemaphore::new(1);
-        let turn = turnstile.turn(&rule('a')).await;
-        let (mut hog, mut next) = (wait(&turnstile, 'a'), wait(&turnstile, 'b'));
-        drop(turn);
-        assert!(has_come(&mut hog).is_none());
-        let turn = has_come(&mut next).unwrap();
-        drop(turn);
-        assert!(has_come(&mut hog).is_some());
+    async fn a_new_rule_goes_before_the_rule_of_the_last_permit() {
+        let semaphore = FairSemaphore::new(1);
+        let permit = semaphore.acquire(&rule('a')).await;
+        let (mut hog, mut next) = (wait(&semaphore, 'a'), wait(&semaphore, 'b'));
+        drop(permit);
+        assert!(permit_of(&mut hog).is_none());
+        let permit = permit_of(&mut next).unwrap();
+        drop(permit);
+        assert!(permit_of(&mut hog).is_some());
     }
 
     #[tokio::test]
-    async fn as_many_turns_are_taken_as_there_are() {
-        let turnstile = FairSemaphore::new(2);
-        let first = turnstile.turn(&rule('a')).await;
-        let second = turnstile.turn(&Rule::NONE).await;
-        let mut third = wait(&turnstile, 'a');
+    async fn no_more_permits_are_given_than_there_are() {
+        let semaphore = FairSemaphore::new(2);
+        let first = semaphore.acquire(&rule('a')).await;
+        let second = semaphore.acquire(&Rule::NONE).await;
+        let mut third = wait(&semaphore, 'a');
         drop(second);
-        let third = has_come(&mut third).unwrap();
-        assert_eq!(turnstile.free(), 0);
+        let third = permit_of(&mut third).unwrap();
+        assert_eq!(semaphore.available_permits(), 0);
         drop((first, third));
-        assert_eq!(turnstile.free(), 2);
+        assert_eq!(semaphore.available_permits(), 2);
     }
 
     #[tokio::test]
-    async fn who_leaves_takes_nobodys_turn_with_them() {
-        let turnstile = FairSemaphore::new(1);
-        let turn = turnstile.turn(&rule('a')).await;
-        let left_early = wait(&turnstile, 'a');
-        let left_late = wait(&turnstile, 'b');
-        let mut stays = wait(&turnstile, 'a');
+    async fn a_waiter_that_leaves_takes_no_permit_along() {
+        let semaphore = FairSemaphore::new(1);
+        let permit = semaphore.acquire(&rule('a')).await;
+        let left_early = wait(&semaphore, 'a');
+        let left_late = wait(&semaphore, 'b');
+        let mut stays = wait(&semaphore, 'a');
         drop(left_early);
-        assert_eq!(turnstile.0.lock().circle.lines.len(), 2);
-        drop(turn);
-        // The turn is on its way to this one.
-        assert!(has_come(&mut stays).is_none());
+        assert_eq!(semaphore.0.lock().waiters.queues.len(), 2);
+        drop(permit);
+        // The permit is on its way to `left_late`.
+        assert!(permit_of(&mut stays).is_none());
         drop(left_late);
-        drop(has_come(&mut stays).unwrap());
-        assert_eq!(turnstile.free(), 1);
-        assert!(turnstile.0.lock().circle.lines.is_empty());
+        drop(permit_of(&mut stays).unwrap());
+        assert_eq!(semaphore.available_permits(), 1);
+        assert!(semaphore.0.lock().waiters.queues.is_empty());
     }
 
     #[tokio::test]
-    async fn a_turn_outlives_no_panic() {
-        let turnstile = Arc::new(FairSemaphore::new(1));
-        let shared = Arc::clone(&turnstile);
+    async fn a_permit_is_returned_when_its_task_panics() {
+        let semaphore = Arc::new(FairSemaphore::new(1));
+        let shared = Arc::clone(&semaphore);
         let task = tokio::spawn(async move {
-            let _turn = shared.turn(&rule('a')).await;
+            let _permit = shared.acquire(&rule('a')).await;
             panic!("as the test wants");
         });
         assert!(task.await.unwrap_err().is_panic());
-        assert_eq!(turnstile.free(), 1);
-        turnstile.turn(&rule('b')).await;
+        assert_eq!(semaphore.available_permits(), 1);
+        semaphore.acquire(&rule('b')).await;
     }
 
     proptest! {
         #[test]
-        fn while_somebody_waits_no_other_rule_takes_two_turns(
+        fn while_a_rule_waits_no_other_rule_gets_two_permits(
             steps in prop::collection::vec(
                 prop_oneof![
                     prop::char::range('a', 'e').prop_map(Some),
@@ -290,12 +284,12 @@ mod tests {
                 0..200,
             ),
         ) {
-            let mut circle = Circle::default();
-            // Of each rule that has a line: who is in it, and who had turns since it has waited.
+            let mut robin = RoundRobin::default();
+            // Of each rule with waiters: these, and the rules that had turns since it waits.
             let mut lines: BTreeMap<char, (VecDeque<usize>, String)> = BTreeMap::new();
             for (number, step) in steps.into_iter().enumerate() {
                 let Some(name) = step else {
-                    let Some((name, number)) = circle.next() else {
+                    let Some((name, number)) = robin.pop() else {
                         prop_assert!(lines.is_empty());
                         continue;
                     };
@@ -314,7 +308,7 @@ mod tests {
                     }
                     continue;
                 };
-                circle.join(&rule(name), (name, number));
+                robin.push(&rule(name), (name, number));
                 lines.entry(name).or_default().0.push_back(number);
             }
         }

@@ -1,4 +1,4 @@
-//! An image's layers: those that an earlier image had, and those that are packed now.
+//! An image's layers: those of earlier images, and those to pack.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use futures::stream::{StreamExt, TryStreamExt};
-use nixgate_core::distribution::{Digest, Error};
-use serde::{Deserialize, Serialize};
+use nixgate_core::distribution::Error;
 use tokio::sync::Semaphore;
 
 use super::errors::{self, Failure};
@@ -19,50 +18,41 @@ use crate::layer::{self, ENCODER_ID, PackError, Packed, Tree};
 use crate::layering::{self, Popularity};
 use crate::storage::{Key, Storage, StorageError};
 use crate::telemetry::build_log::BuildLog;
-use crate::telemetry::metrics::{LayerLabels, Metrics};
+use crate::telemetry::metrics::{Metrics, OutcomeLabels};
 
-/// Layers of one image that are looked up in storage, or wait to be packed, at once.
+/// Layers of one image that are looked up in storage, or queued for packing, at once.
 const LAYERS_AT_ONCE: usize = 16;
 
-/// Packs layers and remembers which were.
 pub(crate) struct Layers {
     storage: Storage,
     metrics: Metrics,
     popularity: Popularity,
-    /// Where layers are in the making.
+    /// The folder of unfinished layers.
     staging: PathBuf,
     disks: Disks,
-    /// One for each layer that is packed at the same time, of whichever image: as many as there
-    /// are processors.
+    /// Bounds the layers that are packed at once, of all images, to the number of processors.
     packers: Semaphore,
     packers_at_once: usize,
 }
 
-/// What `builds/<key>` says of a set of store paths.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct LayerRecord {
-    diff_id: Digest,
-    digest: Digest,
-    size: u64,
-}
-
-/// A group of store paths and what is known of its layer.
-struct Layer {
+/// A group of store paths.
+struct PlannedLayer {
     /// With the hashes that Nix recorded.
     paths: BTreeMap<StorePath, String>,
-    /// Bytes of what is in it.
+    /// Uncompressed bytes.
     size: u64,
     key: Key,
-    record: Option<LayerRecord>,
+    /// Set if storage has the layer.
+    packed: Option<Packed>,
 }
 
-/// An image's layers of store paths, before those that nobody has packed yet are.
-pub(super) struct Plan(Vec<Layer>);
+/// An image's layers of store paths.
+pub(super) struct LayerPlan(Vec<PlannedLayer>);
 
-impl Plan {
-    /// Whether every layer is in storage.
+impl LayerPlan {
+    /// Whether storage has every layer.
     pub(super) fn is_complete(&self) -> bool {
-        self.0.iter().all(|layer| layer.record.is_some())
+        self.0.iter().all(|layer| layer.packed.is_some())
     }
 }
 
@@ -80,9 +70,13 @@ impl Layers {
         }
     }
 
-    /// Groups a closure into at most `max_layers` layers, that of the symlinks included, and finds
-    /// out which of them there are. The highest rating comes first.
-    pub(super) async fn plan(&self, closure: &Closure, max_layers: usize) -> Result<Plan, Error> {
+    /// Groups a closure into at most `max_layers` layers, including that of the symlinks, and looks them
+    /// up in storage. The highest rating comes first.
+    pub(super) async fn plan(
+        &self,
+        closure: &Closure,
+        max_layers: usize,
+    ) -> Result<LayerPlan, Error> {
         let budget = NonZeroUsize::new(max_layers.saturating_sub(1)).unwrap_or(NonZeroUsize::MIN);
         let plan = layering::plan(closure, &self.popularity, budget);
         let layers = plan.layers.into_iter().map(|group| async move {
@@ -95,35 +89,39 @@ impl Layers {
             let paths = infos.map(|(path, info)| (path.clone(), info.nar_hash.clone()));
             let paths = paths.collect();
             let key = Key::build(&layer_fingerprint(&paths));
-            let record = self.known(&key).await?;
-            Ok::<_, StorageError>(Layer {
+            let packed = self.find(&key).await?;
+            Ok::<_, StorageError>(PlannedLayer {
                 paths,
                 size,
                 key,
-                record,
+                packed,
             })
         });
         let layers = futures::stream::iter(layers).buffered(LAYERS_AT_ONCE);
         let layers = layers.try_collect().await.map_err(errors::storage)?;
-        Ok(Plan(layers))
+        Ok(LayerPlan(layers))
     }
 
-    /// Packs what is missing. The store paths of the plan are to be in the store meanwhile. When some of
-    /// them are not what Nix made, the others are packed all the same: all that are not are told.
-    pub(super) async fn pack(&self, plan: Plan, log: &BuildLog) -> Result<Vec<LayerSpec>, Failure> {
-        let missing = plan.0.iter().filter(|layer| layer.record.is_none());
+    /// Packs the layers that storage lacks, whose store paths must stay in the Nix store meanwhile. Goes on
+    /// after an altered store path, so that the failure lists all of them.
+    pub(super) async fn pack(
+        &self,
+        plan: LayerPlan,
+        log: &BuildLog,
+    ) -> Result<Vec<LayerSpec>, Failure> {
+        let missing = plan.0.iter().filter(|layer| layer.packed.is_none());
         let missing: Vec<u64> = missing.map(|layer| layer.size).collect();
         if !missing.is_empty() {
             self.disks.check_for(&missing, self.packers_at_once)?;
         }
         let count = plan.0.len();
-        let layers = plan.0.into_iter().map(|layer| self.layer(layer));
+        let layers = plan.0.into_iter().map(|layer| self.pack_layer(layer));
         let mut layers = futures::stream::iter(layers)
             .buffered(LAYERS_AT_ONCE)
             .enumerate();
         let (mut packed, mut altered) = (Vec::with_capacity(count), Vec::new());
         while let Some((index, layer)) = layers.next().await {
-            // One more is that of the symlinks.
+            // One more for the symlinks.
             log.part((index + 1) as f64 / (count + 1) as f64);
             match layer {
                 Ok(layer) => packed.push(layer),
@@ -137,68 +135,67 @@ impl Layers {
         }
     }
 
-    /// The layer of a group of store paths.
-    async fn layer(&self, layer: Layer) -> Result<LayerSpec, Failure> {
-        let Layer {
-            paths, key, record, ..
-        } = layer;
-        let names = paths.keys().map(|path| path.name().to_owned());
-        let contents: BTreeSet<_> = names.collect();
-        let record = match record {
-            Some(record) => {
+    async fn pack_layer(&self, layer: PlannedLayer) -> Result<LayerSpec, Failure> {
+        let paths = layer.paths;
+        let contents: BTreeSet<_> = paths.keys().map(|path| path.name().to_owned()).collect();
+        let packed = match layer.packed {
+            Some(packed) => {
                 self.count("reused");
-                record
+                packed
             }
             None => {
                 let packed = self
                     .write(move |file| layer::pack_store_paths(Path::new("/"), &paths, file))
                     .await?;
-                let record = LayerRecord::from(packed);
-                let json = serde_json::to_vec(&record).map_err(errors::internal)?;
-                self.keep(&key, &record, json.into())
+                let json = serde_json::to_vec(&packed).map_err(errors::internal)?;
+                self.store_record(&layer.key, &packed, json.into())
                     .await
                     .map_err(errors::storage)?;
-                record
+                packed
             }
         };
-        Ok(record.spec(contents.into_iter().collect()))
+        Ok(spec(packed, contents.into_iter().collect()))
     }
 
-    /// A layer's record, if its blob is really there.
-    async fn known(&self, key: &Key) -> Result<Option<LayerRecord>, StorageError> {
+    /// A layer's record, if storage has the blob too.
+    async fn find(&self, key: &Key) -> Result<Option<Packed>, StorageError> {
         let Some(json) = self.storage.get(key).await? else {
             return Ok(None);
         };
-        let Ok(record) = serde_json::from_slice::<LayerRecord>(&json) else {
+        let Ok(packed) = serde_json::from_slice::<Packed>(&json) else {
             return Ok(None);
         };
-        let size = self.storage.size(&Key::blob(&record.digest)).await?;
-        Ok((size == Some(record.size)).then_some(record))
+        let size = self.storage.size(&Key::blob(&packed.digest)).await?;
+        Ok((size == Some(packed.size)).then_some(packed))
     }
 
-    /// Keeps a layer's record. Packing is deterministic, so another record of the same paths is a
-    /// defect worth a report; one that can't be read is replaced.
-    async fn keep(&self, key: &Key, packed: &LayerRecord, json: Bytes) -> Result<(), StorageError> {
+    /// Stores a layer's record. Replaces one that can't be read, but no other: since packing is
+    /// deterministic, that is a bug.
+    async fn store_record(
+        &self,
+        key: &Key,
+        packed: &Packed,
+        json: Bytes,
+    ) -> Result<(), StorageError> {
         if self.storage.put_if_absent(key, json.clone()).await? {
             return Ok(());
         }
         let earlier = self.storage.get(key).await?;
-        let earlier = earlier.and_then(|json| serde_json::from_slice::<LayerRecord>(&json).ok());
+        let earlier = earlier.and_then(|json| serde_json::from_slice::<Packed>(&json).ok());
         match earlier {
             Some(earlier) if earlier == *packed => {}
             Some(_) => tracing::error!(
                 ?key,
                 digest = %packed.digest,
-                "the same store paths were packed differently before: report this"
+                "a layer differs from an earlier one of the same store paths. Report this"
             ),
             None => self.storage.put(key, json).await?,
         }
         Ok(())
     }
 
-    /// The layer of symlinks on top: what is in each of the image's store paths, laid over each
-    /// other in their order.
-    pub(super) async fn symlinks(
+    /// Packs the layer of symlinks: the trees of the image's packages, merged in their order.
+    pub(super) async fn pack_symlinks(
         &self,
         trees: Vec<(StorePath, Tree)>,
     ) -> Result<LayerSpec, Failure> {
@@ -213,27 +210,27 @@ impl Layers {
             let count = merged.collisions.len();
             tracing::info!(
                 count,
-                "files of the same name: the first package has its way"
+                "several packages have the same file: the first package wins"
             );
         }
         for path in &merged.without_directory {
-            tracing::warn!(%path, "a package that is a single file: it is in the store alone");
+            tracing::warn!(%path, "a package is a single file: it is not linked into /, only in the store");
         }
         let packed = self
             .write(move |file| layer::pack_root(&merged.root, file))
             .await?;
-        Ok(LayerRecord::from(packed).spec(vec!["symlinks".to_owned()]))
+        Ok(spec(packed, vec!["symlinks".to_owned()]))
     }
 
-    /// Packs into a file, then uploads it. The turn is for both, which bounds the files and the
-    /// memory of uploads as well.
+    /// Packs into a file and uploads it. The permit covers both, which bounds the files and the memory of
+    /// uploads too.
     async fn write(
         &self,
         pack: impl FnOnce(&mut std::io::BufWriter<std::fs::File>) -> Result<Packed, PackError>
         + Send
         + 'static,
     ) -> Result<Packed, Failure> {
-        let _turn = self.packers.acquire().await.map_err(errors::internal)?;
+        let _permit = self.packers.acquire().await.map_err(errors::internal)?;
         let staging = self.staging.clone();
         let (file, packed) = tokio::task::spawn_blocking(move || {
             let file = tempfile::NamedTempFile::new_in(staging).map_err(PackError::Write)?;
@@ -257,45 +254,22 @@ impl Layers {
     fn count(&self, outcome: &'static str) {
         self.metrics
             .layers
-            .get_or_create(&LayerLabels { outcome })
+            .get_or_create(&OutcomeLabels { outcome })
             .inc();
     }
 }
 
-impl LayerRecord {
-    fn spec(self, contents: Vec<String>) -> LayerSpec {
-        let Self {
-            diff_id,
-            digest,
-            size,
-        } = self;
-        LayerSpec {
-            diff_id,
-            digest,
-            size,
-            contents,
-        }
+fn spec(packed: Packed, contents: Vec<String>) -> LayerSpec {
+    LayerSpec {
+        diff_id: packed.diff_id,
+        digest: packed.digest,
+        size: packed.size,
+        contents,
     }
 }
 
-impl From<Packed> for LayerRecord {
-    fn from(packed: Packed) -> Self {
-        let Packed {
-            diff_id,
-            digest,
-            size,
-            ..
-        } = packed;
-        Self {
-            diff_id,
-            digest,
-            size,
-        }
-    }
-}
-
-/// What names a layer: which paths are in it, and what Nix recorded of them. A layer that was packed has
-/// been compared with these hashes, so whoever finds one by its key finds what Nix made.
+/// The key of a layer: its paths, and the hashes that Nix recorded. Packing checks these hashes, so a
+/// layer with this key has what Nix made.
 fn layer_fingerprint(paths: &BTreeMap<StorePath, String>) -> String {
     Fingerprint::new("layer-1")
         .part(ENCODER_ID)
@@ -306,6 +280,8 @@ fn layer_fingerprint(paths: &BTreeMap<StorePath, String>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use nixgate_core::distribution::Digest;
+
     use super::*;
 
     #[test]
@@ -334,21 +310,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_damaged_record_is_replaced_and_another_layer_is_not() {
+    async fn a_damaged_record_is_replaced_and_that_of_another_layer_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let storage = Storage::filesystem(&folder.path().join("storage")).unwrap();
         let disks = Disks::new(folder.path(), None, 0);
         let layers = Layers::new(storage, Metrics::new(), folder.path().to_owned(), disks);
-        let record = |content: &[u8]| LayerRecord {
+        let record = |content: &[u8]| Packed {
             diff_id: Digest::of(content),
             digest: Digest::of(content),
             size: 1,
         };
         let (key, first) = (Key::build("k"), record(b"first"));
-        let json = |record: &LayerRecord| Bytes::from(serde_json::to_vec(record).unwrap());
+        let json = |record: &Packed| Bytes::from(serde_json::to_vec(record).unwrap());
         layers.storage.put(&key, "{\"dige".into()).await.unwrap();
         for packed in [&first, &record(b"second")] {
-            layers.keep(&key, packed, json(packed)).await.unwrap();
+            layers
+                .store_record(&key, packed, json(packed))
+                .await
+                .unwrap();
             let kept = layers.storage.get(&key).await.unwrap();
             assert_eq!(kept, Some(json(&first)));
         }

@@ -1,15 +1,14 @@
-//! From a package set to a published image.
+//! Builds and publishes images.
 //!
 //! ```text
 //!   server ──► SingleFlight ──► NixBuilder
 //!              one build         packages → plan → layers → publish
-//!              per image,          │                  └── pack what nobody has packed yet
+//!              per image,          │                  └── pack those that storage lacks
 //!              outliving           └── records, or Nix: resolve → realise → closure
-//!              its callers                              in turns, fair between rules
+//!              its callers                              fair between rules
 //! ```
 //!
-//! A build's result is not handed over: it is published, and whoever waited reads it from storage
-//! as everybody will from then on.
+//! A build returns no image: it publishes one, and callers read it from storage like everyone later.
 
 mod admission;
 mod errors;
@@ -34,9 +33,8 @@ pub(crate) use packages::Packages;
 pub(crate) use publish::published;
 pub(crate) use single_flight::{Progress, SingleFlight};
 
-/// Whatever makes images.
 pub(crate) trait Builder: Send + Sync + 'static {
-    /// Builds and publishes an image, in the turns of the rule that wants it.
+    /// Builds and publishes an image on behalf of a rule.
     fn build<'a>(
         &'a self,
         image: &'a ImageRequest,

@@ -1,14 +1,15 @@
-//! The build itself: Nix makes the store paths, everything after is ours.
+//! Builds an image: Nix makes the store paths, the rest is ours.
 //!
 //! ```text
-//!   packages ─┬─ all of them recorded ────────────────────► plan ──every layer there──► publish
-//!             │                                              │ one is not                  ▲
-//!             │ some are not                                 ▼                             │
-//!             └──────────────► Nix makes them ◄──no── are they kept here? ──yes──► pack ───┘
-//!                                     └──────────────────► plan ───────────────────┘
+//!   packages ─┬─ all have records ────────────────────────► plan ──storage has all──► publish
+//!             │                                              │ a layer is missing       ▲
+//!             │ some have none                               ▼                          │
+//!             └──────────────► Nix makes them ◄──no── are they in the store? ─yes─► pack┘
+//!                                     └──────────────────► plan ────────────────────┘
 //! ```
 //!
-//! A store path that is not what Nix recorded is packed nowhere: Nix repairs it, and all is done again.
+//! A store path that differs from Nix's record is never packed: Nix repairs it, and the build starts
+//! again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,17 +27,15 @@ use crate::files::disk::Disks;
 use crate::image::{Architecture, Execution, Image, ImageSpec, LayerSpec};
 use crate::layer::Tree;
 use crate::nix::Derivation;
-use crate::records::ImageRecord;
-use crate::records::PackageRecord;
+use crate::records::{ImageRecord, PackageRecord};
 use crate::storage::Storage;
 use crate::telemetry::build_log::{BuildLog, BuildLogs, Phase};
 use crate::telemetry::logging::chain;
 
-/// How often store paths of one image are repaired. The first time it may be packages whose files are
-/// listed for the last layer, the second time what they need.
+/// Repairs of one image's store paths. The first may concern the packages, whose trees the last layer
+/// needs; the second their dependencies.
 const REPAIRS: usize = 2;
 
-/// Builds images with Nix: what makes packages, what packs them, and where it all goes.
 pub(crate) struct NixBuilder {
     pub(crate) storage: Storage,
     pub(crate) packages: Packages,
@@ -53,30 +52,24 @@ impl NixBuilder {
             system = image.system.nix(),
             "building"
         );
-        let mut ask_nix = false;
-        for _ in 0..REPAIRS {
-            match self.attempt(image, rule, log, ask_nix).await {
-                Err(Failure::Altered(altered)) => {
-                    self.packages.repair(image, &altered, rule, log).await?;
-                }
-                Err(Failure::Told(error)) => return Err(error),
+        let mut repairs = 0;
+        loop {
+            // A repaired path may have other contents than its record, so Nix is asked then.
+            let altered = match self.attempt(image, rule, log, repairs > 0).await {
+                Err(Failure::Altered(altered)) => altered,
+                Err(Failure::Client(error)) => return Err(error),
                 Ok(()) => return Ok(()),
+            };
+            if repairs == REPAIRS {
+                tracing::error!("store paths were altered again after each repair: {altered:?}");
+                return Err(errors::altered(altered.iter().map(|one| &one.path)));
             }
-            // What was repaired may have become another one.
-            ask_nix = true;
-        }
-        match self.attempt(image, rule, log, ask_nix).await {
-            Err(Failure::Altered(altered)) => {
-                let paths = altered.iter().map(|one| &one.path);
-                tracing::error!("store paths are changed again and again: {altered:?}");
-                Err(errors::altered(paths))
-            }
-            Err(Failure::Told(error)) => Err(error),
-            Ok(()) => Ok(()),
+            self.packages.repair(image, &altered, rule, log).await?;
+            repairs += 1;
         }
     }
 
-    /// Makes an image of what is known, or, if `ask_nix` says so, of what Nix says now.
+    /// Builds an image from records, or from Nix's present answers if `ask_nix` is set.
     async fn attempt(
         &self,
         image: &ImageRequest,
@@ -84,20 +77,20 @@ impl NixBuilder {
         log: &BuildLog,
         ask_nix: bool,
     ) -> Result<(), Failure> {
-        let mut recorded = self.packages.recorded(image).await?;
+        let mut recorded = self.packages.records(image).await?;
         if !ask_nix && recorded.iter().all(Option::is_some) {
             let known: Vec<PackageRecord> = recorded.into_iter().flatten().collect();
             let closure = closure(&known)?;
             let plan = self.layers.plan(&closure, image.max_layers).await?;
-            let held = self.packages.hold(image, &known);
-            if plan.is_complete() || held.is_some() {
+            let guard = self.packages.guard(image, &known);
+            if plan.is_complete() || guard.is_some() {
                 log.enter(Phase::Packing);
                 let layers = self.layers.pack(plan, log).await?;
                 return self.publish(image, &known, &closure, layers).await;
             }
             recorded = known.into_iter().map(Some).collect();
         }
-        let (packages, held) = self
+        let (packages, guard) = self
             .packages
             .make(image, recorded, rule, log, ask_nix)
             .await?;
@@ -105,7 +98,7 @@ impl NixBuilder {
         let closure = closure(&packages)?;
         let plan = self.layers.plan(&closure, image.max_layers).await?;
         let layers = self.layers.pack(plan, log).await?;
-        drop(held);
+        drop(guard);
         self.publish(image, &packages, &closure, layers).await
     }
 
@@ -116,7 +109,7 @@ impl NixBuilder {
         closure: &Closure,
         mut layers: Vec<LayerSpec>,
     ) -> Result<(), Failure> {
-        layers.push(self.layers.symlinks(outputs(packages)).await?);
+        layers.push(self.layers.pack_symlinks(outputs(packages)).await?);
         let derivations: Vec<&Derivation> = packages.iter().map(|one| &one.derivation).collect();
         let documents = Image::new(&ImageSpec {
             architecture: match image.system {
@@ -171,8 +164,8 @@ impl Builder for NixBuilder {
     }
 }
 
-/// The closure of an image: that of its packages together. Of two contents of one store path, which
-/// is not built alike everywhere, the first is meant.
+/// The union of the packages' closures. If builders made different contents for one store path, the first
+/// record wins.
 fn closure(packages: &[PackageRecord]) -> Result<Closure, Error> {
     let mut paths = BTreeMap::new();
     for (path, info) in packages.iter().flat_map(|one| &one.paths) {
@@ -182,8 +175,8 @@ fn closure(packages: &[PackageRecord]) -> Result<Closure, Error> {
     Closure::new(roots, paths).map_err(errors::internal)
 }
 
-/// The store paths of the image's packages and what is in them, in the order of the attribute
-/// paths, which decides between files of the same name. Two names may mean one package.
+/// The outputs of the image's packages and their trees, in the order of the attribute paths, which decides
+/// between equal file names. Two attribute paths may be one package.
 fn outputs(packages: &[PackageRecord]) -> Vec<(StorePath, Tree)> {
     let mut seen = BTreeSet::new();
     let outputs = packages
@@ -195,7 +188,7 @@ fn outputs(packages: &[PackageRecord]) -> Vec<(StorePath, Tree)> {
         .collect()
 }
 
-/// How a container runs: as its recipe says, else by what a list of packages runs.
+/// How a container runs: by its recipe, else by its packages.
 fn execution(image: &ImageRequest, derivations: &[&Derivation]) -> Execution {
     let plain = Execution {
         cmd: command(image, derivations),
@@ -207,7 +200,7 @@ fn execution(image: &ImageRequest, derivations: &[&Derivation]) -> Execution {
     }
 }
 
-/// What a container runs: the shell, or the program of the one package that was asked for.
+/// The command without a recipe: the shell, or the program of the only package that has one.
 fn command(image: &ImageRequest, derivations: &[&Derivation]) -> Vec<String> {
     if image.shell {
         return vec!["bash".to_owned()];
@@ -230,11 +223,9 @@ fn labels(image: &ImageRequest) -> BTreeMap<String, String> {
         ("org.nixgate.packages", image.packages.join(" ")),
     ];
     let known = known.map(|(name, value)| (name.to_owned(), value));
-    let said = image
-        .recipe
-        .iter()
-        .flat_map(|recipe| recipe.labels().clone());
-    said.chain(known).collect()
+    let own = image.recipe.iter();
+    let own = own.flat_map(|recipe| recipe.labels().clone());
+    own.chain(known).collect()
 }
 
 #[cfg(test)]

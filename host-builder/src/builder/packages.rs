@@ -1,14 +1,14 @@
-//! An image's packages: from records where there are any, from Nix where there are none.
+//! An image's packages: from records, or from Nix.
 //!
 //! ```text
-//!   names ──► records ──all known──► put together without Nix
-//!                │ some are not, or a layer has to be packed and they are not kept here
+//!   names ──► records ──all there──► the image is made without Nix
+//!                │ some are missing; or a layer has to be packed, and the store lacks packages
 //!                ▼
-//!            those that are not kept: evaluate ─► realise ─► closure, trees ─► records
+//!            packages that the store lacks: evaluate ─► realise ─► closure, trees ─► records
 //! ```
 //!
-//! A tree is taken of a store path that is what Nix recorded. One that was changed is repaired: fetched or
-//! built again by Nix ([`Packages::repair`]).
+//! Trees are read only from store paths that match Nix's record. Nix fetches or builds an altered one
+//! again ([`Packages::repair`]).
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,30 +19,30 @@ use nixgate_core::distribution::Error;
 use tokio::sync::Mutex;
 
 use super::errors::{self, Failure};
-use super::fair_semaphore::FairSemaphore;
+use super::fair_semaphore::{FairSemaphore, Permit};
 use super::resolve::resolve;
 use super::{ImageRequest, Rule};
 use crate::closure::{Closure, StorePath};
 use crate::layer::{self, Altered, PackError, Tree};
-use crate::nix::gc_roots::{GcRoots, Held};
+use crate::nix::gc_roots::{GcRoots, RootGuard};
 use crate::nix::{Derivation, Nix, NixError};
 use crate::process::ProcessError;
 use crate::records::{PackageRecord, Records};
 use crate::telemetry::build_log::{BuildLog, Phase};
-use crate::telemetry::metrics::{AlteredLabels, Metrics};
+use crate::telemetry::logging::chain;
+use crate::telemetry::metrics::{Metrics, OutcomeLabels};
 
-/// Learns of packages, and has Nix make them.
 pub(crate) struct Packages {
     nix: Arc<dyn Nix>,
     records: Records,
-    kept: GcRoots,
-    /// A turn for each image that is evaluated at the same time. Not the turns of builds, which may
-    /// take hours: that a name is wrong is found out by evaluating, and told at once.
+    roots: GcRoots,
+    /// Bounds the images that are evaluated at once. Apart from builds, which may take hours: a wrong name
+    /// is reported at once.
     evaluations: FairSemaphore,
-    /// A turn for each image that Nix builds at the same time.
+    /// Bounds the images that Nix builds at once.
     pub(super) builds: FairSemaphore,
-    /// One image after the other has its store paths repaired: they may have some in common. Who has this
-    /// has a turn of a build already, and waits for nobody.
+    /// One repair at a time, since images have store paths in common. Taken after a permit of `builds`, so
+    /// nobody waits for a permit while holding it.
     repairs: Mutex<()>,
     metrics: Metrics,
 }
@@ -51,14 +51,14 @@ impl Packages {
     pub(crate) fn new(
         nix: Arc<dyn Nix>,
         records: Records,
-        kept: GcRoots,
+        roots: GcRoots,
         metrics: Metrics,
         max_builds: usize,
     ) -> Self {
         Self {
             nix,
             records,
-            kept,
+            roots,
             evaluations: FairSemaphore::new(max_builds),
             builds: FairSemaphore::new(max_builds),
             repairs: Mutex::new(()),
@@ -66,8 +66,8 @@ impl Packages {
         }
     }
 
-    /// What records say of an image's packages, in their order.
-    pub(super) async fn recorded(
+    /// The records of an image's packages, in their order.
+    pub(super) async fn records(
         &self,
         image: &ImageRequest,
     ) -> Result<Vec<Option<PackageRecord>>, Error> {
@@ -76,24 +76,32 @@ impl Packages {
         try_join_all(records).await.map_err(errors::storage)
     }
 
-    /// Holds all packages of an image, if this builder's store has them.
-    pub(super) fn hold(&self, image: &ImageRequest, records: &[PackageRecord]) -> Option<Held> {
-        let mut held = Held::default();
+    /// Guards all packages of an image, if this builder's store has them.
+    pub(super) fn guard(
+        &self,
+        image: &ImageRequest,
+        records: &[PackageRecord],
+    ) -> Option<RootGuard> {
+        let mut guard = RootGuard::default();
         for (name, record) in image.packages.iter().zip(records) {
-            held.extend([self.hold_one(image, name, record)?]);
+            guard.extend([self.guard_one(image, name, record)?]);
         }
-        Some(held)
+        Some(guard)
     }
 
-    fn hold_one(&self, image: &ImageRequest, name: &str, record: &PackageRecord) -> Option<Held> {
-        let held = self.kept.hold(&image.package_fingerprint(name))?;
-        let is_here = |path: &StorePath| path.on_disk(Path::new("/")).symlink_metadata().is_ok();
-        record.outputs().all(is_here).then_some(held)
+    fn guard_one(
+        &self,
+        image: &ImageRequest,
+        name: &str,
+        record: &PackageRecord,
+    ) -> Option<RootGuard> {
+        let guard = self.roots.guard(&image.package_fingerprint(name))?;
+        let exists = |path: &StorePath| path.on_disk(Path::new("/")).symlink_metadata().is_ok();
+        record.outputs().all(exists).then_some(guard)
     }
 
-    /// Has Nix make whatever of an image's packages is not known, or not in this builder's store, in
-    /// the turns of a rule; all of them, if `ask_nix` says so. They are in the store until what is
-    /// returned with them is dropped.
+    /// Makes the packages that have no record or are not in this builder's store; with `ask_nix`, all of
+    /// them. They stay in the store until the guard is dropped.
     pub(super) async fn make(
         &self,
         image: &ImageRequest,
@@ -101,42 +109,36 @@ impl Packages {
         rule: &Rule,
         log: &BuildLog,
         ask_nix: bool,
-    ) -> Result<(Vec<PackageRecord>, Held), Failure> {
-        self.kept.sweep();
+    ) -> Result<(Vec<PackageRecord>, RootGuard), Failure> {
+        self.roots.sweep();
         self.records.sweep();
-        let mut held = Held::default();
-        let mut here = BTreeMap::new();
-        let mut known = Vec::new();
+        let mut guard = RootGuard::default();
+        let mut ready = BTreeMap::new();
+        let mut known = BTreeMap::new();
         for (name, record) in image.packages.iter().zip(recorded) {
-            if let Some(record) = record {
-                match self.hold_one(image, name, &record).filter(|_| !ask_nix) {
-                    Some(one) => {
-                        held.extend([one]);
-                        here.insert(name.clone(), record);
-                    }
-                    None => known.push((name.clone(), record.derivation)),
+            let Some(record) = record else { continue };
+            match self.guard_one(image, name, &record).filter(|_| !ask_nix) {
+                Some(one) => {
+                    guard.extend([one]);
+                    ready.insert(name.clone(), record);
                 }
+                None => drop(known.insert(name.clone(), record.derivation)),
             }
         }
-        let wanted = ImageRequest {
-            packages: without(&image.packages, &here),
-            ..image.clone()
-        };
-        if !wanted.packages.is_empty() {
-            let (made, more) = self
-                .realise(&wanted, known.into_iter().collect(), rule, log)
-                .await?;
-            held.extend([more]);
-            here.extend(wanted.packages.into_iter().zip(made));
+        let missing = image.without(&ready);
+        if !missing.packages.is_empty() {
+            let (made, one) = self.realise(&missing, known, rule, log).await?;
+            guard.extend([one]);
+            ready.extend(missing.packages.into_iter().zip(made));
         }
-        let records = image.packages.iter().filter_map(|name| here.remove(name));
-        Ok((records.collect(), held))
+        let records = image.packages.iter().filter_map(|name| ready.remove(name));
+        Ok((records.collect(), guard))
     }
 
-    /// Has Nix make store paths again that were changed after it had made them.
+    /// Has Nix make altered store paths again.
     ///
     /// # Errors
-    /// When it can't; what to do is in the log.
+    /// When it can't; the log says what to do.
     pub(super) async fn repair(
         &self,
         image: &ImageRequest,
@@ -147,37 +149,30 @@ impl Packages {
         if self.still_altered(altered).await?.is_empty() {
             return Ok(());
         }
-        // Their derivations, of which they can be made, may have gone from the store.
+        // Writes their derivations to the store again, which the garbage collector may have taken.
         self.evaluate(image, &BTreeMap::new(), rule, log).await?;
-        // First the turn, for which this may wait for hours, and then what others wait for.
-        let turn = self.builds.turn(rule);
-        log.enter(Phase::Waiting);
-        let _turn = turn.await;
-        let _one = self.repairs.lock().await;
+        // The permit may take hours, so it comes before the lock.
+        let _permit = wait_for(&self.builds, rule, log).await;
+        let _one_repair = self.repairs.lock().await;
         let altered = self.still_altered(altered).await?;
         if altered.is_empty() {
             return Ok(());
         }
         for one in &altered {
-            let Altered {
-                path,
-                recorded,
-                found,
-            } = one;
             tracing::error!(
-                %path,
-                recorded,
-                found,
-                "a store path was changed after Nix had made it: it is not packed, and is repaired"
+                path = %one.path,
+                recorded = one.recorded,
+                found = one.found,
+                "a store path was changed after Nix made it: Nix repairs it before it is packed"
             );
-            log.line(&format!("{} was changed: repairing it", path.name()));
+            log.line(&format!("{} was changed: repairing it", one.path.name()));
         }
         let paths: Vec<StorePath> = altered.iter().map(|one| one.path.clone()).collect();
         log.enter(Phase::Building);
         let repaired = self.nix.repair(&paths, log).await;
         let left = self.still_altered(&altered).await?;
         let count = |outcome, count: usize| {
-            let labels = AlteredLabels { outcome };
+            let labels = OutcomeLabels { outcome };
             let counter = self.metrics.altered_paths.get_or_create(&labels);
             counter.inc_by(count as u64);
         };
@@ -193,31 +188,31 @@ impl Packages {
                 recorded = one.recorded,
                 found = one.found,
                 reason,
-                "a store path that was changed could not be repaired: run `nix-store --repair-path \
-                 {}` as root on the machine of the Nix store, and find out who can write there",
+                "cannot repair a store path that was changed. Run `nix-store --repair-path {}` as root on \
+                 the machine of the Nix store, and find out who can write there",
                 one.path
             );
         }
         Err(errors::altered(left.iter().map(|one| &one.path)))
     }
 
-    /// Of store paths that are not what was expected, those that are not what Nix itself has on record:
-    /// a path that was made again may have become another one, which is no damage.
+    /// The store paths that still differ from Nix's own record. That may have changed as well, if Nix made
+    /// a path again that is not reproducible.
     async fn still_altered(&self, altered: &[Altered]) -> Result<Vec<Altered>, Error> {
         let paths: Vec<StorePath> = altered.iter().map(|one| one.path.clone()).collect();
         let closure = match self.nix.closure(&paths).await {
             Ok(closure) => closure,
-            // A path that has gone from Nix's records is made anew.
+            // Nix makes a path again that it has no record of.
             Err(
                 NixError::Process(ProcessError::Failed { .. }) | NixError::NotUnderstood { .. },
             ) => return Ok(Vec::new()),
-            Err(error) => return Err(errors::question(error)),
+            Err(error) => return Err(errors::query(error)),
         };
         let check = move |path: &StorePath| {
             let info = closure.paths().get(path)?;
             match layer::check(Path::new("/"), path, &info.nar_hash) {
                 Err(PackError::Altered(altered)) => Some(altered),
-                // What else is wrong is found out by whoever packs it.
+                // Packing reports other errors.
                 _ => None,
             }
         };
@@ -226,48 +221,37 @@ impl Packages {
         altered.await.map_err(errors::internal)
     }
 
-    /// Has Nix make the packages, and learns all of them. What lies between two processes of Nix the
-    /// garbage collector may take, so that is done twice.
+    /// Makes packages and their records. Between the processes of Nix the garbage collector may take the
+    /// derivations; then this evaluates again.
     async fn realise(
         &self,
         image: &ImageRequest,
         known: BTreeMap<String, Derivation>,
         rule: &Rule,
         log: &BuildLog,
-    ) -> Result<(Vec<PackageRecord>, Held), Failure> {
-        let batch = self.kept.start().map_err(errors::state_folder)?;
-        let derivations = self.evaluate(image, &known, rule, log).await?;
-        let realised = self
-            .realise_once(&derivations, batch.path(), rule, log)
-            .await?;
-        let (derivations, realised) = match realised {
-            Err(_) if !derivations.iter().all(is_in_store) => {
-                tracing::info!("the garbage collector took a derivation: evaluating again");
-                let derivations = self.evaluate(image, &BTreeMap::new(), rule, log).await?;
-                let realised = self
-                    .realise_once(&derivations, batch.path(), rule, log)
-                    .await?;
-                (derivations, realised)
-            }
-            other => (derivations, other),
-        };
-        let realised = match realised {
-            Err(error @ NixError::Killed { .. }) => {
-                tracing::warn!("tried once more: {error}");
-                log.line("a build was killed: trying once more");
-                self.realise_once(&derivations, batch.path(), rule, log)
-                    .await?
-            }
-            other => other,
-        };
+    ) -> Result<(Vec<PackageRecord>, RootGuard), Failure> {
+        let batch = self.roots.begin_batch().map_err(errors::state_folder)?;
+        let roots = batch.path();
+        let mut derivations = self.evaluate(image, &known, rule, log).await?;
+        let mut realised = self.realise_once(&derivations, roots, rule, log).await;
+        if realised.is_err() && !derivations.iter().all(is_in_store) {
+            tracing::info!("the garbage collector took a derivation: evaluating again");
+            derivations = self.evaluate(image, &BTreeMap::new(), rule, log).await?;
+            realised = self.realise_once(&derivations, roots, rule, log).await;
+        }
+        if let Err(error @ NixError::Killed { .. }) = &realised {
+            tracing::warn!(error = chain(error), "trying a build once more");
+            log.line("a build was killed: trying once more");
+            realised = self.realise_once(&derivations, roots, rule, log).await;
+        }
         realised.map_err(errors::realisation)?;
-        let records = self.learn(derivations).await?;
-        let reproduced = self.keep(image, &records).await?;
-        let held = self.kept.finish(batch, &reproduced);
-        Ok((records, held.map_err(errors::state_folder)?))
+        let records = self.describe(derivations).await?;
+        let reproduced = self.store_records(image, &records).await?;
+        let guard = self.roots.register(batch, &reproduced);
+        Ok((records, guard.map_err(errors::state_folder)?))
     }
 
-    /// The derivations of an image's packages, of which some may be known and still there.
+    /// The derivations of an image's packages: those in `known` that the store still has, others from Nix.
     async fn evaluate(
         &self,
         image: &ImageRequest,
@@ -279,14 +263,9 @@ impl Packages {
         let mut known: BTreeMap<String, Derivation> = known
             .map(|(name, one)| (name.clone(), one.clone()))
             .collect();
-        let unknown = ImageRequest {
-            packages: without(&image.packages, &known),
-            ..image.clone()
-        };
+        let unknown = image.without(&known);
         if !unknown.packages.is_empty() {
-            let turn = self.evaluations.turn(rule);
-            log.enter(Phase::Waiting);
-            let _turn = turn.await;
+            let _permit = wait_for(&self.evaluations, rule, log).await;
             log.enter(Phase::Evaluating);
             let found = resolve(&*self.nix, &unknown).await?;
             log.part(1.0);
@@ -302,49 +281,48 @@ impl Packages {
         roots: &Path,
         rule: &Rule,
         log: &BuildLog,
-    ) -> Result<Result<(), NixError>, Error> {
-        let turn = self.builds.turn(rule);
-        log.enter(Phase::Waiting);
-        let _turn = turn.await;
+    ) -> Result<(), NixError> {
+        let _permit = wait_for(&self.builds, rule, log).await;
         log.enter(Phase::Building);
-        Ok(self.nix.realise(derivations, roots, log).await)
+        self.nix.realise(derivations, roots, log).await
     }
 
-    /// Asks Nix and the store for all that a record has of packages that are there.
-    async fn learn(&self, derivations: Vec<Derivation>) -> Result<Vec<PackageRecord>, Failure> {
+    /// Makes the records of packages in the store.
+    async fn describe(&self, derivations: Vec<Derivation>) -> Result<Vec<PackageRecord>, Failure> {
         let outputs: Vec<StorePath> = derivations
             .iter()
             .flat_map(|one| one.outputs.iter().map(|output| output.path.clone()))
             .collect();
         let closure = self.nix.closure(&outputs).await;
-        let closure = closure.map_err(errors::question)?;
-        let learnt = tokio::task::spawn_blocking(move || {
-            let trees = layer::all(derivations.iter().map(|one| trees(one, &closure)))?;
+        let closure = closure.map_err(errors::query)?;
+        let described = tokio::task::spawn_blocking(move || {
+            let trees = layer::collect(derivations.iter().map(|one| trees(one, &closure)))?;
             let records = derivations.into_iter().zip(trees);
             let records = records.map(|(derivation, trees)| record(derivation, trees, &closure));
             Ok::<_, Failure>(records.collect::<Result<_, Error>>()?)
         });
-        learnt.await.map_err(errors::internal)?
+        described.await.map_err(errors::internal)?
     }
 
-    /// Keeps the records, and returns what names the packages whose records are everybody's.
-    /// Another builder's record of one that is not built alike everywhere speaks of other contents:
-    /// layers by that record can't be packed from this store.
-    async fn keep(
+    /// Stores the records, and returns the fingerprints of those packages whose stored record is the same.
+    /// A package that is not reproducible may have another builder's record, with other contents: layers
+    /// by that record can't be packed from this store.
+    async fn store_records(
         &self,
         image: &ImageRequest,
         records: &[PackageRecord],
     ) -> Result<Vec<String>, Error> {
         let mut reproduced = Vec::new();
         for (name, record) in image.packages.iter().zip(records) {
-            let kept = self.records.keep(&image.package_key(name), record).await;
-            if kept.map_err(errors::storage)?.paths == record.paths {
+            let stored = self.records.keep(&image.package_key(name), record).await;
+            if stored.map_err(errors::storage)?.paths == record.paths {
                 reproduced.push(image.package_fingerprint(name));
             } else {
-                self.kept.forget(&image.package_fingerprint(name));
+                self.roots.remove(&image.package_fingerprint(name));
                 tracing::warn!(
                     package = name,
-                    "another builder built it to other contents: its layers are packed again here"
+                    "a package is not reproducible: another builder has other contents, so this one packs \
+                     its own layers"
                 );
             }
         }
@@ -352,9 +330,9 @@ impl Packages {
     }
 }
 
-/// What is in the outputs of a derivation, which are what Nix recorded.
+/// The trees of a derivation's outputs, checked against Nix's hashes.
 fn trees(derivation: &Derivation, closure: &Closure) -> Result<Vec<Tree>, PackError> {
-    layer::all(derivation.outputs.iter().map(|output| {
+    layer::collect(derivation.outputs.iter().map(|output| {
         let info = closure.paths().get(&output.path);
         let hash = info.map_or("", |info| info.nar_hash.as_str());
         layer::check(Path::new("/"), &output.path, hash)
@@ -379,9 +357,19 @@ fn is_in_store(derivation: &Derivation) -> bool {
     derivation.path.on_disk(Path::new("/")).exists()
 }
 
-fn without<T>(names: &[String], known: &BTreeMap<String, T>) -> Vec<String> {
-    let unknown = names.iter().filter(|name| !known.contains_key(*name));
-    unknown.cloned().collect()
+async fn wait_for(semaphore: &FairSemaphore, rule: &Rule, log: &BuildLog) -> Permit {
+    let waiter = semaphore.acquire(rule);
+    log.enter(Phase::Waiting);
+    waiter.await
+}
+
+impl ImageRequest {
+    /// The same image without some packages.
+    fn without<T>(&self, packages: &BTreeMap<String, T>) -> Self {
+        let mut image = self.clone();
+        image.packages.retain(|name| !packages.contains_key(name));
+        image
+    }
 }
 
 #[cfg(test)]
@@ -398,7 +386,7 @@ mod tests {
     use crate::storage::Storage;
 
     #[tokio::test]
-    async fn who_waits_for_a_turn_keeps_nobody_from_repairing() {
+    async fn waiting_for_a_permit_blocks_no_other_repair() {
         let git = Derivation::example("git");
         let path = git.outputs[0].path.clone();
         let info = PathInfo {
@@ -406,7 +394,7 @@ mod tests {
             nar_size: 1,
             references: [].into(),
         };
-        // It is in no store, as if somebody had taken it away.
+        // It is in no store, as if somebody had removed it.
         let nix = Arc::new(FakeNix {
             packages: [("git".to_owned(), Resolution::Derivation(git))].into(),
             paths: [(path.clone(), info)].into(),
@@ -414,9 +402,9 @@ mod tests {
         });
         let folder = tempfile::tempdir().unwrap();
         let storage = Storage::filesystem(&folder.path().join("storage")).unwrap();
-        let kept = GcRoots::open(&folder.path().join("kept"), Duration::from_secs(60)).unwrap();
+        let roots = GcRoots::open(&folder.path().join("kept"), Duration::from_secs(60)).unwrap();
         let records = Records::new(storage, None);
-        let packages = Packages::new(Arc::clone(&nix) as _, records, kept, Metrics::new(), 1);
+        let packages = Packages::new(Arc::clone(&nix) as _, records, roots, Metrics::new(), 1);
         let altered = [Altered {
             path,
             recorded: "00".to_owned(),
@@ -425,7 +413,7 @@ mod tests {
         let (image, rule) = (ImageRequest::example(&["git"]), Rule::NONE);
         let log = BuildLog::new("id", None, &[], "");
 
-        let busy = packages.builds.turn(&rule).await;
+        let busy = packages.builds.acquire(&rule).await;
         let mut repair = Box::pin(packages.repair(&image, &altered, &rule, &log));
         while nix.resolved.load(Ordering::SeqCst) == 0 {
             assert!(futures::poll!(&mut repair).is_pending());

@@ -1,10 +1,10 @@
-//! Publishing an image: its documents, in the order in which they may be found.
+//! Publishes an image: writes its documents so that none refers to one that is missing.
 //!
 //! ```text
 //!   layers (uploaded while packing) → config → record → links → manifests
 //! ```
 //!
-//! Whoever finds a manifest finds everything that it names, and what is known of the image.
+//! A client that finds a manifest finds all of its blobs and its record.
 
 use bytes::Bytes;
 use nixgate_core::distribution::MediaType;
@@ -17,7 +17,7 @@ use crate::storage::{Key, Storage, StorageError};
 /// Writes an image's documents and its record.
 ///
 /// # Errors
-/// When storage can't be written; then the image isn't published.
+/// When storage can't be written; then the image is not published.
 pub(crate) async fn publish(
     storage: &Storage,
     image: &ImageRequest,
@@ -33,8 +33,8 @@ pub(crate) async fn publish(
         .put(&Key::blob(&config.digest), config.bytes.clone().into())
         .await?;
     let folder = image.link_folder();
-    let kept = Key::record(&folder, &record.image());
-    record.write(storage, &kept).await?;
+    let key = Key::record(&folder, &record.image());
+    record.write(storage, &key).await?;
     let manifests = [
         (MediaType::Docker, docker_manifest),
         (MediaType::Oci, oci_manifest),
@@ -50,8 +50,7 @@ pub(crate) async fn publish(
     Ok(())
 }
 
-/// The manifest in OCI's format of an image that is published. The manifests come last, so all of it
-/// was there with them.
+/// The OCI manifest of a published image. Manifests are written last, so the image was complete then.
 ///
 /// # Errors
 /// When storage can't be read.
@@ -75,7 +74,7 @@ mod tests {
     use crate::image::{Architecture, Execution, ImageSpec};
 
     #[tokio::test]
-    async fn no_manifest_without_what_is_known_of_its_image() {
+    async fn there_is_no_manifest_without_the_record() {
         let image = ImageRequest::example(&[]);
         let documents = Image::new(&ImageSpec {
             architecture: Architecture::Amd64,

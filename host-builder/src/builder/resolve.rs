@@ -1,10 +1,10 @@
-//! From an image's names to derivations, and from Nix's refusals to what a client is told.
+//! Resolves an image's names to derivations, and reports those that Nix refuses.
 //!
 //! ```text
-//!   all names, one evaluation ──ok──► a resolution each; those that throw are asked why
-//!        │ fails: some error of Nix code can't be caught
+//!   all names, one evaluation ──ok──► a resolution each, and the reasons of refusals
+//!        │ fails: Nix code can't catch every error
 //!        ▼
-//!   no name at all ──fails──► the package set itself is broken
+//!   no names ──fails──► the package set itself is broken
 //!        │ ok
 //!        ▼
 //!   halves, quarters … ──► the names that can't be evaluated
@@ -16,13 +16,12 @@ use super::{ImageRequest, errors, suggestions};
 use crate::nix::{Derivation, Nix, NixError, Resolution, reason};
 use crate::process::ProcessError;
 
-/// Evaluations that are spent on finding broken packages. One among 100 takes 14.
+/// Evaluations to find broken packages. To find one among 100 takes 14.
 const MAX_EVALUATIONS: usize = 40;
-/// Refused packages whose reason is asked for: each takes an evaluation.
+/// Refused packages whose reason is looked up: each takes an evaluation.
 const MAX_EXPLAINED: usize = 8;
 
-/// The derivations of an image's packages, in their order. All names that are wrong are reported at
-/// once.
+/// The derivations of an image's packages, in their order. Reports all wrong names at once.
 pub(super) async fn resolve(nix: &dyn Nix, image: &ImageRequest) -> Result<Vec<Derivation>, Error> {
     let names = image.packages.iter().map(String::as_str);
     let (found, broken) = match evaluate(nix, image, &image.packages).await {
@@ -41,13 +40,13 @@ pub(super) async fn resolve(nix: &dyn Nix, image: &ImageRequest) -> Result<Vec<D
     for (name, resolution) in found {
         match resolution {
             Resolution::Derivation(derivation) => derivations.push(derivation),
-            Resolution::Unknown(near) => unknown.push((name, near)),
-            Resolution::NotADerivation(kind) => {
+            Resolution::Unknown { near } => unknown.push((name, near)),
+            Resolution::NotADerivation { kind } => {
                 let article = match kind.as_str() {
                     "int" => "an",
                     _ => "a",
                 };
-                // Nix's own word for it is one for those who know the calculus.
+                // Nix says "lambda".
                 let kind = kind.replace("lambda", "function");
                 refused.push(format!("{name} ({article} {kind}, not a package)"));
             }
@@ -78,7 +77,7 @@ pub(super) async fn resolve(nix: &dyn Nix, image: &ImageRequest) -> Result<Vec<D
     }
     if !broken.is_empty() {
         let message = format!(
-            "the package set is broken, tell its maintainers: Nix can't evaluate {}",
+            "Nix can't evaluate {}. Tell the package set's maintainers",
             broken.join(", ")
         );
         return Err(Error::new(ErrorKind::BuildFailed, message));
@@ -94,19 +93,19 @@ async fn evaluate(
     nix.resolve(&image.pin.path, image.system, names).await
 }
 
-/// What was found under names, and the names whose evaluation fails, with the reason.
+/// Resolutions by name, and the names whose evaluation fails, with the reasons.
 type Findings<'a> = (Vec<(&'a str, Resolution)>, Vec<String>);
 
-/// Finds the names that make an evaluation fail. `failure` is that of all names together. Whatever
-/// is not looked at for lack of evaluations is left out: the image fails by what was found.
+/// Bisects the names that make an evaluation fail; `failure` is that of all names. Names beyond
+/// [`MAX_EVALUATIONS`] are left out: the image fails anyway.
 async fn search<'a>(
     nix: &dyn Nix,
     image: &'a ImageRequest,
     failure: NixError,
 ) -> Result<Findings<'a>, Error> {
     if !image.pin.path.exists() {
-        let message = "the package set has gone from the builder's Nix store while an image was \
-                       to be built: pull again, then it is fetched anew";
+        let message = "the package set has disappeared from the builder's Nix store. Pull again: it is \
+                       then fetched again";
         return Err(Error::new(ErrorKind::BuilderUnready, message));
     }
     if let Err(error) = evaluate(nix, image, &[]).await {
@@ -114,10 +113,10 @@ async fn search<'a>(
             return Err(errors::evaluation(error, &image.pin));
         };
         let reason = reason(stderr).unwrap_or_else(|| error.to_string());
-        let message = format!("Nix can't evaluate the package set, tell its maintainers: {reason}");
+        let message = format!("Nix can't evaluate the package set: {reason}. Tell its maintainers");
         return Err(Error::new(ErrorKind::BuildFailed, message));
     }
-    // To the bottom first: when there are evaluations for a part alone, that part has names.
+    // Depth first, so that the evaluations find at least some names.
     let halves = |names: &'a [String]| {
         let (left, right) = names.split_at(names.len() / 2);
         [right, left]
@@ -133,7 +132,7 @@ async fn search<'a>(
                 found.extend(names.iter().map(String::as_str).zip(resolutions));
             }
             (Err(NixError::Process(ProcessError::Failed { stderr, .. })), [name]) => {
-                let reason = reason(&stderr).unwrap_or_else(|| "Nix says no reason".to_owned());
+                let reason = reason(&stderr).unwrap_or_else(|| "Nix gives no reason".to_owned());
                 broken.push(format!("{name} ({reason})"));
             }
             (Err(NixError::Process(ProcessError::Failed { .. })), _) => {

@@ -1,25 +1,24 @@
-//! Unknown packages, and those that may have been meant.
+//! Suggestions for unknown packages.
 //!
-//! The names are kept apart from the message: who may know what a package set has is for the policy to
-//! say, and the edge asks for them only where it has none.
+//! They are in the error's detail, apart from the message: with a policy, a caller may not learn the
+//! names of a package set.
 
 use nixgate_core::distribution::{Error, ErrorKind};
 use serde_json::{Map, Value, json};
 
-/// Of two names, how much alike they are at least, from 0 to 1, for one to be meant by the other: one
-/// wrong letter in three is, two in four are not.
-const ALIKE: f64 = 0.6;
-/// Names that are told for one.
-const MOST: usize = 3;
+/// The similarity of a suggestion, from 0 to 1: one wrong letter in three is enough, two in four are not.
+const MIN_SIMILARITY: f64 = 0.6;
+/// Suggestions for one name.
+const MAX_SUGGESTIONS: usize = 3;
 
-/// The key of an error's detail with the names.
+/// The key of the suggestions in an error's detail.
 const SIMILAR: &str = "similar";
 
-/// An image's unknown packages, each with the names that the package set has near it.
+/// The error for unknown packages, each with similar names of the package set.
 pub(crate) fn unknown(unknown: &[(&str, Vec<String>)]) -> Error {
     let names: Vec<&str> = unknown.iter().map(|(name, _)| *name).collect();
     let similar = unknown.iter().filter_map(|(name, near)| {
-        let similar = most_alike(name, near);
+        let similar = most_similar(name, near);
         (!similar.is_empty()).then(|| ((*name).to_owned(), json!(similar)))
     });
     let similar: Map<String, Value> = similar.collect();
@@ -31,16 +30,16 @@ pub(crate) fn unknown(unknown: &[(&str, Vec<String>)]) -> Error {
     Error::new(ErrorKind::ManifestUnknown, message).with_detail(detail)
 }
 
-/// The error for somebody who may know of similar names, or may not.
+/// Moves the suggestions into the message, or removes them if the caller may not know the names.
 #[must_use]
-pub(crate) fn told(mut error: Error, may_know: bool) -> Error {
+pub(crate) fn for_caller(mut error: Error, may_know_names: bool) -> Error {
     let Some(detail) = error.detail.as_object_mut() else {
         return error;
     };
     let Some(similar) = detail.remove(SIMILAR) else {
         return error;
     };
-    if may_know {
+    if may_know_names {
         let names = similar.as_object().into_iter().flatten();
         let meant = names.map(|(name, similar)| {
             let similar = similar.as_array().into_iter().flatten();
@@ -54,48 +53,51 @@ pub(crate) fn told(mut error: Error, may_know: bool) -> Error {
     error
 }
 
-/// Those of the names that are most like a name, the likest first.
-fn most_alike<'a>(name: &str, near: &'a [String]) -> Vec<&'a str> {
-    let alike = near.iter().map(|other| {
-        let alike = strsim::normalized_damerau_levenshtein(name, other);
-        (alike, other.as_str())
+/// The most similar names, best first.
+fn most_similar<'a>(name: &str, near: &'a [String]) -> Vec<&'a str> {
+    let scored = near.iter().map(|other| {
+        let similarity = strsim::normalized_damerau_levenshtein(name, other);
+        (similarity, other.as_str())
     });
-    let mut alike: Vec<_> = alike.filter(|(alike, _)| *alike >= ALIKE).collect();
-    alike.sort_by(|(one, a), (other, b)| other.total_cmp(one).then_with(|| a.cmp(b)));
-    alike.into_iter().take(MOST).map(|(_, name)| name).collect()
+    let mut scored: Vec<_> = scored
+        .filter(|(score, _)| *score >= MIN_SIMILARITY)
+        .collect();
+    scored.sort_by(|(one, a), (other, b)| other.total_cmp(one).then_with(|| a.cmp(b)));
+    let best = scored.into_iter().take(MAX_SUGGESTIONS);
+    best.map(|(_, name)| name).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn error() -> Error {
+    fn unknown_names() -> Error {
         let near = ["hello", "help", "htop", "tree"].map(str::to_owned);
         unknown(&[("hotp", near.to_vec()), ("zzz", Vec::new())])
     }
 
     #[test]
-    fn the_likest_names_are_told_to_who_may_know_them() {
-        let told = told(error(), true);
+    fn a_caller_who_may_know_names_gets_the_most_similar_ones() {
+        let error = for_caller(unknown_names(), true);
         assert_eq!(
-            told.message,
+            error.message,
             "the package set has no hotp, zzz. Did you mean hotp: htop?"
         );
         let detail = json!({ "unknown": ["hotp", "zzz"], "similar": { "hotp": ["htop"] } });
-        assert_eq!(told.detail, detail);
+        assert_eq!(error.detail, detail);
     }
 
     #[test]
-    fn nobody_else_learns_of_them() {
-        let told = told(error(), false);
-        assert_eq!(told.message, "the package set has no hotp, zzz");
-        assert_eq!(told.detail, json!({ "unknown": ["hotp", "zzz"] }));
+    fn other_callers_get_no_names() {
+        let error = for_caller(unknown_names(), false);
+        assert_eq!(error.message, "the package set has no hotp, zzz");
+        assert_eq!(error.detail, json!({ "unknown": ["hotp", "zzz"] }));
     }
 
     #[test]
-    fn what_is_like_nothing_says_so_by_silence() {
+    fn without_similar_names_there_are_no_suggestions() {
         let nothing = unknown(&[("zzz", vec!["zoo".to_owned()])]);
         assert_eq!(nothing.detail, json!({ "unknown": ["zzz"] }));
-        assert_eq!(told(nothing.clone(), true).message, nothing.message);
+        assert_eq!(for_caller(nothing.clone(), true).message, nothing.message);
     }
 }

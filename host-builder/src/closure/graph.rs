@@ -10,53 +10,41 @@ use super::StorePath;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct PathInfo {
-    /// SHA-256 of the path's contents in Nix's archive format, in hexadecimal digits. Unlike the
-    /// store path, which may be a promise about how a thing is built, it pins the bytes.
+    /// SHA-256 of the path's NAR, in hexadecimal digits. Unlike the hash in the store path, it pins the
+    /// contents.
     pub(crate) nar_hash: String,
-    /// Size of the path's own contents in that format, in bytes.
+    /// Size of the NAR in bytes.
     pub(crate) nar_size: u64,
     /// The store paths that the contents mention.
     pub(crate) references: BTreeSet<StorePath>,
 }
 
-/// The packages of an image and everything that they need at run time: each reference leads to a
-/// path that is here too, and nothing is here that no root needs.
+/// The packages of an image (the roots) and everything that they need at run time: complete, and nothing
+/// else.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Closure {
     roots: BTreeSet<StorePath>,
     paths: BTreeMap<StorePath, PathInfo>,
 }
 
-/// A store path is needed, but nothing is known of it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum IncompleteClosure {
-    /// It was asked for.
-    #[error("nothing is known of {root}, which was asked for")]
-    Root {
-        /// The path that was asked for.
-        root: StorePath,
-    },
-    /// Another path references it.
-    #[error("nothing is known of {missing}, which {referrer} references")]
+    #[error("Nix has no information about {root}, which was requested")]
+    Root { root: StorePath },
+    #[error("Nix has no information about {missing}, which {referrer} references")]
     Reference {
-        /// The path that nothing is known of.
         missing: StorePath,
-        /// The first path found that references it.
         referrer: StorePath,
     },
 }
 
 impl Closure {
-    /// The closure of `roots`, taken from `records`, which may hold more than that: records of
-    /// many packages, each learnt at another time, are simply put together.
-    ///
-    /// References of a path to itself, which Nix reports as well, are dropped: they say nothing
-    /// about what else an image needs.
+    /// The closure of `roots`, taken from `records`, which may have more paths. Drops references of a path to
+    /// itself, which Nix reports too.
     ///
     /// # Errors
     ///
-    /// When a path that is needed is not among the records. Its contents would be missing from the
-    /// image, so no image must be made of it.
+    /// When the records lack a path.
     pub(crate) fn new(
         roots: impl IntoIterator<Item = StorePath>,
         mut records: BTreeMap<StorePath, PathInfo>,
@@ -90,17 +78,15 @@ impl Closure {
         Ok(Closure { roots, paths })
     }
 
-    /// What is known of all paths.
     pub(crate) fn into_paths(self) -> BTreeMap<StorePath, PathInfo> {
         self.paths
     }
 
-    /// The packages that were asked for.
     pub(crate) fn roots(&self) -> &BTreeSet<StorePath> {
         &self.roots
     }
 
-    /// All paths, roots included, and what is known of them.
+    /// All paths, including the roots.
     pub(crate) fn paths(&self) -> &BTreeMap<StorePath, PathInfo> {
         &self.paths
     }
@@ -152,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_path_is_named_together_with_who_needs_it() {
+    fn a_missing_path_is_named_with_its_referrer() {
         let error = Closure::new([path("git")], records(&[("git", &["libc"])])).unwrap_err();
         assert_eq!(
             error,

@@ -1,4 +1,4 @@
-//! What Nix says of an image's packages: which store paths they need at run time.
+//! Store paths and their closures.
 //!
 //! ```text
 //!   requested packages          their closure
@@ -7,8 +7,8 @@
 //!            └───────────────▶ …-zlib-1.3 ─────────▲
 //! ```
 //!
-//! [`StorePath`] is a path's parsed name, [`Closure`] the graph of the paths. Neither touches a
-//! disk or asks Nix: both are made from what Nix has already answered, or from records of it.
+//! [`StorePath`] is a path's parsed name, [`Closure`] the graph of the paths. Neither touches a disk or asks
+//! Nix.
 
 mod graph;
 mod store_path;

@@ -6,8 +6,7 @@
 //!                    of Nix's own base 32             └─ package name: git
 //! ```
 //!
-//! Store paths end up in file names, in tar entries and in cache keys, so everything that is not
-//! exactly this shape is refused at the edge, and what is inside may trust the type.
+//! Store paths become file names, tar entries and cache keys, so anything else is refused when it is parsed.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -16,19 +15,16 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// The store's folder. Its location is part of every hash in it, so it is no setting.
+/// The store's folder. Every hash in the store depends on it, so it is no setting.
 pub(crate) const STORE_DIR: &str = "/nix/store";
 
 /// Digits in the hash part: 160 bits at 5 bits each.
 const HASH_LEN: usize = 32;
 
-/// The longest name that Nix accepts; with hash, dash and `.lock` or `.drv.chroot` a file name
-/// of at most 255 bytes.
+/// Nix's own limit: with hash, dash and `.lock` or `.drv.chroot`, a file name has at most 255 bytes.
 const MAX_NAME_LEN: usize = 211;
 
-/// A path directly in the Nix store.
-///
-/// Ordered by hash part, then name, which is the order of the full paths. Cloning is cheap.
+/// A path directly in the Nix store. Ordered like the full paths. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub(crate) struct StorePath {
@@ -50,12 +46,12 @@ impl StorePath {
         &self.base_name
     }
 
-    /// The hash part: 32 digits that differ whenever anything that the path was built from does.
+    /// The 32 digits of the hash.
     pub(crate) fn hash_part(&self) -> &str {
         &self.base_name[..HASH_LEN]
     }
 
-    /// The name: package, version and output, as in `git-2.44.0-doc`.
+    /// Package, version and output, as in `git-2.44.0-doc`.
     pub(crate) fn name(&self) -> &str {
         &self.base_name[HASH_LEN + 1..]
     }
@@ -65,12 +61,12 @@ impl StorePath {
         package_name(self.name())
     }
 
-    /// Where the path lies on a machine whose store is mounted below `root` (`/` for a usual one).
+    /// The path on disk, with the store mounted below `root`, usually `/`.
     pub(crate) fn on_disk(&self, root: &Path) -> PathBuf {
         root.join(self.in_archive())
     }
 
-    /// The path as layers name it: relative to the image's root.
+    /// The path in a layer: relative to the image's root.
     pub(crate) fn in_archive(&self) -> PathBuf {
         let mut path = PathBuf::from(STORE_DIR.trim_start_matches('/'));
         path.push(self.base_name());
@@ -78,9 +74,8 @@ impl StorePath {
     }
 }
 
-/// The package that a name like `git-2.44.0-doc` speaks of: everything before the first dash that
-/// no letter follows, which is how Nix itself tells name and version apart (`builtins.parseDrvName`).
-/// A name without a version is its own package name.
+/// `git-2.44.0-doc` → `git`: everything before the first dash that no letter follows, as in Nix's
+/// `builtins.parseDrvName`.
 pub(crate) fn package_name(name: &str) -> &str {
     let starts_version =
         |dash: &usize| name[dash + 1..].starts_with(|c: char| !c.is_ascii_alphabetic());
@@ -117,11 +112,11 @@ impl FromStr for StorePath {
         }
         if !name.bytes().all(is_name_byte) {
             return Err(invalid(
-                "the name holds something else than letters, digits and +-._?=",
+                "the name has characters other than letters, digits and +-._?=",
             ));
         }
         if matches!(name.split('-').next(), Some("." | "..")) {
-            return Err(invalid("the name begins with a folder's own name"));
+            return Err(invalid("the name begins with . or .."));
         }
         Ok(StorePath {
             base_name: base_name.into(),
@@ -194,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_store_path_is_refused_with_a_reason() {
+    fn other_text_is_refused_with_a_reason() {
         check(
             "/usr/bin/git",
             &expect![[r#""/usr/bin/git" is not a store path: it is not in /nix/store"#]],

@@ -7,7 +7,7 @@ use clap::Subcommand;
 
 use crate::request::recipes::RecipeFile;
 
-/// `nixgate recipes`, as it was written.
+/// The subcommands of `nixgate recipes`.
 #[derive(Subcommand)]
 pub enum RecipesCommand {
     /// Check a file of recipes, and list their images
@@ -17,10 +17,8 @@ pub enum RecipesCommand {
     },
 }
 
-/// Does what was asked for and prints what there is to say.
-///
 /// # Errors
-/// When the file can't be read or is wrong; the error names the image and the key.
+/// When the file can't be read or is invalid; the error names the image and the key.
 pub(crate) fn run(command: &RecipesCommand) -> Result<bool> {
     let RecipesCommand::Check { recipes } = command;
     for recipe in RecipeFile::open(Some(recipes))?.current().iter() {

@@ -1,7 +1,6 @@
-//! Who may ask the builder: the edge, by its token.
+//! Access to the builder: the edge has a token.
 //!
-//! There may be two tokens, an old and a new one, so that an edge is given another while the builder
-//! takes both. In a file they change without a restart of the builder.
+//! During a rotation there are two, an old and a new one. In a file they change without a restart.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,19 +11,16 @@ use nixgate_core::distribution::Digest;
 use crate::files::reload::{self, Reloading};
 use crate::telemetry::redact::keep_secret;
 
-/// An old one and a new one; a third is one that was forgotten.
+/// An old one and a new one; a third was probably forgotten.
 const MAX_TOKENS: usize = 2;
 
-/// Who may ask.
 #[derive(Clone)]
 pub(crate) enum Access {
-    /// Whoever has a token.
     Tokens(Tokens),
-    /// Everybody.
+    /// For everybody.
     Direct,
 }
 
-/// The tokens that open the builder.
 #[derive(Clone)]
 pub(crate) struct Tokens(Source);
 
@@ -35,16 +31,16 @@ enum Source {
 }
 
 impl Tokens {
-    /// Takes tokens with spaces between.
+    /// Parses tokens separated by spaces.
     ///
     /// # Errors
-    /// When there is none, or one that no edge can have.
+    /// When there is none, more than two, or an invalid one.
     pub(crate) fn parse(text: &str) -> Result<Self> {
         let tokens = digests(text.split_whitespace())?;
         Ok(Self(Source::Given(Arc::new(tokens))))
     }
 
-    /// Reads tokens from a file, one on each line, and again when it changes.
+    /// Reads tokens from a file, one on each line, and reloads it when it changes.
     ///
     /// # Errors
     /// As [`Tokens::parse`], and when the file can't be read.
@@ -53,7 +49,7 @@ impl Tokens {
         Ok(Self(Source::File(Arc::new(Reloading::open(path, parse)?))))
     }
 
-    /// Digests are compared, so that the time that it takes says nothing about the tokens.
+    /// Compares digests, so that the time reveals nothing about the tokens.
     pub(crate) fn has(&self, given: &[u8]) -> bool {
         let given = Digest::of(given);
         match &self.0 {
@@ -67,13 +63,13 @@ fn digests<'a>(tokens: impl Iterator<Item = &'a str>) -> Result<Vec<Digest>> {
     let tokens: Vec<&str> = tokens.collect();
     ensure!(
         (1..=MAX_TOKENS).contains(&tokens.len()),
-        "there are {} tokens: give the one that Envoy has, or an old and a new one",
+        "found {} tokens. Give the one that Envoy has, or an old and a new one",
         tokens.len()
     );
     let is_token = |token: &&str| token.bytes().all(|byte| byte.is_ascii_graphic());
     ensure!(
         tokens.iter().all(is_token),
-        "a token must be printable ASCII without spaces, as Envoy's filter takes it"
+        "a token must be printable ASCII without spaces, as Envoy's filter requires"
     );
     tokens.iter().for_each(|token| keep_secret(token));
     Ok(tokens

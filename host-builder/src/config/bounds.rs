@@ -1,11 +1,9 @@
-//! The bounds of a number: one place for the check, the message and the reference page.
+//! Bounds of a numeric setting, for the check, the message and the reference page.
 
 use anyhow::{Result, ensure};
 
-/// Between what a setting must be.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
-    /// The setting's variable.
     pub(super) variable: &'static str,
     least: u64,
     most: Option<u64>,
@@ -32,15 +30,15 @@ impl Bounds {
     pub(crate) fn words(&self) -> String {
         let Self { least, most, .. } = self;
         most.map_or_else(
-            || format!("{least} at least"),
+            || format!("at least {least}"),
             |most| format!("{least} to {most}"),
         )
     }
 
     /// # Errors
-    /// A sentence that names the setting and its bounds.
+    /// When the value is out of bounds.
     pub(crate) fn check(&self, value: impl TryInto<u64>) -> Result<()> {
-        // What has no place in 64 bits is beyond all of them.
+        // A value that does not fit is above every bound.
         let value = value.try_into().unwrap_or(u64::MAX);
         ensure!(
             value >= self.least && self.most.is_none_or(|most| value <= most),

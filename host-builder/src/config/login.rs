@@ -10,27 +10,25 @@ use super::bounds::Bounds;
 use crate::login::{CompanySettings, LoginSettings, UserSettings};
 use crate::telemetry::redact::keep_url;
 
-/// Envoy and clients take a minute for clocks that differ.
+/// Envoy and clients allow for clocks that differ by a minute.
 pub(super) const TOKEN_SECONDS: Bounds = Bounds::new("NIXGATE_TOKEN_SECONDS", 60, 86_400);
 
-/// How clients log in, as it was written.
+/// The arguments for logging in.
 #[derive(Args, Clone)]
 pub(crate) struct LoginArgs {
-    /// Who can log in: a file of users and their bcrypt hashes, as `htpasswd -B` writes them
+    /// File of users with their bcrypt hashes, as `htpasswd -B` writes it
     #[arg(long, env = "NIXGATE_HTPASSWD", value_name = "FILE")]
     pub(crate) htpasswd: Option<PathBuf>,
-    /// Groups of these users, on lines `group: user user`; they are the tokens' claim `groups`
+    /// File of these users' groups, with lines `group: user user`; tokens have them as the claim `groups`
     #[arg(long, env = "NIXGATE_GROUPS", value_name = "FILE")]
     pub(crate) groups: Option<PathBuf>,
-    /// Private key that tokens are signed with: P-256, PKCS #8, PEM; several builders need the same.
-    /// When not given, `token-key.pem` in the state folder, which is made when it is missing. Of
-    /// several keys in it, the first signs and all are published, while one is
-    /// [exchanged](rotation.md); it is read again when it changes
+    /// File of the private key that signs tokens: P-256, PKCS #8, PEM; several builders need the same. By default
+    /// `token-key.pem` in the state folder, which is made if it is missing. Of several keys in it, the first
+    /// signs and all are published, for a [rotation](rotation.md). Reloaded when it changes
     #[arg(long, env = "NIXGATE_TOKEN_KEY", value_name = "FILE")]
     pub(crate) token_key: Option<PathBuf>,
-    /// For how many seconds a token holds
-    // Clients that know nothing of a token's end (containerd 1) pull a whole image with one, on a
-    // slow line too.
+    /// Seconds for which a token is valid
+    // Some clients (containerd 1) ignore a token's expiry, and pull a whole image with one, even on a slow line.
     #[arg(
         long,
         env = TOKEN_SECONDS.variable,
@@ -38,7 +36,7 @@ pub(crate) struct LoginArgs {
         default_value_t = 900
     )]
     pub(crate) token_seconds: u64,
-    /// The tokens' issuer (`iss`)
+    /// Issuer (`iss`) of tokens
     #[arg(
         long,
         env = "NIXGATE_TOKEN_ISSUER",
@@ -46,7 +44,7 @@ pub(crate) struct LoginArgs {
         default_value = "nixgate"
     )]
     pub(crate) token_issuer: String,
-    /// The tokens' audience (`aud`)
+    /// Audience (`aud`) of tokens
     #[arg(
         long,
         env = "NIXGATE_TOKEN_AUDIENCE",
@@ -54,23 +52,21 @@ pub(crate) struct LoginArgs {
         default_value = "nixgate"
     )]
     pub(crate) token_audience: String,
-    /// Public keys (JSON Web Key Set) of the company's issuer, whose tokens serve as passwords: a
-    /// file, or an `https` address
+    /// Public keys (JSON Web Key Set) of the company's issuer, whose tokens are accepted as passwords: a file or an
+    /// `https` URL
     #[arg(long, env = "NIXGATE_OIDC_JWKS", value_name = "FILE OR URL")]
     pub(crate) oidc_jwks: Option<String>,
     /// Issuer (`iss`) of these tokens
     #[arg(long, env = "NIXGATE_OIDC_ISSUER", value_name = "NAME")]
     pub(crate) oidc_issuer: Option<String>,
-    /// Audience (`aud`) that these tokens must have
+    /// Required audience (`aud`) of these tokens
     #[arg(long, env = "NIXGATE_OIDC_AUDIENCE", value_name = "NAME")]
     pub(crate) oidc_audience: Option<String>,
 }
 
 impl LoginArgs {
-    /// Checks what was written.
-    ///
     /// # Errors
-    /// A sentence that names the setting and the remedy.
+    /// When a setting is invalid; the error names it and says what to do.
     pub(crate) fn validate(self) -> Result<LoginSettings> {
         self.oidc_jwks.as_deref().into_iter().for_each(keep_url);
         TOKEN_SECONDS.check(self.token_seconds)?;
@@ -81,7 +77,7 @@ impl LoginArgs {
             ] {
                 ensure!(
                     !given,
-                    "{name} is of no use without users: set NIXGATE_HTPASSWD too"
+                    "{name} has no effect without users. Set NIXGATE_HTPASSWD too"
                 );
             }
         }
@@ -93,17 +89,17 @@ impl LoginArgs {
                 audience,
             }),
             _ => bail!(
-                "the company's issuer takes all of NIXGATE_OIDC_JWKS, NIXGATE_OIDC_ISSUER and \
-                 NIXGATE_OIDC_AUDIENCE: set those that are missing"
+                "the company's issuer needs NIXGATE_OIDC_JWKS, NIXGATE_OIDC_ISSUER and \
+                 NIXGATE_OIDC_AUDIENCE. Set those that are missing"
             ),
         };
-        // Envoy chooses the keys by the issuer.
+        // Envoy selects the keys by the issuer.
         ensure!(
             company
                 .as_ref()
                 .is_none_or(|company| company.issuer != self.token_issuer),
-            "NIXGATE_OIDC_ISSUER and NIXGATE_TOKEN_ISSUER are the same: tokens of the two could \
-             not be told apart"
+            "NIXGATE_OIDC_ISSUER and NIXGATE_TOKEN_ISSUER are the same, so Envoy can't tell their tokens \
+             apart. Change NIXGATE_TOKEN_ISSUER"
         );
         let users = self.htpasswd.map(|htpasswd| UserSettings {
             htpasswd,

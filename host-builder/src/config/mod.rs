@@ -1,8 +1,7 @@
-//! Settings: what was written ([`ServeArgs`]) → what is meant ([`Settings`]).
+//! Settings: parsed ([`ServeArgs`]) → validated ([`Settings`]).
 //!
-//! Those of the login are in [`login`], those of Nix in [`nix`]. Every setting is a flag and a variable;
-//! Nixery's names work where the setting is Nixery's. What is said of one here is its help and what the
-//! reference page says ([`reference`]).
+//! Every setting is a flag and a variable; settings of Nixery have Nixery's names. The comment of a setting is its
+//! help and its text in the reference page ([`reference`]).
 
 mod access;
 mod bounds;
@@ -33,33 +32,27 @@ pub(crate) use access::{Access, Tokens};
 pub(crate) use login::LoginArgs;
 pub(crate) use nix::NixArgs;
 
-/// As an image may have ([`image::MAX_LAYERS`]).
 const MAX_LAYERS: Bounds = Bounds::new(
     "NIXGATE_MAX_LAYERS",
     *image::MAX_LAYERS.start() as u64,
     *image::MAX_LAYERS.end() as u64,
 );
-/// A pin that never holds would let nothing be cached.
+/// With 0, nothing could be cached.
 const PIN_SECONDS: Bounds = Bounds::new("NIXGATE_PIN_SECONDS", 1, 86_400);
-/// With none, no image could ever be built.
 const MAX_BUILDS: Bounds = Bounds::at_least("NIXGATE_MAX_BUILDS", 1);
-/// The same.
 const MAX_QUEUE: Bounds = Bounds::at_least("NIXGATE_MAX_QUEUE", 1);
-/// With none, no tag could be pinned.
 const MAX_REFS: Bounds = Bounds::at_least("NIXGATE_MAX_REFS", 1);
-/// With none, nobody could ask.
 const MAX_CONNECTIONS: Bounds = Bounds::at_least("NIXGATE_MAX_CONNECTIONS", 1);
 
-/// Kinds of storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Backend {
-    /// A folder; the builder serves the blobs.
+    /// A folder; the builder serves the blobs
     Filesystem,
-    /// An S3 bucket; clients are redirected to presigned URLs.
+    /// An S3 bucket; clients are redirected to presigned URLs
     S3,
 }
 
-/// `nixgate serve`, as it was written.
+/// The arguments of `nixgate serve`.
 #[derive(Args, Clone)]
 pub struct ServeArgs {
     /// Address to listen on
@@ -73,9 +66,8 @@ pub struct ServeArgs {
     /// Port to listen on
     #[arg(long, env = "PORT", default_value_t = 8081)]
     pub(crate) port: u16,
-    /// Secret that the filter sends with every request, so Envoy needs the same; whoever lacks it is
-    /// refused. An old and a new one, with a space between, while it is
-    /// [exchanged](rotation.md)
+    /// Secret that Envoy's filter sends with every request; requests without it are refused. An old and a new
+    /// one, separated by a space, during a [rotation](rotation.md)
     #[arg(
         long,
         env = "NIXGATE_TOKEN",
@@ -83,15 +75,15 @@ pub struct ServeArgs {
         hide_env_values = true
     )]
     pub(crate) token: Option<String>,
-    /// The same in a file, one on each line, instead of `NIXGATE_TOKEN`; it is read again when it changes
+    /// File with these secrets, one on each line, instead of `NIXGATE_TOKEN`; reloaded when it changes
     #[arg(long, env = "NIXGATE_TOKEN_FILE", value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
-    /// Answer everybody, without a token, even if one is set: nobody checks who may have what
+    /// Answer requests without a token, even if one is set: nothing checks a policy then
     #[arg(long, env = "NIXGATE_ALLOW_DIRECT")]
     pub(crate) allow_direct: bool,
-    /// Connections at once, at most, as far as the limit of open files allows them; on more, the builder
-    /// tells its health alone and answers all else `429`. An Envoy opens 1,024 unless its cluster says
-    /// otherwise
+    /// Maximum number of connections at once, as far as the limit of open files allows; on further connections the
+    /// builder reports its health, and answers everything else with `429`. Envoy's default is 1,024 for a
+    /// cluster
     #[arg(
         long,
         env = MAX_CONNECTIONS.variable,
@@ -99,23 +91,20 @@ pub struct ServeArgs {
         default_value_t = 2048
     )]
     pub(crate) max_connections: usize,
-    /// How the log is written: for programs, a JSON object on each line, or as text for people. When
-    /// not given, a terminal gets text, and everything else JSON
+    /// Format of the log: one JSON object on each line, or text for people. By default, a terminal gets text, and
+    /// everything else JSON
     #[arg(long, env = "NIXGATE_LOG_FORMAT", value_name = "FORMAT", value_enum)]
     pub(crate) log_format: Option<LogFormat>,
-    /// How clients log in
     #[command(flatten)]
     pub(crate) login: LoginArgs,
-    /// What it takes to build images
     #[command(flatten)]
     pub(crate) build: BuildArgs,
 }
 
-/// What every command that builds images is told, as it was written.
+/// The arguments of every command that builds images.
 #[derive(Args, Clone)]
 pub(crate) struct BuildArgs {
-    /// Folder for the builder's own files; each builder needs one of its own, and what is lost with
-    /// it can be made again
+    /// Folder for the builder's own files; each builder needs its own. Everything in it can be made again
     #[arg(
         long,
         env = "NIXGATE_STATE_DIR",
@@ -126,7 +115,7 @@ pub(crate) struct BuildArgs {
     /// Packages from a nixpkgs channel, branch or commit
     #[arg(long, env = "NIXERY_CHANNEL", value_name = "NAME", group = "source")]
     pub(crate) channel: Option<String>,
-    /// Where channels are: `<base>/<channel>.tar.gz`
+    /// Base URL of channels: `<base>/<channel>.tar.gz`
     #[arg(
         long,
         env = "NIXGATE_CHANNEL_BASE",
@@ -145,7 +134,7 @@ pub(crate) struct BuildArgs {
         group = "source"
     )]
     pub(crate) pkgs_path: Option<PathBuf>,
-    /// Packages from a flake, by its own lock: `path:/folder`, `git+https://…`, `github:…`
+    /// Packages from a flake with its lock file: `path:/folder`, `git+https://…`, `github:…`
     #[arg(
         long,
         env = "NIXGATE_FLAKE",
@@ -154,8 +143,7 @@ pub(crate) struct BuildArgs {
         hide_env_values = true
     )]
     pub(crate) flake: Option<String>,
-    /// Refs of a git repository that images may be made of, separated by spaces; one `*` stands for
-    /// anything
+    /// Refs of a git repository from which images may be built, separated by spaces; one `*` matches anything
     #[arg(
         long,
         env = "NIXGATE_GIT_REFS",
@@ -167,8 +155,8 @@ pub(crate) struct BuildArgs {
     /// Answer every tag as `latest`, as Nixery does
     #[arg(long, env = "NIXGATE_ANY_TAG")]
     pub(crate) any_tag: bool,
-    /// For how many seconds a tag means the same package set before it is looked up again; manifests
-    /// are cached as long
+    /// Seconds for which a tag means the same package set before it is looked up again; manifests are cached as
+    /// long
     #[arg(
         long,
         env = PIN_SECONDS.variable,
@@ -176,8 +164,8 @@ pub(crate) struct BuildArgs {
         default_value_t = 300
     )]
     pub(crate) pin_seconds: u64,
-    /// Branches and tags of a git repository that are pinned at once, beside the default branch and commits;
-    /// those that are used the least are let go of, and twice as many new ones are fetched in an hour
+    /// Branches and tags of a git repository that are pinned at once, besides the default branch and commits. The
+    /// least used ones make room for others; at most twice as many new ones are fetched in an hour
     #[arg(
         long,
         env = MAX_REFS.variable,
@@ -185,7 +173,7 @@ pub(crate) struct BuildArgs {
         default_value_t = 20
     )]
     pub(crate) max_refs: usize,
-    /// Where images are stored
+    /// Kind of storage
     #[arg(
         long,
         env = "NIXERY_STORAGE_BACKEND",
@@ -194,14 +182,14 @@ pub(crate) struct BuildArgs {
         default_value = "filesystem"
     )]
     pub(crate) storage_backend: Backend,
-    /// Folder of the filesystem storage; `storage` in the state folder when not given
+    /// Folder of the filesystem storage; by default `storage` in the state folder
     #[arg(long, env = "STORAGE_PATH", value_name = "FOLDER")]
     pub(crate) storage_path: Option<PathBuf>,
     /// Bucket of the S3 storage; credentials and endpoint come from the usual `AWS_` variables
     #[arg(long, env = "S3_BUCKET", value_name = "NAME")]
     pub(crate) s3_bucket: Option<String>,
-    /// For how many seconds packages that no new image needed stay in the Nix store, whatever the
-    /// garbage collector does; layers of them are packed without Nix meanwhile
+    /// Seconds for which packages that no new image needed are protected from Nix's garbage collector; meanwhile
+    /// their layers are packed without Nix
     #[arg(
         long,
         env = "NIXGATE_KEEP_SECONDS",
@@ -209,9 +197,8 @@ pub(crate) struct BuildArgs {
         default_value_t = 604_800
     )]
     pub(crate) keep_seconds: u64,
-    /// Bytes that are to stay free on the disks of the state folder, the storage folder and the Nix
-    /// store: with fewer, new images are answered `429` and `Retry-After`, and those that are stored are
-    /// served
+    /// Bytes that must stay free on the disks of the state folder, the storage folder and the Nix store: with fewer,
+    /// new images are answered with `429` and `Retry-After`; stored images are served
     #[arg(
         long,
         env = "NIXGATE_MIN_FREE_BYTES",
@@ -219,15 +206,14 @@ pub(crate) struct BuildArgs {
         default_value_t = 1 << 30
     )]
     pub(crate) min_free_bytes: u64,
-    /// How Nix is run
     #[command(flatten)]
     pub(crate) nix: NixArgs,
-    /// Images that Nix builds at once, as many as there are processors when not given; as many others
-    /// may be evaluated meanwhile, so that wrong names are told at once
+    /// Images that Nix builds at once; by default the number of processors. As many others may be evaluated
+    /// meanwhile, so that wrong names are reported at once
     #[arg(long, env = MAX_BUILDS.variable, value_name = "COUNT")]
     pub(crate) max_builds: Option<usize>,
-    /// Images that are being built or wait for it, at most; one more is answered `429` and
-    /// `Retry-After`, unless it is for a policy rule that has less than its share of them
+    /// Maximum number of images that are built or wait; one more is answered with `429` and `Retry-After`, unless its
+    /// policy rule has less than its share
     #[arg(
         long,
         env = MAX_QUEUE.variable,
@@ -235,7 +221,7 @@ pub(crate) struct BuildArgs {
         default_value_t = 64
     )]
     pub(crate) max_queue: usize,
-    /// Layers that an image has at most
+    /// Maximum number of layers of an image
     #[arg(
         long,
         env = MAX_LAYERS.variable,
@@ -243,74 +229,59 @@ pub(crate) struct BuildArgs {
         default_value_t = 94
     )]
     pub(crate) max_layers: usize,
-    /// File of images that have names of their own, read again when it changes: see
-    /// [Recipes](recipes.md)
+    /// File of [recipes](recipes.md); reloaded when it changes
     #[arg(long, env = "NIXGATE_RECIPES", value_name = "FILE")]
     pub(crate) recipes: Option<PathBuf>,
-    /// Platform of images whose name says none, as Nix calls it; this machine's when not given
+    /// Platform of images whose name has none, as Nix calls it; by default this machine's
     #[arg(long, env = "NIXGATE_SYSTEM", value_name = "SYSTEM")]
     pub(crate) system: Option<String>,
 }
 
-/// Where images are stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum StorageSettings {
-    /// In a folder.
+    /// A folder.
     Filesystem(PathBuf),
-    /// In an S3 bucket.
+    /// The name of a bucket.
     S3(String),
 }
 
-/// `nixgate serve`, as it is meant.
+/// Validated [`ServeArgs`].
 #[derive(Clone)]
 pub(crate) struct Settings {
-    /// Where to listen.
     pub(crate) listen: SocketAddr,
-    /// Who may ask.
     pub(crate) access: Access,
-    /// Connections at once, at most.
     pub(crate) max_connections: usize,
-    /// How clients log in.
     pub(crate) login: LoginSettings,
-    /// How images are built.
     pub(crate) build: BuildSettings,
 }
 
-/// What every command that builds images is told, as it is meant.
+/// Validated [`BuildArgs`].
 #[derive(Clone)]
 pub(crate) struct BuildSettings {
-    /// The builder's own files.
     pub(crate) state_dir: PathBuf,
-    /// Where packages come from.
     pub(crate) source: Source,
-    /// Every tag means `latest`.
+    /// Whether every tag means `latest`.
     pub(crate) any_tag: bool,
-    /// For how long a tag means the same package set.
+    /// How long a tag means the same package set.
     pub(crate) pin: Duration,
-    /// Branches and tags that are pinned at once.
     pub(crate) max_refs: usize,
-    /// Where images are stored.
     pub(crate) storage: StorageSettings,
-    /// For how long packages that are of no use are kept in the Nix store.
+    /// How long unused packages stay in the Nix store.
     pub(crate) keep: Duration,
-    /// Bytes that are to stay free on disks.
+    /// Bytes to keep free on each disk.
     pub(crate) min_free: u64,
-    /// How Nix is run.
     pub(crate) nix: NixSettings,
-    /// Images that are built at once.
     pub(crate) max_builds: usize,
-    /// Images that are being built or wait for it, at most.
     pub(crate) max_queue: usize,
-    /// Layers of an image, that of the symlinks included.
+    /// Including the layer of symlinks.
     pub(crate) max_layers: usize,
-    /// Images that have names of their own.
+    /// The file of recipes.
     pub(crate) recipes: Option<PathBuf>,
-    /// The platform of images whose name says none.
+    /// The default platform.
     pub(crate) system: System,
 }
 
-/// An argument that doesn't look at its variable when that is empty: in compose files and scripts,
-/// an empty variable is one that was not given.
+/// Ignores an empty variable: in compose files and scripts it means that the setting is not given.
 pub(crate) fn without_empty_variable(argument: Arg) -> Arg {
     let empty = argument
         .get_env()
@@ -319,16 +290,14 @@ pub(crate) fn without_empty_variable(argument: Arg) -> Arg {
 }
 
 impl ServeArgs {
-    /// Checks what was written.
-    ///
     /// # Errors
-    /// A sentence that names the setting and the remedy.
+    /// When a setting is invalid; the error names it and says what to do.
     pub(crate) fn validate(self) -> Result<Settings> {
         let has_token = self.token.is_some() || self.token_file.is_some();
         if self.allow_direct && has_token {
             tracing::warn!(
-                "NIXGATE_ALLOW_DIRECT is set, so the builder answers everybody and NIXGATE_TOKEN \
-                 is of no use: leave one of them out"
+                "NIXGATE_ALLOW_DIRECT makes the builder answer everybody, so NIXGATE_TOKEN has no effect. \
+                 Remove one of them"
             );
         }
         ensure!(
@@ -343,11 +312,11 @@ impl ServeArgs {
                 Access::Tokens(Tokens::open(&file).context("NIXGATE_TOKEN_FILE")?)
             }
             (Some(_), Some(_)) => {
-                bail!("NIXGATE_TOKEN and NIXGATE_TOKEN_FILE are both set: leave one of them out")
+                bail!("NIXGATE_TOKEN and NIXGATE_TOKEN_FILE are both set. Remove one of them")
             }
             (None, None) => bail!(
-                "no token: set NIXGATE_TOKEN to the value that Envoy has, or pass --allow-direct \
-                 to answer everybody"
+                "no token is set. Set NIXGATE_TOKEN to the value that Envoy has, or pass --allow-direct to \
+                 answer everybody"
             ),
         };
         MAX_CONNECTIONS.check(self.max_connections)?;
@@ -362,10 +331,8 @@ impl ServeArgs {
 }
 
 impl BuildArgs {
-    /// Checks what was written.
-    ///
     /// # Errors
-    /// A sentence that names the setting and the remedy.
+    /// When a setting is invalid; the error names it and says what to do.
     pub(crate) fn validate(self) -> Result<BuildSettings> {
         let urls = [self.pkgs_repo.as_deref(), self.flake.as_deref()];
         for url in urls.into_iter().flatten().chain([&*self.channel_base]) {
@@ -379,19 +346,16 @@ impl BuildArgs {
             },
             (None, Some(url), None, None) => Source::Git { url, refs },
             (None, None, Some(path), None) => Source::Path {
-                path: path.canonicalize().with_context(|| {
-                    format!(
-                        "NIXERY_PKGS_PATH is {}, which can't be found",
-                        path.display()
-                    )
-                })?,
+                path: path
+                    .canonicalize()
+                    .with_context(|| format!("cannot open NIXERY_PKGS_PATH {}", path.display()))?,
             },
             (None, None, None, Some(url)) => Source::Flake {
                 url: FlakeUrl::parse(&url)?,
                 refs,
             },
             _ => bail!(
-                "no package source, or more than one: set one of NIXERY_CHANNEL, \
+                "no package source, or more than one. Set exactly one of NIXERY_CHANNEL, \
                  NIXERY_PKGS_REPO, NIXERY_PKGS_PATH and NIXGATE_FLAKE"
             ),
         };
@@ -402,7 +366,7 @@ impl BuildArgs {
             ),
             Backend::S3 => StorageSettings::S3(
                 self.s3_bucket
-                    .context("S3 storage needs a bucket: set S3_BUCKET")?,
+                    .context("S3 storage has no bucket. Set S3_BUCKET")?,
             ),
         };
         let max_builds = self.max_builds.unwrap_or_else(processors);
@@ -416,7 +380,7 @@ impl BuildArgs {
             .unwrap_or_else(|| format!("{}-linux", std::env::consts::ARCH));
         let system = System::from_nix(&system).with_context(|| {
             format!(
-                "no images can be built for \"{system}\": set NIXGATE_SYSTEM to x86_64-linux or \
+                "nixgate builds no images for \"{system}\". Set NIXGATE_SYSTEM to x86_64-linux or \
                  aarch64-linux"
             )
         })?;

@@ -1,4 +1,4 @@
-//! How Nix is run: [`NixArgs`] → [`NixSettings`].
+//! Settings of Nix: [`NixArgs`] → [`NixSettings`].
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::nix::{EvalPermissions, NixOptions, NixSettings, Proxy, Sandbox};
 use crate::process::{Netrc, NetworkSettings};
 use crate::telemetry::redact::{keep_nix_option, keep_url};
 
-/// How Nix is run, as it was written.
+/// The arguments for Nix.
 #[derive(Args, Clone)]
 pub(crate) struct NixArgs {
     /// Seconds that one derivation may take to build
@@ -29,19 +29,19 @@ pub(crate) struct NixArgs {
         value_delimiter = ';'
     )]
     pub(crate) nix_options: Vec<String>,
-    /// Build without a sandbox where none can be had: builds then see this machine
+    /// Build without a sandbox where none works: builds then see this machine
     #[arg(long, env = "NIXGATE_ALLOW_UNSANDBOXED")]
     pub(crate) allow_unsandboxed: bool,
-    /// Build as the user who owns the Nix store, as without a daemon and build users: a package's build
+    /// Build as the user who owns the Nix store, which happens without a daemon and build users: a package's build
     /// can then change every other package
     #[arg(long, env = "NIXGATE_ALLOW_SHARED_BUILD_USER")]
     pub(crate) allow_shared_build_user: bool,
-    /// Refuse to start where something is less safe than it could be: with a Nix that has known holes,
-    /// with downloads that reach this machine, or with an `--allow-…` flag
+    /// Refuse to start with a weakness: a Nix with known vulnerabilities, downloads that reach this machine, or an
+    /// `--allow-…` flag
     #[arg(long, env = "NIXGATE_STRICT")]
     pub(crate) strict: bool,
-    /// A version of Nix that has the fixes of a later one, as distributions make them: what `nix
-    /// --version` says of it, such as `2.26.3`
+    /// Version of Nix to which a distribution has added later security fixes, as `nix --version` prints it, such as
+    /// `2.26.3`
     #[arg(long, env = "NIXGATE_PATCHED_NIX", value_name = "VERSION")]
     pub(crate) patched_nix: Option<String>,
     /// Seconds that an evaluation of the package set may take
@@ -60,8 +60,7 @@ pub(crate) struct NixArgs {
         default_value_t = 4096
     )]
     pub(crate) eval_memory: u64,
-    /// URIs that the package set may fetch from while it is evaluated, by their beginnings;
-    /// separated by spaces
+    /// Prefixes of URIs that the package set may fetch while it is evaluated, separated by spaces
     #[arg(
         long,
         env = "NIXGATE_ALLOWED_URIS",
@@ -69,10 +68,10 @@ pub(crate) struct NixArgs {
         value_delimiter = ' '
     )]
     pub(crate) allowed_uris: Vec<String>,
-    /// Let the package set build while it is evaluated, and read what was built
+    /// Let the package set build while it is evaluated, and read the outputs
     #[arg(long, env = "NIXGATE_IMPORT_FROM_DERIVATION")]
     pub(crate) import_from_derivation: bool,
-    /// Proxy of Nix and git, for http and https; that of the usual variables when not given
+    /// Proxy of Nix and git, for http and https; by default that of the usual variables
     #[arg(
         long,
         env = "NIXGATE_PROXY",
@@ -80,19 +79,19 @@ pub(crate) struct NixArgs {
         hide_env_values = true
     )]
     pub(crate) proxy: Option<String>,
-    /// Let Nix and builds reach the proxy and nothing else, by a network of their own; needs root, or
+    /// Let Nix and builds reach only the proxy, with a network namespace of their own; requires root or
     /// `CAP_SYS_ADMIN`, and no nix-daemon
     #[arg(long, env = "NIXGATE_PROXY_ONLY")]
     pub(crate) proxy_only: bool,
-    /// Certificates that Nix and git trust, PEM; the system's when not given
+    /// Certificates that Nix and git trust, PEM; by default the system's
     #[arg(long, env = "NIX_SSL_CERT_FILE", value_name = "FILE")]
     pub(crate) ca_bundle: Option<PathBuf>,
-    /// Credentials for what Nix and git fetch, as curl's netrc
+    /// Credentials for downloads of Nix and git, in curl's netrc format
     #[arg(long, env = "NIXGATE_NETRC", value_name = "FILE")]
     pub(crate) netrc: Option<PathBuf>,
 }
 
-/// Settings of Nix that are nixgate's business, and what says the same.
+/// Settings of Nix that nixgate sets itself, and what to do instead.
 const OWN: [(&str, &str); 7] = [
     ("restrict-eval", "evaluation is always restricted"),
     ("pure-eval", "evaluation is always restricted"),
@@ -110,21 +109,19 @@ const OWN: [(&str, &str); 7] = [
 ];
 
 impl NixArgs {
-    /// Checks what was written; `at_once` is how many images are built at once.
-    ///
     /// # Errors
-    /// A sentence that names the setting and the remedy.
-    pub(crate) fn validate(self, at_once: usize) -> Result<NixSettings> {
+    /// When a setting is invalid; the error names it and says what to do.
+    pub(crate) fn validate(self, max_builds: usize) -> Result<NixSettings> {
         for (name, value) in [
             ("NIX_TIMEOUT", self.nix_timeout),
             ("NIXGATE_EVAL_TIMEOUT", self.eval_timeout),
         ] {
-            ensure!(value > 0, "{name} is 0: nothing is done in no time");
+            ensure!(value > 0, "{name} must be greater than 0");
         }
-        // Nix's garbage collector begins with 384 MiB where a machine has the memory.
+        // The garbage collector of Nix's heap starts with up to 384 MiB.
         ensure!(
             self.eval_memory >= 512,
-            "NIXGATE_EVAL_MEMORY is {}: Nix does not start with less than 512 MiB",
+            "NIXGATE_EVAL_MEMORY is {}: it must be at least 512, with which Nix starts",
             self.eval_memory
         );
         for (given, variable) in [
@@ -142,11 +139,10 @@ impl NixArgs {
                 shared_user: self.allow_shared_build_user,
             },
         };
-        let only = self.proxy_only.then(|| {
+        let only_proxy = self.proxy_only.then(|| {
             let proxy = self.proxy.as_deref().and_then(Proxy::parse);
             proxy.context(
-                "NIXGATE_PROXY_ONLY is set without a proxy to reach: set NIXGATE_PROXY to one of the \
-                 form http://host:port",
+                "NIXGATE_PROXY_ONLY needs a proxy. Set NIXGATE_PROXY to one of the form http://host:port",
             )
         });
         self.proxy.as_deref().into_iter().for_each(keep_url);
@@ -163,40 +159,40 @@ impl NixArgs {
             sandbox,
             strict: self.strict,
             patched: self.patched_nix,
-            only: only.transpose()?,
+            only_proxy: only_proxy.transpose()?,
             derivation_timeout: self.nix_timeout,
-            eval_time: Duration::from_secs(self.eval_timeout),
+            eval_timeout: Duration::from_secs(self.eval_timeout),
             eval_memory: self.eval_memory,
-            freedom: EvalPermissions {
+            eval_permissions: EvalPermissions {
                 allowed_uris: uris.filter(|uri| !uri.is_empty()).collect(),
                 import_from_derivation: self.import_from_derivation,
             },
-            egress: NetworkSettings {
+            network: NetworkSettings {
                 proxy: self.proxy,
                 ca_bundle: file("NIX_SSL_CERT_FILE", self.ca_bundle)?,
                 netrc: file("NIXGATE_NETRC", self.netrc)?.map(netrc).transpose()?,
                 namespace: None,
             },
-            at_once,
+            max_concurrent: max_builds,
         })
     }
 }
 
-/// Why a setting that gives something up can't be had together with `--strict`.
+/// The error for a setting that contradicts `--strict`.
 pub(super) fn not_strict(variable: &str) -> String {
-    format!("NIXGATE_STRICT refuses what {variable} gives up: set one of them alone")
+    format!("NIXGATE_STRICT and {variable} contradict each other. Remove one of them")
 }
 
-/// A setting of Nix that the administrator has for it.
+/// Parses a setting of Nix.
 fn option(written: &str) -> Result<(String, String)> {
     let Some((name, value)) = written.split_once('=') else {
-        bail!("the Nix option \"{written}\" is not of the form name=value");
+        bail!("the Nix option \"{written}\" must have the form name=value");
     };
     let (name, value) = (name.trim(), value.trim());
     keep_nix_option(name, value);
     let own = name.strip_prefix("extra-").unwrap_or(name);
     if let Some((_, instead)) = OWN.iter().find(|(known, _)| *known == own) {
-        bail!("the Nix option {name} can't be set by NIXGATE_NIX_OPTIONS: {instead}");
+        bail!("NIXGATE_NIX_OPTIONS can't set {name}: {instead}");
     }
     let safe = match own {
         "sandbox" => value == "true",
@@ -205,23 +201,23 @@ fn option(written: &str) -> Result<(String, String)> {
     };
     ensure!(
         safe,
-        "the Nix option {name}={value} would have builds see this machine: leave it out, and where \
-         no sandbox can be had, pass --allow-unsandboxed (NIXGATE_ALLOW_UNSANDBOXED)"
+        "the Nix option {name}={value} would let builds see this machine. Remove it; where no sandbox works, \
+         pass --allow-unsandboxed (NIXGATE_ALLOW_UNSANDBOXED)"
     );
     Ok((name.to_owned(), value.to_owned()))
 }
 
 fn netrc(file: PathBuf) -> Result<Netrc> {
-    let reader = std::env::current_exe();
-    let reader = reader.context("the path of this program, by which git reads NIXGATE_NETRC")?;
-    Ok(Netrc { file, reader })
+    let helper = std::env::current_exe();
+    let helper =
+        helper.context("cannot find this program's path, by which git reads NIXGATE_NETRC")?;
+    Ok(Netrc { file, helper })
 }
 
-/// Nix does not start where the builder does.
+/// An absolute path, since Nix may run in another folder.
 fn absolute(name: &str, file: &Path) -> Result<PathBuf> {
-    // Not by its real name: what is mounted for containers is a link, and another folder is behind it
-    // after each change.
+    // Without resolving links: for containers the file is a link, whose target changes with each update.
     std::fs::metadata(file)
         .and_then(|_| std::path::absolute(file))
-        .with_context(|| format!("{name} is {}, which can't be found", file.display()))
+        .with_context(|| format!("cannot open {name} {}", file.display()))
 }

@@ -96,10 +96,10 @@ fn errors_name_the_setting() {
             "--token t --pkgs-repo u --git-refs main",
             "NIXGATE_GIT_REFS",
         ),
-        ("--token t --pkgs-path / --groups g", "set NIXGATE_HTPASSWD"),
+        ("--token t --pkgs-path / --groups g", "Set NIXGATE_HTPASSWD"),
         (
             "--token t --pkgs-path / --token-key k",
-            "set NIXGATE_HTPASSWD",
+            "Set NIXGATE_HTPASSWD",
         ),
         (
             "--token t --pkgs-path / --htpasswd h --token-seconds 59",
@@ -135,7 +135,7 @@ fn the_least_that_is_needed() {
 }
 
 #[test]
-fn what_says_the_same_as_nixgate_may_be_said() {
+fn options_that_agree_with_nixgate_are_accepted() {
     let settings = settings("--token t --pkgs-path / --nix-option sandbox=true").unwrap();
     let required = crate::nix::Sandbox::Required { shared_user: false };
     assert_eq!(settings.build.nix.sandbox, required);

@@ -1,14 +1,13 @@
-//! Room on the builder's disks: what would fill one up is not begun.
+//! Free space on the builder's disks: refuses work that would fill one.
 //!
 //! ```text
-//!   state folder   layers in the making ─┐
-//!   storage        layers                ├─► before a build: is more free than is to stay so?
-//!   Nix store      packages             ─┘   before packing: and besides, what the layers will take?
+//!   state folder   unfinished layers ─┐
+//!   storage        layers             ├─► before a build: is the reserve free?
+//!   Nix store      packages          ─┘   before packing: is there also room for the layers?
 //! ```
 //!
-//! Storage in a bucket has no end. What a build takes of the Nix store nobody knows before; Nix's own
-//! `min-free` makes room there. What fills up all the same is a failure of this machine: what was begun
-//! is removed, and it is told as such.
+//! A bucket has no such bound. Nobody knows what a build will take in the Nix store; there Nix's own `min-free`
+//! makes room. If a disk gets full anyway, that is reported as the builder's failure.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,23 +19,20 @@ use nixgate_core::distribution::{Error, ErrorKind};
 
 use crate::closure::STORE_DIR;
 
-/// A layer is half as large as what is in it, or less: programs are compressed to about a third.
+/// A layer has at most half of its uncompressed size: programs are compressed to about a third.
 const COMPRESSED: u64 = 2;
 const MIB: u64 = 1 << 20;
 
-/// A folder on whose disk images take room.
+/// A folder whose disk has to have room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Place {
-    /// The builder's own folder.
     State,
-    /// The folder with the images.
     Storage,
-    /// Where packages are built.
     NixStore,
 }
 
 impl Place {
-    /// What people call it.
+    /// For messages.
     const fn name(self) -> &'static str {
         match self {
             Self::State => "state folder",
@@ -45,7 +41,7 @@ impl Place {
         }
     }
 
-    /// What the metric calls it.
+    /// For metrics.
     pub(crate) const fn label(self) -> &'static str {
         match self {
             Self::State => "state",
@@ -55,25 +51,24 @@ impl Place {
     }
 }
 
-/// How much of a disk is free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Free {
     place: Place,
-    /// What names the disk.
+    /// The device number.
     disk: u64,
     bytes: u64,
 }
 
-/// See the module. Cloning shares it.
+/// Clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Disks {
     places: Arc<[(Place, PathBuf)]>,
-    /// What is to stay free on each.
+    /// The reserve of each disk, in bytes.
     min_free: u64,
 }
 
 impl Disks {
-    /// The disks of a state folder and, where images are in a folder, of that.
+    /// The disks of the state folder, the Nix store and, unless it is a bucket, storage.
     pub(crate) fn new(state: &Path, storage: Option<&Path>, min_free: u64) -> Self {
         let storage = storage.map(|folder| (Place::Storage, folder.to_owned()));
         let places = [
@@ -86,31 +81,30 @@ impl Disks {
         }
     }
 
-    /// What is free, by place; of a folder that isn't there, nothing is said.
+    /// Free bytes by place, without folders that are missing.
     pub(crate) fn free(&self) -> impl Iterator<Item = (Place, u64)> {
         self.look().into_iter().map(|free| (free.place, free.bytes))
     }
 
-    /// Whether there is room for another build.
+    /// Checks that each disk has its reserve.
     ///
     /// # Errors
-    /// [`ErrorKind::TooBusy`], when a disk has less free than is to stay so.
+    /// [`ErrorKind::TooBusy`].
     pub(crate) fn check(&self) -> Result<(), Error> {
-        match room(&self.look(), &BTreeMap::new(), self.min_free) {
+        match shortage(&self.look(), &BTreeMap::new(), self.min_free) {
             None => Ok(()),
-            Some(lack) => Err(lack.error("the builder takes on no new images")),
+            Some(shortage) => Err(shortage.error("the builder accepts no new images")),
         }
     }
 
-    /// Whether there is room to pack layers of so many uncompressed bytes each, so many of them at a
-    /// time.
+    /// Checks that there is also room to pack layers with these uncompressed sizes, `at_once` at a time.
     ///
     /// # Errors
     /// As [`check`](Self::check).
     pub(crate) fn check_for(&self, layers: &[u64], at_once: usize) -> Result<(), Error> {
-        match room(&self.look(), &needs(layers, at_once), self.min_free) {
+        match shortage(&self.look(), &needs(layers, at_once), self.min_free) {
             None => Ok(()),
-            Some(lack) => Err(lack.error("the image's layers can't be packed")),
+            Some(shortage) => Err(shortage.error("cannot pack the image's layers")),
         }
     }
 
@@ -128,7 +122,7 @@ impl Disks {
     }
 }
 
-/// What layers take at most, by where: all of them in storage, and of those in the making the largest.
+/// The most that layers take: all of them in storage, and the largest unfinished ones in the state folder.
 fn needs(layers: &[u64], at_once: usize) -> BTreeMap<Place, u64> {
     let mut sizes: Vec<u64> = layers.iter().map(|size| size / COMPRESSED).collect();
     sizes.sort_unstable_by(|a, b| b.cmp(a));
@@ -137,46 +131,39 @@ fn needs(layers: &[u64], at_once: usize) -> BTreeMap<Place, u64> {
             .iter()
             .fold(0_u64, |sum, size| sum.saturating_add(*size))
     };
-    let in_the_making = sum(&sizes[..at_once.min(sizes.len())]);
-    [(Place::State, in_the_making), (Place::Storage, sum(&sizes))].into()
+    let unfinished = sum(&sizes[..at_once.min(sizes.len())]);
+    [(Place::State, unfinished), (Place::Storage, sum(&sizes))].into()
 }
 
-/// A disk that has too little room.
+/// A disk with too little room.
 #[derive(Debug, PartialEq, Eq)]
-struct Lack {
+struct Shortage {
     place: Place,
     free: u64,
     needed: u64,
     min_free: u64,
 }
 
-impl Lack {
-    fn error(&self, what: &str) -> Error {
-        let Self {
-            place,
-            free,
-            needed,
-            min_free,
-        } = self;
-        let needs = match needed {
+impl Shortage {
+    fn error(&self, consequence: &str) -> Error {
+        let needs = match self.needed {
             0 => String::new(),
             needed => format!("about {} MiB are needed, and ", needed.div_ceil(MIB)),
         };
         let message = format!(
-            "{what}: the disk of its {} has {} MiB free, of which {needs}{} MiB are to stay free. \
-             Images that are stored are served. The registry's administrator can make room, or lower \
+            "{consequence}: the disk of its {} has {} MiB free; {needs}{} MiB must stay free. Stored images \
+             are still served. Ask the registry's administrator to free space, or to lower \
              NIXGATE_MIN_FREE_BYTES",
-            place.name(),
-            free / MIB,
-            min_free.div_ceil(MIB),
+            self.place.name(),
+            self.free / MIB,
+            self.min_free.div_ceil(MIB),
         );
         Error::new(ErrorKind::TooBusy, message)
     }
 }
 
-/// The first disk that would have less than `min_free` after what is needed was taken. Places may
-/// share a disk.
-fn room(free: &[Free], needs: &BTreeMap<Place, u64>, min_free: u64) -> Option<Lack> {
+/// The first disk that would have less than `min_free` left. Places may share a disk.
+fn shortage(free: &[Free], needs: &BTreeMap<Place, u64>, min_free: u64) -> Option<Shortage> {
     let needed = |disk: u64| {
         let on_it = free.iter().filter(|one| one.disk == disk);
         on_it
@@ -185,7 +172,7 @@ fn room(free: &[Free], needs: &BTreeMap<Place, u64>, min_free: u64) -> Option<La
     };
     free.iter().find_map(|one| {
         let needed = needed(one.disk);
-        (one.bytes < min_free.saturating_add(needed)).then_some(Lack {
+        (one.bytes < min_free.saturating_add(needed)).then_some(Shortage {
             place: one.place,
             free: one.bytes,
             needed,
@@ -210,23 +197,23 @@ mod tests {
             free(Place::Storage, 1, 100),
         ];
         let none = BTreeMap::new();
-        assert_eq!(room(&disks, &none, 50), None);
-        assert_eq!(room(&disks, &none, 51).unwrap().place, Place::NixStore);
-        assert_eq!(room(&disks, &none, 101).unwrap().place, Place::State);
-        assert_eq!(room(&[], &none, 101), None);
+        assert_eq!(shortage(&disks, &none, 50), None);
+        assert_eq!(shortage(&disks, &none, 51).unwrap().place, Place::NixStore);
+        assert_eq!(shortage(&disks, &none, 101).unwrap().place, Place::State);
+        assert_eq!(shortage(&[], &none, 101), None);
     }
 
     #[test]
-    fn what_is_packed_has_to_fit_and_shares_a_disk_with_what_is_stored() {
-        // 20 and 40 bytes are in the making at the same time, 60 bytes are stored.
+    fn unfinished_and_stored_layers_have_to_fit_on_a_shared_disk() {
+        // 20 and 40 bytes are unfinished at the same time, 60 bytes are stored.
         let needs = needs(&[80, 40, 0], 2);
         assert_eq!(needs[&Place::State], 60);
         assert_eq!(needs[&Place::Storage], 60);
         let one = [free(Place::State, 1, 120), free(Place::Storage, 1, 120)];
-        assert_eq!(room(&one, &needs, 0), None);
-        assert_eq!(room(&one, &needs, 1).unwrap().needed, 120);
+        assert_eq!(shortage(&one, &needs, 0), None);
+        assert_eq!(shortage(&one, &needs, 1).unwrap().needed, 120);
         let two = [free(Place::State, 1, 61), free(Place::Storage, 2, 59)];
-        assert_eq!(room(&two, &needs, 0).unwrap().place, Place::Storage);
+        assert_eq!(shortage(&two, &needs, 0).unwrap().place, Place::Storage);
         // One at a time.
         assert_eq!(super::needs(&[80, 40], 1)[&Place::State], 40);
         assert_eq!(super::needs(&[], 4)[&Place::State], 0);

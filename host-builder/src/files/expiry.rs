@@ -1,13 +1,12 @@
-//! The age of files, by the time that stands on them, and removing what is old.
+//! The age of files by their modification time, and removal of old files.
 //!
 //! ```text
-//!   ────── made ─────────────── now ──────►        its age is between them
-//!   ─────────────────────────── now ── made ──►    the clock was set back: its age begins now
+//!   ────── modified ─────────── now ──────►            the age is the difference
+//!   ─────────────────────────── now ── modified ──►    the clock was set back: the age starts now
 //! ```
 //!
-//! A file that is dated ahead would stay for longer than it is meant to, by as much as the clock was
-//! set back. To take it for old would be worse: it may be in use. So it is dated now, and ages from
-//! then on.
+//! A file with a time in the future would stay too long, and must not count as old, since it may be in use. So its
+//! time is set to now.
 
 use std::fs;
 use std::io;
@@ -18,11 +17,10 @@ use rustix::fs::{AtFlags, CWD, Timestamps, utimensat};
 
 use crate::telemetry::logging::chain;
 
-/// For how long a file or folder has been as it is; of a link, the link itself, since store paths are
-/// from 1970.
+/// The age of a file or folder; of a link, that of the link itself, since store paths are from 1970.
 ///
 /// # Errors
-/// When it is not there, or dated ahead and can't be dated otherwise.
+/// When it is missing, or has a time in the future that can't be changed.
 pub(crate) fn age(path: &Path) -> io::Result<Duration> {
     let made = fs::symlink_metadata(path)?.modified()?;
     match SystemTime::now().duration_since(made) {
@@ -31,15 +29,15 @@ pub(crate) fn age(path: &Path) -> io::Result<Duration> {
     }
 }
 
-/// Makes a file's age begin now; of a link, its own.
+/// Restarts the age of a file or folder; of a link, that of the link itself.
 ///
 /// # Errors
-/// When it is not there, or another user's.
+/// When it is missing, or belongs to another user.
 pub(crate) fn renew(path: &Path) -> io::Result<()> {
     set(path, SystemTime::now())
 }
 
-/// Dates a file, or a link itself, which std has no way to.
+/// Sets a modification time; of a link, that of the link itself, for which std has no function.
 fn set(path: &Path, made: SystemTime) -> io::Result<()> {
     let since = made.duration_since(SystemTime::UNIX_EPOCH);
     let made = since.map_err(io::Error::other)?.try_into();
@@ -51,61 +49,61 @@ fn set(path: &Path, made: SystemTime) -> io::Result<()> {
     Ok(utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
-/// Removes what is in a folder, under names that are meant, and older than this. What can't be removed
-/// costs disk alone. Returns how many are gone.
+/// Removes files of a folder with matching names that are older than `than`; returns their number. Failures are
+/// logged: they only cost space.
 pub(crate) fn remove_older(
     folder: &Path,
-    is_meant: impl Fn(&[u8]) -> bool,
+    matches: impl Fn(&[u8]) -> bool,
     than: Duration,
 ) -> usize {
-    let entries = entries(folder, is_meant);
+    let entries = entries(folder, matches);
     let old = entries.filter(|(age, _)| *age > than);
     old.filter(|(_, path)| remove(path)).count()
 }
 
-/// Removes what is in a folder under names that are meant, but for the `most` that were made last.
-pub(crate) fn remove_all_but_latest(folder: &Path, is_meant: impl Fn(&[u8]) -> bool, most: usize) {
-    let mut entries: Vec<_> = entries(folder, is_meant).collect();
+/// Removes files of a folder with matching names, except the `most` latest.
+pub(crate) fn remove_all_but_latest(folder: &Path, matches: impl Fn(&[u8]) -> bool, most: usize) {
+    let mut entries: Vec<_> = entries(folder, matches).collect();
     entries.sort();
     for (_, path) in entries.iter().skip(most) {
         remove(path);
     }
 }
 
-/// What is in a folder, and its age. Others may be removing there as well.
+/// Entries of a folder with matching names, and their ages. Others may remove entries meanwhile.
 fn entries(
     folder: &Path,
-    is_meant: impl Fn(&[u8]) -> bool,
+    matches: impl Fn(&[u8]) -> bool,
 ) -> impl Iterator<Item = (Duration, PathBuf)> {
-    let entries = fs::read_dir(folder).inspect_err(|error| complain("read", folder, error));
+    let entries = fs::read_dir(folder).inspect_err(|error| warn("read", folder, error));
     let entries = entries.into_iter().flatten().filter_map(|entry| {
-        let entry = entry.inspect_err(|error| complain("read", folder, error));
+        let entry = entry.inspect_err(|error| warn("read", folder, error));
         Some(entry.ok()?.path())
     });
-    let is_meant = move |path: &PathBuf| {
+    let matches = move |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default();
-        is_meant(name.as_encoded_bytes())
+        matches(name.as_encoded_bytes())
     };
-    entries.filter(is_meant).filter_map(|path| {
-        let age = age(&path).inspect_err(|error| complain("tell the age of", &path, error));
+    entries.filter(matches).filter_map(|path| {
+        let age = age(&path).inspect_err(|error| warn("read the age of", &path, error));
         Some((age.ok()?, path))
     })
 }
 
-/// Whether it was there, and is gone.
+/// Whether this call removed it.
 fn remove(path: &Path) -> bool {
-    let removed = fs::remove_file(path).inspect_err(|error| complain("remove", path, error));
+    let removed = fs::remove_file(path).inspect_err(|error| warn("remove", path, error));
     removed.is_ok()
 }
 
-/// What is not there any more is as it should be.
-fn complain(what: &str, path: &Path, error: &io::Error) {
+/// Logs an error, unless the path is already gone.
+fn warn(operation: &str, path: &Path, error: &io::Error) {
     if error.kind() != io::ErrorKind::NotFound {
-        tracing::warn!(error = chain(error), path = %path.display(), "can't {what} this path");
+        tracing::warn!(error = chain(error), path = %path.display(), "cannot {operation} a file");
     }
 }
 
-/// Dates a file or link, in a test: so long ago, or so long ahead.
+/// Sets a file's age, for tests; `is_ahead` puts it into the future.
 #[cfg(test)]
 pub(crate) fn date(path: &Path, age: Duration, is_ahead: bool) {
     let now = SystemTime::now();
@@ -121,7 +119,7 @@ mod tests {
     const YEAR: i64 = 365 * DAY;
 
     #[test]
-    fn what_is_dated_ahead_ages_from_now_on_and_a_link_by_itself() {
+    fn a_time_in_the_future_restarts_the_age_and_a_link_has_its_own() {
         let folder = tempfile::tempdir().unwrap();
         let (file, link) = (folder.path().join("file"), folder.path().join("link"));
         fs::write(&file, "").unwrap();
@@ -132,16 +130,16 @@ mod tests {
         assert!(age(&file).unwrap() >= day);
         assert!(age(&link).unwrap() < day);
         let made = fs::symlink_metadata(&link).unwrap().modified().unwrap();
-        assert!(made <= SystemTime::now(), "its time runs from now on");
+        assert!(made <= SystemTime::now(), "its age starts now");
         assert!(
             age(&file).unwrap() >= day,
-            "what it points at is not touched"
+            "the link's target is not changed"
         );
         let missing = age(&folder.path().join("missing")).unwrap_err();
         assert_eq!(missing.kind(), io::ErrorKind::NotFound);
     }
 
-    /// Files that were made so many seconds ago, or are to be.
+    /// Makes files with these ages in seconds, which may be negative.
     fn files<const N: usize>(folder: &Path, ages: [(&str, i64); N]) {
         for (name, age) in ages {
             let file = folder.join(name);
@@ -151,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn the_latest_of_a_kind_stay_and_what_is_dated_ahead_counts_as_new() {
+    fn the_latest_files_stay_and_a_time_in_the_future_counts_as_new() {
         let folder = tempfile::tempdir().unwrap();
         let ages = [
             ("x-1", 3000),
@@ -168,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_older_goes_and_what_is_dated_ahead_ages_from_now_on() {
+    fn older_files_go_and_a_time_in_the_future_restarts_the_age() {
         let folder = tempfile::tempdir().unwrap();
         let ages = [("1", DAY), ("2", 8 * DAY), ("3", -6 * DAY), ("4", -YEAR)];
         files(folder.path(), ages);

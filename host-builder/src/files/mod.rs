@@ -1,5 +1,4 @@
-//! Files of the builder's own: those that are read again when they change, that expire, or that fill a
-//! disk.
+//! Files on the builder's machine: reloading, expiry, free disk space, the state folder.
 
 pub(crate) mod disk;
 pub(crate) mod expiry;

@@ -1,17 +1,17 @@
-//! The folder of the builder's own files, which is one builder's alone.
+//! The state folder, which belongs to one builder.
 //!
 //! ```text
-//!   lock          held for as long as the builder lives
-//!   token-key.pem the private key of the tokens, where the settings name none
-//!   *.nix         the expressions that Nix is asked with
-//!   probe/        the program that shows what builds can do
-//!   staging/      layers in the making                                   emptied at start
-//!   kept/         links that keep packages from the garbage collector
-//!   records/      copies of what storage knows of packages
+//!   lock          held while the builder runs
+//!   token-key.pem the private key for tokens, unless the settings name another
+//!   *.nix         our Nix expressions
+//!   probe/        the program of the sandbox probe
+//!   staging/      unfinished layers                                      emptied at start
+//!   kept/         links that protect packages from the garbage collector
+//!   records/      copies of packages' records in storage
 //! ```
 //!
-//! A second builder would remove what the first has in the making, so nothing is touched before
-//! the lock is held. The kernel lets go of it when the builder ends, however it does.
+//! A second builder would remove the first one's unfinished layers, so nothing is touched without the lock. The
+//! kernel releases it when the builder ends, however that happens.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -19,8 +19,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-/// The expressions that Nix is asked with. They travel inside the binary, so that the builder is
-/// one file to install.
+/// Our Nix expressions. They are part of the binary, so that the builder is one file to install.
 const EXPRESSIONS: [(&str, &str); 5] = [
     ("resolve.nix", include_str!("../../../nix/resolve.nix")),
     (
@@ -41,15 +40,15 @@ pub(crate) struct StateDir {
 }
 
 impl StateDir {
-    /// Locks a folder, which is created when it isn't there, and prepares what is in it.
+    /// Creates and locks the folder, and prepares its contents.
     ///
     /// # Errors
-    /// When another builder has it, or it can't be written.
+    /// When another builder uses it, or it can't be written.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let unusable = || {
             format!(
-                "the state folder {} can't be used: check NIXGATE_STATE_DIR, and that the folder \
-                 is writable for the builder",
+                "cannot use the state folder {}: check NIXGATE_STATE_DIR, and that the builder can write \
+                 there",
                 path.display()
             )
         };
@@ -57,8 +56,8 @@ impl StateDir {
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => bail!(
-                "another builder is using the state folder {}: end it, or give this one another \
-                 NIXGATE_STATE_DIR",
+                "another builder is using the state folder {}. Stop it, or set another NIXGATE_STATE_DIR \
+                 for this one",
                 path.display()
             ),
             Err(TryLockError::Error(error)) => return Err(error).with_context(unusable),
@@ -68,39 +67,39 @@ impl StateDir {
         Ok(state)
     }
 
-    /// Where the expressions are that Nix is asked with.
+    /// The folder of our Nix expressions.
     pub(crate) fn expressions(&self) -> PathBuf {
         self.path.clone()
     }
 
-    /// Where the private key of the tokens is, or is to be made.
+    /// The private key for tokens, which may have to be made.
     pub(crate) fn token_key(&self) -> PathBuf {
         self.path.join("token-key.pem")
     }
 
-    /// Layers in the making.
+    /// The folder of unfinished layers.
     pub(crate) fn staging(&self) -> PathBuf {
         self.path.join("staging")
     }
 
-    /// Links that keep packages from the garbage collector.
-    pub(crate) fn kept(&self) -> PathBuf {
+    /// The folder of links that protect packages from the garbage collector.
+    pub(crate) fn gc_roots(&self) -> PathBuf {
         self.path.join("kept")
     }
 
-    /// LocalCache of what storage knows of packages.
+    /// The folder of copies of packages' records.
     pub(crate) fn records(&self) -> PathBuf {
         self.path.join("records")
     }
 
     fn prepare(&self) -> io::Result<()> {
-        // Whatever a builder that was killed has left behind is of no use to anyone.
+        // A killed builder has left unfinished layers.
         let staging = self.staging();
         match fs::remove_dir_all(&staging) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => fs::create_dir_all(&staging)?,
         }
-        // By renaming: a Nix that outlived its builder may be reading it.
+        // Renamed into place, since a Nix process of an earlier builder may be reading it.
         for (name, expression) in EXPRESSIONS {
             let new = self.staging().join(name);
             fs::write(&new, expression)?;

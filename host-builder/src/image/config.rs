@@ -1,5 +1,4 @@
-//! The image config: what runs, where and as what, and which layers it is made of (OCI image spec,
-//! `config.md`). Docker reads the same bytes under its own media type.
+//! The image config (OCI image spec, `config.md`). Docker reads the same bytes under its own media type.
 
 use std::collections::BTreeMap;
 
@@ -8,23 +7,23 @@ use serde::Serialize;
 use super::{Execution, ImageSpec, LayerSpec};
 use nixgate_core::distribution::Digest;
 
-/// All images were made at the epoch: with a true time, no two builds would agree.
+/// The epoch: with the real time, no two builds would have the same digest.
 const CREATED: &str = "1970-01-01T00:00:00Z";
 
-/// Programs look for certificates in many places; OpenSSL, curl, git and Python agree on this
-/// variable. The file is that of `cacert`, which every image holds.
+/// OpenSSL, curl, git and Python find certificates by `SSL_CERT_FILE`. The file belongs to `cacert`, which every
+/// image has.
 const ENV: [(&str, &str); 2] = [
     ("PATH", "/bin:/sbin:/usr/bin"),
     ("SSL_CERT_FILE", "/etc/ssl/certs/ca-bundle.crt"),
 ];
 
-/// What an image's programs run on, by the names that OCI has taken from Go.
+/// By the names that OCI has taken from Go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Architecture {
-    /// 64-bit x86; Nix calls it `x86_64-linux`.
+    /// `x86_64-linux` in Nix.
     Amd64,
-    /// 64-bit Arm; Nix calls it `aarch64-linux`.
+    /// `aarch64-linux` in Nix.
     Arm64,
 }
 
@@ -38,7 +37,7 @@ pub(super) struct Config<'a> {
     history: Vec<History>,
 }
 
-/// The parameters of a container. Names as in Docker's API, hence the case.
+/// The parameters of a container, with the names of Docker's API.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Parameters<'a> {
@@ -57,7 +56,7 @@ struct Parameters<'a> {
     labels: &'a BTreeMap<String, String>,
 }
 
-/// What Go's `struct{}` is in JSON: a set is a map to it.
+/// Go's `struct{}`: in JSON, a set is a map to it.
 #[derive(Debug, Serialize)]
 struct Nothing {}
 
@@ -68,7 +67,7 @@ struct RootFs<'a> {
     diff_ids: Vec<&'a Digest>,
 }
 
-/// Where a layer comes from; as many entries as layers, or Docker refuses the image.
+/// Docker refuses an image without one entry for each layer.
 #[derive(Debug, Serialize)]
 struct History {
     created: &'static str,
@@ -93,30 +92,20 @@ impl Config<'_> {
 
 impl<'a> Parameters<'a> {
     fn new(execution: &'a Execution, labels: &'a BTreeMap<String, String>) -> Self {
-        let Execution {
-            cmd,
-            entrypoint,
-            env,
-            user,
-            working_dir,
-            exposed_ports,
-        } = execution;
+        let ports = execution.exposed_ports.iter();
         Self {
-            user: user.as_deref(),
-            exposed_ports: exposed_ports
-                .iter()
-                .map(|port| (port.as_str(), Nothing {}))
-                .collect(),
-            env: variables(env),
-            entrypoint,
-            cmd,
-            working_dir: working_dir.as_deref(),
+            user: execution.user.as_deref(),
+            exposed_ports: ports.map(|port| (port.as_str(), Nothing {})).collect(),
+            env: variables(&execution.env),
+            entrypoint: &execution.entrypoint,
+            cmd: &execution.cmd,
+            working_dir: execution.working_dir.as_deref(),
             labels,
         }
     }
 }
 
-/// What every image has, each by its own value or the one given here, and then the others.
+/// The variables of every image, which may be overridden, then the others.
 fn variables(given: &BTreeMap<String, String>) -> Vec<String> {
     let usual = ENV.iter().map(|&(name, value)| {
         let value = given.get(name).map_or(value, String::as_str);

@@ -1,16 +1,15 @@
-//! Descriptors: what a manifest says of another document or layer (OCI image spec, `descriptor.md`).
+//! Descriptors: a manifest's references to the config and the layers (OCI image spec, `descriptor.md`).
 
 use serde::Serialize;
 
 use super::{Document, LayerSpec};
 use nixgate_core::distribution::Digest;
 
-/// The media types of one manifest format.
+/// A manifest format and its media types.
 pub(super) struct Format {
     pub(super) manifest: &'static str,
     config: &'static str,
     layer: &'static str,
-    /// Whether manifests may have annotations.
     pub(super) has_annotations: bool,
 }
 
@@ -28,7 +27,6 @@ pub(super) const OCI: Format = Format {
     has_annotations: true,
 };
 
-/// Media type, digest and size of some content.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Descriptor {

@@ -1,4 +1,4 @@
-//! An image's documents: config, manifests and the descriptors that tie them together.
+//! An image's documents: config and manifests.
 //!
 //! ```text
 //!   manifest (Docker or OCI) ──▶ config ──▶ diff_ids of the uncompressed layers
@@ -6,10 +6,8 @@
 //!           └──▶ layers, by digest of the compressed bytes
 //! ```
 //!
-//! A client that is told a document's digest will have these bytes and no others, so the bytes are
-//! the contract: field order, no white space, nothing optional that is sometimes there. Both
-//! manifests name the same config and the same layers; they differ in media types and in
-//! annotations, which Docker's format does not have.
+//! Clients verify digests, so the exact bytes matter: field order, no white space. Both manifests have the same
+//! config and layers; they differ in media types and in annotations, which Docker's format lacks.
 //!
 //! Specs: OCI image spec 1.1 (`config.md`, `manifest.md`, `descriptor.md`), and Docker's "Image
 //! Manifest Version 2, Schema 2".
@@ -26,79 +24,67 @@ use serde::Serialize;
 
 pub(crate) use config::Architecture;
 
-/// Layers that an image may have, that of the symlinks included: Docker stops at 127.
+/// Layers of an image, including that of the symlinks. Docker's limit is 127.
 pub(crate) const MAX_LAYERS: RangeInclusive<usize> = 2..=127;
 
-/// All that decides what an image's documents say.
+/// Everything that an image's documents depend on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ImageSpec {
-    /// What its programs run on.
     pub(crate) architecture: Architecture,
-    /// Lowest first. The last one is that of the links.
+    /// Lowest first. The last one has the symlinks.
     pub(crate) layers: Vec<LayerSpec>,
-    /// How its containers run.
     pub(crate) execution: Execution,
-    /// Labels of the config: what `docker inspect` shows.
+    /// Labels of the config, which `docker inspect` shows.
     pub(crate) labels: BTreeMap<String, String>,
     /// Annotations of the OCI manifest.
     pub(crate) annotations: BTreeMap<String, String>,
 }
 
-/// How the containers of an image run (OCI image spec, `config.md`, `config`). What is empty is left
-/// out.
+/// How an image's containers run (OCI image spec, `config.md`, `config`). Empty fields are left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Execution {
-    /// What runs when nobody says what should, or the arguments of the entrypoint.
+    /// The default command, or the default arguments of the entrypoint.
     pub(crate) cmd: Vec<String>,
-    /// What runs in any case.
     pub(crate) entrypoint: Vec<String>,
-    /// Variables beside those that every image has, or instead of them.
+    /// Variables besides those of every image, or in their place.
     pub(crate) env: BTreeMap<String, String>,
     /// `user` or `user:group`.
     pub(crate) user: Option<String>,
-    /// An absolute path.
     pub(crate) working_dir: Option<String>,
     /// `port/protocol`.
     pub(crate) exposed_ports: BTreeSet<String>,
 }
 
-/// A layer as the documents speak of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LayerSpec {
-    /// Digest of the uncompressed archive.
+    /// Of the uncompressed archive.
     pub(crate) diff_id: Digest,
-    /// Digest of the compressed archive.
+    /// Of the compressed archive.
     pub(crate) digest: Digest,
     /// Bytes of the compressed archive.
     pub(crate) size: u64,
-    /// What is in it, for `docker history`: names of packages, say.
+    /// For `docker history`: names of packages.
     pub(crate) contents: Vec<String>,
 }
 
-/// The documents of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Image {
-    /// The config, the same for both manifests.
     pub(crate) config: Document,
-    /// The manifest in Docker's format.
     pub(crate) docker_manifest: Document,
-    /// The manifest in OCI's format.
     pub(crate) oci_manifest: Document,
 }
 
 /// A JSON document and its digest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Document {
-    /// The bytes that the digest is of.
     pub(crate) bytes: Vec<u8>,
-    /// Their digest.
     pub(crate) digest: Digest,
 }
 
 impl Document {
     fn of(value: &impl Serialize) -> Document {
         let bytes = serde_json::to_vec(value)
-            .expect("structs of strings, numbers and maps with string keys are always JSON");
+            .expect("structs of strings, numbers and maps with string keys serialise");
         Document {
             digest: Digest::of(&bytes),
             bytes,
@@ -107,7 +93,6 @@ impl Document {
 }
 
 impl Image {
-    /// Writes the documents.
     pub(crate) fn new(spec: &ImageSpec) -> Image {
         let config = Document::of(&config::Config::new(spec));
         let manifest = |format| Document::of(&manifest::Manifest::new(format, &config, spec));

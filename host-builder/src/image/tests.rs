@@ -1,4 +1,4 @@
-//! The documents' bytes, to the letter.
+//! The exact bytes of the documents.
 
 use expect_test::{Expect, expect};
 
@@ -68,7 +68,7 @@ fn a_full_image() {
 }
 
 #[test]
-fn what_is_empty_is_left_out() {
+fn empty_fields_are_left_out() {
     let image = Image::new(&ImageSpec {
         architecture: Architecture::Arm64,
         layers: Vec::new(),
@@ -91,7 +91,7 @@ fn what_is_empty_is_left_out() {
 }
 
 #[test]
-fn a_container_runs_as_it_is_said() {
+fn a_container_runs_as_specified() {
     let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
     let image = Image::new(&ImageSpec {
         layers: Vec::new(),

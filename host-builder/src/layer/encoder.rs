@@ -1,4 +1,4 @@
-//! Compression, and all that a manifest needs to know of a layer, in one pass.
+//! Compresses a layer, and hashes and measures both sides in one pass.
 //!
 //! ```text
 //!   tar ──▶ sha256, size ──▶ gzip ──▶ sha256, size ──▶ out
@@ -8,63 +8,60 @@
 //!        (image config)              (manifest)
 //! ```
 //!
-//! Compressed bytes are part of a layer's identity, so compression has to be repeatable: no time
-//! or file name in gzip's header, a fixed level, and zlib-rs, a pure Rust deflate that does not
-//! choose its matches by what the processor can do. It does choose them by how much it is given at
-//! a time, so it is always given the same.
+//! A layer's digest is that of the compressed bytes, so compression has to be reproducible: no time or
+//! file name in gzip's header, a fixed level, and zlib-rs, whose matches do not depend on the processor.
+//! They do depend on how many bytes it gets at a time, so it always gets the same number.
 
 use std::io::{self, Write};
 
 use flate2::write::GzEncoder;
 use flate2::{Compression, GzBuilder};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use nixgate_core::distribution::Digest;
 
-/// Says how the same archive becomes the same layer: codec, level, version. Part of cache keys.
+/// Codec, level and version; part of storage keys.
 ///
-/// The version goes up whenever the bytes change, be it by a new zlib-rs or by what [the archive
-/// format](super::TarWriter) does. The tests pin the bytes, so that it isn't forgotten.
+/// The version must go up whenever the bytes change, by a new zlib-rs or by [`TarWriter`](super::TarWriter).
+/// Tests pin the bytes.
 pub(crate) const ENCODER_ID: &str = "gzip-6-v2";
 
-/// Higher levels take twice the time for layers that are 2 % smaller.
+/// Higher levels take twice the time and save 2 %.
 const LEVEL: u32 = 6;
 
-/// Bytes that deflate is given at a time; at the end, what is left.
+/// Bytes that deflate gets at a time.
 const CHUNK: usize = 64 * 1024;
 
 /// "Unknown" in gzip's list of file systems (RFC 1952, 2.3.1).
 const UNKNOWN_OS: u8 = 255;
 
-/// What manifest and config say of a layer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A packed layer. As JSON, it is the record of the layer in storage.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Packed {
-    /// Digest of the uncompressed archive.
+    /// Of the uncompressed archive.
     pub(crate) diff_id: Digest,
-    /// Bytes of the uncompressed archive.
-    pub(crate) diff_size: u64,
-    /// Digest of the compressed archive: the layer's blob.
+    /// Of the compressed archive, which is the blob.
     pub(crate) digest: Digest,
-    /// Bytes of the compressed archive.
+    /// Bytes of the blob.
     pub(crate) size: u64,
 }
 
-/// A writer of uncompressed bytes in front of a writer of compressed ones, measuring both.
+/// Takes the uncompressed archive, and writes the compressed one.
 pub(crate) struct Encoder<W: Write> {
-    uncompressed: Measured<GzEncoder<Measured<W>>>,
-    /// Less than [`CHUNK`] bytes that wait for more.
+    uncompressed: HashingWriter<GzEncoder<HashingWriter<W>>>,
+    /// Less than [`CHUNK`] bytes.
     pending: Vec<u8>,
 }
 
 impl<W: Write> Encoder<W> {
-    /// Starts a layer that goes to `out`.
     pub(crate) fn new(out: W) -> Encoder<W> {
         let gzip = GzBuilder::new()
             .mtime(0)
             .operating_system(UNKNOWN_OS)
-            .write(Measured::new(out), Compression::new(LEVEL));
+            .write(HashingWriter::new(out), Compression::new(LEVEL));
         Encoder {
-            uncompressed: Measured::new(gzip),
+            uncompressed: HashingWriter::new(gzip),
             pending: Vec::with_capacity(CHUNK),
         }
     }
@@ -76,12 +73,11 @@ impl<W: Write> Encoder<W> {
     /// When `out` fails.
     pub(crate) fn finish(mut self) -> io::Result<Packed> {
         self.uncompressed.write_all(&self.pending)?;
-        let (gzip, diff_id, diff_size) = self.uncompressed.finish();
+        let (gzip, diff_id, _) = self.uncompressed.finish();
         let (mut out, digest, size) = gzip.finish()?.finish();
         out.flush()?;
         Ok(Packed {
             diff_id,
-            diff_size,
             digest,
             size,
         })
@@ -100,29 +96,28 @@ impl<W: Write> Write for Encoder<W> {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        // A flush amid the stream would change the compressed bytes: they would depend on who
-        // flushed when. `finish` flushes.
+        // A flush would change the compressed bytes. `finish` flushes.
         Ok(())
     }
 }
 
-/// Hashes and counts what goes through.
-pub(super) struct Measured<W> {
+/// Hashes and counts the bytes that it passes on.
+pub(super) struct HashingWriter<W> {
     inner: W,
     hash: Sha256,
     size: u64,
 }
 
-impl<W: Write> Measured<W> {
-    pub(super) fn new(inner: W) -> Measured<W> {
-        Measured {
+impl<W: Write> HashingWriter<W> {
+    pub(super) fn new(inner: W) -> Self {
+        Self {
             inner,
             hash: Sha256::new(),
             size: 0,
         }
     }
 
-    /// The writer, the digest of what it was given, and its size in bytes.
+    /// The inner writer, the digest of the bytes, and their number.
     pub(super) fn finish(self) -> (W, Digest, u64) {
         (
             self.inner,
@@ -132,7 +127,7 @@ impl<W: Write> Measured<W> {
     }
 }
 
-impl<W: Write> Write for Measured<W> {
+impl<W: Write> Write for HashingWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let count = self.inner.write(bytes)?;
         self.hash.update(&bytes[..count]);
@@ -177,7 +172,7 @@ mod tests {
             .collect()
     }
 
-    /// When this fails, layers are no longer what they were: [`ENCODER_ID`] needs a new version.
+    /// When this fails, [`ENCODER_ID`] needs a new version.
     #[test]
     fn the_bytes_of_this_version_are_pinned() {
         let (packed, _) = encoded(&[&sample()]);
@@ -186,7 +181,6 @@ mod tests {
                 "gzip-6-v2",
                 Packed {
                     diff_id: sha256:11156f7eba006c4a235d34650cde855966102427cec35ceef590599481e5fe58,
-                    diff_size: 1000000,
                     digest: sha256:08670570d68ac52a4d6bbd07c897f43f3ed89a1f5080346bbd2ca0636bf7f45d,
                     size: 675179,
                 },
@@ -201,10 +195,9 @@ mod tests {
     }
 
     #[test]
-    fn digests_and_sizes_are_those_of_both_sides() {
+    fn digests_are_those_of_both_sides() {
         let (packed, bytes) = encoded(&[b"hello ", b"layer"]);
         assert_eq!(packed.diff_id, Digest::of(b"hello layer"));
-        assert_eq!(packed.diff_size, 11);
         assert_eq!(packed.digest, Digest::of(&bytes));
         assert_eq!(packed.size, bytes.len() as u64);
         let mut text = String::new();
@@ -217,7 +210,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(16))]
         #[test]
-        fn how_the_bytes_arrive_is_of_no_matter(
+        fn chunks_of_any_size_give_the_same_bytes(
             mut cuts in prop::collection::vec(0..1_000_000_usize, 0..50)
         ) {
             let sample = sample();

@@ -1,4 +1,4 @@
-//! The bytes of layers: deterministic archives, hashed and compressed on the way out.
+//! Packs layers: deterministic archives, compressed and hashed in one pass.
 //!
 //! ```text
 //!   store paths ──▶ store_paths ─┐    nar: is each path what Nix made?
@@ -7,16 +7,15 @@
 //!   packages                                                └─▶ Packed: digests, sizes
 //! ```
 //!
-//! An image has two kinds of layers. Most hold store paths as they are ([`pack_store_paths`]). The
-//! last one makes them usable: `/bin`, `/etc`, `/share` … full of links into the store
-//! ([`pack_root`]).
+//! An image has two kinds of layers. Most hold store paths as they are ([`pack_store_paths`]). The last
+//! one has `/bin`, `/etc`, `/share` … with links into the store ([`pack_root`]).
 //!
-//! The same store paths give the same bytes on every machine. So nothing that Nix does not vouch
-//! for gets into an archive: no owner, no time, no permission but *executable*, no number of a
-//! device or inode, and not the order in which a file system lists a folder.
+//! The same store paths give the same bytes on every machine. So an archive has only what Nix's own hash
+//! covers: no owner, no time, no permission except *executable*, no device or inode numbers, and not the
+//! order in which a file system lists a folder.
 //!
-//! Contents are streamed; what is held in memory is names, and files of a megabyte at most, one at a
-//! time. Everything here blocks.
+//! Contents are streamed: memory holds names, and one file of up to a megabyte at a time. Everything here
+//! blocks.
 
 mod base;
 mod encoder;
@@ -34,7 +33,7 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use encoder::{ENCODER_ID, Encoder, Packed};
 pub(crate) use root_tree::RootTree;
-pub(crate) use store_paths::all;
+pub(crate) use store_paths::collect;
 pub(crate) use symlinks::merge;
 pub(crate) use tar::TarWriter;
 #[cfg(test)]
@@ -46,28 +45,18 @@ use crate::closure::StorePath;
 /// A layer that could not be made.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PackError {
-    /// A file could not be read.
     #[error("cannot read {}: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What went wrong.
-        source: io::Error,
-    },
-    /// A package has what no layer can hold.
+    Read { path: PathBuf, source: io::Error },
+    /// No layer can hold a file of a package.
     #[error("cannot pack {} of {path}: {reason}", file.display())]
     Unfit {
-        /// The package.
         path: StorePath,
-        /// The file in it.
+        /// Relative to the store path.
         file: PathBuf,
-        /// Why.
         reason: Unfit,
     },
-    /// Store paths are not what Nix made.
-    #[error("cannot pack what was changed: {}", list(.0))]
+    #[error("cannot pack store paths that were changed after Nix made them: {}", list(.0))]
     Altered(Vec<Altered>),
-    /// The layer itself could not be written.
     #[error("cannot write the layer: {0}")]
     Write(#[source] io::Error),
 }
@@ -79,14 +68,13 @@ impl PackError {
     }
 }
 
-/// A store path that was changed after Nix had made it.
+/// A store path that was changed after Nix made it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Altered {
-    /// The path.
     pub(crate) path: StorePath,
     /// The hash that Nix recorded.
     pub(crate) recorded: String,
-    /// What is there instead.
+    /// The present hash, or another difference.
     pub(crate) found: String,
 }
 
@@ -105,13 +93,13 @@ fn list(altered: &[Altered]) -> String {
     paths.collect::<Vec<_>>().join(", ")
 }
 
-/// Packs store paths, of which Nix recorded these hashes of their archives, into a layer. `root` is the
-/// folder below which the store is mounted, `/` for a usual one.
+/// Packs store paths, with the NAR hashes that Nix recorded, into a layer. The store is mounted below
+/// `root`, usually `/`.
 ///
 /// # Errors
 ///
-/// When a path can't be read, holds what no layer can hold, or is not what Nix recorded; or `out`
-/// fails. What was written to `out` by then is to be thrown away.
+/// When a path can't be read, has a file that no layer can hold, or differs from its hash; or when `out`
+/// fails. Then the output is invalid.
 pub(crate) fn pack_store_paths(
     root: &Path,
     paths: &BTreeMap<StorePath, String>,
@@ -120,16 +108,16 @@ pub(crate) fn pack_store_paths(
     pack(out, |tar| store_paths::write(tar, root, paths))
 }
 
-/// What is in a store path, of which Nix recorded this hash of its archive.
+/// Reads the tree of a store path, and checks its contents against the NAR hash that Nix recorded.
 ///
 /// # Errors
 ///
-/// When it can't be read, holds what no layer can hold, or is not what Nix recorded.
+/// When it can't be read, has a file that no layer can hold, or differs from its hash.
 pub(crate) fn check(root: &Path, path: &StorePath, hash: &str) -> Result<Tree, PackError> {
     store_paths::check(root, path, hash)
 }
 
-/// Packs the folders and links that make an image's packages usable: its last layer.
+/// Packs the last layer: the folders and links outside of the store.
 ///
 /// # Errors
 ///

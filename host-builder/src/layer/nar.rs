@@ -1,4 +1,4 @@
-//! Nix's archive format (NAR), whose SHA-256 Nix records of every store path.
+//! Nix's archive format (NAR). Nix records the SHA-256 of every store path's archive.
 //!
 //! ```text
 //!   archive   "nix-archive-1" node
@@ -9,9 +9,9 @@
 //!   each word and all bytes:   length, 64 bits, little-endian │ content │ zeros up to 8 bytes
 //! ```
 //!
-//! Entries are sorted by the bytes of their names, as in a [`Tree`] and in a layer. So one walk over a
-//! tree writes both: a [`Visitor`] packs what the archive comes to, and hands it the contents of files
-//! that it has read. What is packed is then what is hashed, whatever happens to the disk meanwhile.
+//! Entries are sorted by the bytes of their names, as in a [`Tree`] and in a layer. So one walk writes
+//! both: a [`Visitor`] reads each file, packs it, and writes the same bytes to the archive. The packed bytes
+//! are the hashed ones, whatever happens to the disk meanwhile.
 
 use std::ffi::OsStr;
 use std::io::{self, Write};
@@ -19,21 +19,23 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::PackError;
-use super::encoder::Measured;
+use super::encoder::HashingWriter;
 use super::tree::Tree;
 
 /// Lengths are padded to multiples of this.
 const ALIGNMENT: u64 = 8;
 
-/// Sees a tree in the order of the archive, parents first.
+/// Visits a tree in the order of the archive, parents first.
 pub(super) trait Visitor {
-    /// A directory, before what is in it.
-    fn directory(&mut self, path: &Path) -> Result<(), PackError>;
+    fn directory(&mut self, _: &Path) -> Result<(), PackError> {
+        Ok(())
+    }
 
-    /// A symbolic link.
-    fn symlink(&mut self, path: &Path, target: &OsStr) -> Result<(), PackError>;
+    fn symlink(&mut self, _: &Path, _: &OsStr) -> Result<(), PackError> {
+        Ok(())
+    }
 
-    /// A file, whose `size` bytes have to be written to `archive`.
+    /// Must write the file's `size` bytes to `archive`.
     fn file(
         &mut self,
         path: &Path,
@@ -43,16 +45,16 @@ pub(super) trait Visitor {
     ) -> Result<(), PackError>;
 }
 
-/// The hash of a tree that lies at `path`, in hexadecimal digits, as Nix records it.
+/// The NAR hash of a tree at `path`, in hexadecimal digits.
 pub(super) fn hash(
     path: &Path,
     tree: &Tree,
     visitor: &mut impl Visitor,
 ) -> Result<String, PackError> {
-    let mut archive = Measured::new(io::sink());
+    let mut archive = HashingWriter::new(io::sink());
     write(&mut archive, path, tree, visitor)?;
     let (_, digest, _) = archive.finish();
-    Ok(digest.hex().to_owned())
+    Ok(digest.hex())
 }
 
 fn write(
@@ -140,14 +142,6 @@ mod tests {
     struct Files(BTreeMap<std::path::PathBuf, Vec<u8>>);
 
     impl Visitor for Files {
-        fn directory(&mut self, _: &Path) -> Result<(), PackError> {
-            Ok(())
-        }
-
-        fn symlink(&mut self, _: &Path, _: &OsStr) -> Result<(), PackError> {
-            Ok(())
-        }
-
         fn file(
             &mut self,
             path: &Path,

@@ -1,4 +1,4 @@
-//! What an image has outside of the store: directories, links into the store and a few small files.
+//! The files of an image outside of the store: directories, links into the store, a few small files.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map;
@@ -9,38 +9,34 @@ use std::path::{Component, Path};
 use super::PackError;
 use super::tar::TarWriter;
 
-/// Permissions of a directory that asks for no others.
+/// Default permissions of a directory.
 pub(super) const DIRECTORY_MODE: u32 = 0o755;
 const FILE_MODE: u32 = 0o644;
 
-type Entries = BTreeMap<OsString, Entry>;
+/// Sorted by the bytes of the names.
+type Entries = BTreeMap<OsString, RootEntry>;
 
-/// The directories, links and files of an image outside of `/nix/store`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct RootTree {
     pub(super) entries: Entries,
 }
 
-/// One name in a [`RootTree`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Entry {
-    /// A directory and what is in it.
+pub(crate) enum RootEntry {
     Directory {
         /// Permissions.
         mode: u32,
-        /// Sorted by the bytes of the names.
-        entries: BTreeMap<OsString, Entry>,
+        entries: Entries,
     },
-    /// A file of the image's own; all others are links into the store.
+    /// With its text. Packages' files are links into the store.
     File(&'static str),
-    /// A symbolic link and its target.
+    /// With its target.
     Symlink(OsString),
 }
 
-impl Entry {
-    /// An empty directory.
-    pub(crate) fn directory(mode: u32) -> Entry {
-        Entry::Directory {
+impl RootEntry {
+    fn empty_directory(mode: u32) -> Self {
+        Self::Directory {
             mode,
             entries: Entries::new(),
         }
@@ -48,57 +44,57 @@ impl Entry {
 }
 
 impl RootTree {
-    /// What is at a path relative to the root. Links are not followed.
-    pub(crate) fn get(&self, path: &Path) -> Option<&Entry> {
+    /// The entry at a path relative to the root. Does not follow links.
+    pub(crate) fn get(&self, path: &Path) -> Option<&RootEntry> {
         let mut names = names(path);
         let mut entry = self.entries.get(names.next()?)?;
         for name in names {
             match entry {
-                Entry::Directory { entries, .. } => entry = entries.get(name)?,
-                Entry::File(_) | Entry::Symlink(_) => return None,
+                RootEntry::Directory { entries, .. } => entry = entries.get(name)?,
+                RootEntry::File(_) | RootEntry::Symlink(_) => return None,
             }
         }
         Some(entry)
     }
 
-    /// Puts `entry` at a path relative to the root, unless a package has something there already,
-    /// or in place of a directory above. Missing directories are made.
-    pub(super) fn put_if_absent(&mut self, path: &Path, entry: Entry) {
+    /// Adds an entry at a path relative to the root, with its parent directories, unless a package has
+    /// that path, or a file or link in place of a parent.
+    pub(super) fn put_if_absent(&mut self, path: &Path, entry: RootEntry) {
         if let Some(btree_map::Entry::Vacant(vacant)) = self.slot(path) {
             vacant.insert(entry);
         }
     }
 
-    /// Like [`put_if_absent`](Self::put_if_absent) for a directory whose permissions matter: one
-    /// that is there gets them.
+    /// Like [`put_if_absent`](Self::put_if_absent) for a directory; sets the permissions of an existing
+    /// one.
     pub(super) fn put_directory(&mut self, path: &Path, wanted: u32) {
         match self
             .slot(path)
-            .map(|slot| slot.or_insert_with(|| Entry::directory(wanted)))
+            .map(|slot| slot.or_insert_with(|| RootEntry::empty_directory(wanted)))
         {
-            Some(Entry::Directory { mode, .. }) => *mode = wanted,
-            Some(Entry::File(_) | Entry::Symlink(_)) | None => {}
+            Some(RootEntry::Directory { mode, .. }) => *mode = wanted,
+            Some(RootEntry::File(_) | RootEntry::Symlink(_)) | None => {}
         }
     }
 
-    /// The place of a path in its directory; nothing when something else is in that one's place.
-    fn slot(&mut self, path: &Path) -> Option<btree_map::Entry<'_, OsString, Entry>> {
+    /// The map entry of a path in its directory; none if a parent is no directory.
+    fn slot(&mut self, path: &Path) -> Option<btree_map::Entry<'_, OsString, RootEntry>> {
         let mut names = names(path);
         let last = names.next_back()?;
         let mut directory = &mut self.entries;
         for name in names {
             match directory
                 .entry(name.to_owned())
-                .or_insert_with(|| Entry::directory(DIRECTORY_MODE))
+                .or_insert_with(|| RootEntry::empty_directory(DIRECTORY_MODE))
             {
-                Entry::Directory { entries, .. } => directory = entries,
-                Entry::File(_) | Entry::Symlink(_) => return None,
+                RootEntry::Directory { entries, .. } => directory = entries,
+                RootEntry::File(_) | RootEntry::Symlink(_) => return None,
             }
         }
         Some(directory.entry(last.to_owned()))
     }
 
-    /// Writes all of it, parents first. See [`super::pack_root`].
+    /// Writes all entries, parents first. See [`super::pack_root`].
     pub(super) fn write<W: Write>(&self, tar: &mut TarWriter<W>) -> Result<(), PackError> {
         write_entries(tar, Path::new(""), &self.entries).map_err(PackError::Write)
     }
@@ -115,12 +111,14 @@ fn write_entries<W: Write>(tar: &mut TarWriter<W>, at: &Path, entries: &Entries)
     for (name, entry) in entries {
         let path = at.join(name);
         match entry {
-            Entry::Directory { mode, entries } => {
+            RootEntry::Directory { mode, entries } => {
                 tar.directory(&path, *mode)?;
                 write_entries(tar, &path, entries)?;
             }
-            Entry::File(text) => tar.file(&path, FILE_MODE, text.len() as u64, text.as_bytes())?,
-            Entry::Symlink(target) => tar.symlink(&path, target)?,
+            RootEntry::File(text) => {
+                tar.file(&path, FILE_MODE, text.len() as u64, text.as_bytes())?
+            }
+            RootEntry::Symlink(target) => tar.symlink(&path, target)?,
         }
     }
     Ok(())

@@ -1,36 +1,32 @@
-//! The layer of some store paths.
+//! Packs a layer of store paths.
 //!
 //! ```text
-//!   nix/                       0755   parents first: without entries of their own they would be
-//!   nix/store/                 0755   made with whatever permissions the client thinks of
+//!   nix/                       0755   parents first: without entries, clients would choose their
+//!   nix/store/                 0755   permissions
 //!   nix/store/…-git/           0555   then each path, in order, as Nix has it:
 //!   nix/store/…-git/bin/       0555     directories and programs 0555,
 //!   nix/store/…-git/bin/git    0555     other files 0444
 //!   nix/store/…-git/bin/git-log ──▶ hard link to …-git/bin/git
 //! ```
 //!
-//! # What is packed is what Nix made
+//! # A layer has what Nix made
 //!
-//! Nix records the hash of a store path when it makes it, and does not look again; whoever can write
-//! to the store can change what is in it. So the hash is made of the bytes that go into the layer, as
-//! they go, and a layer with a path that is not what it was is no layer ([`Altered`]). Of a path that is
-//! packed nowhere the [`tree`](check) is checked in the same way before anything is made of it.
+//! Nix records the hash of a store path when it makes it, and does not check it later. So packing hashes the
+//! bytes that go into the layer, and fails if a path was changed ([`Altered`]). [`check`] does the same for
+//! a tree that is read without packing.
 //!
 //! # Hard links
 //!
-//! Whether two files share an inode says nothing about a store path: Nix's archive format does not
-//! record it, so a package that was built with hard links arrives from a binary cache without
-//! them, and an optimised store (`nix-store --optimise`) has them everywhere. If a layer followed
-//! the disk, its digest would tell where its contents had come from. So it follows the *contents*:
-//! files that are equal are stored once, and the later names are hard links to the first. That
-//! keeps every hard link that a package was made with, finds those that have been lost, and is the
-//! same on each machine. It is also no news to the packages, which live in optimised stores.
+//! Hard links on disk depend on the machine: Nix's archive format has none, so packages from a binary cache
+//! have none either, while an optimised store (`nix-store --optimise`) has them everywhere. So a layer
+//! follows *contents*: equal files are stored once, and later names are hard links to the first. Each
+//! package keeps the hard links that it was built with, and every machine gets the same bytes. Packages work
+//! with that, since they work in optimised stores.
 //!
-//! A file gets [`MAX_NAMES`] names; then it is stored again, and the next names are links to that.
+//! A file gets up to [`MAX_NAMES`] names; then it is stored again, and the next names are links to that.
 //!
-//! Only files that have a twin of the same size can be equal, so only of these the contents have to
-//! be known before they are written: small ones are kept in memory for that moment, large ones are
-//! read twice, and have to be the same both times.
+//! Only files with the same size and mode can be equal, so only their contents have to be known before they
+//! are written: small ones are held in memory, large ones are read twice, and must not change meanwhile.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
@@ -38,9 +34,9 @@ use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
-use super::encoder::Measured;
+use super::encoder::HashingWriter;
 use super::nar::{self, Visitor};
-use super::tar::{Exactly, TarWriter};
+use super::tar::{ExactReader, TarWriter};
 use super::tree::{Tree, TreeError, Unfit, read_tree, unfit};
 use super::{Altered, PackError, root_tree};
 use nixgate_core::distribution::Digest;
@@ -51,12 +47,10 @@ const DIRECTORY_MODE: u32 = 0o555;
 const EXECUTABLE_MODE: u32 = 0o555;
 const FILE_MODE: u32 = 0o444;
 
-/// Names of one file in a layer, at most. What clients unpack to has bounds of its own (ext4 65,000, and
-/// whatever else links to the same file counts), of which NTFS has the least: 1,024. One copy in a
-/// thousand costs nothing.
+/// Names of one file in a layer. File systems bound its links: ext4 to 65,000, NTFS to 1,024.
 const MAX_NAMES: usize = 1000;
 
-/// Files up to this size, of which equal ones may be there, are read into memory.
+/// Files up to this size that may have an equal are read into memory.
 const SMALL: u64 = 1 << 20;
 
 /// Writes store paths and the directories above them. See [`super::pack_store_paths`].
@@ -65,10 +59,10 @@ pub(super) fn write<W: Write>(
     root: &Path,
     paths: &BTreeMap<StorePath, String>,
 ) -> Result<(), PackError> {
-    let trees = all(paths.iter().map(|(path, hash)| {
+    let trees = collect(paths.iter().map(|(path, hash)| {
         let tree = tree_of(root, path, hash)?;
         if unfit(&path.in_archive(), &tree).is_some() {
-            // It is in the package itself, unless somebody has put it there.
+            // Tells whether the file belongs to the package, or somebody has added it.
             check(root, path, hash)?;
         }
         Ok((path, hash, tree))
@@ -89,11 +83,11 @@ pub(super) fn write<W: Write>(
     let compared = trees
         .iter()
         .map(|(path, hash, tree)| compare(root, path, hash, tree, &mut layer));
-    all(compared).map(drop)
+    collect(compared).map(drop)
 }
 
-/// All that there is to be had; of store paths that are not what Nix made, all are told.
-pub(crate) fn all<T>(
+/// Collects results, or the altered store paths of all errors.
+pub(crate) fn collect<T>(
     results: impl Iterator<Item = Result<T, PackError>>,
 ) -> Result<Vec<T>, PackError> {
     let (mut found, mut altered) = (Vec::new(), Vec::new());
@@ -110,7 +104,7 @@ pub(crate) fn all<T>(
     }
 }
 
-/// Reads what is in a store path. See [`super::check`].
+/// See [`super::check`].
 pub(super) fn check(root: &Path, path: &StorePath, hash: &str) -> Result<Tree, PackError> {
     let tree = tree_of(root, path, hash)?;
     compare(root, path, hash, &tree, &mut Contents { root })?;
@@ -125,7 +119,7 @@ pub(super) fn check(root: &Path, path: &StorePath, hash: &str) -> Result<Tree, P
     }
 }
 
-/// The hash of what is there, for tests that made it.
+/// The present hash, for tests.
 #[cfg(test)]
 pub(super) fn hash_of(root: &Path, path: &StorePath) -> String {
     let tree = tree_of(root, path, "").unwrap();
@@ -135,10 +129,9 @@ pub(super) fn hash_of(root: &Path, path: &StorePath) -> String {
 fn tree_of(root: &Path, path: &StorePath, hash: &str) -> Result<Tree, PackError> {
     let on_disk = path.on_disk(root);
     read_tree(&on_disk).map_err(|error| match error {
-        // Nix makes no such thing.
         TreeError::UnsupportedType { .. } => Altered::of(path, hash, error),
-        TreeError::Io { path: at, source } => reading(path, hash, at, source),
-        // Whether Nix made it is not found out: that takes a walk to its end.
+        TreeError::Io { path: at, source } => read_failure(path, hash, at, source),
+        // Nix may have made it or not: telling takes a walk over the whole tree.
         TreeError::TooDeep { path: file } => PackError::Unfit {
             path: path.clone(),
             file: file.strip_prefix(&on_disk).unwrap_or(&file).to_owned(),
@@ -147,9 +140,8 @@ fn tree_of(root: &Path, path: &StorePath, hash: &str) -> Result<Tree, PackError>
     })
 }
 
-/// A file of a store path can't be read. What isn't there, or ends too early, was there when Nix made the
-/// path: it was changed.
-fn reading(path: &StorePath, hash: &str, file: PathBuf, source: io::Error) -> PackError {
+/// For a file of a store path that can't be read. If it is missing or too short, the path was altered.
+fn read_failure(path: &StorePath, hash: &str, file: PathBuf, source: io::Error) -> PackError {
     match source.kind() {
         io::ErrorKind::NotFound
         | io::ErrorKind::NotADirectory
@@ -157,7 +149,7 @@ fn reading(path: &StorePath, hash: &str, file: PathBuf, source: io::Error) -> Pa
         | io::ErrorKind::UnexpectedEof => {
             Altered::of(path, hash, format!("{}: {source}", file.display()))
         }
-        // Whatever wrote it there did not use its whole path.
+        // A relative path could write it.
         io::ErrorKind::InvalidFilename => {
             let within = file.iter().skip_while(|name| *name != path.base_name());
             PackError::Unfit {
@@ -170,12 +162,7 @@ fn reading(path: &StorePath, hash: &str, file: PathBuf, source: io::Error) -> Pa
     }
 }
 
-/// As when a file ends too early: it is not what it was a moment ago.
-fn changed(how: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::UnexpectedEof, how)
-}
-
-/// Shows a store path to `visitor`, and fails when what it was shown is not what Nix made.
+/// Lets `visitor` read a store path, and checks the bytes against the hash.
 fn compare(
     root: &Path,
     path: &StorePath,
@@ -187,26 +174,18 @@ fn compare(
         Ok(found) if found == hash => Ok(()),
         Ok(found) => Err(Altered::of(path, hash, format!("hash {found}"))),
         Err(PackError::Read { path: file, source }) => {
-            Err(reading(path, hash, root.join(file), source))
+            Err(read_failure(path, hash, root.join(file), source))
         }
         Err(error) => Err(error),
     }
 }
 
-/// Hands over the contents of files as they are on disk, below `root`.
+/// Only reads the files.
 struct Contents<'a> {
     root: &'a Path,
 }
 
 impl Visitor for Contents<'_> {
-    fn directory(&mut self, _: &Path) -> Result<(), PackError> {
-        Ok(())
-    }
-
-    fn symlink(&mut self, _: &Path, _: &OsStr) -> Result<(), PackError> {
-        Ok(())
-    }
-
     fn file(
         &mut self,
         path: &Path,
@@ -219,23 +198,23 @@ impl Visitor for Contents<'_> {
     }
 }
 
-fn open(root: &Path, path: &Path, size: u64) -> io::Result<Exactly<File>> {
-    Ok(Exactly::new(File::open(root.join(path))?, size))
+fn open(root: &Path, path: &Path, size: u64) -> io::Result<ExactReader<File>> {
+    Ok(ExactReader::new(File::open(root.join(path))?, size))
 }
 
 struct Layer<'a, W: Write> {
     tar: &'a mut TarWriter<W>,
-    /// Below which the store is mounted.
     root: &'a Path,
-    /// How many files have this size and mode.
+    /// The number of files by size and mode.
     files_like: HashMap<(u64, u32), usize>,
-    /// The file that the next one with these contents and this mode is linked to.
+    /// The first file by contents and mode.
     first_with: HashMap<(Digest, u32), Linked>,
 }
 
-/// A file in the layer, and how many names it has.
+/// A file in the layer.
 struct Linked {
     first: PathBuf,
+    /// Including hard links.
     names: usize,
 }
 
@@ -253,9 +232,8 @@ impl<W: Write> Layer<'_, W> {
         }
     }
 
-    /// The file that another one with these contents is to be linked to. Without one, this is it for
-    /// those that follow.
-    fn earlier(&mut self, path: &Path, contents: Digest, mode: u32) -> Option<PathBuf> {
+    /// The earlier file to which this one becomes a hard link; none if this one has to be stored.
+    fn link_target(&mut self, path: &Path, contents: Digest, mode: u32) -> Option<PathBuf> {
         let linked = self.first_with.entry((contents, mode)).or_insert(Linked {
             first: path.to_owned(),
             names: 0,
@@ -270,8 +248,8 @@ impl<W: Write> Layer<'_, W> {
         (linked.names > 1).then(|| linked.first.clone())
     }
 
-    /// Writes a file of which there may be an equal one.
-    fn twin(
+    /// Writes a file that may have an equal.
+    fn write_deduplicated(
         &mut self,
         path: &Path,
         mode: u32,
@@ -284,16 +262,16 @@ impl<W: Write> Layer<'_, W> {
             let mut contents = Vec::with_capacity(size as usize);
             file.read_to_end(&mut contents).map_err(read(path))?;
             archive.write_all(&contents).map_err(PackError::Write)?;
-            return match self.earlier(path, Digest::of(&contents), mode) {
+            return match self.link_target(path, Digest::of(&contents), mode) {
                 Some(earlier) => self.tar.hard_link(path, mode, &earlier),
                 None => self.tar.file(path, mode, size, &contents[..]),
             }
             .map_err(PackError::Write);
         }
-        let mut first = Measured::new(archive);
+        let mut first = HashingWriter::new(archive);
         io::copy(&mut file, &mut first).map_err(read(path))?;
         let (_, contents, _) = first.finish();
-        if let Some(earlier) = self.earlier(path, contents, mode) {
+        if let Some(earlier) = self.link_target(path, contents, mode) {
             return self
                 .tar
                 .hard_link(path, mode, &earlier)
@@ -301,16 +279,21 @@ impl<W: Write> Layer<'_, W> {
         }
         let mut file = file.into_inner();
         file.rewind().map_err(read(path))?;
-        let mut again = Measured::new(io::sink());
+        let mut again = HashingWriter::new(io::sink());
         self.stream(path, mode, size, file, &mut again)?;
         let (_, packed, _) = again.finish();
         if packed != contents {
-            return Err(read(path)(changed("it changes while it is packed")));
+            // This kind of error counts as altered.
+            let error = io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the file changes while it is packed",
+            );
+            return Err(read(path)(error));
         }
         Ok(())
     }
 
-    /// Writes a file as it is read, which goes to `copy` as well.
+    /// Writes a file as it is read, and copies it to `copy`.
     fn stream(
         &mut self,
         path: &Path,
@@ -319,8 +302,8 @@ impl<W: Write> Layer<'_, W> {
         file: File,
         copy: &mut impl Write,
     ) -> Result<(), PackError> {
-        let mut contents = Copied {
-            file: Exactly::new(file, size),
+        let mut contents = TeeReader {
+            file: ExactReader::new(file, size),
             copy,
             failed: false,
         };
@@ -332,15 +315,15 @@ impl<W: Write> Layer<'_, W> {
     }
 }
 
-/// LocalCache what is read.
-struct Copied<R, W> {
+/// Copies what it reads.
+struct TeeReader<R, W> {
     file: R,
     copy: W,
     /// Whether the file could not be read.
     failed: bool,
 }
 
-impl<R: Read, W: Write> Read for Copied<R, W> {
+impl<R: Read, W: Write> Read for TeeReader<R, W> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.file.read(buffer).inspect_err(|error| {
             self.failed = error.kind() != io::ErrorKind::Interrupted;
@@ -369,9 +352,9 @@ impl<W: Write> Visitor for Layer<'_, W> {
         archive: &mut impl Write,
     ) -> Result<(), PackError> {
         let mode = file_mode(executable);
-        // A link saves nothing for an empty file, and packages have many of these.
+        // A link to an empty file saves nothing, and packages have many empty files.
         if size > 0 && self.files_like.get(&(size, mode)) > Some(&1) {
-            return self.twin(path, mode, size, archive);
+            return self.write_deduplicated(path, mode, size, archive);
         }
         let file = File::open(self.root.join(path)).map_err(PackError::read(path))?;
         self.stream(path, mode, size, file, archive)

@@ -1,8 +1,7 @@
-//! `/bin`, `/etc`, `/share` … of an image: the packages laid over each other.
+//! `/bin`, `/etc`, `/share` … of an image: the merged trees of its packages.
 //!
-//! Programs look for things in well-known places, the store's paths are anything but. So the last
-//! layer is what nixpkgs' `symlinkJoin` would make of the requested packages: directories are real,
-//! and merged wherever several packages have them; everything else is a link into the store.
+//! The last layer is what nixpkgs' `symlinkJoin` would make of the requested packages: directories are real
+//! and merged; everything else is a link into the store.
 //!
 //! ```text
 //!   …-bash               …-git                  the image
@@ -14,13 +13,12 @@
 //!                                               └─ share/man/ …
 //! ```
 //!
-//! A package's own links are leaves, never followed, and linked to like files. Two kinds are better
-//! repeated than linked to: those with an absolute target, which lead to the same place anyway; and
-//! those to a *directory* of the same package, like `sbin` above. The directory they speak of is
-//! merged, so that `/sbin` shows the programs of all packages rather than those of one of them,
-//! and the many packages that have that link all agree on it.
+//! A package's own links are not followed, and linked to like files. Two kinds are copied instead: links
+//! with an absolute target, which lead to the same place anyway; and links to a *directory* of the same
+//! package, like `sbin` above. That directory is merged, so `/sbin` shows the programs of all packages, and
+//! packages with the same link don't collide.
 //!
-//! When packages disagree, the first in the order given has its way, and the rest is reported.
+//! If packages collide, the first in the given order wins, and the others are reported.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -29,29 +27,27 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use super::base;
-use super::root_tree::{DIRECTORY_MODE, Entry, RootTree};
+use super::root_tree::{DIRECTORY_MODE, RootEntry, RootTree};
 use super::tree::{Directory, Tree};
 use crate::closure::StorePath;
 
-/// The packages of an image laid over each other, and what did not fit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Merged {
-    /// Directories, links and the files that every image has.
+    /// With the files that every image has.
     pub(crate) root: RootTree,
-    /// What packages have but the image does not, because an earlier package is in the way.
     pub(crate) collisions: Vec<Collision>,
-    /// Packages that are a single file or link. Legal in Nix, but there is no name to put it at.
+    /// Packages that are a single file or link, which have no name outside of the store.
     pub(crate) without_directory: Vec<StorePath>,
 }
 
-/// Two packages have something at the same path, and it can't be merged.
+/// Two packages have the same path, and it can't be merged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Collision {
     /// Relative to the image's root.
     pub(crate) path: PathBuf,
-    /// The package whose file, link or directory the image has.
+    /// The package whose entry the image has.
     pub(crate) kept: StorePath,
-    /// The package whose file, link or whole directory it has not.
+    /// The package whose entry it lacks.
     pub(crate) dropped: StorePath,
 }
 
@@ -60,13 +56,13 @@ impl fmt::Display for Collision {
         let path = self.path.display();
         write!(
             f,
-            "/{path} is that of {}, not of {}",
+            "/{path} is from {}, not from {}",
             self.kept, self.dropped
         )
     }
 }
 
-/// Lays packages over each other, in their canonical order, and adds what every image has.
+/// Merges packages, in their canonical order, and adds the files of every image.
 pub(crate) fn merge<'a>(packages: impl IntoIterator<Item = (&'a StorePath, &'a Tree)>) -> Merged {
     let mut without_directory = Vec::new();
     let mut directories = Vec::new();
@@ -87,8 +83,7 @@ pub(crate) fn merge<'a>(packages: impl IntoIterator<Item = (&'a StorePath, &'a T
     }
 }
 
-/// Names at a package's root that an image has no use for: they are there for Nix's builders.
-/// `nix` would lie over the store itself.
+/// Names at a package's root that only Nix's builders use; and `nix`, which would hide the store.
 fn is_left_out(name: &OsStr) -> bool {
     name == "nix" || name == "nix-support" || name.as_bytes().starts_with(b"propagated-")
 }
@@ -99,50 +94,41 @@ struct Package<'a> {
     root: &'a Directory,
 }
 
-/// The packages that have something at a path, in order; never empty.
-struct Candidates<'a> {
-    first: (Package<'a>, &'a Tree),
-    others: Vec<(Package<'a>, &'a Tree)>,
-}
+/// A package and its entry at some path.
+type Candidate<'a> = (Package<'a>, &'a Tree);
 
-/// Merges what packages have in one directory, `at`.
+/// Merges one directory of several packages.
 fn merge_directories(
     at: &Path,
     directories: &[(Package<'_>, &Directory)],
     collisions: &mut Vec<Collision>,
-) -> BTreeMap<OsString, Entry> {
+) -> BTreeMap<OsString, RootEntry> {
     let is_root = at.as_os_str().is_empty();
-    let mut by_name: BTreeMap<&OsStr, Candidates<'_>> = BTreeMap::new();
+    let mut by_name: BTreeMap<&OsStr, Vec<Candidate<'_>>> = BTreeMap::new();
     for &(package, directory) in directories {
         for (name, tree) in directory {
             if is_root && is_left_out(name) {
                 continue;
             }
-            by_name
-                .entry(name)
-                .and_modify(|candidates| candidates.others.push((package, tree)))
-                .or_insert_with(|| Candidates {
-                    first: (package, tree),
-                    others: Vec::new(),
-                });
+            by_name.entry(name).or_default().push((package, tree));
         }
     }
     by_name
         .into_iter()
-        .map(|(name, candidates)| {
-            let entry = merge_candidates(&at.join(name), &candidates, collisions);
-            (name.to_owned(), entry)
+        .filter_map(|(name, candidates)| {
+            let entry = merge_candidates(&at.join(name), &candidates, collisions)?;
+            Some((name.to_owned(), entry))
         })
         .collect()
 }
 
-/// The first package decides whether there is a directory or a leaf; others join in if they can.
+/// Merges the entries at one path. The first decides whether it is a directory. None without candidates.
 fn merge_candidates(
     path: &Path,
-    candidates: &Candidates<'_>,
+    candidates: &[Candidate<'_>],
     collisions: &mut Vec<Collision>,
-) -> Entry {
-    let (first, tree) = candidates.first;
+) -> Option<RootEntry> {
+    let (&(first, tree), others) = candidates.split_first()?;
     let mut collide = |other: Package<'_>| {
         collisions.push(Collision {
             path: path.to_owned(),
@@ -152,28 +138,28 @@ fn merge_candidates(
     };
     if let Tree::Directory(directory) = tree {
         let mut directories = vec![(first, directory)];
-        for &(package, tree) in &candidates.others {
+        for &(package, tree) in others {
             match tree {
                 Tree::Directory(directory) => directories.push((package, directory)),
                 Tree::File { .. } | Tree::Symlink(_) => collide(package),
             }
         }
-        return Entry::Directory {
+        return Some(RootEntry::Directory {
             mode: DIRECTORY_MODE,
             entries: merge_directories(path, &directories, collisions),
-        };
+        });
     }
     let target = link_target(first, path, tree);
-    for &(package, tree) in &candidates.others {
+    for &(package, tree) in others {
         let is_directory = matches!(tree, Tree::Directory(_));
         if is_directory || link_target(package, path, tree) != target {
             collide(package);
         }
     }
-    Entry::Symlink(target)
+    Some(RootEntry::Symlink(target))
 }
 
-/// The target of the image's link for a package's file or link.
+/// The target of the image's link to a package's file or link.
 fn link_target(package: Package<'_>, path: &Path, tree: &Tree) -> OsString {
     if let Tree::Symlink(target) = tree {
         let target_path = Path::new(target);
@@ -184,15 +170,15 @@ fn link_target(package: Package<'_>, path: &Path, tree: &Tree) -> OsString {
     Path::new(&package.path.to_string()).join(path).into()
 }
 
-/// Whether the target of a link at `path` is a directory of the same package that is merged. A way
-/// that leads through further links is not followed, and doesn't count.
+/// Whether the target of a link at `path` is a directory of the same package that is merged. Returns false
+/// for a target behind further links.
 fn leads_to_directory(root: &Directory, path: &Path, target: &Path) -> bool {
     let mut way = vec![root];
     let parent = path.parent().unwrap_or(Path::new(""));
     for component in parent.components().chain(target.components()) {
         match component {
             Component::CurDir => {}
-            // The root stays: `..` in it leads out of the package, which no image can repeat.
+            // `..` at the root leads out of the package.
             Component::ParentDir if way.len() > 1 => {
                 way.pop();
             }

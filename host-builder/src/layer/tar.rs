@@ -1,7 +1,7 @@
-//! The archive format of layers: GNU tar with nothing left to chance.
+//! The archive format of layers: deterministic GNU tar.
 //!
-//! Of the formats that can hold any path, GNU's is the one that every client reads and whose long
-//! names are plain bytes; names in the store need not be UTF-8, which pax wants.
+//! Every client reads GNU's format, and its long names are plain bytes. Pax requires UTF-8, which names in
+//! the store need not be.
 //!
 //! ```text
 //!   name    at most 100 bytes, else in an `L` entry before   uid, gid   0, without names
@@ -16,29 +16,25 @@ use std::path::Path;
 
 use tar::{Builder, EntryType, Header};
 
-/// Seconds since the epoch. Nix sets it on all that is in the store: with 0, some programs take a
-/// file for one without a time.
+/// Seconds since the epoch, as Nix sets them in the store: some programs take 0 for a missing time.
 const MTIME: u64 = 1;
 
-/// Permissions of links, which nothing looks at.
+/// Permissions of links, which have no effect.
 const LINK_MODE: u32 = 0o777;
 
 /// Bytes of a header's fields for the name and for the target of a link.
 const NAME_FIELD: usize = 100;
 
-/// The name that says: the contents of this entry are a long name of the next one.
+/// The name of an entry whose contents are the long name of the next one.
 const LONG_NAME: &[u8] = b"././@LongLink";
 
-/// Writes a deterministic tar archive: equal calls, equal bytes.
-///
-/// Paths are relative to the image's root. Parents come before what is in them; that and the order
-/// of the rest are up to the caller.
+/// Writes an archive: equal calls give equal bytes. Paths are relative to the image's root. The caller
+/// decides the order, and adds parents first.
 pub(crate) struct TarWriter<W: Write> {
     builder: Builder<W>,
 }
 
 impl<W: Write> TarWriter<W> {
-    /// Starts an archive.
     pub(crate) fn new(out: W) -> TarWriter<W> {
         TarWriter {
             builder: Builder::new(out),
@@ -51,12 +47,18 @@ impl<W: Write> TarWriter<W> {
     ///
     /// When the output fails.
     pub(crate) fn directory(&mut self, path: &Path, mode: u32) -> io::Result<()> {
-        // The slash at the end is what GNU tar writes, and very old readers go by.
-        self.name(&path.join(""))?
-            .entry(EntryType::Directory, mode, 0, io::empty())
+        // GNU tar writes a slash at the end, which very old readers need.
+        self.append(
+            &path.join(""),
+            None,
+            EntryType::Directory,
+            mode,
+            0,
+            io::empty(),
+        )
     }
 
-    /// Adds a file of exactly `size` bytes, as its contents stream by.
+    /// Adds a file of exactly `size` bytes.
     ///
     /// # Errors
     ///
@@ -68,33 +70,37 @@ impl<W: Write> TarWriter<W> {
         size: u64,
         contents: impl Read,
     ) -> io::Result<()> {
-        self.name(path)?
-            .entry(EntryType::Regular, mode, size, Exactly::new(contents, size))
+        let contents = ExactReader::new(contents, size);
+        self.append(path, None, EntryType::Regular, mode, size, contents)
     }
 
-    /// Adds a symbolic link; its target is stored as it is.
+    /// Adds a symbolic link.
     ///
     /// # Errors
     ///
     /// When the output fails.
     pub(crate) fn symlink(&mut self, path: &Path, target: &OsStr) -> io::Result<()> {
-        self.name(path)?
-            .link_to(target)?
-            .entry(EntryType::Symlink, LINK_MODE, 0, io::empty())
+        self.append(
+            path,
+            Some(target),
+            EntryType::Symlink,
+            LINK_MODE,
+            0,
+            io::empty(),
+        )
     }
 
-    /// Adds another name for a file that is in the archive already and has this mode.
+    /// Adds a hard link to an earlier file with this mode.
     ///
     /// # Errors
     ///
     /// When the output fails.
     pub(crate) fn hard_link(&mut self, path: &Path, mode: u32, earlier: &Path) -> io::Result<()> {
-        self.name(path)?
-            .link_to(earlier.as_os_str())?
-            .entry(EntryType::Link, mode, 0, io::empty())
+        let target = Some(earlier.as_os_str());
+        self.append(path, target, EntryType::Link, mode, 0, io::empty())
     }
 
-    /// Ends the archive and hands back the output, which is not flushed.
+    /// Ends the archive and returns the output, which is not flushed.
     ///
     /// # Errors
     ///
@@ -103,60 +109,41 @@ impl<W: Write> TarWriter<W> {
         self.builder.into_inner()
     }
 
-    fn name(&mut self, path: &Path) -> io::Result<Entry<'_, W>> {
-        let mut header = header(MTIME);
-        let name = path.as_os_str().as_bytes();
-        let old = header.as_old_mut();
-        set_or_announce(
-            &mut self.builder,
-            EntryType::GNULongName,
-            &mut old.name,
-            name,
-        )?;
-        Ok(Entry {
-            builder: &mut self.builder,
-            header,
-        })
-    }
-}
-
-/// An entry that has its name. The library's own ways of naming entries and their targets are for
-/// people's paths: they tidy up (`./a//b` to `a/b`), and fail on some names that aren't UTF-8.
-struct Entry<'a, W: Write> {
-    builder: &'a mut Builder<W>,
-    header: Header,
-}
-
-impl<W: Write> Entry<'_, W> {
-    fn link_to(mut self, target: &OsStr) -> io::Result<Self> {
-        let field = &mut self.header.as_old_mut().linkname;
-        set_or_announce(
-            self.builder,
-            EntryType::GNULongLink,
-            field,
-            target.as_bytes(),
-        )?;
-        Ok(self)
-    }
-
-    fn entry(
-        mut self,
+    /// Sets names as bytes: the library's own functions normalise them (`./a//b` to `a/b`), and fail on some
+    /// that are not UTF-8.
+    fn append(
+        &mut self,
+        path: &Path,
+        target: Option<&OsStr>,
         kind: EntryType,
         mode: u32,
         size: u64,
         contents: impl Read,
     ) -> io::Result<()> {
-        self.header.set_entry_type(kind);
-        self.header.set_mode(mode);
-        self.header.set_size(size);
-        self.header.set_cksum();
-        self.builder.append(&self.header, contents)
+        let mut header = header(MTIME);
+        let fields = header.as_old_mut();
+        let name = path.as_os_str().as_bytes();
+        set_name(
+            &mut self.builder,
+            EntryType::GNULongName,
+            &mut fields.name,
+            name,
+        )?;
+        if let Some(target) = target {
+            let (field, target) = (&mut fields.linkname, target.as_bytes());
+            set_name(&mut self.builder, EntryType::GNULongLink, field, target)?;
+        }
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_size(size);
+        header.set_cksum();
+        self.builder.append(&header, contents)
     }
 }
 
-/// Puts a name into its field of a header. One that is too long goes into an entry of its own
-/// first, followed by a zero byte; the field then has its beginning, which nothing reads.
-fn set_or_announce<W: Write>(
+/// Sets a name in its field of a header. For a longer one, first writes an entry with the name and a zero
+/// byte; the field then has the name's beginning, which is ignored.
+fn set_name<W: Write>(
     builder: &mut Builder<W>,
     kind: EntryType,
     field: &mut [u8; NAME_FIELD],
@@ -184,15 +171,14 @@ fn header(mtime: u64) -> Header {
     header
 }
 
-/// A reader of `remaining` bytes, neither more nor fewer: the header has promised as many, and
-/// anything else would shift all later entries.
-pub(super) struct Exactly<R> {
+/// Reads exactly `remaining` bytes, or fails: the header has that size, and any other number would shift
+/// all later entries.
+pub(super) struct ExactReader<R> {
     contents: R,
     remaining: u64,
 }
 
-impl<R: Read> Exactly<R> {
-    /// Reads as many bytes and no more.
+impl<R: Read> ExactReader<R> {
     pub(super) const fn new(contents: R, size: u64) -> Self {
         Self {
             contents,
@@ -200,19 +186,18 @@ impl<R: Read> Exactly<R> {
         }
     }
 
-    /// What it reads from.
     pub(super) fn into_inner(self) -> R {
         self.contents
     }
 }
 
-impl<R: Read> Read for Exactly<R> {
+impl<R: Read> Read for ExactReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = (&mut self.contents).take(self.remaining).read(buffer)?;
         if count == 0 && self.remaining > 0 && !buffer.is_empty() {
             return Err(io::Error::new(
                 io::ErrorKind::UnexpectedEof,
-                format!("the file is {} bytes shorter than it was", self.remaining),
+                format!("the file is {} bytes shorter than before", self.remaining),
             ));
         }
         self.remaining -= count as u64;
@@ -297,11 +282,11 @@ mod tests {
     fn a_file_that_shrank_is_an_error() {
         let mut tar = TarWriter::new(Vec::new());
         let error = tar.file(Path::new("a"), 0o444, 3, &b"xy"[..]).unwrap_err();
-        assert_eq!(error.to_string(), "the file is 1 bytes shorter than it was");
+        assert_eq!(error.to_string(), "the file is 1 bytes shorter than before");
     }
 
     #[test]
-    fn a_file_that_grew_is_cut_where_its_header_says() {
+    fn a_file_that_grew_is_cut_to_the_size_in_its_header() {
         let entries = written(|tar| {
             tar.file(Path::new("a"), 0o444, 2, &b"xyz"[..]).unwrap();
             tar.directory(Path::new("b"), 0o555).unwrap();

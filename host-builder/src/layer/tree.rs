@@ -1,7 +1,7 @@
-//! What is in a store path: names, kinds and sizes, but no contents.
+//! The tree of a store path: names, kinds and sizes, without contents.
 //!
-//! A tree says of a file what Nix's archive format says of it, and no more: whether it is
-//! executable. Owner, time and the other permissions are no part of what a store path is.
+//! Of a file's metadata it has what Nix's archive format has: whether it is executable. Owner, time and
+//! other permissions don't belong to a store path.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -11,31 +11,29 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// The owner's permission to execute: the one bit that Nix keeps.
+/// The one permission that Nix keeps.
 const OWNER_EXECUTE: u32 = 0o100;
 
-/// The start of names that mean a deletion in a layer (OCI image spec, "Whiteouts").
+/// The prefix of names that mean a deletion in a layer (OCI image spec, "Whiteouts").
 const WHITEOUT: &[u8] = b".wh.";
 
-/// Bytes that the path of a file may have in a layer. The kernel takes 4,095, and clients unpack below
-/// folders of their own (of containerd, podman and Docker about 100 bytes; 256 are left to them).
+/// Bytes of a file's path in a layer. The kernel takes 4,095; clients unpack below their own folders, with
+/// paths of about 100 bytes, for which 256 are reserved.
 const MAX_PATH: usize = 4095 - 256;
 
-/// Names that may lie below each other in a store path. Real packages have fewer than 30; the kernel takes
-/// 2,000, for which whatever walks a tree would need more stack than a thread has. And a package's record
-/// has to be readable: `serde_json` takes 127 levels, of which each directory has two.
+/// Nested names in a store path. Real packages have fewer than 30. The kernel takes 2,000, for which
+/// recursion over a tree would overflow the stack. In a package's record each directory takes two of the 127
+/// levels that `serde_json` reads.
 pub(crate) const MAX_DEPTH: usize = 60;
 
-/// A tree that could not be read.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TreeError {
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
-    /// No store path can hold it.
+    /// Nix makes no such file.
     #[error("{} is a {kind}", path.display())]
     UnsupportedType { path: PathBuf, kind: &'static str },
-    /// More than [`MAX_DEPTH`] names lie below each other.
-    #[error("{} lies too deep", path.display())]
+    #[error("{} is nested more than {MAX_DEPTH} levels deep", path.display())]
     TooDeep { path: PathBuf },
 }
 
@@ -49,44 +47,34 @@ impl TreeError {
 /// Why no layer can hold a file that Nix can.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Unfit {
-    /// In a layer, a name that begins with `.wh.` means that a file of a lower layer is deleted
-    /// (OCI image spec, "Whiteouts").
     #[error("names that begin with .wh. mean a deletion in images")]
     ReservedName,
-    /// The client could not unpack it.
     #[error("its path is longer than {MAX_PATH} bytes, too long to be unpacked")]
     TooLong,
-    /// A tree is walked in more than one place, and kept in records.
-    #[error("it lies more than {MAX_DEPTH} directories deep")]
+    #[error("it is nested more than {MAX_DEPTH} directories deep")]
     TooDeep,
 }
 
 /// Entries of a directory, sorted by the bytes of their names.
 pub(crate) type Directory = BTreeMap<OsString, Tree>;
 
-/// A file, a link, or a directory and all below it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Tree {
-    /// A directory.
     Directory(Directory),
-    /// A regular file.
     File {
-        /// Whether it may be run.
         executable: bool,
-        /// Bytes.
+        /// In bytes.
         size: u64,
     },
-    /// A symbolic link and its target.
+    /// With its target.
     Symlink(OsString),
 }
 
-/// Reads the tree at `path`, usually a store path [on disk](crate::closure::StorePath::on_disk). A
-/// symbolic link at `path` is not followed.
+/// Reads the tree at `path`, without following a symbolic link there.
 pub(super) fn read_tree(path: &Path) -> Result<Tree, TreeError> {
     read(path, 0)
 }
 
-/// Reads what lies below so many names.
 fn read(path: &Path, depth: usize) -> Result<Tree, TreeError> {
     if depth > MAX_DEPTH {
         return Err(TreeError::TooDeep {
@@ -109,7 +97,7 @@ fn read(path: &Path, depth: usize) -> Result<Tree, TreeError> {
     }
 }
 
-/// Lists the directory to its end first: it would stay open for as long as what is below is read.
+/// Lists the directory before it descends: otherwise each level would keep a file open.
 fn read_directory(path: &Path, depth: usize) -> Result<Directory, TreeError> {
     let entries = fs::read_dir(path).map_err(TreeError::io(path))?;
     let names = entries.map(|entry| Ok(entry?.file_name()));
@@ -123,7 +111,7 @@ fn read_directory(path: &Path, depth: usize) -> Result<Directory, TreeError> {
     entries.collect()
 }
 
-/// The first file in a tree, which lies at `path` in a layer, that no layer can hold.
+/// The first file that no layer can hold, in a tree at `path` in the layer.
 pub(super) fn unfit(path: &Path, tree: &Tree) -> Option<(PathBuf, Unfit)> {
     if path.as_os_str().len() > MAX_PATH {
         return Some((path.to_owned(), Unfit::TooLong));
@@ -203,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_store_path_can_hold_is_named() {
+    fn a_file_that_no_store_path_can_hold_is_named() {
         let temporary = tempfile::tempdir().unwrap();
         let root = temporary.path();
         let _listener = UnixListener::bind(root.join("s")).unwrap();
@@ -214,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_layer_can_hold_is_found_wherever_it_is() {
+    fn a_file_that_no_layer_can_hold_is_found_at_any_depth() {
         let file = Tree::File {
             executable: false,
             size: 0,

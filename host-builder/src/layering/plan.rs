@@ -1,4 +1,4 @@
-//! The grouping itself; the [module above](super) tells why it is so.
+//! The algorithm that the [parent module](super) explains.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -15,22 +15,18 @@ use crate::closure::{Closure, StorePath};
 /// A path with a larger closure gets a layer of its own (bytes).
 const LARGE: u64 = 100_000_000;
 
-/// A path that so many packages need gets a layer of its own. About one in a hundred packages of
-/// nixpkgs has so many.
+/// A path with this popularity gets a layer of its own. About one in a hundred packages of nixpkgs has it.
 const POPULAR: u64 = 1_000;
 
-/// Store paths that share a layer.
-///
-/// Compared by rating, then by content, which is the order in which groups are merged.
+/// Store paths that share a layer. Ordered by rating, then by content: the order of merging.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Group {
-    /// Popularity times bytes: what may be saved by having these paths in a layer of their own.
+    /// Popularity times bytes.
     pub(crate) rating: u64,
-    /// The members, sorted.
+    /// Sorted.
     pub(crate) paths: Vec<StorePath>,
 }
 
-/// The layers of an image, in their order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Plan {
     /// Highest rating first. Each path of the closure is in exactly one.
@@ -44,7 +40,7 @@ pub(crate) fn plan(closure: &Closure, popularity: &Popularity, budget: NonZeroUs
     }
 }
 
-/// One group for each path that nothing but the image itself dominates.
+/// One group for each child of the image in the dominator tree.
 fn group(closure: &Closure, popularity: &Popularity) -> Vec<Group> {
     let (graph, image) = reference_graph(closure, popularity);
     let heads = heads(&graph, image);
@@ -65,8 +61,8 @@ fn group(closure: &Closure, popularity: &Popularity) -> Vec<Group> {
         .collect()
 }
 
-/// The closure's references and the image's own edges. Nodes are the paths in their order, so that
-/// a node's index is its path's place; the last node is the image.
+/// The closure's references and the image's own edges. A node's index is its path's index in the closure; the
+/// last node is the image.
 fn reference_graph(closure: &Closure, popularity: &Popularity) -> (DiGraph<u64, ()>, NodeIndex) {
     let mut graph = DiGraph::with_capacity(closure.paths().len() + 1, 0);
     let nodes: BTreeMap<&StorePath, NodeIndex> = closure
@@ -93,12 +89,11 @@ fn reference_graph(closure: &Closure, popularity: &Popularity) -> (DiGraph<u64, 
     (graph, image)
 }
 
-/// Bytes of each node together with all that can be reached from it.
+/// Bytes of each node and all that can be reached from it.
 ///
-/// Nodes share what they reach, so sizes can't just be added up along the edges: each node's set of
-/// reachable nodes is the union of its references' sets. As bit sets, those of 5,000 paths take
-/// 3 MB. Strongly connected components come in reverse topological order, references first; Nix
-/// makes no cycles, but records from a disk are no proof of that.
+/// Reachable sets overlap, so sizes can't be added along the edges: a node's set is the union of its
+/// references' sets. As bit sets, those of 5,000 paths take 3 MB. Strongly connected components come in
+/// reverse topological order, references first. Nix makes no cycles, but damaged records could have some.
 fn closure_sizes(graph: &DiGraph<u64, ()>) -> Vec<u64> {
     let mut reachable = vec![graph.visit_map(); graph.node_count()];
     let mut sizes = vec![0; graph.node_count()];
@@ -122,7 +117,7 @@ fn closure_sizes(graph: &DiGraph<u64, ()>) -> Vec<u64> {
     sizes
 }
 
-/// For each path's node the child of the image that dominates it, in the nodes' order.
+/// For each path, the child of the image that dominates it; in the order of nodes.
 fn heads(graph: &DiGraph<u64, ()>, image: NodeIndex) -> Vec<NodeIndex> {
     let dominators = simple_fast(graph, image);
     let mut known: Vec<Option<NodeIndex>> = vec![None; graph.node_count()];
@@ -133,8 +128,8 @@ fn heads(graph: &DiGraph<u64, ()>, image: NodeIndex) -> Vec<NodeIndex> {
         .collect()
 }
 
-/// Climbs the dominator tree from a node to the image's child above it, noting the answer for all
-/// nodes on the way, so that a long chain is climbed once and not once per member.
+/// Climbs the dominator tree from a node to a child of the image. Notes the answer for each node on the way, so
+/// that a long chain is climbed once.
 fn head(
     node: NodeIndex,
     image: NodeIndex,
@@ -150,7 +145,7 @@ fn head(
         climbed.push(at);
         match dominators.immediate_dominator(at) {
             Some(above) if above != image => at = above,
-            // Every path of a closure can be reached from a root, so none is without a dominator.
+            // Every path can be reached from a root, so each has a dominator.
             _ => break at,
         }
     };
@@ -160,7 +155,7 @@ fn head(
     head
 }
 
-/// Merges the two lowest rated groups until all fit; highest rated first.
+/// Merges the two lowest groups until all fit; sorts the highest first.
 fn fit(groups: Vec<Group>, budget: NonZeroUsize) -> Vec<Group> {
     let mut lowest_first: BinaryHeap<Reverse<Group>> = groups.into_iter().map(Reverse).collect();
     while lowest_first.len() > budget.get() {

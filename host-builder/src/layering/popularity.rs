@@ -1,33 +1,33 @@
-//! How many other packages need a package, in the whole package set.
+//! Popularity: the number of packages in the package set that need a package.
 //!
-//! Counts are made in advance, and seldom as fresh as the packages. So a name that is not among them
-//! is looked up once more without version and output.
+//! Counts are made in advance, and may be for older versions. So a name without a count is looked up again
+//! without version and output.
 
 use std::collections::BTreeMap;
 
 use crate::closure::{StorePath, package_name};
 
-/// Packages that every image holds. They are more popular than anything that can be counted:
-/// their layers should be the first of each image, and the same ones.
+/// Packages of every image. They are more popular than all others, so that every image begins with the same
+/// layers.
 const IN_EVERY_IMAGE: [&str; 3] = ["cacert", "nss-cacert", "iana-etc"];
 
-/// Popularity of [`IN_EVERY_IMAGE`]. Far above the number of packages that there are, and far
-/// enough below the limits of 64 bits that sizes up to 4 GB still make a difference.
+/// Popularity of [`IN_EVERY_IMAGE`]: far above the number of packages, and small enough that the product with a
+/// size of 4 GB fits into 64 bits.
 const OF_EVERY_IMAGE: u64 = u32::MAX as u64;
 
-/// Popularity of packages that nobody has counted: their size alone rates them.
+/// Popularity of packages without a count.
 const UNKNOWN: u64 = 1;
 
-/// Popularity of packages by name. The default knows none but those that every image holds.
+/// Popularity by name. The default has only the packages of every image.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Popularity {
     by_name: BTreeMap<String, u64>,
-    /// Of several versions or outputs the one that most packages need.
+    /// The highest count of all versions and outputs.
     by_package: BTreeMap<String, u64>,
 }
 
 impl Popularity {
-    /// How many packages need this one; never zero.
+    /// Never zero.
     pub(crate) fn of(&self, path: &StorePath) -> u64 {
         let package = path.package_name();
         if IN_EVERY_IMAGE.contains(&package) {
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_more_popular_than_what_every_image_holds_or_less_than_once() {
+    fn packages_of_every_image_are_the_most_popular_and_none_counts_less_than_one() {
         assert_eq!(popularity_of("nss-cacert-3.98"), OF_EVERY_IMAGE);
         assert_eq!(popularity_of("iana-etc-20231227"), OF_EVERY_IMAGE);
         assert!(popularity_of("vast-1") < OF_EVERY_IMAGE);

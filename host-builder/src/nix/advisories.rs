@@ -1,42 +1,42 @@
-//! Which Nix is safe enough to build what others wrote, by the advisories of its makers.
+//! Which versions of Nix have published vulnerabilities.
 //!
-//! | advisory | what it lets a build or a package set do | mended in Nix |
+//! | advisory | what a build or a package set could do | fixed in Nix |
 //! | --- | --- | --- |
 //! | CVE-2024-27297, GHSA-2ffj-w4mj-pg37 | change a fixed output after it was checked | 2.18.2, 2.19.4, 2.20.5 |
-//! | CVE-2024-47174 | be fed by whoever is between: certificates of downloads went unchecked | 2.24.8 |
+//! | CVE-2024-47174 | receive altered downloads: certificates were not checked | 2.24.8 |
 //! | CVE-2025-46415, -46416, -52991, -52992, -52993 | become the build user or more, by build folders | 2.24.15, 2.26.4, 2.28.4, 2.29.1 |
-//! | CVE-2026-39860, GHSA-g3g9-5vj6-r3gj | overwrite files as root, by a link at a fixed output's place | 2.28.6, 2.29.3, 2.30.4, 2.31.4, 2.32.7, 2.33.4, 2.34.5 |
-//! | CVE-2026-44028, GHSA-vh5x-56v6-4368 | overflow the daemon's stack by a deep archive | 2.28.7, 2.29.4, 2.30.5, 2.31.5, 2.32.8, 2.33.6, 2.34.7 |
-//! | CVE-2026-110449 | write out of bounds while Nix evaluates | 2.28.8, 2.30.6, 2.31.6, 2.34.9, 2.35.3 |
-//! | CVE-2026-110450 | get a changed path in, by a repair | the same |
+//! | CVE-2026-39860, GHSA-g3g9-5vj6-r3gj | overwrite files as root, by a link in place of a fixed output | 2.28.6, 2.29.3, 2.30.4, 2.31.4, 2.32.7, 2.33.4, 2.34.5 |
+//! | CVE-2026-44028, GHSA-vh5x-56v6-4368 | overflow the daemon's stack by a deeply nested archive | 2.28.7, 2.29.4, 2.30.5, 2.31.5, 2.32.8, 2.33.6, 2.34.7 |
+//! | CVE-2026-110449 | write out of bounds during evaluation | 2.28.8, 2.30.6, 2.31.6, 2.34.9, 2.35.3 |
+//! | CVE-2026-110450 | insert an altered path during a repair | the same |
 //!
-//! Each release has what was mended before it on its branch, so the last lines are those that count.
+//! A release has all earlier fixes of its branch, so the last lines decide.
 
 use std::fmt;
 
 use super::output::Version;
 
-/// The first patch release of each branch that is safe; a branch that is not here has none. What comes
-/// after the last of these branches is taken for mended.
+/// The first safe patch release of each branch; other branches have none, but all later than these are
+/// safe.
 const NIX: [(u32, u32); 5] = [(28, 8), (30, 6), (31, 6), (34, 9), (35, 3)];
-/// The same of Lix, whose advisories name one branch.
+/// The same for Lix, whose advisories name one branch.
 const LIX: [(u32, u32); 1] = [(95, 4)];
-/// What a Nix without the fixes is told by.
+/// The advisory that the message names.
 const NEWEST: &str = "CVE-2026-110450";
 
-/// What `nix --version` says.
+/// The version that `nix --version` prints.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Release {
-    /// What package sets ask for.
+    /// Package sets require a minimum of this.
     pub(crate) version: Version,
     patch: u32,
     lix: bool,
-    /// Its last word.
+    /// The last word, such as `2.18pre2024_abc`.
     name: String,
 }
 
 impl Release {
-    /// Reads that: `nix (Nix) 2.8.0`, `nix (Lix, like Nix) 2.95.4`.
+    /// Parses `nix (Nix) 2.8.0` or `nix (Lix, like Nix) 2.95.4`.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let name = text.split_whitespace().last()?;
         let mut numbers = name.split(|c: char| !c.is_ascii_digit()).skip(2);
@@ -51,31 +51,34 @@ impl Release {
         })
     }
 
-    /// Whether it has all that was mended so far.
-    fn is_safe(&self) -> bool {
-        let branches: &[_] = if self.lix { &LIX } else { &NIX };
-        let Version { major, minor } = self.version;
-        let newest = branches.last().map_or(0, |(minor, _)| *minor);
-        let mended = |(branch, patch): &(u32, u32)| *branch == minor && self.patch >= *patch;
-        major > 2 || (major == 2 && (minor > newest || branches.iter().any(mended)))
+    fn kind(&self) -> (&'static str, &'static [(u32, u32)]) {
+        match self.lix {
+            true => ("Lix", &LIX),
+            false => ("Nix", &NIX),
+        }
     }
 
-    /// What is wrong with it, if anything is; not where `patched` says that its makers have mended this
-    /// very release.
-    pub(crate) fn holes(&self, patched: Option<&str>) -> Option<String> {
+    /// Whether it has all fixes so far.
+    fn is_safe(&self) -> bool {
+        let (_, branches) = self.kind();
+        let Version { major, minor } = self.version;
+        let newest = branches.last().map_or(0, |(minor, _)| *minor);
+        let is_fixed = |(branch, patch): &(u32, u32)| *branch == minor && self.patch >= *patch;
+        major > 2 || (major == 2 && (minor > newest || branches.iter().any(is_fixed)))
+    }
+
+    /// A warning if it is vulnerable, unless `patched` names this release as one with the fixes.
+    pub(crate) fn weakness(&self, patched: Option<&str>) -> Option<String> {
         if self.is_safe() || patched == Some(&self.name) {
             return None;
         }
-        let (kind, branches): (_, &[_]) = match self.lix {
-            true => ("Lix", &LIX),
-            false => ("Nix", &NIX),
-        };
+        let (kind, branches) = self.kind();
         let safe = branches.iter().rev();
         let safe = safe.map(|(minor, patch)| format!("2.{minor}.{patch}"));
         Some(format!(
-            "{kind} {self} has holes that are known, by which a package's build can become more than \
-             that ({NEWEST} and earlier ones): install {} or newer, or set NIXGATE_PATCHED_NIX={self} \
-             if its makers have mended it",
+            "{kind} {self} has known vulnerabilities, by which a build can get out of its sandbox \
+             ({NEWEST} and earlier ones). Install {} or newer; or, if its distributor has added the \
+             fixes, set NIXGATE_PATCHED_NIX={self}",
             safe.collect::<Vec<_>>().join(", ")
         ))
     }
@@ -92,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_release_is_safe_when_its_branch_was_mended() {
+    fn a_release_is_safe_when_its_branch_has_the_fixes() {
         for (text, safe) in [
             ("nix (Nix) 2.8.0", false),
             ("nix (Nix) 2.18.2", false),
@@ -117,22 +120,22 @@ mod tests {
             ("nix (Lix, like Nix) 2.96.0", true),
         ] {
             let release = Release::parse(text).unwrap();
-            assert_eq!(release.holes(None).is_none(), safe, "{text}");
+            assert_eq!(release.weakness(None).is_none(), safe, "{text}");
         }
     }
 
     #[test]
-    fn who_knows_better_names_the_release() {
+    fn an_administrator_can_name_a_patched_release() {
         let release = Release::parse("nix (Nix) 2.26.3\n").unwrap();
-        assert_eq!(release.holes(Some("2.26.3")), None);
-        let holes = release.holes(Some("2.26")).unwrap();
+        assert_eq!(release.weakness(Some("2.26.3")), None);
+        let weakness = release.weakness(Some("2.26")).unwrap();
         for part in [
             "Nix 2.26.3",
             "CVE-",
             "2.35.3, 2.34.9",
             "NIXGATE_PATCHED_NIX=2.26.3",
         ] {
-            assert!(holes.contains(part), "{part}: {holes}");
+            assert!(weakness.contains(part), "{part}: {weakness}");
         }
         assert_eq!(Release::parse("no version"), None);
     }

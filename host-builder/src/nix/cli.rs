@@ -1,15 +1,14 @@
 //! [`Nix`] by running its programs.
 //!
-//! However many ask, so many processes run at once and no more, each kind for itself: builds that
-//! take hours keep no name from being looked up, and evaluations, which take memory, keep no build
-//! from being asked about.
+//! Processes are bounded by kind: builds, which take hours, don't delay evaluations; evaluations,
+//! which take memory, don't delay builds or queries.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use futures::future::BoxFuture;
-use tokio::sync::{OnceCell, Semaphore};
+use serde::de::DeserializeOwned;
+use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 
 use super::advisories::Release;
 use super::arguments::{self, EvalPermissions, NixOptions};
@@ -17,80 +16,79 @@ use super::enclosure::{self, Proxy};
 use super::log::NixLog;
 use super::output::{self, Attribute, Derivation, Resolution};
 use super::sandbox::{self, Probe, Sandbox};
-use super::{Fetched, Nix, NixError};
+use super::{Fetched, Nix, NixError, NixFuture};
 use crate::closure::{Closure, StorePath};
 use crate::process::{self, Command, Limits, NetworkSettings, ProcessError, Purpose};
 use crate::telemetry::build_log::BuildLog;
 use crate::telemetry::metrics::Metrics;
 use nixgate_core::package_set::System;
 
-/// Fetching a package set: nixpkgs is 40 MB.
-const FETCH: Duration = Duration::from_secs(900);
-/// Questions to Nix's database.
-const QUERY: Duration = Duration::from_secs(120);
-/// The one question of readiness, which takes milliseconds.
-const STORE_CHECK: Duration = Duration::from_secs(10);
-/// All derivations of one image together, whatever each may take.
-const REALISE: Duration = Duration::from_secs(24 * 3600);
-/// Questions and fetches at once, beyond one for each build: two may be fetches of package sets.
-const QUESTIONS: usize = 4;
-/// The folder for the program that shows what builds can do, beside the expressions.
+/// For a package set: nixpkgs is 40 MB.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(900);
+/// For a query of Nix's database.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(120);
+/// For the readiness check, which takes milliseconds.
+const STORE_CHECK_TIMEOUT: Duration = Duration::from_secs(10);
+/// For all derivations of one image together.
+const REALISE_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
+/// Queries and fetches at once, besides one for each build: two may be fetches of package sets.
+const EXTRA_QUERIES: usize = 4;
+/// The folder for the sandbox probe's program, beside the expressions.
 const PROBE: &str = "probe";
+
 /// How Nix is run.
 #[derive(Clone, Debug)]
 pub(crate) struct NixSettings {
-    /// Settings that every process is given.
     pub(crate) options: NixOptions,
-    /// What builds have to be like.
     pub(crate) sandbox: Sandbox,
-    /// Refuse what is less safe than it could be, instead of saying so.
+    /// Refuse a weakness instead of warning about it.
     pub(crate) strict: bool,
-    /// A release of Nix that its makers have mended, though its number says otherwise.
+    /// A version of Nix that has the security fixes, though its number says otherwise.
     pub(crate) patched: Option<String>,
-    /// Seconds for one derivation.
+    /// For one derivation, in seconds.
     pub(crate) derivation_timeout: u64,
-    /// How long an evaluation may take.
-    pub(crate) eval_time: Duration,
-    /// How much memory it may take, in MiB.
+    /// For one evaluation.
+    pub(crate) eval_timeout: Duration,
+    /// For one evaluation, in MiB.
     pub(crate) eval_memory: u64,
-    /// What Nix code of a package set may do meanwhile.
-    pub(crate) freedom: EvalPermissions,
-    /// How Nix and git reach the network.
-    pub(crate) egress: NetworkSettings,
-    /// What alone Nix and builds reach, if not everything; what fetches package sets is as ever.
-    pub(crate) only: Option<Proxy>,
+    pub(crate) eval_permissions: EvalPermissions,
+    pub(crate) network: NetworkSettings,
+    /// The one address that Nix and its builds can reach; none leaves them the whole network. Fetching
+    /// package sets always has the whole network.
+    pub(crate) only_proxy: Option<Proxy>,
     /// Evaluations at once, and as many builds.
-    pub(crate) at_once: usize,
+    pub(crate) max_concurrent: usize,
 }
 
 /// Nix on this machine.
 pub(crate) struct NixCli {
     settings: NixSettings,
-    /// Those of the settings, and what follows from the others.
+    /// Those of the settings, and those that follow from other settings.
     options: NixOptions,
+    /// The folder with our Nix expressions.
     expressions: PathBuf,
     metrics: Metrics,
+    /// Set once the sandbox is proven.
     trusted: OnceCell<()>,
-    /// How what is in the network of its own reaches the proxy.
+    /// The network of processes that reach only the proxy.
     enclosed: OnceCell<NetworkSettings>,
-    // As many as images have turns at a time (`builder::turnstile`), which is where it is decided whose
-    // turn it is: these bound what else asks Nix. With fewer, who comes first would be first again.
+    // As many as `builder::fair_semaphore` admits, which decides the order: with fewer permits here,
+    // the order would be first come, first served again.
     evaluations: Semaphore,
     builds: Semaphore,
-    questions: Semaphore,
+    queries: Semaphore,
 }
 
 impl NixCli {
-    /// Prepares to run Nix; `expressions` is the folder with the expressions that Nix is asked with.
     pub(crate) fn new(settings: NixSettings, expressions: PathBuf, metrics: Metrics) -> Self {
         let mut options = settings.options.clone();
         // Last, so that they win.
         let own = settings.sandbox.options();
         let own = own.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let netrc = settings.egress.netrc.as_ref();
+        let netrc = settings.network.netrc.as_ref();
         let netrc = netrc.map(|netrc| ("netrc-file".to_owned(), netrc.file.display().to_string()));
         options.0.extend(own.into_iter().chain(netrc));
-        let at_once = settings.at_once;
+        let max_concurrent = settings.max_concurrent;
         Self {
             settings,
             options,
@@ -98,79 +96,79 @@ impl NixCli {
             metrics,
             trusted: OnceCell::new(),
             enclosed: OnceCell::new(),
-            evaluations: Semaphore::new(at_once),
-            builds: Semaphore::new(at_once),
-            questions: Semaphore::new(at_once + QUESTIONS),
+            evaluations: Semaphore::new(max_concurrent),
+            builds: Semaphore::new(max_concurrent),
+            queries: Semaphore::new(max_concurrent + EXTRA_QUERIES),
         }
     }
 
-    fn resolver(&self) -> PathBuf {
-        self.expressions.join("resolve.nix")
-    }
-
-    /// How what is run for this reaches the network.
-    async fn egress(&self, purpose: Purpose) -> Result<&NetworkSettings, NixError> {
-        let egress = &self.settings.egress;
-        let (Purpose::Nix, Some(proxy)) = (purpose, &self.settings.only) else {
-            return Ok(egress);
+    /// The network for this purpose; opens the enclosed one when it is first needed.
+    async fn network(&self, purpose: Purpose) -> Result<&NetworkSettings, NixError> {
+        let network = &self.settings.network;
+        let (Purpose::Nix, Some(proxy)) = (purpose, &self.settings.only_proxy) else {
+            return Ok(network);
         };
         let open = || async {
-            enclosure::open(egress, proxy).map_err(|error| NixError::NoEnclosure {
+            enclosure::open(network, proxy).map_err(|error| NixError::NoEnclosure {
                 reason: error.to_string(),
             })
         };
         self.enclosed.get_or_try_init(open).await
     }
 
-    /// Runs Nix code of a package set.
-    async fn evaluate(&self, command: Command) -> Result<Vec<u8>, NixError> {
-        let limits = Limits {
-            memory: Some(self.settings.eval_memory),
-            ..Limits::time(self.settings.eval_time)
-        };
-        if self.settings.freedom.import_from_derivation {
-            self.check_sandbox().await?;
-        }
-        let _turn = turn(&self.evaluations, command.program).await?;
-        self.metrics.nix_processes.inc();
-        let egress = self.egress(Purpose::Nix).await?;
-        Ok(process::run(command, Purpose::Nix, egress, limits).await?)
-    }
-
-    /// Asks the store.
-    async fn ask(&self, command: Command) -> Result<Vec<u8>, NixError> {
-        self.run(command, Purpose::Nix, QUERY).await
-    }
-
-    /// Fetches a package set.
-    async fn fetch(&self, command: Command) -> Result<Vec<u8>, NixError> {
-        self.run(command, Purpose::Fetch, FETCH).await
-    }
-
     async fn run(
         &self,
         command: Command,
         purpose: Purpose,
-        time: Duration,
+        semaphore: &Semaphore,
+        limits: Limits,
     ) -> Result<Vec<u8>, NixError> {
-        let _turn = turn(&self.questions, command.program).await?;
+        let _permit = permit(semaphore, command.program).await?;
         self.metrics.nix_processes.inc();
-        let limits = Limits::time(time);
-        let egress = self.egress(purpose).await?;
-        Ok(process::run(command, purpose, egress, limits).await?)
+        let network = self.network(purpose).await?;
+        Ok(process::run(command, purpose, network, limits).await?)
     }
 
-    /// Has Nix build.
+    async fn query(&self, command: Command) -> Result<Vec<u8>, NixError> {
+        let limits = Limits::time(QUERY_TIMEOUT);
+        self.run(command, Purpose::Nix, &self.queries, limits).await
+    }
+
+    async fn fetch(&self, command: Command) -> Result<Vec<u8>, NixError> {
+        let limits = Limits::time(FETCH_TIMEOUT);
+        self.run(command, Purpose::Fetch, &self.queries, limits)
+            .await
+    }
+
+    /// Runs Nix code of a package set.
+    async fn evaluate(&self, command: Command) -> Result<Vec<u8>, NixError> {
+        if self.settings.eval_permissions.import_from_derivation {
+            self.check_sandbox().await?;
+        }
+        let limits = Limits {
+            memory: Some(self.settings.eval_memory),
+            ..Limits::time(self.settings.eval_timeout)
+        };
+        self.run(command, Purpose::Nix, &self.evaluations, limits)
+            .await
+    }
+
+    fn evaluation(&self, expression: &str, source: &Path, system: System) -> Command {
+        let expression = self.expressions.join(expression);
+        let permissions = &self.settings.eval_permissions;
+        arguments::evaluate(&self.options, permissions, &expression, source, system)
+    }
+
     async fn build(&self, command: Command, log: &BuildLog) -> Result<(), NixError> {
-        // Nix may not have been there to ask when the builder started.
+        // At the builder's start, Nix may not have been there to check.
         self.check_sandbox().await?;
-        let _turn = turn(&self.builds, command.program).await?;
+        let _permit = permit(&self.builds, command.program).await?;
         self.metrics.nix_processes.inc();
-        let egress = self.egress(Purpose::Nix).await?;
-        let limits = Limits::time(REALISE);
-        let mut heard = NixLog::new(log);
-        let done = process::listen(command, Purpose::Nix, egress, limits, &mut heard).await;
-        match done.map_err(NixError::from) {
+        let network = self.network(Purpose::Nix).await?;
+        let limits = Limits::time(REALISE_TIMEOUT);
+        let mut listener = NixLog::new(log);
+        let built = process::listen(command, Purpose::Nix, network, limits, &mut listener).await;
+        match built.map_err(NixError::from) {
             Err(NixError::Process(ProcessError::Failed { stderr, .. }))
                 if output::killed(&stderr) =>
             {
@@ -180,41 +178,41 @@ impl NixCli {
         }
     }
 
-    /// Has a build say what it can do, and then one that has the network.
+    /// Builds two probes: one that reports what a build can do, and one that has the network.
     async fn probe_sandbox(&self, shared_user: bool) -> Result<(), NixError> {
         let (report, called) = self.try_build(false).await?;
         let report = report.and_then(|output| {
             sandbox::read(&output).map_err(|error| not_understood("nix-build", error))
         });
-        let outside = sandbox::Outside::look().map_err(not_tried)?;
+        let outside = sandbox::Outside::look().map_err(probe_not_run)?;
         sandbox::verdict(report, called, outside, shared_user)?;
         let (built, called) = self.try_build(true).await?;
-        let enclosed = self.settings.only.is_some();
+        let enclosed = self.settings.only_proxy.is_some();
         match sandbox::downloads(built.map(drop), called, enclosed)? {
-            Some(weakness) => self.weak(&weakness),
+            Some(weakness) => self.report_weakness(&weakness),
             None => Ok(()),
         }
     }
 
-    /// Builds a probe: its output, and whether it called: this machine, or into the network that
-    /// builds are to be in.
+    /// Builds a probe: its output, and whether it reached the loopback of this machine, or of the
+    /// enclosed network.
     async fn try_build(
         &self,
         download: bool,
     ) -> Result<(Result<PathBuf, NixError>, bool), NixError> {
         let folder = self.expressions.join(PROBE);
-        let namespace = self.egress(Purpose::Nix).await?.namespace.clone();
+        let namespace = self.network(Purpose::Nix).await?.namespace.clone();
         let probe = tokio::task::spawn_blocking(move || Probe::new(&folder, download, namespace));
-        let probe = probe.await.map_err(not_tried)?.map_err(not_tried)?;
+        let probe = probe.await.map_err(probe_not_run)?.map_err(probe_not_run)?;
         let expression = self.expressions.join("sandbox.nix");
         let command = arguments::probe_sandbox(&self.options, &expression, &probe.trial);
-        let built = self.run(command, Purpose::Nix, QUERY).await;
+        let built = self.query(command).await;
         let output = built.map(|output| String::from_utf8_lossy(&output).trim().into());
         Ok((output, probe.was_called()))
     }
 
-    /// What is less than it should be, and yet works: told, and refused by who is strict.
-    fn weak(&self, reason: &str) -> Result<(), NixError> {
+    /// Logs a weakness; an error with `strict`.
+    fn report_weakness(&self, reason: &str) -> Result<(), NixError> {
         if self.settings.strict {
             return Err(NixError::TooWeak {
                 reason: reason.to_owned(),
@@ -225,24 +223,23 @@ impl NixCli {
     }
 }
 
-fn not_tried(reason: impl ToString) -> NixError {
+fn not_run(program: &'static str, reason: impl ToString) -> NixError {
     NixError::Process(ProcessError::NotRun {
-        program: "the build that shows what builds can do",
+        program,
         reason: reason.to_string(),
     })
 }
 
-async fn turn<'a>(
-    turns: &'a Semaphore,
+fn probe_not_run(reason: impl ToString) -> NixError {
+    not_run("the sandbox probe", reason)
+}
+
+async fn permit<'a>(
+    semaphore: &'a Semaphore,
     program: &'static str,
-) -> Result<tokio::sync::SemaphorePermit<'a>, NixError> {
-    let turn = turns.acquire().await;
-    turn.map_err(|error| {
-        NixError::Process(ProcessError::NotRun {
-            program,
-            reason: error.to_string(),
-        })
-    })
+) -> Result<SemaphorePermit<'a>, NixError> {
+    let permit = semaphore.acquire().await;
+    permit.map_err(|error| not_run(program, error))
 }
 
 fn not_understood(program: &'static str, reason: impl ToString) -> NixError {
@@ -252,35 +249,47 @@ fn not_understood(program: &'static str, reason: impl ToString) -> NixError {
     }
 }
 
+fn parse<T: DeserializeOwned>(program: &'static str, json: &[u8]) -> Result<T, NixError> {
+    serde_json::from_slice(json).map_err(|error| not_understood(program, error))
+}
+
+/// Checks that an evaluation answers each question.
+fn expect_answers<T>(answers: Vec<T>, questions: usize) -> Result<Vec<T>, NixError> {
+    if answers.len() != questions {
+        let reason = format!("{questions} answers expected, {} found", answers.len());
+        return Err(not_understood("nix-instantiate", reason));
+    }
+    Ok(answers)
+}
+
 impl Nix for NixCli {
-    fn version(&self) -> BoxFuture<'_, Result<Release, NixError>> {
+    fn version(&self) -> NixFuture<'_, Release> {
         Box::pin(async {
-            let output = self.ask(arguments::version()).await?;
+            let output = self.query(arguments::version()).await?;
             let text = String::from_utf8_lossy(&output);
             Release::parse(&text).ok_or_else(|| not_understood("nix", format!("{text:?}")))
         })
     }
 
-    fn ask_store(&self) -> BoxFuture<'_, Result<(), NixError>> {
+    fn ask_store(&self) -> NixFuture<'_, ()> {
         Box::pin(async {
-            // Counted apart: probes come every few seconds, whatever is built.
+            // Counted apart: readiness checks come every few seconds, whatever is built. And without a
+            // permit: a busy builder is ready.
             self.metrics.store_checks.inc();
             let command = arguments::ask_store(&self.options);
-            let egress = self.egress(Purpose::Nix).await?;
-            let limits = Limits::time(STORE_CHECK);
-            let answer = process::run(command, Purpose::Nix, egress, limits).await;
+            let network = self.network(Purpose::Nix).await?;
+            let limits = Limits::time(STORE_CHECK_TIMEOUT);
+            let answer = process::run(command, Purpose::Nix, network, limits).await;
             Ok(answer.map(drop)?)
         })
     }
 
-    fn check_sandbox(&self) -> BoxFuture<'_, Result<(), NixError>> {
+    fn check_sandbox(&self) -> NixFuture<'_, ()> {
         Box::pin(async {
             let prove = || async {
-                let holes = self
-                    .version()
-                    .await?
-                    .holes(self.settings.patched.as_deref());
-                holes.map_or(Ok(()), |holes| self.weak(&holes))?;
+                let release = self.version().await?;
+                let weakness = release.weakness(self.settings.patched.as_deref());
+                weakness.map_or(Ok(()), |weakness| self.report_weakness(&weakness))?;
                 match self.settings.sandbox {
                     Sandbox::Required { shared_user } => self.probe_sandbox(shared_user).await,
                     Sandbox::Wanted => Ok(()),
@@ -295,22 +304,13 @@ impl Nix for NixCli {
         source: &'a Path,
         system: System,
         names: &'a [String],
-    ) -> BoxFuture<'a, Result<Vec<Resolution>, NixError>> {
+    ) -> NixFuture<'a, Vec<Resolution>> {
         Box::pin(async move {
-            let (options, freedom) = (&self.options, &self.settings.freedom);
-            let resolver = self.resolver();
-            let command = arguments::resolve(options, freedom, &resolver, source, system, names);
-            let program = command.program;
-            let output = self.evaluate(command).await?;
-            let found =
-                output::resolutions(&output).map_err(|error| not_understood(program, error))?;
-            if found.len() != names.len() {
-                return Err(not_understood(
-                    program,
-                    "as many answers as names were expected",
-                ));
-            }
-            Ok(found)
+            let evaluation = self.evaluation("resolve.nix", source, system);
+            let output = self.evaluate(arguments::resolve(evaluation, names)).await?;
+            let found = output::resolutions(&output);
+            let found = found.map_err(|error| not_understood("nix-instantiate", error))?;
+            expect_answers(found, names.len())
         })
     }
 
@@ -319,11 +319,10 @@ impl Nix for NixCli {
         source: &'a Path,
         system: System,
         name: &'a str,
-    ) -> BoxFuture<'a, Result<Option<String>, NixError>> {
-        let (options, freedom) = (&self.options, &self.settings.freedom);
-        let command = arguments::explain(options, freedom, &self.resolver(), source, system, name);
-        Box::pin(async {
-            match self.evaluate(command).await {
+    ) -> NixFuture<'a, Option<String>> {
+        Box::pin(async move {
+            let evaluation = self.evaluation("resolve.nix", source, system);
+            match self.evaluate(arguments::explain(evaluation, name)).await {
                 Ok(_) => Ok(None),
                 Err(NixError::Process(ProcessError::Failed { stderr, .. })) => {
                     Ok(output::reason(&stderr))
@@ -338,22 +337,11 @@ impl Nix for NixCli {
         source: &'a Path,
         system: System,
         paths: &'a [Vec<String>],
-    ) -> BoxFuture<'a, Result<Vec<Attribute>, NixError>> {
+    ) -> NixFuture<'a, Vec<Attribute>> {
         Box::pin(async move {
-            let expression = self.expressions.join("attributes.nix");
-            let (options, freedom) = (&self.options, &self.settings.freedom);
-            let command = arguments::look(options, freedom, &expression, source, system, paths);
-            let program = command.program;
-            let output = self.evaluate(command).await?;
-            let seen: Vec<Attribute> =
-                serde_json::from_slice(&output).map_err(|error| not_understood(program, error))?;
-            if seen.len() != paths.len() {
-                return Err(not_understood(
-                    program,
-                    "as many answers as paths were expected",
-                ));
-            }
-            Ok(seen)
+            let evaluation = self.evaluation("attributes.nix", source, system);
+            let output = self.evaluate(arguments::look(evaluation, paths)).await?;
+            expect_answers(parse("nix-instantiate", &output)?, paths.len())
         })
     }
 
@@ -362,70 +350,56 @@ impl Nix for NixCli {
         derivations: &'a [Derivation],
         roots: &'a Path,
         log: &'a BuildLog,
-    ) -> BoxFuture<'a, Result<(), NixError>> {
+    ) -> NixFuture<'a, ()> {
         let timeout = self.settings.derivation_timeout;
         let command = arguments::realise(&self.options, derivations, roots, timeout);
         Box::pin(self.build(command, log))
     }
 
-    fn repair<'a>(
-        &'a self,
-        paths: &'a [StorePath],
-        log: &'a BuildLog,
-    ) -> BoxFuture<'a, Result<(), NixError>> {
+    fn repair<'a>(&'a self, paths: &'a [StorePath], log: &'a BuildLog) -> NixFuture<'a, ()> {
         let timeout = self.settings.derivation_timeout;
         let command = arguments::repair(&self.options, paths, timeout);
         Box::pin(self.build(command, log))
     }
 
-    fn closure<'a>(&'a self, roots: &'a [StorePath]) -> BoxFuture<'a, Result<Closure, NixError>> {
+    fn closure<'a>(&'a self, roots: &'a [StorePath]) -> NixFuture<'a, Closure> {
         Box::pin(async move {
-            let command = arguments::path_info(&self.options, roots);
-            let program = command.program;
-            let output = self.ask(command).await?;
-            output::closure(&output, roots).map_err(|reason| not_understood(program, reason))
+            let output = self
+                .query(arguments::path_info(&self.options, roots))
+                .await?;
+            output::closure(&output, roots).map_err(|reason| not_understood("nix", reason))
         })
     }
 
-    fn add_folder<'a>(&'a self, folder: &'a Path) -> BoxFuture<'a, Result<Fetched, NixError>> {
+    fn add_folder<'a>(&'a self, folder: &'a Path) -> NixFuture<'a, Fetched> {
         Box::pin(async move {
-            let command = arguments::add_folder(&self.options, folder);
-            let program = command.program;
-            let output = self.fetch(command).await?;
-            let path: StorePath =
-                serde_json::from_slice(&output).map_err(|error| not_understood(program, error))?;
-            Ok(Fetched {
-                revision: path.hash_part().to_owned(),
-                path: path.to_string().into(),
-            })
+            let output = self
+                .fetch(arguments::add_folder(&self.options, folder))
+                .await?;
+            parse::<StorePath>("nix-instantiate", &output).map(Fetched::from)
         })
     }
 
-    fn keep<'a>(&'a self, path: &'a Path, link: &'a Path) -> BoxFuture<'a, Result<(), NixError>> {
+    fn keep<'a>(&'a self, path: &'a Path, link: &'a Path) -> NixFuture<'a, ()> {
         let command = arguments::keep(&self.options, path, link);
         Box::pin(async { self.fetch(command).await.map(drop) })
     }
 
-    fn fetch_tarball<'a>(&'a self, url: &'a str) -> BoxFuture<'a, Result<Fetched, NixError>> {
+    fn fetch_tarball<'a>(&'a self, url: &'a str) -> NixFuture<'a, Fetched> {
         Box::pin(async move {
             let command = arguments::prefetch_tarball(&self.options, url);
-            let program = command.program;
             let output = String::from_utf8_lossy(&self.fetch(command).await?).into_owned();
             match output.lines().collect::<Vec<_>>().as_slice() {
                 [hash, path] => Ok(Fetched {
                     path: path.into(),
                     revision: (*hash).to_owned(),
                 }),
-                _ => Err(not_understood(program, format!("{output:?}"))),
+                _ => Err(not_understood("nix-prefetch-url", format!("{output:?}"))),
             }
         })
     }
 
-    fn fetch_flake<'a>(
-        &'a self,
-        url: &'a str,
-        dir: &'a str,
-    ) -> BoxFuture<'a, Result<Fetched, NixError>> {
+    fn fetch_flake<'a>(&'a self, url: &'a str, dir: &'a str) -> NixFuture<'a, Fetched> {
         Box::pin(async move {
             let archive = self
                 .fetch(arguments::archive_flake(&self.options, url))
@@ -433,27 +407,16 @@ impl Nix for NixCli {
             let archive = String::from_utf8_lossy(&archive);
             let expression = self.expressions.join("flake.nix");
             let command = arguments::pin_flake(&self.options, &expression, archive.trim(), dir);
-            let program = command.program;
-            let output = self.ask(command).await?;
-            let path: StorePath =
-                serde_json::from_slice(&output).map_err(|error| not_understood(program, error))?;
-            Ok(Fetched {
-                revision: path.hash_part().to_owned(),
-                path: path.to_string().into(),
-            })
+            let output = self.query(command).await?;
+            parse::<StorePath>("nix-instantiate", &output).map(Fetched::from)
         })
     }
 
-    fn git<'a>(
-        &'a self,
-        arguments: Vec<OsString>,
-        limit: Duration,
-    ) -> BoxFuture<'a, Result<Vec<u8>, NixError>> {
-        let program = "git";
-        let command = Command { program, arguments };
+    fn git(&self, arguments: Vec<OsString>, limit: Duration) -> NixFuture<'_, Vec<u8>> {
         Box::pin(async move {
-            let (egress, limits) = (&self.settings.egress, Limits::time(limit));
-            Ok(process::run(command, Purpose::Fetch, egress, limits).await?)
+            let command = Command::new("git").args(arguments);
+            let (network, limits) = (&self.settings.network, Limits::time(limit));
+            Ok(process::run(command, Purpose::Fetch, network, limits).await?)
         })
     }
 
@@ -462,13 +425,10 @@ impl Nix for NixCli {
         url: &'a str,
         reference: &'a str,
         commit: &'a str,
-    ) -> BoxFuture<'a, Result<Fetched, NixError>> {
+    ) -> NixFuture<'a, Fetched> {
         Box::pin(async move {
             let command = arguments::fetch_git(&self.options, url, reference, commit);
-            let program = command.program;
-            let output = self.fetch(command).await?;
-            let path: PathBuf =
-                serde_json::from_slice(&output).map_err(|error| not_understood(program, error))?;
+            let path = parse("nix-instantiate", &self.fetch(command).await?)?;
             Ok(Fetched {
                 path,
                 revision: commit.to_owned(),

@@ -1,14 +1,14 @@
-//! A network of its own for Nix and what it builds, from which one proxy can be reached and nothing else.
+//! A network namespace for Nix and its builds, from which only one proxy can be reached.
 //!
 //! ```text
-//!   nix-store, nix-instantiate, and the builds that have the network: a namespace with loopback alone
+//!   nix-store, nix-instantiate, downloads of builds: a namespace with nothing but loopback
 //!        │  http_proxy=http://127.0.0.1:PORT
 //!        ▼
-//!   a listener in there ── whose connections the builder, out here, carries to ──► NIXGATE_PROXY
+//!   a listener in the namespace ── the builder, outside of it, relays its connections ──► NIXGATE_PROXY
 //! ```
 //!
-//! A socket belongs to the namespace that it was made in, whoever accepts its connections. So there is
-//! no interface between the two networks, no route, and nothing to filter.
+//! A socket belongs to the namespace in which it was made, whoever accepts its connections. So the two
+//! networks share no interface and no route, and need no packet filter.
 
 use std::fs::File;
 use std::io;
@@ -27,24 +27,23 @@ use tokio::sync::{Notify, Semaphore};
 
 use crate::process::NetworkSettings;
 
-/// Connections at once. Nix has 25 downloads at a time, each of its builds as many as it likes.
+/// Connections at once. Nix has 25 downloads at a time; a build may have any number.
 const CONNECTIONS: usize = 512;
-/// How long the proxy may take to answer the telephone.
-const CONNECT: Duration = Duration::from_secs(30);
-/// How long a connection may carry nothing. A download that holds its connections takes these from all
-/// others, and the bound above is for all together.
-const IDLE: Idle = Idle {
+/// How long connecting to the proxy may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a connection may be idle: otherwise one build could hold all of them.
+const IDLE: IdleTimeouts = IdleTimeouts {
     open: Duration::from_secs(300),
     half_closed: Duration::from_secs(30),
 };
-/// What is carried at a time, each way.
+/// Bytes of a buffer, of which each direction has one.
 const PIECE: usize = 16 << 10;
-/// After an error of the system's, such as too many open files.
+/// After an error of `accept`, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(100);
-/// The port of a proxy whose URL has none, as curl has it.
+/// curl's port of a proxy whose URL has none.
 const DEFAULT_PORT: u16 = 1080;
 
-/// The one way out.
+/// The proxy that can be reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Proxy {
     /// User and password, with the `@`.
@@ -54,8 +53,8 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// Reads its URL, `http://[user:password@]host[:port]`. To one with TLS nothing could be carried:
-    /// its certificate is for its name, and the names in there are others.
+    /// Parses `http://[user:password@]host[:port]`. A proxy with TLS is none: inside it has the address
+    /// 127.0.0.1, which its certificate does not name.
     pub(crate) fn parse(url: &str) -> Option<Self> {
         let uri: http::Uri = url.parse().ok()?;
         let authority = uri
@@ -70,25 +69,24 @@ impl Proxy {
     }
 }
 
-/// How long nothing may come from either side.
+/// How long both sides of a connection may be silent.
 #[derive(Clone, Copy, Debug)]
-struct Idle {
-    /// While both may say something.
+struct IdleTimeouts {
     open: Duration,
-    /// Once one of them has said all.
+    /// Once one side has sent everything.
     half_closed: Duration,
 }
 
-/// Makes such a network for what is described by `egress`, and carries to the proxy until the runtime
-/// ends: how programs in there reach the network.
+/// Makes such a network, and relays to the proxy until the runtime ends. Returns the settings of
+/// programs inside.
 ///
 /// # Errors
 /// When this process may make no network namespace.
-pub(super) fn open(egress: &NetworkSettings, proxy: &Proxy) -> io::Result<NetworkSettings> {
+pub(super) fn open(network: &NetworkSettings, proxy: &Proxy) -> io::Result<NetworkSettings> {
     let (namespace, listener) = make()?;
     let port = listener.local_addr()?.port();
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    tokio::spawn(carry(listener, proxy.address.clone()));
+    tokio::spawn(serve(listener, proxy.address.clone()));
     Ok(NetworkSettings {
         proxy: Some(format!(
             "http://{}{}:{port}",
@@ -96,11 +94,11 @@ pub(super) fn open(egress: &NetworkSettings, proxy: &Proxy) -> io::Result<Networ
             Ipv4Addr::LOCALHOST
         )),
         namespace: Some(Arc::new(namespace)),
-        ..egress.clone()
+        ..network.clone()
     })
 }
 
-/// Listens on loopback: on that of a namespace, or on this machine's.
+/// Listens on the loopback of a namespace, or of this machine.
 ///
 /// # Errors
 /// When the namespace can't be entered, or nothing can listen there.
@@ -108,7 +106,7 @@ pub(super) fn listen(namespace: Option<Arc<OwnedFd>>) -> io::Result<TcpListener>
     let Some(namespace) = namespace else {
         return listen_here();
     };
-    elsewhere(move || {
+    in_own_thread(move || {
         move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
         listen_here()
     })
@@ -122,7 +120,7 @@ fn listen_here() -> io::Result<TcpListener> {
 
 /// The namespace, and the listener in it.
 fn make() -> io::Result<(OwnedFd, TcpListener)> {
-    elsewhere(|| {
+    in_own_thread(|| {
         leave_network()?;
         raise_loopback()?;
         let listener = listen_here()?;
@@ -130,25 +128,24 @@ fn make() -> io::Result<(OwnedFd, TcpListener)> {
     })
 }
 
-/// Does something that leaves this process's network: a thread may have another one, and this thread
-/// ends with its work.
-fn elsewhere<T: Send + 'static>(
+/// Does work that changes the network of its thread, which ends with the work.
+fn in_own_thread<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
-    let died = |_| io::Error::other("the thread that enters a network has died");
+    let died = |_| io::Error::other("the thread that enters a network namespace panicked");
     thread::spawn(work).join().map_err(died)?
 }
 
 #[expect(
     unsafe_code,
-    reason = "unshare is unsafe for what it can do to open files, which are left alone here"
+    reason = "unshare is unsafe since it can affect open files, which this call does not"
 )]
 fn leave_network() -> rustix::io::Result<()> {
-    // SAFETY: the network is changed, and for this thread alone; no file descriptor is.
+    // SAFETY: changes the network of this thread, and no file descriptor.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }
 }
 
-/// Turns on the loopback of this thread's network, which is off in a new one: rtnetlink(7).
+/// Turns on loopback in this thread's network, where it is off at first: rtnetlink(7).
 fn raise_loopback() -> io::Result<()> {
     const NEWLINK: u16 = 16;
     const REQUEST_AND_ACKNOWLEDGE: u16 = 1 | 4;
@@ -161,15 +158,14 @@ fn raise_loopback() -> io::Result<()> {
     message.extend(NEWLINK.to_ne_bytes());
     message.extend(REQUEST_AND_ACKNOWLEDGE.to_ne_bytes());
     message.extend([0; 8]);
-    // The interface: family and type, index, flags, which of them to change.
+    // The interface: family and type, index, flags, mask of flags to change.
     message.extend([0; 4]);
     message.extend([LOOPBACK, UP, UP].map(u32::to_ne_bytes).concat());
-    // The protocol of routes and interfaces is the first one.
     let socket = rustix::net::socket(AddressFamily::NETLINK, SocketType::RAW, None)?;
     rustix::net::send(&socket, &message, SendFlags::empty())?;
     let mut answer = [0; 128];
     let (length, _) = rustix::net::recv(&socket, &mut answer, RecvFlags::empty())?;
-    // After the header: the error, negative, and none for well done.
+    // After the header: a negative error number, or 0.
     match answer
         .get(HEADER..HEADER + 4)
         .filter(|_| length >= HEADER + 4)
@@ -179,37 +175,41 @@ fn raise_loopback() -> io::Result<()> {
             let error = i32::from_ne_bytes([error[0], error[1], error[2], error[3]]);
             Err(io::Error::from_raw_os_error(error.wrapping_neg()))
         }
-        None => Err(io::Error::other("the kernel's answer is too short")),
+        None => Err(io::Error::other("the kernel's netlink answer is too short")),
     }
 }
 
-async fn carry(listener: tokio::net::TcpListener, proxy: String) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
+async fn serve(listener: tokio::net::TcpListener, proxy: String) {
+    let connections = Arc::new(Semaphore::new(CONNECTIONS));
     let proxy: Arc<str> = proxy.into();
-    while let Ok(place) = Arc::clone(&room).acquire_owned().await {
+    while let Ok(permit) = Arc::clone(&connections).acquire_owned().await {
         let inside = match listener.accept().await {
             Ok((inside, _)) => inside,
             Err(error) => {
-                tracing::warn!("a connection of Nix to NIXGATE_PROXY is not taken: {error}");
+                tracing::warn!("cannot accept a connection of Nix to NIXGATE_PROXY: {error}");
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
         };
         let proxy = Arc::clone(&proxy);
         tokio::spawn(async move {
-            let _place = place;
-            match tokio::time::timeout(CONNECT, TcpStream::connect(&*proxy)).await {
+            let _permit = permit;
+            match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(&*proxy)).await {
                 Ok(Ok(outside)) => relay(inside, outside, IDLE).await,
-                Ok(Err(error)) => tracing::warn!(%proxy, "NIXGATE_PROXY can't be reached: {error}"),
-                Err(_) => tracing::warn!(%proxy, "NIXGATE_PROXY can't be reached in time"),
+                Ok(Err(error)) => {
+                    tracing::warn!(%proxy, "cannot connect to NIXGATE_PROXY: {error}")
+                }
+                Err(_) => {
+                    tracing::warn!(%proxy, "cannot connect to NIXGATE_PROXY within {CONNECT_TIMEOUT:?}")
+                }
             }
         });
     }
 }
 
-/// Carries both ways until both sides have said all, or one fails, or nothing comes for too long. How it
-/// ends, both ends hear themselves.
-async fn relay<A, B>(inside: A, outside: B, idle: Idle)
+/// Copies both ways until both sides have sent everything, one fails, or both are idle for too long.
+/// Both sides notice how it ends, so this returns nothing.
+async fn relay<A, B>(inside: A, outside: B, idle: IdleTimeouts)
 where
     A: AsyncRead + AsyncWrite,
     B: AsyncRead + AsyncWrite,
@@ -220,8 +220,8 @@ where
     let half_closed = AtomicBool::new(false);
     let both = async {
         drop(tokio::try_join!(
-            pass(from_inside, to_outside, &moved, &half_closed),
-            pass(from_outside, to_inside, &moved, &half_closed),
+            copy(from_inside, to_outside, &moved, &half_closed),
+            copy(from_outside, to_inside, &moved, &half_closed),
         ));
     };
     tokio::pin!(both);
@@ -234,15 +234,15 @@ where
             () = &mut both => return,
             () = moved.notified() => {}
             () = tokio::time::sleep(limit) => {
-                tracing::debug!("a connection to NIXGATE_PROXY is closed: nothing came for {limit:?}");
+                tracing::debug!("closing a connection to NIXGATE_PROXY that was idle for {limit:?}");
                 return;
             }
         }
     }
 }
 
-/// Carries one way to the end, and tells of each piece and of the end.
-async fn pass(
+/// Copies one way to the end, and notifies of each piece and of the end.
+async fn copy(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     moved: &Notify,
@@ -270,10 +270,10 @@ mod tests {
     const SHORT: Duration = Duration::from_millis(1);
 
     #[tokio::test]
-    async fn what_is_said_is_carried_both_ways_to_its_end() {
+    async fn both_directions_are_relayed_to_their_ends() {
         let (mut client, inside) = tokio::io::duplex(8);
         let (mut server, outside) = tokio::io::duplex(8);
-        let idle = Idle {
+        let idle = IdleTimeouts {
             open: LONG,
             half_closed: LONG,
         };
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_says_nothing_holds_no_connection() {
+    async fn an_idle_connection_is_closed() {
         for (open, half_closed, client_ends) in [(SHORT, LONG, false), (LONG, SHORT, true)] {
             let (mut client, inside) = tokio::io::duplex(8);
             let (mut server, outside) = tokio::io::duplex(8);
@@ -306,15 +306,15 @@ mod tests {
                 client.shutdown().await.unwrap();
             }
             // It ends, though neither side does.
-            relay(inside, outside, Idle { open, half_closed }).await;
+            relay(inside, outside, IdleTimeouts { open, half_closed }).await;
             assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
             assert_eq!(server.read(&mut [0]).await.unwrap(), 0);
         }
     }
 
-    /// By who may make a network: root, as builders are that have this.
+    /// Needs root, as builders that use this do.
     #[test]
-    fn who_listens_inside_is_reached_from_inside_alone() {
+    fn a_listener_inside_is_reached_only_from_inside() {
         let Ok((namespace, _listener)) = make() else {
             assert!(!rustix::process::geteuid().is_root(), "root may make one");
             return;
@@ -324,7 +324,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         drop(std::net::TcpStream::connect(address));
         assert!(listener.accept().is_err(), "it was reached from outside");
-        elsewhere(move || {
+        in_own_thread(move || {
             move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
             std::net::TcpStream::connect(address).map(drop)
         })
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_is_known_by_its_url() {
+    fn a_proxy_is_parsed_from_its_url() {
         let proxy = |credentials: &str, address: &str| {
             Some(Proxy {
                 credentials: credentials.to_owned(),

@@ -1,17 +1,16 @@
-//! What can go wrong with Nix, told from what it prints.
+//! Errors of Nix, recognised by what it prints.
 
 use crate::process::ProcessError;
 
-/// How the lines begin that every version of Nix prints when there is no daemon behind its socket,
-/// or one that does not let the user in. Lines of the log of a build, which could say anything, begin
-/// otherwise.
+/// Every version of Nix begins a line like this when no daemon listens on its socket, or the daemon
+/// refuses the user. A build's log, which could say anything, has `>` before its lines.
 const NO_DAEMON: [&str; 2] = [
     "error: cannot connect to socket",
     "error: cannot open connection to remote store",
 ];
-/// Where Nix has what it writes to when it works without a daemon.
+/// What Nix writes to when it works without a daemon.
 const STORE: [&str; 2] = ["'/nix/var/", "'/nix/store/.links'"];
-/// How the system says that it is somebody else's.
+/// The system's messages when another user owns that.
 const NOT_OURS: [&str; 3] = [
     "Permission denied",
     "Operation not permitted",
@@ -20,117 +19,82 @@ const NOT_OURS: [&str; 3] = [
 /// What Nix and its database print when a disk is full.
 const NO_SPACE: [&str; 2] = ["No space left on device", "database or disk is full"];
 
-/// What can go wrong with Nix.
+/// A question to Nix that has no answer. `stderr` is the end of what it printed there.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum NixError {
-    /// The program isn't there.
-    #[error("{program} is not on PATH: install Nix 2.8 or newer on the builder, or mend its PATH")]
-    Missing {
-        /// Which one.
-        program: &'static str,
-    },
-    /// There is a Nix, and its daemon does not answer, or its store is somebody else's.
     #[error(
-        "Nix can't reach its store: start nix-daemon and let the builder's user in (allowed-users in \
-         nix.conf), or mend NIX_REMOTE; without a daemon, only root or the owner of /nix can use the \
-         store: {stderr}"
+        "cannot run {program}: it is not on PATH. Install Nix 2.8 or newer on the builder, or correct \
+         the builder's PATH"
     )]
-    NoStore {
-        /// The end of what it printed to stderr.
-        stderr: String,
-    },
-    /// A disk is full.
-    #[error("{program} found no room on a disk of the builder's: {stderr}")]
+    Missing { program: &'static str },
+    /// No daemon answers, or another user owns the store.
+    #[error(
+        "Nix cannot reach its store. Start nix-daemon and allow the builder's user (allowed-users in \
+         nix.conf), or correct NIX_REMOTE; without a daemon, only root or the owner of /nix can use \
+         the store. Nix says: {stderr}"
+    )]
+    NoStore { stderr: String },
+    #[error("a disk of the builder is full: free space there. {program} says: {stderr}")]
     NoSpace {
-        /// Which one.
         program: &'static str,
-        /// The end of what it printed to stderr.
         stderr: String,
     },
-    /// Something ended a build.
     #[error(
-        "a build was ended by a signal from outside: the machine may be short of memory: {stderr}"
+        "a signal from outside ended a build: the machine may be short of memory. Nix says: {stderr}"
     )]
-    Killed {
-        /// The end of what Nix printed to stderr.
-        stderr: String,
-    },
-    /// Nix has nowhere to keep what it keeps for a user.
+    Killed { stderr: String },
     #[error(
-        "Nix finds no home of the user that the builder runs as: set HOME to a folder that this user \
-         may write: {stderr}"
+        "Nix has no home folder for the builder's user: set HOME to a folder that this user can \
+         write. Nix says: {stderr}"
     )]
-    NoHome {
-        /// The end of what it printed to stderr.
-        stderr: String,
-    },
-    /// Builds would see this machine, or do something to it.
+    NoHome { stderr: String },
     #[error(
-        "Nix can't build in a sandbox here ({reason}): let the builder make namespaces; or run \
-         nix-daemon with sandbox = true in its nix.conf, since it takes that from nobody who is not \
-         among its trusted-users; or pass --allow-unsandboxed (NIXGATE_ALLOW_UNSANDBOXED) to let \
-         builds see this machine"
+        "Nix cannot build in a sandbox here ({reason}). Allow the builder to create namespaces; or run \
+         nix-daemon with sandbox = true in its nix.conf, since it takes that setting only from \
+         trusted-users; or pass --allow-unsandboxed (NIXGATE_ALLOW_UNSANDBOXED), with which builds see \
+         this machine"
     )]
-    NotSandboxed {
-        /// How that was found out.
-        reason: String,
-    },
-    /// Nothing was learned of the sandbox.
+    NotSandboxed { reason: String },
     #[error(
-        "whether Nix builds in a sandbox here is not known: the program that tries it, a copy of nixgate \
-         with its libraries, did not run in a build ({reason}): mend what that names; where it is a \
-         library, install the nixgate that was built for this system (ldd names what it needs)"
+        "cannot tell whether Nix builds in a sandbox here: the probe, a copy of nixgate with its \
+         libraries, did not run in a build ({reason}). Correct that; if a library is missing, install \
+         the nixgate that was built for this system (ldd lists what it needs)"
     )]
-    ProbeNotRun {
-        /// What was said of it.
-        reason: String,
-    },
-    /// Builds run as somebody who may write to the store.
+    ProbeNotRun { reason: String },
+    /// Builds run as a user who may write to the store.
     #[error(
-        "builds run as a user who may change what other builds have made ({reason}): run nix-daemon \
-         as root with build users, or the builder as root with a group nixbld that has members, or \
-         pass --allow-shared-build-user (NIXGATE_ALLOW_SHARED_BUILD_USER) and build nothing but \
-         packages that you trust"
+        "builds run as a user who can change the outputs of other builds ({reason}). Run nix-daemon as \
+         root with build users; or the builder as root with a group nixbld that has members; or pass \
+         --allow-shared-build-user (NIXGATE_ALLOW_SHARED_BUILD_USER) and build only packages that you \
+         trust"
     )]
-    SharedBuildUser {
-        /// How that was found out.
-        reason: String,
-    },
-    /// This Nix has holes that are known, or can't be trusted for another reason.
-    #[error("{reason}, and NIXGATE_STRICT is set")]
-    TooWeak {
-        /// What is missing, and what to do.
-        reason: String,
-    },
-    /// Builds were to have a network of their own.
+    SharedBuildUser { reason: String },
+    /// This Nix has known vulnerabilities, or another weakness; `reason` says what to do.
+    #[error("NIXGATE_STRICT refuses this: {reason}")]
+    TooWeak { reason: String },
     #[error(
-        "NIXGATE_PROXY_ONLY is set, and builds have no network with NIXGATE_PROXY alone ({reason}): run \
-         the builder as root or with CAP_SYS_ADMIN, and without nix-daemon"
+        "NIXGATE_PROXY_ONLY cannot be enforced: builds have more network than NIXGATE_PROXY ({reason}). \
+         Run the builder as root or with CAP_SYS_ADMIN, and without nix-daemon"
     )]
-    NoEnclosure {
-        /// What is in the way.
-        reason: String,
-    },
-    /// The program's output is not what nixgate knows.
+    NoEnclosure { reason: String },
     #[error(
-        "{program} printed what nixgate doesn't understand ({reason}): report this, with the version of Nix"
+        "nixgate does not understand the output of {program}: {reason}. Report this, with the version \
+         of Nix"
     )]
     NotUnderstood {
-        /// Which one.
         program: &'static str,
-        /// What was unexpected.
         reason: String,
     },
-    /// One of its programs did not do what it was run for.
     #[error(transparent)]
     Process(ProcessError),
 }
 
-/// Tells apart what Nix says of its store, its home and its disk.
 impl From<ProcessError> for NixError {
     fn from(error: ProcessError) -> Self {
         let (program, stderr) = match &error {
-            ProcessError::Missing { program } => return Self::Missing { program },
+            ProcessError::Missing { program } if program.starts_with("nix") => {
+                return Self::Missing { program };
+            }
             ProcessError::Failed {
                 program, stderr, ..
             }
@@ -151,29 +115,33 @@ impl From<ProcessError> for NixError {
     }
 }
 
+fn lines(stderr: &str) -> impl Iterator<Item = &str> {
+    stderr.lines().map(str::trim_start)
+}
+
+fn has_any(line: &str, words: &[&str]) -> bool {
+    words.iter().any(|words| line.contains(words))
+}
+
 fn has_no_store(stderr: &str) -> bool {
-    stderr.lines().map(str::trim_start).any(|line| {
-        let begins = |begin: &&str| line.starts_with(*begin);
-        let has = |words: &&str| line.contains(*words);
-        NO_DAEMON.iter().any(begins)
-            || (begins(&"error: ") && STORE.iter().any(has) && NOT_OURS.iter().any(has))
+    lines(stderr).any(|line| {
+        NO_DAEMON.iter().any(|begin| line.starts_with(begin))
+            || (line.starts_with("error: ") && has_any(line, &STORE) && has_any(line, &NOT_OURS))
     })
 }
 
-/// Lines of the log of a build, which could say anything, begin with `>`.
+/// Lines of a build's log, which could say anything, begin with `>`.
 fn has_no_space(stderr: &str) -> bool {
-    let mut lines = stderr.lines().map(str::trim_start);
-    lines.any(|line| !line.starts_with('>') && NO_SPACE.iter().any(|words| line.contains(words)))
+    lines(stderr).any(|line| !line.starts_with('>') && has_any(line, &NO_SPACE))
 }
 
-/// Nobody's, or one that can't be written: Nix keeps there what it has fetched.
+/// Nix caches downloads in the home folder, which may be missing or read-only.
 fn has_no_home(stderr: &str) -> bool {
-    let mut lines = stderr.lines().map(str::trim_start);
     stderr.contains("cannot determine user's home directory")
-        || lines.any(|line| {
+        || lines(stderr).any(|line| {
             line.starts_with("error: creating directory")
                 && line.contains("/.cache")
-                && NOT_OURS.iter().any(|words| line.contains(words))
+                && has_any(line, &NOT_OURS)
         })
 }
 
@@ -185,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_store_that_is_away_or_somebody_else_s_is_told_from_a_failure() {
+    fn an_unreachable_store_differs_from_a_failed_program() {
         let fails = |said: &str| {
             NixError::from(ProcessError::Failed {
                 program: "nix-store",

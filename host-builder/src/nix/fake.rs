@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures::future::{BoxFuture, FutureExt, ready};
+use futures::future::{FutureExt, ready};
 use tokio::sync::Semaphore;
 
-use super::{Attribute, Derivation, Fetched, Nix, NixError, Release, Resolution};
+use super::{Attribute, Derivation, Fetched, Nix, NixError, NixFuture, Release, Resolution};
 use crate::closure::{Closure, PathInfo, StorePath};
 use crate::process::{self, Command, Limits, NetworkSettings, ProcessError, Purpose};
 use crate::telemetry::build_log::BuildLog;
@@ -20,38 +20,38 @@ use nixgate_core::package_set::System;
 /// See the module.
 #[derive(Default)]
 pub(crate) struct FakeNix {
-    /// What each name resolves to; others are unknown.
+    /// The resolution of each name; others are unknown.
     pub(crate) packages: BTreeMap<String, Resolution>,
-    /// What is near to names that are unknown.
+    /// The suggestions for unknown names.
     pub(crate) near: Vec<String>,
-    /// What is at each attribute path, its names joined by dots; elsewhere is nothing.
+    /// By attribute path, joined by dots.
     pub(crate) attributes: BTreeMap<String, Attribute>,
     /// Calls of [`Nix::look`].
     pub(crate) looked: AtomicUsize,
-    /// Names that make every evaluation fail that they are part of.
+    /// Names whose evaluation fails.
     pub(crate) broken: Vec<String>,
     /// Calls of [`Nix::resolve`].
     pub(crate) resolved: AtomicUsize,
     /// Calls of [`Nix::realise`].
     pub(crate) realised: AtomicUsize,
-    /// What realising fails with.
+    /// The error of realising and repairing.
     pub(crate) failure: Mutex<Option<NixError>>,
-    /// What the store says that it has, for all who ask.
+    /// The closure of any paths.
     pub(crate) paths: BTreeMap<StorePath, PathInfo>,
-    /// Where everything is that was fetched.
+    /// The path of everything fetched.
     pub(crate) store: PathBuf,
-    /// How often something was fetched.
+    /// Fetches so far.
     pub(crate) fetched: AtomicUsize,
     /// Calls of [`Nix::git`].
     pub(crate) gits: AtomicUsize,
-    /// What a fetch waits for, if for anything.
+    /// A fetch waits for a permit of this.
     pub(crate) gate: Mutex<Option<Arc<Semaphore>>>,
-    /// What realising waits for: it ends when the semaphore has a permit or is closed.
+    /// Realising waits for a permit of this, or until it is closed.
     pub(crate) realise_gate: Option<Semaphore>,
 }
 
 impl FakeNix {
-    fn fetched(&self, revision: String) -> BoxFuture<'_, Result<Fetched, NixError>> {
+    fn fetched(&self, revision: String) -> NixFuture<'_, Fetched> {
         self.fetched.fetch_add(1, Ordering::SeqCst);
         let gate = self.gate.lock().unwrap().clone();
         let fetched = Fetched {
@@ -76,15 +76,15 @@ fn failed(name: &str) -> NixError {
 }
 
 impl Nix for FakeNix {
-    fn version(&self) -> BoxFuture<'_, Result<Release, NixError>> {
+    fn version(&self) -> NixFuture<'_, Release> {
         ready(Ok(Release::parse("nix (Nix) 2.8.0").unwrap())).boxed()
     }
 
-    fn ask_store(&self) -> BoxFuture<'_, Result<(), NixError>> {
+    fn ask_store(&self) -> NixFuture<'_, ()> {
         ready(Ok(())).boxed()
     }
 
-    fn check_sandbox(&self) -> BoxFuture<'_, Result<(), NixError>> {
+    fn check_sandbox(&self) -> NixFuture<'_, ()> {
         ready(Ok(())).boxed()
     }
 
@@ -93,7 +93,7 @@ impl Nix for FakeNix {
         _: &'a Path,
         _: System,
         names: &'a [String],
-    ) -> BoxFuture<'a, Result<Vec<Resolution>, NixError>> {
+    ) -> NixFuture<'a, Vec<Resolution>> {
         self.resolved.fetch_add(1, Ordering::SeqCst);
         if let Some(name) = names.iter().find(|name| self.broken.contains(name)) {
             return ready(Err(failed(name))).boxed();
@@ -102,7 +102,9 @@ impl Nix for FakeNix {
             self.packages
                 .get(name)
                 .cloned()
-                .unwrap_or(Resolution::Unknown(self.near.clone()))
+                .unwrap_or(Resolution::Unknown {
+                    near: self.near.clone(),
+                })
         };
         ready(Ok(names.iter().map(found).collect())).boxed()
     }
@@ -112,7 +114,7 @@ impl Nix for FakeNix {
         _: &'a Path,
         _: System,
         name: &'a str,
-    ) -> BoxFuture<'a, Result<Option<String>, NixError>> {
+    ) -> NixFuture<'a, Option<String>> {
         ready(Ok(Some(format!("{name} has an unfree license")))).boxed()
     }
 
@@ -121,7 +123,7 @@ impl Nix for FakeNix {
         _: &'a Path,
         _: System,
         paths: &'a [Vec<String>],
-    ) -> BoxFuture<'a, Result<Vec<Attribute>, NixError>> {
+    ) -> NixFuture<'a, Vec<Attribute>> {
         self.looked.fetch_add(1, Ordering::SeqCst);
         let broken = |path: &Vec<String>| self.broken.contains(&path.join("."));
         if let Some(path) = paths.iter().find(|path| broken(path)) {
@@ -139,7 +141,7 @@ impl Nix for FakeNix {
         _: &'a [Derivation],
         _: &'a Path,
         _: &'a BuildLog,
-    ) -> BoxFuture<'a, Result<(), NixError>> {
+    ) -> NixFuture<'a, ()> {
         self.realised.fetch_add(1, Ordering::SeqCst);
         Box::pin(async {
             if let Some(gate) = &self.realise_gate {
@@ -149,62 +151,44 @@ impl Nix for FakeNix {
         })
     }
 
-    fn repair<'a>(
-        &'a self,
-        _: &'a [StorePath],
-        _: &'a BuildLog,
-    ) -> BoxFuture<'a, Result<(), NixError>> {
+    fn repair<'a>(&'a self, _: &'a [StorePath], _: &'a BuildLog) -> NixFuture<'a, ()> {
         ready(self.failure.lock().unwrap().clone().map_or(Ok(()), Err)).boxed()
     }
 
-    fn closure<'a>(&'a self, _: &'a [StorePath]) -> BoxFuture<'a, Result<Closure, NixError>> {
+    fn closure<'a>(&'a self, _: &'a [StorePath]) -> NixFuture<'a, Closure> {
         let roots = self.paths.keys().cloned();
         ready(Ok(Closure::new(roots, self.paths.clone()).unwrap())).boxed()
     }
 
-    fn add_folder<'a>(&'a self, _: &'a Path) -> BoxFuture<'a, Result<Fetched, NixError>> {
+    fn add_folder<'a>(&'a self, _: &'a Path) -> NixFuture<'a, Fetched> {
         self.fetched("hash of the folder".to_owned())
     }
 
-    fn keep<'a>(&'a self, path: &'a Path, root: &'a Path) -> BoxFuture<'a, Result<(), NixError>> {
+    fn keep<'a>(&'a self, path: &'a Path, root: &'a Path) -> NixFuture<'a, ()> {
         let _ = std::fs::remove_file(root);
         std::os::unix::fs::symlink(path, root).unwrap();
         ready(Ok(())).boxed()
     }
 
-    fn fetch_tarball<'a>(&'a self, url: &'a str) -> BoxFuture<'a, Result<Fetched, NixError>> {
+    fn fetch_tarball<'a>(&'a self, url: &'a str) -> NixFuture<'a, Fetched> {
         self.fetched(format!("hash of {url}"))
     }
 
-    fn fetch_flake<'a>(
-        &'a self,
-        url: &'a str,
-        _: &'a str,
-    ) -> BoxFuture<'a, Result<Fetched, NixError>> {
+    fn fetch_flake<'a>(&'a self, url: &'a str, _: &'a str) -> NixFuture<'a, Fetched> {
         self.fetched(format!("hash of {url}"))
     }
 
     /// Git is real.
-    fn git<'a>(
-        &'a self,
-        arguments: Vec<OsString>,
-        limit: Duration,
-    ) -> BoxFuture<'a, Result<Vec<u8>, NixError>> {
+    fn git(&self, arguments: Vec<OsString>, limit: Duration) -> NixFuture<'_, Vec<u8>> {
         self.gits.fetch_add(1, Ordering::SeqCst);
-        let program = "git";
-        let command = Command { program, arguments };
         Box::pin(async move {
+            let command = Command::new("git").args(arguments);
             let limits = Limits::time(limit);
             Ok(process::run(command, Purpose::Fetch, &NetworkSettings::default(), limits).await?)
         })
     }
 
-    fn fetch_git<'a>(
-        &'a self,
-        _: &'a str,
-        _: &'a str,
-        commit: &'a str,
-    ) -> BoxFuture<'a, Result<Fetched, NixError>> {
+    fn fetch_git<'a>(&'a self, _: &'a str, _: &'a str, commit: &'a str) -> NixFuture<'a, Fetched> {
         self.fetched(commit.to_owned())
     }
 }

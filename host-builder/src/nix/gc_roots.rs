@@ -1,14 +1,13 @@
-//! The packages that this builder's Nix store has, and that the garbage collector leaves alone.
+//! Packages that stay in this builder's Nix store: roots for its garbage collector.
 //!
 //! ```text
 //!   kept/<batch>/root, root-2 …   links to store paths: Nix takes them for roots
-//!   kept/<batch>/<package>        an empty file for each package that the batch keeps
+//!   kept/<batch>/<package>        an empty file for each package of the batch
 //! ```
 //!
-//! What Nix made for one image is one batch. Its packages are there, with all that they need, for as
-//! long as the links are, which nobody has to ask Nix for: so layers of them can be packed at once
-//! when a next image has other ones. A batch that was of no use for a while is let go of, and one
-//! that was never finished at the next start.
+//! A batch is everything that Nix made for one image. Its links protect its packages and all that they
+//! need, so layers of them can be packed for later images without asking Nix. A batch that was not used
+//! for a while is removed; one that was never completed is removed at the next start.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -23,45 +22,42 @@ use tempfile::TempDir;
 use crate::files::expiry::{age, renew};
 use crate::telemetry::logging::chain;
 
-/// See the module.
 #[derive(Debug)]
 pub(crate) struct GcRoots {
     folder: PathBuf,
-    /// For how long a batch is kept that is not used.
-    unused_for: Duration,
+    /// A batch that was not used for so long is removed.
+    max_unused: Duration,
     packages: Mutex<BTreeMap<String, Arc<Batch>>>,
 }
 
-/// A folder of links that were made by one call of Nix.
+/// A folder of links that one call of Nix made.
 #[derive(Debug)]
 struct Batch {
     path: PathBuf,
-    /// Whether the folder outlives this. One that keeps no package any more goes with its last holder.
-    stays: AtomicBool,
+    /// Set once no package refers to the batch: its last guard removes the folder.
+    is_obsolete: AtomicBool,
 }
 
 impl Batch {
     fn new(path: PathBuf) -> Arc<Self> {
-        let stays = AtomicBool::new(true);
-        Arc::new(Self { path, stays })
+        let is_obsolete = AtomicBool::new(false);
+        Arc::new(Self { path, is_obsolete })
     }
 
-    /// Lets the folder go when nobody holds it any more.
-    fn let_go(&self) {
-        self.stays.store(false, Ordering::Relaxed);
+    fn retire(&self) {
+        self.is_obsolete.store(true, Ordering::Relaxed);
     }
 }
 
 impl Drop for Batch {
     fn drop(&mut self) {
-        if *self.stays.get_mut() {
-            return;
-        }
-        if let Err(error) = fs::remove_dir_all(&self.path) {
+        if *self.is_obsolete.get_mut()
+            && let Err(error) = fs::remove_dir_all(&self.path)
+        {
             tracing::warn!(
                 path = %self.path.display(),
                 error = chain(&error),
-                "can't let go of store paths"
+                "cannot remove links to store paths, so Nix keeps these. Remove the folder"
             );
         }
     }
@@ -69,15 +65,14 @@ impl Drop for Batch {
 
 /// Packages that stay in the store until this is dropped.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Held(Vec<Arc<Batch>>);
+pub(crate) struct RootGuard(Vec<Arc<Batch>>);
 
 impl GcRoots {
-    /// Looks at what is kept in a folder. A batch is let go of when it was of no use for
-    /// `unused_for`.
+    /// Reads the batches of a folder, and removes those that are unused or incomplete.
     ///
     /// # Errors
     /// When the folder can't be read or written.
-    pub(crate) fn open(folder: &Path, unused_for: Duration) -> io::Result<Self> {
+    pub(crate) fn open(folder: &Path, max_unused: Duration) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
         let mut packages = BTreeMap::new();
         let mut batches = Vec::new();
@@ -92,87 +87,76 @@ impl GcRoots {
             }
             batches.push(batch);
         }
-        // Those that were never finished, and those whose packages are all in others as well.
+        // No package refers to these: they are incomplete, or other batches have all their packages.
         for batch in batches.iter().filter(|batch| Arc::strong_count(batch) == 1) {
-            batch.let_go();
+            batch.retire();
         }
-        let kept = Self {
+        let roots = Self {
             folder: folder.to_owned(),
-            unused_for,
+            max_unused,
             packages: Mutex::new(packages),
         };
-        kept.sweep();
-        Ok(kept)
+        roots.sweep();
+        Ok(roots)
     }
 
-    /// A folder for the links of a new batch. What is in it is kept for as long as the folder is
-    /// not dropped.
+    /// A folder for the links of a new batch, which protects their targets until it is dropped or
+    /// [registered](Self::register).
     ///
     /// # Errors
     /// When it can't be made.
-    pub(crate) fn start(&self) -> io::Result<TempDir> {
+    pub(crate) fn begin_batch(&self) -> io::Result<TempDir> {
         tempfile::tempdir_in(&self.folder)
     }
 
-    /// Keeps a batch for the sake of these packages.
+    /// Keeps a batch for these packages, in place of earlier batches with them.
     ///
     /// # Errors
-    /// When that can't be noted; then the batch is not kept.
-    pub(crate) fn finish(&self, batch: TempDir, packages: &[String]) -> io::Result<Held> {
+    /// When the folder can't be written; then the batch is removed.
+    pub(crate) fn register(&self, batch: TempDir, packages: &[String]) -> io::Result<RootGuard> {
         for package in packages {
             File::create_new(batch.path().join(package))?;
         }
         let batch = Batch::new(batch.keep());
         if packages.is_empty() {
-            batch.let_go();
+            batch.retire();
         }
         let mut known = self.packages();
         for package in packages {
-            let earlier = known.insert(package.clone(), Arc::clone(&batch));
-            let is_kept = |earlier: &Arc<Batch>| known.values().any(|it| Arc::ptr_eq(it, earlier));
-            if let Some(earlier) = earlier.filter(|earlier| !is_kept(earlier)) {
-                earlier.let_go();
+            if let Some(earlier) = known.insert(package.clone(), Arc::clone(&batch)) {
+                retire_unless_used(&earlier, &known);
             }
         }
-        Ok(Held(vec![batch]))
+        Ok(RootGuard(vec![batch]))
     }
 
-    /// Holds a package that is kept.
-    pub(crate) fn hold(&self, package: &str) -> Option<Held> {
+    /// Guards a package, if a batch has it.
+    pub(crate) fn guard(&self, package: &str) -> Option<RootGuard> {
         let batch = Arc::clone(self.packages().get(package)?);
-        // Whoever cleaned up by hand has let go of it.
-        renew(&batch.path).is_ok().then(|| Held(vec![batch]))
+        // Fails when somebody removed the folder by hand.
+        renew(&batch.path).is_ok().then(|| RootGuard(vec![batch]))
     }
 
-    /// Keeps a package no longer: it is not what it was.
-    pub(crate) fn forget(&self, package: &str) {
+    /// Removes a package whose contents have changed.
+    pub(crate) fn remove(&self, package: &str) {
         let mut known = self.packages();
         let Some(batch) = known.remove(package) else {
             return;
         };
-        // Not after the next start either; what can't be removed is found out again then.
+        // If this fails, the next start finds the package again, and then its changed contents.
         _ = fs::remove_file(batch.path.join(package));
-        if !known.values().any(|other| Arc::ptr_eq(other, &batch)) {
-            batch.let_go();
-        }
+        retire_unless_used(&batch, &known);
     }
 
-    /// Lets go of what was of no use for a while.
+    /// Removes batches that were not used for a while. A guard has renewed its batch.
     pub(crate) fn sweep(&self) {
-        let mut packages = self.packages();
-        // Whoever holds one has used it just now.
-        packages.retain(|_, batch| {
-            let stays = !self.is_over(&batch.path);
-            if !stays {
-                batch.let_go();
+        self.packages().retain(|_, batch| {
+            let is_used = age(&batch.path).is_ok_and(|unused| unused < self.max_unused);
+            if !is_used {
+                batch.retire();
             }
-            stays
+            is_used
         });
-    }
-
-    /// Whether nobody used it for long enough.
-    fn is_over(&self, batch: &Path) -> bool {
-        age(batch).map_or(true, |unused| unused >= self.unused_for)
     }
 
     fn packages(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Batch>>> {
@@ -180,9 +164,15 @@ impl GcRoots {
     }
 }
 
-impl Extend<Held> for Held {
-    fn extend<T: IntoIterator<Item = Held>>(&mut self, others: T) {
-        self.0.extend(others.into_iter().flat_map(|held| held.0));
+fn retire_unless_used(batch: &Arc<Batch>, packages: &BTreeMap<String, Arc<Batch>>) {
+    if !packages.values().any(|other| Arc::ptr_eq(other, batch)) {
+        batch.retire();
+    }
+}
+
+impl Extend<RootGuard> for RootGuard {
+    fn extend<T: IntoIterator<Item = RootGuard>>(&mut self, others: T) {
+        self.0.extend(others.into_iter().flat_map(|guard| guard.0));
     }
 }
 
@@ -195,10 +185,10 @@ mod tests {
 
     const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
 
-    fn batch(kept: &GcRoots, packages: &[&str]) -> Held {
-        let folder = kept.start().unwrap();
+    fn batch(roots: &GcRoots, packages: &[&str]) -> RootGuard {
+        let folder = roots.begin_batch().unwrap();
         let packages: Vec<_> = packages.iter().map(|&name| name.to_owned()).collect();
-        kept.finish(folder, &packages).unwrap()
+        roots.register(folder, &packages).unwrap()
     }
 
     fn folders(path: &Path) -> usize {
@@ -206,91 +196,91 @@ mod tests {
     }
 
     #[test]
-    fn what_was_kept_is_there_after_a_restart_and_what_was_not_finished_is_gone() {
+    fn registered_batches_survive_a_restart_and_incomplete_ones_do_not() {
         let folder = tempfile::tempdir().unwrap();
-        let kept = GcRoots::open(folder.path(), WEEK).unwrap();
-        batch(&kept, &["git", "htop"]);
-        let _unfinished = kept.start().unwrap().keep();
-        assert!(kept.hold("git").is_some() && kept.hold("vim").is_none());
+        let roots = GcRoots::open(folder.path(), WEEK).unwrap();
+        batch(&roots, &["git", "htop"]);
+        let _unfinished = roots.begin_batch().unwrap().keep();
+        assert!(roots.guard("git").is_some() && roots.guard("vim").is_none());
         assert_eq!(folders(folder.path()), 2);
 
         let again = GcRoots::open(folder.path(), WEEK).unwrap();
-        assert!(again.hold("git").is_some() && again.hold("htop").is_some());
+        assert!(again.guard("git").is_some() && again.guard("htop").is_some());
         assert_eq!(folders(folder.path()), 1);
     }
 
     #[test]
-    fn what_is_of_no_use_goes_and_what_is_held_stays() {
+    fn unused_batches_go_and_guarded_ones_stay() {
         let folder = tempfile::tempdir().unwrap();
-        let kept = GcRoots::open(folder.path(), Duration::ZERO).unwrap();
-        let git = batch(&kept, &["git"]);
-        batch(&kept, &["htop"]);
-        kept.sweep();
-        assert!(kept.hold("htop").is_none());
+        let roots = GcRoots::open(folder.path(), Duration::ZERO).unwrap();
+        let git = batch(&roots, &["git"]);
+        batch(&roots, &["htop"]);
+        roots.sweep();
+        assert!(roots.guard("htop").is_none());
         assert_eq!(folders(folder.path()), 1);
-        // Nobody gets it any more, and who has it keeps it.
-        assert!(kept.hold("git").is_none());
+        // It is no longer handed out, and its guard still holds it.
+        assert!(roots.guard("git").is_none());
         drop(git);
         assert_eq!(folders(folder.path()), 0);
     }
 
     #[test]
-    fn what_nobody_asks_for_any_more_is_gone_at_once() {
+    fn a_batch_without_packages_is_gone_at_once() {
         let folder = tempfile::tempdir().unwrap();
-        let kept = GcRoots::open(folder.path(), WEEK).unwrap();
-        let nameless = batch(&kept, &[]);
+        let roots = GcRoots::open(folder.path(), WEEK).unwrap();
+        let nameless = batch(&roots, &[]);
         assert_eq!(folders(folder.path()), 1);
         drop(nameless);
         assert_eq!(folders(folder.path()), 0);
-        batch(&kept, &["git", "htop"]);
-        batch(&kept, &["git"]);
+        batch(&roots, &["git", "htop"]);
+        batch(&roots, &["git"]);
         assert_eq!(folders(folder.path()), 2);
-        let htop = batch(&kept, &["htop"]);
+        let htop = batch(&roots, &["htop"]);
         assert_eq!(folders(folder.path()), 2);
-        batch(&kept, &["htop"]);
-        assert_eq!(folders(folder.path()), 3, "somebody holds it");
+        batch(&roots, &["htop"]);
+        assert_eq!(folders(folder.path()), 3, "its guard holds it");
         drop(htop);
         assert_eq!(folders(folder.path()), 2);
     }
 
     #[test]
-    fn a_clock_that_was_set_back_keeps_nothing_for_longer_than_that() {
+    fn a_clock_that_was_set_back_keeps_no_batch_longer() {
         const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
         let folder = tempfile::tempdir().unwrap();
-        let kept = GcRoots::open(folder.path(), WEEK).unwrap();
-        let git = batch(&kept, &["git"]);
+        let roots = GcRoots::open(folder.path(), WEEK).unwrap();
+        let git = batch(&roots, &["git"]);
         let path = git.0[0].path.clone();
         drop(git);
         date(&path, YEAR, true);
-        kept.sweep();
+        roots.sweep();
         assert!(path.exists());
         let used = fs::metadata(&path).unwrap().modified().unwrap();
         assert!(used <= SystemTime::now(), "its time runs from now on");
         date(&path, YEAR, false);
-        kept.sweep();
+        roots.sweep();
         assert!(!path.exists());
     }
 
     #[test]
-    fn what_is_forgotten_is_not_held_and_goes_with_the_last_of_its_batch() {
+    fn a_removed_package_is_not_guarded_and_its_batch_goes_with_its_last_package() {
         let folder = tempfile::tempdir().unwrap();
-        let kept = GcRoots::open(folder.path(), WEEK).unwrap();
-        drop(batch(&kept, &["git", "htop"]));
-        kept.forget("git");
-        kept.forget("git");
-        let kept = GcRoots::open(folder.path(), WEEK).unwrap();
-        assert!(kept.hold("git").is_none() && kept.hold("htop").is_some());
+        let roots = GcRoots::open(folder.path(), WEEK).unwrap();
+        drop(batch(&roots, &["git", "htop"]));
+        roots.remove("git");
+        roots.remove("git");
+        let roots = GcRoots::open(folder.path(), WEEK).unwrap();
+        assert!(roots.guard("git").is_none() && roots.guard("htop").is_some());
         assert_eq!(folders(folder.path()), 1);
-        kept.forget("htop");
+        roots.remove("htop");
         assert_eq!(folders(folder.path()), 0);
     }
 
     #[test]
-    fn what_was_removed_by_hand_is_not_held() {
+    fn a_batch_that_was_removed_by_hand_is_not_guarded() {
         let folder = tempfile::tempdir().unwrap();
-        let kept = GcRoots::open(folder.path(), WEEK).unwrap();
-        let git = batch(&kept, &["git"]);
+        let roots = GcRoots::open(folder.path(), WEEK).unwrap();
+        let git = batch(&roots, &["git"]);
         fs::remove_dir_all(&git.0[0].path).unwrap();
-        assert!(kept.hold("git").is_none());
+        assert!(roots.guard("git").is_none());
     }
 }

@@ -1,5 +1,4 @@
-//! Nix's hashes, in whichever way a version of Nix prints them: keys of what is stored must not
-//! depend on that.
+//! Nix's hashes in every format that a version of Nix prints: storage keys must not depend on it.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -8,8 +7,8 @@ use serde_json::Value;
 /// Digits of Nix's base 32.
 const BASE32: &[u8; 32] = b"0123456789abcdfghijklmnpqrsvwxyz";
 
-/// A SHA-256 in hexadecimal digits. Known are `sha256:<hex or base 32>`, `sha256-<base 64>`
-/// (subresource integrity) and `{"algorithm": "sha256", "hash": <any of these>}`.
+/// A SHA-256 in hexadecimal digits, from `sha256:<hex or base 32>`, `sha256-<base 64>` (subresource
+/// integrity) or `{"algorithm": "sha256", "hash": <any of these>}`.
 pub(super) fn sha256_hex(value: &Value) -> Option<String> {
     let digits = match value {
         Value::String(text) => text
@@ -21,7 +20,7 @@ pub(super) fn sha256_hex(value: &Value) -> Option<String> {
             hash.strip_prefix("sha256-").unwrap_or(hash)
         }
     };
-    // The three have three lengths.
+    // The length tells the encoding.
     match digits.len() {
         64 => {
             let hex = digits.to_ascii_lowercase();
@@ -43,7 +42,7 @@ fn base32(digits: &str) -> Option<[u8; 32]> {
         bytes[byte] |= low;
         match bytes.get_mut(byte + 1) {
             Some(next) => *next |= high,
-            // 52 digits are 260 bits: the first holds but one.
+            // 52 digits are 260 bits, so the first has only one.
             None if high != 0 => return None,
             None => {}
         }
@@ -61,9 +60,9 @@ mod tests {
 
     use super::*;
 
-    /// Of nothing, as `nix hash` converts it.
+    /// Of empty input, as `nix hash` converts it.
     #[test]
-    fn every_way_to_write_a_hash_is_the_same_hash() {
+    fn every_format_gives_the_same_hash() {
         let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         let base64 = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
         for written in [
@@ -78,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_sha256_is_none() {
+    fn anything_else_is_none() {
         for written in [
             json!("md5:d41d8cd98f00b204e9800998ecf8427e"),
             json!("sha256:"),

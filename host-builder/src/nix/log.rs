@@ -1,4 +1,4 @@
-//! What Nix says it is doing, from its log in JSON (`--log-format internal-json`).
+//! Progress and log of a running build, from Nix's log in JSON (`--log-format internal-json`).
 //!
 //! ```text
 //!   @nix {"action":"start","id":7,"type":105,"fields":["/nix/store/…-git.drv",…]}   a build begins
@@ -9,8 +9,8 @@
 //!   @nix {"action":"msg","level":0,"msg":"error: builder for … failed"}             for a person
 //! ```
 //!
-//! The format is Nix's own and may grow: what isn't known is passed over. Lines that are not of it
-//! are for a person, as before.
+//! The format is internal to Nix and may grow: unknown events are ignored. Other lines are text for
+//! people.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
@@ -24,35 +24,33 @@ use crate::telemetry::build_log::{BuildLog, Counts, Running, Work};
 use crate::telemetry::logging::chain;
 use crate::telemetry::redact::KeyLines;
 
-/// How a line of the format begins.
 const PREFIX: &[u8] = b"@nix ";
-/// A line that is longer is cut: some builds print progress without ever ending a line.
+/// Longer lines are cut: some builds print progress without ever ending a line.
 const LINE_LIMIT: usize = 16 << 10;
-/// So many lines of a failed build's log are part of the error, as Nix does it for people.
+/// Lines of a failed build's log that an error has, as in Nix's log for people.
 const LAST_LINES: usize = 10;
-/// What is told instead of the last lines of a build that had the network.
+/// Replaces the last lines of a build that had the network.
 const HIDDEN: &[u8] =
-    b"what it printed is in the builder's log: it is a download, and what it can reach \
-    is not for everybody\n";
-/// So much of a derivation is read: the first of its outputs stands at its beginning.
+    b"the builder's log has its output: it is a download, whose output may tell about the network\n";
+/// Bytes read of a derivation: its first output is at its beginning.
 const BEGINNING: u64 = 4 << 10;
-/// Builds that have ended and whose last lines are still known: the error comes after the end.
+/// Ended builds whose last lines are kept: the error comes after the end.
 const ENDED: usize = 64;
 /// Messages up to this level are errors and warnings.
 const WARNING: u64 = 1;
-/// Messages up to this level are what Nix tells people without being asked for more.
+/// Messages up to this level are those that Nix prints by default.
 const INFO: u64 = 3;
 
-/// Types of activities, of which there are more.
-mod kind {
+/// Types of activities that matter here.
+mod activity {
     pub(super) const COPY_PATH: u64 = 100;
     pub(super) const COPY_PATHS: u64 = 103;
     pub(super) const BUILDS: u64 = 104;
     pub(super) const BUILD: u64 = 105;
 }
 
-/// Types of results, of which there are more.
-mod outcome {
+/// Types of results that matter here.
+mod result {
     pub(super) const LOG_LINE: u64 = 101;
     pub(super) const PHASE: u64 = 104;
     pub(super) const PROGRESS: u64 = 105;
@@ -86,35 +84,31 @@ enum Event {
     },
 }
 
-/// A build that Nix runs, or ran.
 #[derive(Debug, Default)]
 struct Build {
     derivation: String,
-    /// Whether it had the network: then what it printed may be of places that are nobody's business.
+    /// Then its output may tell about this network, which is not for every client.
     has_network: bool,
     phase: Option<String>,
     key: KeyLines,
-    last: VecDeque<String>,
+    last_lines: VecDeque<String>,
 }
 
-/// Hears Nix, and keeps a build's log and progress up to date.
+/// Parses Nix's log into a [`BuildLog`], and keeps the end of what is for people.
 pub(super) struct NixLog<'a> {
     log: &'a BuildLog,
-    /// The line that has not ended yet.
+    /// An incomplete line.
     line: Vec<u8>,
-    /// Of the lines that are not of the format.
+    /// For lines outside of the format.
     key: KeyLines,
-    /// What is for a person, should Nix fail.
+    /// The text of the error, should Nix fail.
     tail: Tail,
     builds: BTreeMap<u64, Build>,
     ended: VecDeque<Build>,
-    /// Of builds and of copies, each by the activity that counts them.
-    built: BTreeMap<u64, Counts>,
-    copied: BTreeMap<u64, Counts>,
-    /// How much of each running copy is done, in bytes.
-    copies: BTreeMap<u64, (u64, u64)>,
+    /// Progress by activity, with its type. A running copy counts bytes, the others items.
+    counts: BTreeMap<u64, (u64, Counts)>,
     /// Reads the beginning of a derivation.
-    derivation: fn(&str) -> io::Result<String>,
+    read_derivation: fn(&str) -> io::Result<String>,
 }
 
 impl<'a> NixLog<'a> {
@@ -122,40 +116,41 @@ impl<'a> NixLog<'a> {
         Self::with_derivations(log, read_beginning)
     }
 
-    fn with_derivations(log: &'a BuildLog, derivation: fn(&str) -> io::Result<String>) -> Self {
+    fn with_derivations(
+        log: &'a BuildLog,
+        read_derivation: fn(&str) -> io::Result<String>,
+    ) -> Self {
         Self {
-            derivation,
+            read_derivation,
             log,
             line: Vec::new(),
             key: KeyLines::default(),
             tail: Tail::default(),
             builds: BTreeMap::new(),
             ended: VecDeque::new(),
-            built: BTreeMap::new(),
-            copied: BTreeMap::new(),
-            copies: BTreeMap::new(),
+            counts: BTreeMap::new(),
         }
     }
 
-    fn line(&mut self) {
+    fn end_line(&mut self) {
         let mut line = std::mem::take(&mut self.line);
         if line.len() == LINE_LIMIT {
-            // Half a word may be half a secret, which nobody would know for one.
+            // Drops the word that was cut: redaction would not recognise half a secret.
             let word = line.iter().rposition(u8::is_ascii_whitespace);
             line.truncate(word.unwrap_or(0));
         }
         match line.strip_prefix(PREFIX) {
-            // What can't be read is of a newer Nix, or was cut.
             Some(json) => match serde_json::from_slice(json) {
                 Ok(event) => self.event(event),
+                // A newer Nix has other events, and a line that was cut is no JSON.
                 Err(error) => {
-                    tracing::debug!(error = chain(&error), "an unknown line of Nix's log");
+                    tracing::debug!(error = chain(&error), "ignoring a line of Nix's log");
                 }
             },
             None => {
                 let text = plain(&String::from_utf8_lossy(&line));
                 let text = self.key.without(&text).into_owned();
-                self.say(&text);
+                self.report(&text);
             }
         }
     }
@@ -165,140 +160,136 @@ impl<'a> NixLog<'a> {
             let first = fields.first().and_then(|field| field.as_str());
             plain(first.unwrap_or_default())
         };
-        let number = |fields: &[serde_json::Value], at: usize| {
-            fields
-                .get(at)
-                .and_then(serde_json::Value::as_u64)
-                .unwrap_or(0)
-        };
         match event {
             Event::Start { id, kind, fields } => match kind {
-                kind::BUILD => {
-                    let derivation = text(&fields);
-                    let beginning = (self.derivation)(&derivation);
-                    let build = Build {
-                        // What can't be read may have it.
-                        has_network: beginning.map_or(true, |text| has_network(&text)),
-                        derivation,
-                        ..Build::default()
-                    };
-                    self.log.line(&format!("building {}", build.derivation));
-                    self.builds.insert(id, build);
-                }
-                kind::BUILDS => drop(self.built.insert(id, Counts::default())),
-                kind::COPY_PATHS => drop(self.copied.insert(id, Counts::default())),
-                kind::COPY_PATH => {
-                    self.log.line(&format!("fetching {}", text(&fields)));
-                    self.copies.insert(id, (0, 0));
+                activity::BUILD => self.start_build(id, text(&fields)),
+                activity::COPY_PATH | activity::COPY_PATHS | activity::BUILDS => {
+                    if kind == activity::COPY_PATH {
+                        self.log.line(&format!("fetching {}", text(&fields)));
+                    }
+                    self.counts.insert(id, (kind, Counts::default()));
                 }
                 _ => return,
             },
             Event::Result { id, kind, fields } => match kind {
-                outcome::LOG_LINE => {
-                    let Some(build) = self.builds.get_mut(&id) else {
-                        return;
-                    };
-                    let line = build.key.without(&text(&fields)).into_owned();
-                    self.log
-                        .line(&format!("{}> {line}", name(&build.derivation)));
-                    build.last.push_back(line);
-                    if build.last.len() > LAST_LINES {
-                        build.last.pop_front();
-                    }
-                    return;
-                }
-                outcome::PHASE => {
+                result::LOG_LINE => return self.build_line(id, &text(&fields)),
+                result::PHASE => {
                     if let Some(build) = self.builds.get_mut(&id) {
                         build.phase = Some(text(&fields));
                     }
                 }
-                outcome::PROGRESS => {
-                    let (done, expected) = (number(&fields, 0), number(&fields, 1));
-                    let counts = Counts { done, expected };
-                    if let Some(built) = self.built.get_mut(&id) {
-                        *built = counts;
-                    } else if let Some(copied) = self.copied.get_mut(&id) {
-                        *copied = counts;
-                    } else if let Some(copy) = self.copies.get_mut(&id) {
-                        *copy = (done, expected);
+                result::PROGRESS => {
+                    let number = |at: usize| fields.get(at).and_then(serde_json::Value::as_u64);
+                    if let Some((_, counts)) = self.counts.get_mut(&id) {
+                        *counts = Counts {
+                            done: number(0).unwrap_or(0),
+                            expected: number(1).unwrap_or(0),
+                        };
                     }
                 }
                 _ => return,
             },
             Event::Stop { id } => {
-                self.copies.remove(&id);
-                if let Some(build) = self.builds.remove(&id) {
-                    self.ended.push_back(build);
-                    if self.ended.len() > ENDED {
-                        self.ended.pop_front();
-                    }
+                // The counts of other activities are totals, and stay.
+                self.counts
+                    .retain(|one, (kind, _)| *one != id || *kind != activity::COPY_PATH);
+                self.ended.extend(self.builds.remove(&id));
+                if self.ended.len() > ENDED {
+                    self.ended.pop_front();
                 }
             }
-            Event::Msg { level, msg } => {
-                let text = plain(&msg);
-                if level <= WARNING {
-                    // Its end is told below, where it may be.
-                    self.say(&without_log(&text));
-                    self.say_last_lines(&text);
-                } else if level <= INFO {
-                    self.log.line(&text);
-                }
-                return;
-            }
+            Event::Msg { level, msg } => return self.message(level, &plain(&msg)),
         }
         self.log.work(self.work());
     }
 
-    /// For the log, and for the error should Nix fail.
-    fn say(&mut self, text: &str) {
+    fn start_build(&mut self, id: u64, derivation: String) {
+        let beginning = (self.read_derivation)(&derivation);
+        self.log.line(&format!("building {derivation}"));
+        let build = Build {
+            // An unreadable derivation may have it.
+            has_network: beginning.map_or(true, |text| has_network(&text)),
+            derivation,
+            ..Build::default()
+        };
+        self.builds.insert(id, build);
+    }
+
+    fn build_line(&mut self, id: u64, line: &str) {
+        let Some(build) = self.builds.get_mut(&id) else {
+            return;
+        };
+        let line = build.key.without(line).into_owned();
+        let name = name(&build.derivation);
+        self.log.line(&format!("{name}> {line}"));
+        build.last_lines.push_back(line);
+        if build.last_lines.len() > LAST_LINES {
+            build.last_lines.pop_front();
+        }
+    }
+
+    fn message(&mut self, level: u64, text: &str) {
+        if level <= WARNING {
+            // The end of the build's log follows, unless it is hidden.
+            self.report(&without_log(text));
+            self.report_last_lines(text);
+        } else if level <= INFO {
+            self.log.line(text);
+        }
+    }
+
+    /// Adds text to the log, and to the error should Nix fail.
+    fn report(&mut self, text: &str) {
         self.log.line(text);
         self.tail.hear(text.as_bytes());
         self.tail.hear(b"\n");
     }
 
-    /// With an error that names a build: how that ended. In its other format Nix says so itself.
-    fn say_last_lines(&mut self, error: &str) {
-        let failed = |build: &Build| !build.last.is_empty() && error.contains(&build.derivation);
-        let Some(at) = self.ended.iter().position(failed) else {
+    /// Adds the last lines of the build that an error names, as Nix's log for people does.
+    fn report_last_lines(&mut self, error: &str) {
+        let failed =
+            |build: &Build| !build.last_lines.is_empty() && error.contains(&build.derivation);
+        let at = self.ended.iter().position(failed);
+        let Some(build) = at.and_then(|at| self.ended.remove(at)) else {
             return;
         };
-        let Some(build) = self.ended.remove(at) else {
-            return;
-        };
+        let lines = build.last_lines;
         if build.has_network {
-            let lines = build.last.into_iter().collect::<Vec<_>>().join(" | ");
+            let lines = lines.into_iter().collect::<Vec<_>>().join(" | ");
             tracing::warn!(derivation = build.derivation, "a download failed: {lines}");
             self.tail.hear(HIDDEN);
             return;
         }
         self.tail
-            .hear(format!("last {} lines of its log:\n", build.last.len()).as_bytes());
-        for line in &build.last {
+            .hear(format!("last {} lines of its log:\n", lines.len()).as_bytes());
+        for line in &lines {
             self.tail.hear(format!("> {line}\n").as_bytes());
         }
     }
 
     fn work(&self) -> Work {
-        let sum = |counts: &BTreeMap<u64, Counts>| {
-            counts.values().fold(Counts::default(), |sum, one| Counts {
+        let of_kind = |wanted: u64| {
+            let counts = self.counts.values();
+            counts.filter_map(move |(kind, counts)| (*kind == wanted).then_some(counts))
+        };
+        let sum = |kind: u64| {
+            of_kind(kind).fold(Counts::default(), |sum, one| Counts {
                 done: sum.done + one.done,
                 expected: sum.expected + one.expected,
             })
         };
-        let parts = self.copies.values().filter(|(_, expected)| *expected > 0);
-        let parts = parts.map(|(done, expected)| *done as f64 / *expected as f64);
+        let copies = of_kind(activity::COPY_PATH).filter(|copy| copy.expected > 0);
+        let running = self.builds.values().map(|build| Running {
+            derivation: name(&build.derivation).to_owned(),
+            phase: build.phase.clone(),
+        });
         Work {
-            builds: sum(&self.built),
-            fetches: sum(&self.copied),
-            under_way: parts.sum(),
-            running: self
-                .builds
-                .values()
-                .map(|build| Running {
-                    derivation: name(&build.derivation).to_owned(),
-                    phase: build.phase.clone(),
-                })
-                .collect(),
+            builds: sum(activity::BUILDS),
+            fetches: sum(activity::COPY_PATHS),
+            under_way: copies
+                .map(|copy| copy.done as f64 / copy.expected as f64)
+                .sum(),
+            running: running.collect(),
         }
     }
 }
@@ -311,14 +302,14 @@ impl Listener for NixLog<'_> {
             let room = LINE_LIMIT.saturating_sub(self.line.len());
             self.line.extend_from_slice(&text[..text.len().min(room)]);
             if ends {
-                self.line();
+                self.end_line();
             }
         }
     }
 
     fn end(&mut self) -> String {
         if !self.line.is_empty() {
-            self.line();
+            self.end_line();
         }
         self.tail.end()
     }
@@ -338,24 +329,12 @@ fn name(derivation: &str) -> &str {
     name.strip_suffix(".drv").unwrap_or(name)
 }
 
-/// Without the sequences that colour a terminal's text, and what else is not for reading: a carriage
-/// return would begin another field in a stream of events.
+/// Removes colours and control characters: a carriage return would begin another field in a stream of
+/// events.
 pub(super) fn plain(text: &str) -> String {
-    let mut plain = String::with_capacity(text.len());
-    let mut characters = text.chars().peekable();
-    while let Some(character) = characters.next() {
-        match character {
-            '\u{1b}' if characters.peek() == Some(&'[') => {
-                // ECMA-48: the sequence ends with the first character from @ to ~ after the bracket.
-                characters.next();
-                characters.find(|one| ('@'..='~').contains(one));
-            }
-            '\n' | '\t' => plain.push(character),
-            other if other.is_control() => {}
-            other => plain.push(other),
-        }
-    }
-    plain
+    let text = anstream::adapter::strip_str(text).to_string();
+    let is_plain = |character: &char| !character.is_control() || matches!(character, '\n' | '\t');
+    text.chars().filter(is_plain).collect()
 }
 
 #[cfg(test)]
@@ -369,7 +348,7 @@ mod tests {
 
     fn hear(log: &mut NixLog<'_>, events: &[String]) {
         for event in events {
-            // In two pieces, as a pipe may hand them over.
+            // In two pieces, as a pipe may deliver it.
             let line = format!("@nix {event}\n");
             let (first, second) = line.split_at(line.len() / 2);
             log.hear(first.as_bytes());
@@ -458,7 +437,7 @@ mod tests {
         for text in key {
             let line = format!(r#"{{"action":"result","fields":["{text}"],"id":7,"type":101}}"#);
             hear(&mut nix, &[line]);
-            // Between them comes what is not of the build.
+            // Other lines come between those of the build.
             nix.hear(format!("{text}\n").as_bytes());
             nix.event(Event::Msg {
                 level: INFO,
@@ -485,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_build_with_the_network_printed_is_for_the_administrator_alone() {
+    fn the_output_of_a_build_with_the_network_is_for_the_administrator_alone() {
         let unreadable = |_: &str| Err(io::Error::other("unreadable"));
         for (derivation, hidden) in [
             ((|_| Ok(BUILD.to_owned())) as fn(&str) -> _, false),
@@ -511,7 +490,7 @@ mod tests {
             let end = nix.end();
             assert_eq!(!end.contains("secret"), hidden, "{end}");
             assert!(end.contains(DRV) && end.contains("nix log"), "{end}");
-            // Those who run the registry read it all.
+            // Administrators read all of it.
             let (lines, _) = log.lines_after(0);
             assert!(lines.iter().any(|(_, line)| line == "git-2.39> secret"));
         }

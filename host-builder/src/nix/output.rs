@@ -1,4 +1,4 @@
-//! What Nix said: parsers of its output, old and new.
+//! Parsers of the output of old and new versions of Nix.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -9,18 +9,16 @@ use serde_json::Value;
 use super::hash::sha256_hex;
 use crate::closure::{Closure, PathInfo, STORE_DIR, StorePath};
 
-/// A version of Nix, as far as nixgate compares it.
+/// A version of Nix, without its patch number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Version {
-    /// 2
     pub(crate) major: u32,
-    /// 18, say
     pub(crate) minor: u32,
 }
 
 impl Version {
-    /// Parses the last word of `nix --version` (Nix, Lix and others put their names before it), or
-    /// a bare version such as that of nixpkgs' `lib/minver.nix`.
+    /// Parses the last word of `nix --version`, or a bare version such as in nixpkgs'
+    /// `lib/minver.nix`.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut numbers = text
             .split_whitespace()
@@ -44,11 +42,11 @@ impl fmt::Display for Version {
 pub(crate) struct Output {
     /// `out`, `bin`, `doc` …
     pub(crate) name: String,
-    /// Where it will be once it is realised.
+    /// Its path once it is realised.
     pub(crate) path: StorePath,
 }
 
-/// A derivation that was found for a name, and the outputs that an image takes of it.
+/// The derivation of a package, and the outputs that an image takes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Derivation {
@@ -57,20 +55,16 @@ pub(crate) struct Derivation {
     pub(crate) path: StorePath,
     /// At least one.
     pub(crate) outputs: Vec<Output>,
-    /// The package's name.
     pub(crate) pname: String,
-    /// The package's version, empty when it has none.
+    /// Empty when the package has none.
     #[serde(default)]
     pub(crate) version: String,
-    /// The program that the package is for.
     pub(crate) main_program: Option<String>,
-    /// What it is, in a sentence.
     #[serde(default)]
     pub(crate) description: Option<String>,
-    /// Where to read about it.
     #[serde(default)]
     pub(crate) homepage: Option<String>,
-    /// What its licences are called, and `unfree` when one of them is not free.
+    /// Names of its licences, and `unfree` when one of them is.
     #[serde(default)]
     pub(crate) licences: BTreeSet<String>,
     /// Whether the package set marks it as insecure.
@@ -78,67 +72,49 @@ pub(crate) struct Derivation {
     pub(crate) insecure: bool,
 }
 
-/// What a package set has under a name.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What a name resolves to (`nix/resolve.nix`).
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
 pub(crate) enum Resolution {
-    /// A derivation.
     Derivation(Derivation),
-    /// Nothing, and the names there that are somewhat like it.
-    Unknown(Vec<String>),
-    /// Something that is no package, and what Nix calls its type.
-    NotADerivation(String),
-    /// Something whose evaluation fails: unfree, insecure, broken, or plainly wrong.
+    /// Nothing; with similar names in the package set.
+    Unknown {
+        near: Vec<String>,
+    },
+    /// Something else; with Nix's name of its type.
+    NotADerivation {
+        #[serde(rename = "type")]
+        kind: String,
+    },
+    /// Its evaluation fails: unfree, insecure, broken, or wrong.
     Refused,
 }
 
-/// What a package set has at an attribute path, as `nix/attributes.nix` tells it.
+/// What a package set has at an attribute path (`nix/attributes.nix`).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub(crate) enum Attribute {
     /// A derivation.
     Package,
-    /// A set that is none.
-    Set {
-        /// What is in it, as it is spelled there.
-        names: Vec<String>,
-    },
+    /// A set that is no derivation; with the names in it, as the set spells them.
+    Set { names: Vec<String> },
     /// Anything else, such as a function.
     Other,
-    /// Nothing, or something whose evaluation fails.
+    /// Missing, or its evaluation fails.
     Refused,
 }
 
-/// Parses what `nix/resolve.nix` evaluates to.
+/// Parses the value of `nix/resolve.nix`.
 pub(super) fn resolutions(json: &[u8]) -> Result<Vec<Resolution>, serde_json::Error> {
     #[derive(Deserialize)]
     struct Output {
-        packages: Vec<Package>,
+        packages: Vec<Resolution>,
     }
-    #[derive(Deserialize)]
-    #[serde(tag = "state", rename_all = "kebab-case")]
-    enum Package {
-        Derivation(Derivation),
-        Unknown {
-            near: Vec<String>,
-        },
-        NotADerivation {
-            #[serde(rename = "type")]
-            kind: String,
-        },
-        Refused,
-    }
-    let output: Output = serde_json::from_slice(json)?;
-    let packages = output.packages.into_iter().map(|package| match package {
-        Package::Derivation(derivation) => Resolution::Derivation(derivation),
-        Package::Unknown { near } => Resolution::Unknown(near),
-        Package::NotADerivation { kind } => Resolution::NotADerivation(kind),
-        Package::Refused => Resolution::Refused,
-    });
-    Ok(packages.collect())
+    serde_json::from_slice(json).map(|output: Output| output.packages)
 }
 
-/// An error of Nix's without the log of the build that it is about. Whose that is, it doesn't say, and
-/// the log of a build that has the network is not for everybody.
+/// An error of Nix without the build's log in it, which may be of a build that had the network and then
+/// is not for every client.
 pub(super) fn without_log(text: &str) -> String {
     let mut in_log = false;
     let kept = text.lines().filter(|line| {
@@ -153,9 +129,8 @@ pub(super) fn without_log(text: &str) -> String {
     kept.collect::<Vec<_>>().join("\n")
 }
 
-/// Whether a build has the network: its output is known before, or is never the same, as the beginning
-/// of its derivation says (`Derive([("out","/nix/store/…","sha256","<hash>")],…`). What can't be
-/// understood may have it.
+/// Whether a build has the network: its derivation begins with an output whose hash is fixed, or that is
+/// impure (`Derive([("out","/nix/store/…","sha256","<hash>")],…`). Unknown formats count as such.
 pub(super) fn has_network(derivation: &str) -> bool {
     let output = derivation
         .split_once("[(")
@@ -164,8 +139,8 @@ pub(super) fn has_network(derivation: &str) -> bool {
     !matches!(fields.as_deref(), Some([_, _, _, r#""""#]))
 }
 
-/// Nix's own words for why an evaluation failed: the first paragraph of its last error, since what
-/// comes before is the way there, and what comes after positions and advice for its command line.
+/// Nix's reason for a failed evaluation: the first paragraph of its last error. A trace comes before it;
+/// positions and advice for the command line come after it.
 pub(crate) fn reason(stderr: &str) -> Option<String> {
     const ERROR: &str = "error:";
     let stderr = without_log(stderr);
@@ -178,13 +153,13 @@ pub(crate) fn reason(stderr: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 
-/// Signals by which a machine or its people end a process. Of the others, such as SIGSEGV, a program is
-/// the cause itself.
+/// Signals that a machine or its administrator sends: HUP, INT, QUIT, KILL, TERM. Others, such as
+/// SIGSEGV, are the program's own fault.
 const FROM_OUTSIDE: [u32; 5] = [1, 2, 3, 9, 15];
-/// What a shell exits with when SIGKILL or SIGTERM ended the program that it waited for.
-const SHELLS_SAY: [u32; 2] = [128 + 9, 128 + 15];
+/// Exit codes of a shell whose program was ended by SIGKILL or SIGTERM.
+const SHELL_CODES: [u32; 2] = [128 + 9, 128 + 15];
 
-/// Whether Nix says that a build was ended from outside. Lines of the build's own log, which could say
+/// Whether Nix reports that something outside ended a build. Lines of the build's log, which could say
 /// anything, begin with `>`.
 pub(super) fn killed(stderr: &str) -> bool {
     let after = |line: &str, words: &str| -> Option<u32> {
@@ -196,7 +171,7 @@ pub(super) fn killed(stderr: &str) -> bool {
         let signal = after(line, "failed due to signal ");
         let code = after(line, "failed with exit code ");
         signal.is_some_and(|signal| FROM_OUTSIDE.contains(&signal))
-            || code.is_some_and(|code| SHELLS_SAY.contains(&code))
+            || code.is_some_and(|code| SHELL_CODES.contains(&code))
     };
     let mut lines = stderr.lines().map(str::trim_start);
     lines.any(|line| !line.starts_with('>') && says(line))
@@ -204,9 +179,9 @@ pub(super) fn killed(stderr: &str) -> bool {
 
 /// Parses `nix path-info --json --recursive`.
 ///
-/// Old versions print an array of objects with a `path`; newer ones an object by path, whose
-/// value is null for a path that isn't valid; the newest put that object under `info`, with base
-/// names for paths and, in some formats, a structure for the hash.
+/// Old versions print an array of objects with a `path`. Newer ones print an object by path, with null
+/// for a path that isn't valid. The newest put that object under `info`, with base names for paths and,
+/// in some formats, an object for the hash.
 pub(super) fn closure(json: &[u8], roots: &[StorePath]) -> Result<Closure, String> {
     let value: Value = serde_json::from_slice(json).map_err(|error| error.to_string())?;
     let records: Vec<(String, Value)> = match value {
@@ -228,7 +203,7 @@ pub(super) fn closure(json: &[u8], roots: &[StorePath]) -> Result<Closure, Strin
 }
 
 fn path_info(path: &str, record: &Value) -> Result<PathInfo, String> {
-    let missing = |field| format!("path-info says no {field} for {path}");
+    let missing = |field| format!("path-info has no {field} for {path}");
     let hash = record.get("narHash").and_then(sha256_hex);
     let size = record.get("narSize").and_then(Value::as_u64);
     let references = record.get("references").and_then(Value::as_array);

@@ -1,18 +1,18 @@
-//! The environment of Nix and git: empty but for what they need, and no secret of the builder.
+//! The environment of Nix and git: only variables that they need, and no secret of the builder.
 //!
-//! Nix code can read its environment (`builtins.getEnv`, or `impureEnvVars` of a derivation that
-//! fetches), and a package set is Nix code that others wrote. So nothing passes that is not on these
-//! lists, and of what is on them nothing that calls itself a secret.
+//! Nix code can read its environment (`builtins.getEnv`, or `impureEnvVars` of a fixed-output
+//! derivation), and a package set is Nix code that others wrote. So only the variables on these lists
+//! pass, and none whose name says that it is a secret.
 //!
-//! | | Nix evaluates, builds, answers | Nix and git fetch the package set |
+//! | variables | Nix evaluates, builds, answers | Nix and git fetch the package set |
 //! | --- | --- | --- |
-//! | where things are, language | yes | yes |
+//! | paths, language | yes | yes |
 //! | proxy, certificates | yes | yes |
 //! | git's settings, the ssh agent | no | yes |
 //!
-//! `NIX_PATH` passes to nobody: Nix code may read what it names.
+//! `NIX_PATH` never passes: Nix code may read the paths in it.
 //!
-//! Git follows the settings of Nix: it trusts the same certificates, and has the same credentials
+//! Git gets Nix's settings: it trusts the same certificates and has the same credentials
 //! ([`git_credential`]).
 
 use std::ffi::{OsStr, OsString};
@@ -22,10 +22,10 @@ use std::sync::Arc;
 
 use super::git_credential;
 
-/// What a program is run for.
+/// Why a program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// To evaluate or build what a package set says, or to ask the store.
+    /// To evaluate or build a package set, or to query the store.
     Nix,
     /// To fetch the package set itself.
     Fetch,
@@ -34,26 +34,25 @@ pub(crate) enum Purpose {
 /// How Nix and git reach the network.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct NetworkSettings {
-    /// The proxy's URL, for http and https; none leaves what the builder's variables say.
+    /// The proxy's URL, for http and https; none leaves the builder's variables.
     pub(crate) proxy: Option<String>,
-    /// Certificates of those to trust, PEM.
+    /// Trusted certificates, PEM.
     pub(crate) ca_bundle: Option<PathBuf>,
-    /// Credentials for what Nix and git fetch.
     pub(crate) netrc: Option<Netrc>,
-    /// The network namespace to be in; none for the builder's.
+    /// The network namespace; none for the builder's own.
     pub(crate) namespace: Option<Arc<OwnedFd>>,
 }
 
 /// Credentials, by host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Netrc {
-    /// As curl's netrc.
+    /// In curl's format.
     pub(crate) file: PathBuf,
-    /// This program, which git has read it.
-    pub(crate) reader: PathBuf,
+    /// This program, which git runs as its credential helper.
+    pub(crate) helper: PathBuf,
 }
 
-/// Variables that pass, by name.
+/// Names of variables that pass.
 const NAMES: &[&str] = &[
     "PATH",
     "HOME",
@@ -88,68 +87,68 @@ const NAMES: &[&str] = &[
     "ALL_PROXY",
     "NO_PROXY",
 ];
-/// Variables that pass, by the beginning of their names.
+/// Prefixes of variables that pass.
 const PREFIXES: &[&str] = &["LC_", "XDG_"];
-/// Variables that pass besides to what fetches: private repositories by ssh, and git's own.
+/// Names of further variables for fetching.
 const FETCH_NAMES: &[&str] = &["SSH_AUTH_SOCK"];
-/// The same by the beginning of their names.
+/// Prefixes of further variables for fetching.
 const FETCH_PREFIXES: &[&str] = &["GIT_"];
-/// What the name of a secret holds.
+/// A name with one of these is a secret's.
 const SECRET: &[&str] = &["TOKEN", "SECRET", "PASSWORD", "PASSPHRASE"];
 
-/// Of the builder's variables those that its children get, and those of the settings instead of
-/// them; git never asks a person.
-pub(crate) fn of_children(
+/// The environment of a child: the builder's variables that pass, then those of the settings, which win.
+pub(crate) fn of_child(
     own: impl Iterator<Item = (OsString, OsString)>,
     purpose: Purpose,
-    egress: &NetworkSettings,
+    network: &NetworkSettings,
 ) -> Vec<(OsString, OsString)> {
     let own: Vec<_> = own
         .filter(|(name, value)| {
-            // An empty variable counts as none here; to git it would be a file without a name. Of
-            // its numbered settings none may be missing.
-            let counts = |name: &str| !value.is_empty() || name.starts_with("GIT_CONFIG_");
-            // From a network that has the proxy alone, nothing is reached past it.
-            let goes = |name: &str| egress.namespace.is_none() || !PAST_PROXY.contains(&name);
+            // An empty variable counts as none: git would take it for a file without a name. But
+            // git's numbered settings must be complete.
+            let is_set = |name: &str| !value.is_empty() || name.starts_with("GIT_CONFIG_");
+            // In a network that has only the proxy, everything must go through it.
+            let applies = |name: &str| network.namespace.is_none() || !NO_PROXY.contains(&name);
             name.to_str()
-                .is_some_and(|name| passes(name, purpose) && counts(name) && goes(name))
+                .is_some_and(|name| passes(name, purpose) && is_set(name) && applies(name))
         })
         .collect();
     let of_git = match purpose {
         Purpose::Nix => Vec::new(),
-        Purpose::Fetch => for_git(&own, egress),
+        Purpose::Fetch => for_git(&own, network),
     };
     let set = |names: &'static [&'static str], value: Option<OsString>| {
         let pairs = names.iter().zip(value.into_iter().cycle());
         pairs.map(|(name, value)| (name.into(), value))
     };
-    let proxy = egress.proxy.as_ref().map(Into::into);
-    let ca_bundle = egress.ca_bundle.as_ref().map(Into::into);
+    let proxy = network.proxy.as_ref().map(Into::into);
+    let ca_bundle = network.ca_bundle.as_ref().map(Into::into);
     own.into_iter()
         .chain(of_git)
         .chain(set(PROXY, proxy))
         .chain(set(CA_BUNDLE, ca_bundle))
+        // Git must not ask a person.
         .chain([("GIT_TERMINAL_PROMPT".into(), "0".into())])
         .collect()
 }
 
-/// What tells git of what Nix knows by itself.
-fn for_git(own: &[(OsString, OsString)], egress: &NetworkSettings) -> Vec<(OsString, OsString)> {
+/// Variables that give git the settings of Nix.
+fn for_git(own: &[(OsString, OsString)], network: &NetworkSettings) -> Vec<(OsString, OsString)> {
     let value = |wanted: &str| {
         let mut pairs = own.iter().rev();
         let (_, value) = pairs.find(|(name, _)| name == wanted)?;
         Some(value.as_os_str())
     };
     let mut of_git = Vec::new();
-    // Nix reads it; git's library reads it in some distributions.
+    // Nix reads this variable, git only in some distributions.
     if let (None, Some(bundle)) = (value(GIT_CA_BUNDLE), value("SSL_CERT_FILE")) {
         of_git.push((GIT_CA_BUNDLE.into(), bundle.to_owned()));
     }
-    if let Some(netrc) = &egress.netrc {
-        // After those that the administrator gives git in this way, and so last of all helpers.
+    if let Some(netrc) = &network.netrc {
+        // After the administrator's own settings, so that their helpers come first.
         let count = value(GIT_CONFIG_COUNT).and_then(OsStr::to_str);
         let count: usize = count.and_then(|count| count.parse().ok()).unwrap_or(0);
-        let helper = git_credential::helper(&netrc.reader, &netrc.file);
+        let helper = git_credential::helper(&netrc.helper, &netrc.file);
         of_git.extend([
             (GIT_CONFIG_COUNT.into(), (count + 1).to_string().into()),
             (
@@ -162,13 +161,13 @@ fn for_git(own: &[(OsString, OsString)], egress: &NetworkSettings) -> Vec<(OsStr
     of_git
 }
 
-/// The file of certificates that git trusts.
+/// Git's file of trusted certificates.
 const GIT_CA_BUNDLE: &str = "GIT_SSL_CAINFO";
-/// How many settings git finds in `GIT_CONFIG_KEY_<n>` and `GIT_CONFIG_VALUE_<n>`.
+/// The number of git's settings in `GIT_CONFIG_KEY_<n>` and `GIT_CONFIG_VALUE_<n>`.
 const GIT_CONFIG_COUNT: &str = "GIT_CONFIG_COUNT";
 
-/// All names by which curl and git know a proxy: an upper-case one of the builder's would be used
-/// where only the other is set.
+/// All names by which curl and git know a proxy: if only lower-case ones were set, they would use the
+/// builder's upper-case ones.
 const PROXY: &[&str] = &[
     "http_proxy",
     "https_proxy",
@@ -177,9 +176,9 @@ const PROXY: &[&str] = &[
     "HTTPS_PROXY",
     "ALL_PROXY",
 ];
-/// What is reached past the proxy.
-const PAST_PROXY: &[&str] = &["no_proxy", "NO_PROXY"];
-/// The same of a file of certificates.
+/// Hosts that are reached without the proxy.
+const NO_PROXY: &[&str] = &["no_proxy", "NO_PROXY"];
+/// All names of the file of trusted certificates.
 const CA_BUNDLE: &[&str] = &[
     "NIX_SSL_CERT_FILE",
     "NIX_GIT_SSL_CAINFO",
@@ -201,7 +200,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_nix_and_git_need_passes_and_no_secret() {
+    fn only_variables_that_nix_and_git_need_pass_and_no_secret() {
         for (name, nix, fetch) in [
             ("PATH", true, true),
             ("LC_ALL", true, true),
@@ -210,7 +209,7 @@ mod tests {
             ("NIX_SSL_CERT_FILE", true, true),
             ("GIT_CONFIG_KEY_0", false, true),
             ("SSH_AUTH_SOCK", false, true),
-            // Nix code may read what it names.
+            // Nix code may read the paths in it.
             ("NIX_PATH", false, false),
             ("NIXGATE_TOKEN", false, false),
             ("NIXERY_CHANNEL", false, false),
@@ -227,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn git_is_told_what_nix_knows() {
+    fn git_gets_the_settings_of_nix() {
         let own = |pairs: &[(&str, &str)]| {
             let pairs = pairs
                 .iter()
@@ -235,8 +234,8 @@ mod tests {
             pairs.collect::<Vec<(OsString, OsString)>>()
         };
         let given =
-            |own: Vec<(OsString, OsString)>, purpose, egress: &NetworkSettings, wanted: &str| {
-                let given = of_children(own.into_iter(), purpose, egress);
+            |own: Vec<(OsString, OsString)>, purpose, network: &NetworkSettings, wanted: &str| {
+                let given = of_child(own.into_iter(), purpose, network);
                 let found = given.into_iter().rfind(|(name, _)| name == wanted);
                 found.map(|(_, value)| value.into_string().unwrap())
             };
@@ -247,11 +246,11 @@ mod tests {
             ca_bundle: Some("/set.pem".into()),
             netrc: Some(Netrc {
                 file: "/netrc".into(),
-                reader: "/nixgate".into(),
+                helper: "/nixgate".into(),
             }),
             ..NetworkSettings::default()
         };
-        for (variables, egress, trusted) in [
+        for (variables, network, trusted) in [
             (&usual[..], &none, Some("/usual.pem")),
             (&gits, &none, Some("/git.pem")),
             (
@@ -262,7 +261,7 @@ mod tests {
             (&gits, &settings, Some("/set.pem")),
             (&[], &none, None),
         ] {
-            let git = given(own(variables), Purpose::Fetch, egress, "GIT_SSL_CAINFO");
+            let git = given(own(variables), Purpose::Fetch, network, "GIT_SSL_CAINFO");
             assert_eq!(git.as_deref(), trusted, "{variables:?}");
         }
         let helper = "!'/nixgate' 'git-credential' '/netrc'";
@@ -284,11 +283,11 @@ mod tests {
     fn settings_win_over_the_builder_s_variables() {
         let own = [("GIT_TERMINAL_PROMPT", "1"), ("HTTPS_PROXY", "http://old")];
         let own = own.map(|(name, value)| (name.into(), value.into()));
-        let egress = NetworkSettings {
+        let network = NetworkSettings {
             proxy: Some("http://proxy".to_owned()),
             ..NetworkSettings::default()
         };
-        let given = of_children(own.into_iter(), Purpose::Fetch, &egress);
+        let given = of_child(own.into_iter(), Purpose::Fetch, &network);
         // Later ones win.
         let last = |wanted: &str| given.iter().rfind(|(name, _)| name == wanted);
         assert_eq!(last("HTTPS_PROXY").unwrap().1, "http://proxy");

@@ -1,17 +1,17 @@
-//! How many files the builder may have open at once: its connections among them.
+//! The limit of open files, which includes connections.
 //!
-//! The soft limit is what programs get that use `select`, which can't wait for a file beyond number
-//! 1023. The builder doesn't, so it takes the hard one. What it starts keeps the soft one, since builds
-//! are programs of all kinds.
+//! The soft limit protects programs with `select`, which can't wait for file 1024 and beyond. The builder
+//! uses none, so it raises its limit to the hard one. Its children keep the soft one, since builds are
+//! programs of all kinds.
 
 use std::sync::OnceLock;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// The limit as the builder was given it.
+/// The limit at the builder's start.
 static GIVEN: OnceLock<Rlimit> = OnceLock::new();
 
-/// Raises the limit as far as it may be raised, and says how many files that are.
+/// Raises the soft limit to the hard one; returns the new limit.
 pub(crate) fn raise() -> u64 {
     let given = GIVEN.get_or_init(|| getrlimit(Resource::Nofile));
     let raised = Rlimit {
@@ -19,12 +19,12 @@ pub(crate) fn raise() -> u64 {
         ..*given
     };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        tracing::warn!("the limit of open files can't be raised: {error}");
+        tracing::warn!("cannot raise the limit of open files: {error}");
     }
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-/// What a child gets; nothing when the limit is as it was.
-pub(crate) fn of_children() -> Option<Rlimit> {
+/// The limit of a child; none if the builder's was not raised.
+pub(crate) fn of_child() -> Option<Rlimit> {
     GIVEN.get().copied()
 }

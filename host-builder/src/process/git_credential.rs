@@ -1,18 +1,18 @@
-//! The credentials of Nix's downloads, for git as well.
+//! Nix's credentials for git.
 //!
-//! Nix takes a netrc file by a setting. Git has none such: its library reads `~/.netrc` and no other.
-//! So git is told of a credential helper, which is this program:
+//! Nix has a setting for a netrc file. Git has none: it reads only `~/.netrc`. So git runs this program
+//! as its credential helper:
 //!
 //! ```text
-//!   git ── 401 ── nixgate git-credential FILE get     on stdin   protocol=https
-//!                        │                                       host=git.corp:8443
-//!                        └── what FILE has for that host ──►     username=…
-//!                                                                password=…
+//!   git ── 401 ── nixgate git-credential FILE get     stdin    protocol=https
+//!                        │                                     host=git.corp:8443
+//!                        └── the entry of FILE for that host   username=…
+//!                                                     stdout   password=…
 //! ```
 //!
-//! The file is read as curl reads it, so that it means the same to both: words between white space,
-//! `"` around words with spaces in them, `#` at the beginning of a line for comments. Ports mean
-//! nothing to it. The first entry that fits counts, and that of `default` fits all.
+//! The file is parsed as curl parses it: words between white space, `"` around words with spaces, `#` at
+//! the beginning of a line for comments. Ports are ignored. The first matching entry wins; `default`
+//! matches every host.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -22,19 +22,18 @@ use clap::Args;
 
 use crate::telemetry::redact::keep_credentials;
 
-/// The name of the subcommand.
 const COMMAND: &str = "git-credential";
 
-/// What git calls a helper with.
+/// Git's arguments for a credential helper.
 #[derive(Args)]
 pub struct GitCredentialArgs {
     /// The netrc file
     file: PathBuf,
-    /// What git wants: only `get` is answered
+    /// The operation: only `get` is answered
     operation: String,
 }
 
-/// What git asks for.
+/// The credentials that git asks for.
 #[derive(Default)]
 struct Question<'a> {
     protocol: &'a str,
@@ -42,15 +41,14 @@ struct Question<'a> {
     user: Option<&'a str>,
 }
 
-/// A word of the file; one in quotes is no keyword.
+/// A word of a netrc file. A quoted one is no keyword.
 enum Word {
     Bare(String),
     Quoted(String),
 }
 
-/// What is known of a host.
 #[derive(Default)]
-struct Entry {
+struct NetrcEntry {
     /// None for `default`.
     host: Option<String>,
     login: Option<String>,
@@ -62,7 +60,7 @@ struct Entry {
 /// # Errors
 /// When the file can't be read.
 pub(crate) fn git_credential(arguments: &GitCredentialArgs) -> Result<()> {
-    // Git offers to have passwords stored or forgotten as well.
+    // Git also asks to store and to erase passwords.
     if arguments.operation != "get" {
         return Ok(());
     }
@@ -70,7 +68,7 @@ pub(crate) fn git_credential(arguments: &GitCredentialArgs) -> Result<()> {
     let file = &arguments.file;
     let netrc = std::fs::read_to_string(file).with_context(|| {
         format!(
-            "{} can't be read: check NIXGATE_NETRC, and that the builder's user may read it",
+            "cannot read {}: check NIXGATE_NETRC, and that the builder's user can read the file",
             file.display()
         )
     })?;
@@ -78,19 +76,17 @@ pub(crate) fn git_credential(arguments: &GitCredentialArgs) -> Result<()> {
     Ok(())
 }
 
-/// Keeps the passwords of a file, as it is now, from logs and errors.
+/// Hides the passwords that the file has now from logs and errors.
 pub(super) fn keep_passwords(file: &Path) {
-    // What can't be read here can't be read by Nix and git, who say so.
+    // Nix and git report a file that can't be read.
     let netrc = std::fs::read_to_string(file).unwrap_or_default();
-    for Entry {
-        login, password, ..
-    } in entries(&netrc)
-    {
+    for entry in entries(&netrc) {
+        let (login, password) = (entry.login, entry.password);
         keep_credentials(&login.unwrap_or_default(), &password.unwrap_or_default());
     }
 }
 
-/// Git's setting that makes this program the helper (`credential.helper`), which a shell reads.
+/// The value of git's `credential.helper`, which a shell parses.
 pub(super) fn helper(program: &Path, file: &Path) -> OsString {
     let mut helper = OsString::from("!");
     for (word, before) in [(program, ""), (Path::new(COMMAND), " "), (file, " ")] {
@@ -100,7 +96,7 @@ pub(super) fn helper(program: &Path, file: &Path) -> OsString {
     helper
 }
 
-/// A word for a shell. Paths that are no text can't be quoted as text; none has a quote then.
+/// Quotes a word for a shell. A path that is not UTF-8 must not contain a quote.
 fn quoted(word: &Path) -> OsString {
     let mut quoted = OsString::from("'");
     match word.to_str() {
@@ -111,7 +107,7 @@ fn quoted(word: &Path) -> OsString {
     quoted
 }
 
-/// What git is told; nothing when there is nothing for it.
+/// The answer to git; empty if no entry matches.
 fn answer(netrc: &str, question: &str) -> String {
     let mut asked = Question::default();
     for (name, value) in question.lines().filter_map(|line| line.split_once('=')) {
@@ -125,18 +121,18 @@ fn answer(netrc: &str, question: &str) -> String {
     if !["https", "http"].contains(&asked.protocol) {
         return String::new();
     }
-    let fits = |entry: &Entry| {
+    let matches = |entry: &NetrcEntry| {
         let host = entry.host.as_deref();
         let login = entry.login.as_deref();
         host.is_none_or(|host| host.eq_ignore_ascii_case(asked.host))
             && (asked.user.is_none() || login.is_none() || asked.user == login)
     };
-    let Some(entry) = entries(netrc).into_iter().find(fits) else {
+    let Some(entry) = entries(netrc).into_iter().find(matches) else {
         return String::new();
     };
     let lines = [("username", entry.login), ("password", entry.password)];
     let lines = lines.into_iter().filter_map(|(name, value)| {
-        // A line more would be another answer.
+        // Another line would be another field of the answer.
         let value = value.filter(|value| !value.contains(['\n', '\0']))?;
         Some(format!("{name}={value}\n"))
     });
@@ -153,7 +149,7 @@ fn without_port(host: &str) -> &str {
     .trim_end_matches(']')
 }
 
-fn entries(netrc: &str) -> Vec<Entry> {
+fn entries(netrc: &str) -> Vec<NetrcEntry> {
     let mut entries = Vec::new();
     let mut words = words(netrc).into_iter();
     while let Some(word) = words.next() {
@@ -164,13 +160,13 @@ fn entries(netrc: &str) -> Vec<Entry> {
             })
         };
         match (keyword.as_str(), entries.last_mut()) {
-            ("machine", _) => entries.push(Entry {
+            ("machine", _) => entries.push(NetrcEntry {
                 host: value(),
-                ..Entry::default()
+                ..NetrcEntry::default()
             }),
-            ("default", _) => entries.push(Entry::default()),
-            ("login", Some(Entry { login, .. })) => *login = value(),
-            ("password", Some(Entry { password, .. })) => *password = value(),
+            ("default", _) => entries.push(NetrcEntry::default()),
+            ("login", Some(entry)) => entry.login = value(),
+            ("password", Some(entry)) => entry.password = value(),
             ("account", _) => drop(value()),
             _ => {}
         }
@@ -197,7 +193,7 @@ fn words(netrc: &str) -> Vec<Word> {
             };
             rest = after.trim_start();
             if matches!(&word, Word::Bare(word) if word == "macdef") {
-                // A macro of ftp ends with an empty line.
+                // A macro for ftp, which ends with an empty line.
                 lines.find(|line| line.trim().is_empty());
                 break;
             }
@@ -249,7 +245,7 @@ default login anyone password anything
     }
 
     #[test]
-    fn what_the_file_has_for_a_host_is_answered() {
+    fn the_entry_of_the_host_is_answered() {
         let alice = "username=alice\npassword=secret\n";
         check("protocol=https\nhost=git.corp\n", alice);
         check("protocol=https\nhost=GIT.corp:8443\npath=x\n\n", alice);
@@ -281,7 +277,7 @@ default login anyone password anything
     }
 
     #[test]
-    fn a_shell_reads_the_helper_as_it_is_meant() {
+    fn a_shell_parses_the_helper_into_its_words() {
         let helper = helper(Path::new("/o'pt/nixgate"), Path::new("/a b/netrc"));
         assert_eq!(helper, r"!'/o'\''pt/nixgate' 'git-credential' '/a b/netrc'");
     }

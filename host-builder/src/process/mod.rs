@@ -1,12 +1,11 @@
-//! Running a program: with the environment that it needs and no more, both pipes drained at once,
-//! time, memory and output bounded, the whole process group ended when nobody waits any more.
+//! Runs a program with the environment that it needs, and bounds for its time, memory and output. Ends
+//! its whole process group when the caller is dropped.
 //!
 //! ```text
-//!   spawn ─┬─ stdout ──► kept, up to a limit ──── beyond it ─┐
-//!          ├─ stderr ──► its end is kept, and a listener      ├─► TERM to the group, 2 s, KILL
-//!          │             hears it as it comes                 │
-//!          ├─ memory ──► the kernel refuses more              │   the child is reaped last: until
-//!          └─ time ────────────────────────────── over ──────┘   then nobody else gets its number
+//!   spawn ─┬─ stdout ──► collected, up to a limit ─ too much ─┐
+//!          ├─ stderr ──► a listener, which keeps its end       ├─► TERM to the group, 2 s, KILL
+//!          ├─ memory ──► the kernel refuses more               │   the child is reaped last: until
+//!          └─ time ─────────────────────────────── over ──────┘   then its pid is not used again
 //! ```
 
 mod command;
@@ -33,16 +32,15 @@ pub(crate) use command::Command;
 pub(crate) use environment::{Netrc, NetworkSettings, Purpose};
 pub(crate) use git_credential::{GitCredentialArgs, git_credential};
 
-/// Most of what a program may print to stdout. The path-info of a closure of 10,000 paths is
-/// about 10 MB.
+/// Bytes that a program may print to stdout. The path-info of a closure of 10,000 paths has about 10 MB.
 const STDOUT_LIMIT: usize = 64 << 20;
-/// How much of stderr is kept: its end, where Nix says what went wrong and repeats the last lines
-/// of the log of the derivation that failed.
+/// Bytes of stderr's end that are kept: there Nix reports the error and the last lines of the failed
+/// build's log.
 const STDERR_TAIL: usize = 4 << 10;
-/// How long a process group may take to end when it is asked to, before it is made to.
+/// Between TERM and KILL.
 const GRACE: Duration = Duration::from_secs(2);
-/// What programs print that got no more memory: Nix itself, its garbage collector, the C++ library
-/// and the kernel's words for it.
+/// Messages of programs that get no more memory: Nix, its heap's garbage collector, the C++ library, the
+/// kernel.
 const NO_MEMORY: [&str; 4] = [
     "out of memory",
     "Out of Memory",
@@ -50,76 +48,53 @@ const NO_MEMORY: [&str; 4] = [
     "Cannot allocate memory",
 ];
 
-/// A program that did not do what it was run for.
+/// A program that did not run, or did not succeed. `stderr` is the end of what it printed there.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum ProcessError {
-    /// The program isn't there.
-    #[error("{program} is not on PATH: install it on the builder, or correct the builder's PATH")]
-    Missing {
-        /// Its name.
-        program: &'static str,
-    },
-    /// The program could not be started or listened to.
+    #[error(
+        "cannot run {program}: it is not on PATH. Install it on the builder, or correct the builder's \
+         PATH"
+    )]
+    Missing { program: &'static str },
     #[error("cannot run {program}: {reason}")]
     NotRun {
-        /// Its name.
         program: &'static str,
-        /// What the system said.
         reason: String,
     },
-    /// The program said no.
     #[error("{program} failed ({status}): {stderr}")]
     Failed {
-        /// Its name.
         program: &'static str,
-        /// How it ended.
         status: ExitStatus,
-        /// The end of what it printed to stderr.
         stderr: String,
     },
-    /// The program took too long and was ended.
-    #[error("{program} was ended after {seconds} s: {stderr}")]
+    #[error("{program} took longer than its limit of {seconds} s: {stderr}")]
     TimedOut {
-        /// Its name.
         program: &'static str,
-        /// Its limit.
         seconds: u64,
-        /// The end of what it printed to stderr.
         stderr: String,
     },
-    /// The program wanted more memory than it may have.
     #[error("{program} needs more than its limit of {mib} MiB of memory: {stderr}")]
     OutOfMemory {
-        /// Its name.
         program: &'static str,
-        /// Its limit.
         mib: u64,
-        /// The end of what it printed to stderr.
         stderr: String,
     },
-    /// The program printed too much and was ended.
-    #[error("{program} was ended: it printed more than {mib} MiB")]
-    TooMuchOutput {
-        /// Its name.
-        program: &'static str,
-        /// Its limit.
-        mib: u64,
-    },
+    #[error("{program} printed more than its limit of {mib} MiB")]
+    TooMuchOutput { program: &'static str, mib: u64 },
 }
 
-/// What a program may take.
+/// Bounds of a program.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// For how long it may run.
     pub(crate) time: Duration,
-    /// How much it may map, in MiB; none leaves it to the machine.
+    /// Address space in MiB; none leaves it to the machine.
     pub(crate) memory: Option<u64>,
-    /// How much it may print to stdout, in bytes.
+    /// Bytes on stdout.
     pub(crate) output: usize,
 }
 
 impl Limits {
-    /// So long, and all the memory that there is.
+    /// Bounds time and output, not memory.
     pub(crate) const fn time(time: Duration) -> Self {
         Self {
             time,
@@ -129,12 +104,12 @@ impl Limits {
     }
 }
 
-/// Hears what a program prints to stderr, as it comes.
+/// Receives stderr while a program runs.
 pub(crate) trait Listener: Send {
-    /// The next piece; lines may be cut anywhere.
+    /// The next piece, which may begin and end within a line.
     fn hear(&mut self, piece: &[u8]);
 
-    /// The end of what it heard, as a person would read it: whole lines.
+    /// The last lines, as text for an error.
     fn end(&mut self) -> String;
 }
 
@@ -145,25 +120,25 @@ pub(crate) trait Listener: Send {
 pub(crate) async fn run(
     command: Command,
     purpose: Purpose,
-    egress: &NetworkSettings,
+    network: &NetworkSettings,
     limits: Limits,
 ) -> Result<Vec<u8>, ProcessError> {
-    listen(command, purpose, egress, limits, &mut Tail::default()).await
+    listen(command, purpose, network, limits, &mut Tail::default()).await
 }
 
-/// The same, with somebody who hears stderr.
+/// Like [`run`], with a listener for stderr.
 ///
 /// # Errors
-/// [`ProcessError`]; a failure carries the end of what the listener heard.
+/// [`ProcessError`]; a failure carries the end that the listener returns.
 pub(crate) async fn listen(
     command: Command,
     purpose: Purpose,
-    egress: &NetworkSettings,
+    network: &NetworkSettings,
     limits: Limits,
     listener: &mut impl Listener,
 ) -> Result<Vec<u8>, ProcessError> {
     let program = command.program;
-    if let Some(netrc) = &egress.netrc {
+    if let Some(netrc) = &network.netrc {
         git_credential::keep_passwords(&netrc.file);
     }
     let not_run = |error: std::io::Error| ProcessError::NotRun {
@@ -173,15 +148,11 @@ pub(crate) async fn listen(
     let arguments = || redact(&format!("{:?}", command.arguments));
     tracing::debug!(program, arguments = arguments(), "starting");
     let mut child = tokio::process::Command::new(program);
-    before_exec(&mut child, limits.memory, egress.namespace.clone());
+    before_exec(&mut child, limits.memory, network.namespace.clone());
     let mut child = child
         .args(&command.arguments)
         .env_clear()
-        .envs(environment::of_children(
-            std::env::vars_os(),
-            purpose,
-            egress,
-        ))
+        .envs(environment::of_child(std::env::vars_os(), purpose, network))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -192,36 +163,39 @@ pub(crate) async fn listen(
         })?;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let mut group = Group::of(child);
-    let output = {
+    let ended = {
         let all = async {
-            // A pipe that nobody reads fills up and stops its writer for ever. Too much on stdout
-            // ends it all; stderr may go on as long as it likes.
-            let read = read_limited(stdout, limits.output);
-            let (stdout, ()) = tokio::try_join!(read, drain(stderr, listener))?;
-            Ok::<_, ReadError>((stdout, group.wait().await?))
+            // Both pipes are read at once, since a full pipe stops its writer.
+            let stdout = async {
+                let output = read_limited(stdout, limits.output).await.map_err(not_run)?;
+                let mib = (limits.output >> 20) as u64;
+                output.ok_or(ProcessError::TooMuchOutput { program, mib })
+            };
+            let stderr = async {
+                drain(stderr, listener).await;
+                Ok(())
+            };
+            let (stdout, ()) = tokio::try_join!(stdout, stderr)?;
+            Ok::<_, ProcessError>((stdout, group.wait().await.map_err(not_run)?))
         };
         tokio::time::timeout(limits.time, all).await
     };
     let stderr = listener.end();
-    let (stdout, status) = match output {
-        Ok(Ok(output)) => output,
-        Ok(Err(ReadError::TooMuch)) => {
+    let ended = ended.unwrap_or_else(|_| {
+        Err(ProcessError::TimedOut {
+            program,
+            seconds: limits.time.as_secs(),
+            stderr: stderr.clone(),
+        })
+    });
+    let (stdout, status) = match ended {
+        Ok(output) => output,
+        Err(error) => {
             group.terminate().await;
-            let mib = (limits.output >> 20) as u64;
-            return Err(ProcessError::TooMuchOutput { program, mib });
-        }
-        Ok(Err(ReadError::Io(error))) => return Err(not_run(error)),
-        Err(_) => {
-            group.terminate().await;
-            let seconds = limits.time.as_secs();
-            return Err(ProcessError::TimedOut {
-                program,
-                seconds,
-                stderr,
-            });
+            return Err(error);
         }
     };
-    group.forget();
+    group.disarm();
     if status.success() {
         return Ok(stdout);
     }
@@ -241,21 +215,20 @@ pub(crate) async fn listen(
     })
 }
 
-/// Puts the child into its network, and has the kernel end it when the builder dies without a chance to: a build that goes on
-/// would hold locks that the next builder waits for. And has it refuse memory beyond the limit,
-/// which counts what is mapped: Nix's garbage collector maps what it is about to use, and Nix ends
-/// with an error when it can't. The limit of open files is as the builder was given it.
+/// Prepares the child between fork and exec:
 ///
-/// The child has a session of its own. So it has a process group of its own, with the builds that it
-/// starts, which end with it; and it has no terminal, on which ssh would ask whoever runs the builder
-/// whether a host is to be trusted.
-///
-/// The signal comes with the end of the *thread* that starts the child. Those that get here live
-/// as long as the runtime: its workers, and the one that blocks on it.
+/// - A session of its own: its process group has the builds that it starts, and without a terminal ssh
+///   can't ask whether to trust a host.
+/// - The kernel ends it if the builder is killed: otherwise it would hold locks that the next builder
+///   waits for. The signal comes when the *thread* that starts the child ends; these threads live as
+///   long as the runtime.
+/// - Its network namespace.
+/// - A limit of mapped memory: Nix's heap maps only memory that it is about to use, and Nix reports an
+///   error when it gets none.
+/// - The limit of open files that the builder had at its start.
 #[expect(
     unsafe_code,
-    reason = "std has no safe way to say this of a child; a wrapper program would be one more to \
-              install"
+    reason = "std has no safe way for this, and a wrapper program would have to be installed"
 )]
 fn before_exec(
     command: &mut tokio::process::Command,
@@ -264,7 +237,7 @@ fn before_exec(
 ) {
     let limit = memory.map(|mib| {
         let bytes = mib.saturating_mul(1 << 20);
-        // Nobody may go beyond what the builder itself was given.
+        // The builder's own hard limit can't be exceeded.
         let bytes = getrlimit(Resource::As)
             .maximum
             .map_or(bytes, |most| most.min(bytes));
@@ -273,8 +246,8 @@ fn before_exec(
             maximum: Some(bytes),
         }
     });
-    let files = file_limit::of_children();
-    // SAFETY: between fork and exec nothing may allocate or lock. These are system calls.
+    let files = file_limit::of_child();
+    // SAFETY: between fork and exec nothing may allocate or lock, and this makes only system calls.
     unsafe {
         command.pre_exec(move || {
             setsid()?;
@@ -293,41 +266,24 @@ fn before_exec(
     }
 }
 
-enum ReadError {
-    TooMuch,
-    Io(std::io::Error),
-}
-
-impl From<std::io::Error> for ReadError {
-    fn from(error: std::io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
+/// None if there is more than the limit.
 async fn read_limited(
     pipe: Option<impl AsyncRead + Unpin>,
     limit: usize,
-) -> Result<Vec<u8>, ReadError> {
+) -> std::io::Result<Option<Vec<u8>>> {
     let mut output = Vec::new();
     if let Some(pipe) = pipe {
         pipe.take(limit as u64 + 1).read_to_end(&mut output).await?;
     }
-    match output.len() > limit {
-        true => Err(ReadError::TooMuch),
-        false => Ok(output),
-    }
+    Ok((output.len() <= limit).then_some(output))
 }
 
-async fn drain(
-    pipe: Option<impl AsyncRead + Unpin>,
-    listener: &mut impl Listener,
-) -> Result<(), ReadError> {
-    let Some(mut pipe) = pipe else { return Ok(()) };
+async fn drain(pipe: Option<impl AsyncRead + Unpin>, listener: &mut impl Listener) {
+    let Some(mut pipe) = pipe else { return };
     let mut chunk = [0; 8 << 10];
     while let Ok(count @ 1..) = pipe.read(&mut chunk).await {
         listener.hear(&chunk[..count]);
     }
-    Ok(())
 }
 
 /// The end of a stream.
@@ -342,8 +298,8 @@ impl Listener for Tail {
         }
     }
 
-    /// Whole lines, unless there is but one that is longer than the tail; no secrets. Those go before
-    /// it is cut: half of one is not known for what it is.
+    /// Whole lines, unless the last one is longer than the tail; without secrets, which are redacted
+    /// before the cut, since half a secret is not recognised.
     fn end(&mut self) -> String {
         let text = redact(&String::from_utf8_lossy(&self.0));
         let text = text.trim();
@@ -354,10 +310,9 @@ impl Listener for Tail {
     }
 }
 
-/// A child and its process group; ended when this is dropped before the child has ended.
+/// A child and its process group, which is ended when this is dropped, unless disarmed.
 ///
-/// The child is reaped after its group was made to end, so that nobody else has its number while
-/// that is used.
+/// The child is reaped after its group was signalled, so that no other group has its number by then.
 struct Group(Option<(Child, Pid)>);
 
 impl Group {
@@ -369,7 +324,7 @@ impl Group {
     async fn wait(&mut self) -> std::io::Result<ExitStatus> {
         match &mut self.0 {
             Some((child, _)) => child.wait().await,
-            None => Err(std::io::Error::other("it has ended before")),
+            None => Err(std::io::Error::other("it has no process id")),
         }
     }
 
@@ -379,13 +334,12 @@ impl Group {
         }
     }
 
-    /// It has ended by itself.
-    fn forget(mut self) {
+    fn disarm(mut self) {
         self.0 = None;
     }
 }
 
-/// Asks first, since Nix ends its builds and releases its locks when asked, then insists.
+/// TERM lets Nix end its builds and release its locks.
 async fn end(mut child: Child, group: Pid) {
     signal(group, Signal::TERM);
     tokio::time::sleep(GRACE).await;
@@ -394,7 +348,7 @@ async fn end(mut child: Child, group: Pid) {
 }
 
 fn signal(group: Pid, signal: Signal) {
-    // It may have ended just now, which is as well.
+    // Fails if the group has just ended.
     let _ = kill_process_group(group, signal);
 }
 
@@ -403,7 +357,7 @@ impl Drop for Group {
         let Some((child, group)) = self.0.take() else {
             return;
         };
-        // At once: when the builder itself ends, no task runs any more.
+        // Not in the task, since none runs when the builder ends.
         signal(group, Signal::TERM);
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(end(child, group));

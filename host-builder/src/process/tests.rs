@@ -1,4 +1,4 @@
-//! With programs of the shell in place of Nix.
+//! With shell scripts in place of Nix.
 
 use super::*;
 
@@ -63,7 +63,7 @@ async fn a_program_has_a_session_of_its_own_and_so_no_terminal() {
 async fn programs_get_the_environment_that_is_meant_for_them() {
     assert!(
         std::env::vars().any(|(name, _)| name.starts_with("CARGO")),
-        "there is a variable to hold back"
+        "there is a variable that must not pass"
     );
     let output = run(shell("env"), LONG).await.unwrap();
     let output = String::from_utf8(output).unwrap();
@@ -80,10 +80,10 @@ async fn a_missing_program_says_what_to_do() {
     };
     let error = run(command, LONG).await.unwrap_err();
     assert!(matches!(error, ProcessError::Missing { .. }));
-    assert!(error.to_string().contains("install it"));
+    assert!(error.to_string().contains("Install it"));
 }
 
-/// A script that ignores being asked to end, as does what it started.
+/// A script that ignores TERM, and so does its child.
 fn stubborn(mark: &std::path::Path) -> Command {
     let script = "trap '' TERM; sleep 1000 & echo $! > {}; wait; sleep 1000";
     shell(&script.replace("{}", &mark.display().to_string()))
@@ -96,20 +96,20 @@ fn runs(mark: &std::path::Path) -> bool {
 }
 
 #[tokio::test]
-async fn a_timeout_ends_the_whole_group_even_if_it_does_not_want_to() {
+async fn a_timeout_ends_the_whole_group_even_if_it_ignores_term() {
     let folder = tempfile::tempdir().unwrap();
     let mark = folder.path().join("pid");
     let limits = Limits::time(Duration::from_secs(3));
     let error = run(stubborn(&mark), limits).await.unwrap_err();
     assert!(matches!(error, ProcessError::TimedOut { .. }), "{error:?}");
-    // Killed, it takes its moment to go.
+    // A killed process takes a moment to disappear.
     while runs(&mark) {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
 #[tokio::test]
-async fn who_waits_no_more_ends_the_whole_group_too() {
+async fn dropping_the_caller_ends_the_whole_group_too() {
     let folder = tempfile::tempdir().unwrap();
     let mark = folder.path().join("pid");
     let task = tokio::spawn(run(stubborn(&mark), LONG));
@@ -141,7 +141,7 @@ async fn too_much_memory_is_an_error_of_its_own() {
         memory: Some(256),
         ..LONG
     };
-    // Of what the shell may have, in KiB.
+    // The shell's limit, in KiB.
     let script = "ulimit -v >&2; echo 'error: out of memory' >&2; exit 1";
     match run(shell(script), limits).await.unwrap_err() {
         ProcessError::OutOfMemory { mib, stderr, .. } => {
@@ -149,7 +149,7 @@ async fn too_much_memory_is_an_error_of_its_own() {
         }
         other => panic!("{other:?}"),
     }
-    // What is said of memory without a limit is none of ours.
+    // Without a limit, the message is about something else.
     let words = shell("echo 'error: out of memory' >&2; exit 1");
     let error = run(words, LONG).await.unwrap_err();
     assert!(matches!(error, ProcessError::Failed { .. }), "{error:?}");

@@ -1,18 +1,17 @@
-//! What is known of a published image: what the edge can't see in its manifest, and judges it by.
+//! The record of a published image: facts beyond its manifest, by which the edge applies its policy.
 //!
 //! ```text
 //!   build ──► ImageRecord { system, packages, opaque_name, names, contents, blobs }
 //!               │ before the manifests
 //!               ▼
-//!   facts/<name>/<image>/record ──copied when had by a tag──► facts/<name>/<image>/tags/<tag>
+//!   facts/<name>/<image>/record ──copied when a tag is used──► facts/<name>/<image>/tags/<tag>
 //!               │                                                        │
 //!               └─ a blob, a digest: one listing, then each once ◄───────┤
 //!                                            the same tag: one read ◄────┘
 //! ```
 //!
-//! An image is named by its blobs, which both formats of its manifest name, so that either leads to
-//! the one record. No image without it: an image whose record is lost, or can't be read, counts as
-//! not there, and is built again when it is asked for by a tag.
+//! An image's id is a hash of its blobs, which are the same in both manifests, so both lead to one record. An
+//! image whose record is missing or damaged does not count as published: a pull by tag builds it again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,30 +28,27 @@ use crate::request::ImageRequest;
 use crate::storage::{Key, Storage, StorageError};
 use crate::telemetry::logging::chain;
 
-/// What names an image among those of its name.
+/// Identifies an image among those of one name.
 pub(crate) type ImageId = String;
 
-/// See the module.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ImageRecord {
-    /// The platform.
     pub(crate) system: System,
     /// Attribute paths in lower case, sorted.
     #[serde(default)]
     pub(crate) packages: Vec<String>,
-    /// The name by which it is had, when that is no list of the packages.
+    /// The image's name, if that is not a list of its packages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) opaque_name: Option<String>,
-    /// From attributes as they were asked for to `pname`, where that is another.
+    /// From attribute path to `pname`, where they differ.
     names: BTreeMap<String, String>,
     contents: Contents,
-    /// With their sizes in bytes.
+    /// With sizes in bytes.
     blobs: BTreeMap<Digest, u64>,
 }
 
 impl ImageRecord {
-    /// What is known of an image with these `derivations`, one for each of its packages in their
-    /// order, and one of its manifests.
+    /// The record of an image; `derivations` has one for each package, in order.
     pub(crate) fn new(
         image: &ImageRequest,
         derivations: &[&Derivation],
@@ -80,17 +76,16 @@ impl ImageRecord {
         }
     }
 
-    /// What names the image.
     pub(crate) fn image(&self) -> ImageId {
         id(&self.blobs)
     }
 
-    /// The size in bytes of a blob that the image has.
+    /// The size of a blob in bytes, if the image has it.
     pub(crate) fn size(&self, blob: &Digest) -> Option<u64> {
         self.blobs.get(blob).copied()
     }
 
-    /// How many digests and words it holds.
+    /// The number of digests and names held, as a measure of memory.
     pub(crate) fn weight(&self) -> usize {
         let Contents {
             licences, closure, ..
@@ -98,7 +93,7 @@ impl ImageRecord {
         self.packages.len() + self.names.len() + licences.len() + closure.len() + self.blobs.len()
     }
 
-    /// What the edge is told of the image, which was had by these tags.
+    /// The facts for the edge, with the tags by which the image was pulled.
     pub(crate) fn facts(&self, tags: BTreeSet<Tag>, rules: &FactRules) -> ImageFacts {
         ImageFacts {
             tags,
@@ -112,7 +107,7 @@ impl ImageRecord {
         }
     }
 
-    /// Reads a record. One that can't be understood is none.
+    /// Reads a record; none if it is damaged.
     ///
     /// # Errors
     /// When storage can't be read.
@@ -121,13 +116,17 @@ impl ImageRecord {
         Ok(json.and_then(|json| {
             let record = serde_json::from_slice(&json);
             record
-                .inspect_err(|error| tracing::warn!(?key, error = chain(error), "a damaged record"))
+                .inspect_err(|error| {
+                    tracing::warn!(
+                        ?key,
+                        error = chain(error),
+                        "an image's record is damaged: the image is built again"
+                    )
+                })
                 .ok()
         }))
     }
 
-    /// Writes the record.
-    ///
     /// # Errors
     /// When storage can't be written.
     pub(crate) async fn write(&self, storage: &Storage, key: &Key) -> Result<(), StorageError> {
@@ -136,13 +135,13 @@ impl ImageRecord {
     }
 }
 
-/// What names the image of a manifest.
+/// The id of a manifest's image.
 pub(crate) fn image_of(manifest: &[u8]) -> ImageId {
     id(&blobs_of(manifest))
 }
 
-/// The blobs that a manifest names, with their sizes: its config and its layers, in both formats.
-/// A manifest that can't be read names none.
+/// The blobs of a manifest in either format, with their sizes: its config and its layers. None if the manifest
+/// is damaged.
 pub(crate) fn blobs_of(manifest: &[u8]) -> BTreeMap<Digest, u64> {
     #[derive(Deserialize)]
     struct Descriptor {
@@ -169,7 +168,6 @@ fn id(blobs: &BTreeMap<Digest, u64>) -> ImageId {
 
 #[cfg(test)]
 impl ImageRecord {
-    /// The record of an image with these blobs, for tests.
     pub(crate) fn example(blobs: &[(Digest, u64)]) -> Self {
         Self {
             system: System::X86_64Linux,

@@ -1,4 +1,4 @@
-//! LocalCache of records on this machine: what fails with them costs time alone.
+//! Copies of records on this machine. Its failures cost only time.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,40 +9,37 @@ use crate::files::expiry::remove_older;
 use crate::storage::{Key, Storage, StorageError};
 use crate::telemetry::logging::chain;
 
-/// See the module.
 pub(crate) struct LocalCache {
     storage: Storage,
     folder: PathBuf,
-    /// A copy that is older is removed; a package that is still asked for is copied again.
+    /// Older copies are removed; those that are still used are copied again.
     max_age: Duration,
 }
 
 impl LocalCache {
-    /// LocalCache in a folder, for `max_age` each.
-    ///
     /// # Errors
     /// When the folder can't be used.
     pub(crate) fn open(folder: &Path, max_age: Duration) -> anyhow::Result<Self> {
-        let copies = Self {
+        let cache = Self {
             storage: Storage::filesystem(folder)?,
             folder: folder.to_owned(),
             max_age,
         };
-        copies.sweep();
-        Ok(copies)
+        cache.sweep();
+        Ok(cache)
     }
 
     pub(super) async fn get(&self, key: &Key) -> Option<Bytes> {
         let copy = self.storage.get(key).await;
         copy.unwrap_or_else(|error| {
-            complain(&error);
+            warn(&error);
             None
         })
     }
 
     pub(super) async fn put(&self, key: &Key, content: Bytes) {
         if let Err(error) = self.storage.put(key, content).await {
-            complain(&error);
+            warn(&error);
         }
     }
 
@@ -51,9 +48,9 @@ impl LocalCache {
     }
 }
 
-fn complain(error: &StorageError) {
+fn warn(error: &StorageError) {
     tracing::warn!(
         error = chain(error),
-        "copies of records in the state folder"
+        "cannot use the copies of records in the state folder: reading from storage"
     );
 }

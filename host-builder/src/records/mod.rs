@@ -1,19 +1,17 @@
-//! What is known of packages, so that Nix is asked once for each and not once for each image.
+//! Records of packages and images, so that Nix works once for each package and not for each image.
 //!
 //! ```text
-//!   packages/<key>   of a source, its revision, a platform and an attribute path:
-//!     derivation       what Nix evaluated it to (resolution)
-//!     paths            every store path that it needs at run time: hash, size, references (closure)
-//!     trees            of each output: its folders, files and links, which the last layer is made of
+//!   packages/<key>   for a source, its revision, a platform and an attribute path:
+//!     derivation       the result of Nix's evaluation
+//!     paths            the closure: every store path that it needs at run time, with hash, size, references
+//!     trees            for each output: its folders, files and links, for the last layer
 //! ```
 //!
-//! All of it follows from the key, since the source is pinned: a record never changes, and is good
-//! for every builder that shares the storage. With records and packed layers an image of packages
-//! that were never together before is put together without Nix, and without the packages
-//! themselves.
+//! All of it follows from the key, since the source is pinned: a record never changes, and is valid for every
+//! builder that shares the storage. With records and packed layers, an image of a new combination of packages
+//! needs no Nix, and not even the packages.
 //!
-//! Where storage is far away, each builder has copies in a folder of its own. They can be deleted at
-//! any time.
+//! Where storage is remote, each builder has copies in its own folder, which can be deleted at any time.
 
 mod image;
 mod local_cache;
@@ -36,80 +34,58 @@ use crate::layer::Tree;
 use crate::nix::Derivation;
 use crate::storage::{Key, Storage, StorageError};
 
-/// See the module.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PackageRecord {
-    /// What its name means.
     pub(crate) derivation: Derivation,
     /// The closure of its outputs.
     pub(crate) paths: BTreeMap<StorePath, PathInfo>,
-    /// What is in each of its outputs, in their order.
+    /// One for each output, in order.
+    #[serde(with = "tree")]
     pub(crate) trees: Vec<Tree>,
 }
 
-/// As it is stored.
-#[derive(Serialize, Deserialize)]
-struct Stored {
-    derivation: Derivation,
-    paths: BTreeMap<StorePath, PathInfo>,
-    trees: Vec<tree::Stored>,
-}
-
 impl PackageRecord {
-    /// Its store paths that an image has for its own sake.
     pub(crate) fn outputs(&self) -> impl Iterator<Item = &StorePath> {
         self.derivation.outputs.iter().map(|output| &output.path)
     }
 
     fn encode(&self) -> std::io::Result<Bytes> {
-        let stored = Stored {
-            derivation: self.derivation.clone(),
-            paths: self.paths.clone(),
-            trees: self.trees.iter().map(tree::Stored::from).collect(),
-        };
         let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
-        gzip.write_all(&serde_json::to_vec(&stored)?)?;
+        gzip.write_all(&serde_json::to_vec(self)?)?;
         Ok(gzip.finish()?.into())
     }
 
-    /// Reads a record; none when it is not whole.
+    /// None if the record is damaged or incomplete.
     fn decode(bytes: &[u8]) -> Option<Self> {
         let mut json = Vec::new();
         GzDecoder::new(bytes).read_to_end(&mut json).ok()?;
-        let stored: Stored = serde_json::from_slice(&json).ok()?;
-        let trees = stored.trees.into_iter().map(Tree::try_from);
-        let record = Self {
-            derivation: stored.derivation,
-            paths: stored.paths,
-            trees: trees.collect::<Result<_, _>>().ok()?,
-        };
-        let is_whole = record.trees.len() == record.derivation.outputs.len()
+        let record: Self = serde_json::from_slice(&json).ok()?;
+        let is_complete = record.trees.len() == record.derivation.outputs.len()
             && Closure::new(record.outputs().cloned(), record.paths.clone()).is_ok();
-        is_whole.then_some(record)
+        is_complete.then_some(record)
     }
 }
 
-/// The records in storage.
+/// The records of packages.
 pub(crate) struct Records {
     shared: Storage,
-    /// LocalCache, where storage is not on this machine.
+    /// For remote storage.
     copies: Option<LocalCache>,
 }
 
 impl Records {
-    /// Records in storage, with copies in a folder of this builder's own if there is any.
     pub(crate) const fn new(shared: Storage, copies: Option<LocalCache>) -> Self {
         Self { shared, copies }
     }
 
-    /// Removes copies that are too old.
+    /// Removes old copies.
     pub(crate) fn sweep(&self) {
         if let Some(copies) = &self.copies {
             copies.sweep();
         }
     }
 
-    /// What is known of a package. A record that can't be read is none.
+    /// The record of a package; none if it is damaged.
     ///
     /// # Errors
     /// When storage can't be read.
@@ -130,9 +106,8 @@ impl Records {
         Ok(record)
     }
 
-    /// Keeps what was learnt of a package, and returns what is stored: the first record, or this one
-    /// in place of one that can't be read. Another one means that the package is not built alike
-    /// everywhere.
+    /// Stores a record, unless an undamaged one is there, and returns the stored one. If that is another, the
+    /// package is not reproducible.
     ///
     /// # Errors
     /// When storage can't be read or written.
@@ -153,12 +128,12 @@ impl Records {
     }
 }
 
-/// Decodes by a thread that may take its time: some packages have a hundred thousand files.
+/// Decodes on a blocking thread: some packages have a hundred thousand files.
 async fn decode(key: &Key, bytes: Bytes) -> Option<PackageRecord> {
     let decoded = tokio::task::spawn_blocking(move || PackageRecord::decode(&bytes)).await;
     let record = decoded.ok().flatten();
     if record.is_none() {
-        tracing::warn!(?key, "a damaged record of a package: Nix is asked again");
+        tracing::warn!(?key, "a package's record is damaged: asking Nix again");
     }
     record
 }

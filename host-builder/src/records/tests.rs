@@ -1,4 +1,4 @@
-//! Records survive storage, and what is not whole is none.
+//! Records survive storage; damaged and incomplete ones are ignored.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -55,7 +55,7 @@ fn a_record_of_the_deepest_tree_can_be_read() {
 }
 
 #[test]
-fn what_is_not_whole_is_no_record() {
+fn an_incomplete_record_is_none() {
     let changes: [fn(&mut PackageRecord); 4] = [
         |record| record.paths.clear(),
         |record| record.trees.clear(),
@@ -107,7 +107,7 @@ async fn copies_are_read_first_and_can_be_lost() {
     records.keep(&key, &record()).await.unwrap();
     let elsewhere = Records::new(shared(), Some(copies("others", day)));
     assert_eq!(elsewhere.get(&key).await.unwrap(), Some(record()));
-    // What was read once is here.
+    // It has copied the record.
     std::fs::remove_dir_all(folder.path().join("shared/packages")).unwrap();
     assert_eq!(elsewhere.get(&key).await.unwrap(), Some(record()));
     let until_now = Records::new(shared(), Some(copies("others", Duration::ZERO)));

@@ -1,36 +1,50 @@
-//! Trees as records have them.
+//! JSON of trees in records, for serde's `with`.
 //!
-//! Names of files are bytes and JSON has text, so each byte is written as the character of that
-//! number: names of ASCII read as they are, and no name is lost.
+//! File names are bytes, and JSON has text: each byte is written as the character with its number. So ASCII
+//! names are readable, and no name is lost.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::layer::Tree;
 
-/// A tree of short words: a large package has a hundred thousand of them.
+/// With short keys: a large package has a hundred thousand of these.
 #[derive(Serialize, Deserialize)]
-pub(super) enum Stored {
-    /// A directory.
+enum Stored {
     #[serde(rename = "d")]
     Directory(BTreeMap<String, Stored>),
-    /// A file and its size.
+    /// With its size.
     #[serde(rename = "f")]
     File(u64),
-    /// A file that can be run.
+    /// With its size.
     #[serde(rename = "x")]
     Executable(u64),
-    /// A symbolic link and its target.
+    /// With its target.
     #[serde(rename = "l")]
     Symlink(String),
 }
 
-/// What no tree can have.
+/// A name that no tree can have.
 #[derive(Debug)]
-pub(super) struct Damaged;
+struct Damaged;
+
+pub(super) fn serialize<S: Serializer>(trees: &[Tree], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(trees.iter().map(Stored::from))
+}
+
+pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<Tree>, D::Error> {
+    let stored = Vec::<Stored>::deserialize(deserializer)?;
+    let trees = stored.into_iter().map(Tree::try_from);
+    trees
+        .collect::<Result<_, _>>()
+        .map_err(|_| D::Error::custom("a file name is damaged"))
+}
 
 impl From<&Tree> for Stored {
     fn from(tree: &Tree) -> Self {
@@ -82,7 +96,7 @@ fn bytes(text: &str) -> Result<OsString, Damaged> {
     bytes.map(OsString::from_vec).map_err(|_| Damaged)
 }
 
-/// The name of one entry of a directory, and not a way to another.
+/// The name of an entry, and no path to another place.
 fn file_name(text: &str) -> Result<OsString, Damaged> {
     match text {
         "" | "." | ".." => Err(Damaged),

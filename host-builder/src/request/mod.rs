@@ -1,7 +1,7 @@
-//! The image that is asked for: its name, what that means, and the keys by which it is stored.
+//! A requested image: its name, its definition, and its storage keys.
 //!
 //! ```text
-//!   shell/git ──► NamedImage ── and a package set ──► ImageRequest ──► keys of what is stored
+//!   shell/git ──► NamedImage ── with a package set ──► ImageRequest ──► storage keys
 //!   corp/ci  ──► its recipe ──┘
 //! ```
 
@@ -22,72 +22,65 @@ use recipes::Recipe;
 
 pub(crate) use name::NamedImage;
 
-/// Changes whenever the same packages make another image: the order of layers, the files that
-/// every image has, the config.
+/// Must change whenever the same packages give another image: by the order of layers, the files of every image,
+/// or the config.
 const LAYOUT: &str = "1";
 
-/// An image that is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ImageRequest {
-    /// What names the source of the package set ([`Source::identity`](crate::source::Source::identity)).
+    /// The source of the package set ([`Source::identity`]).
     pub(crate) source: String,
-    /// The package set.
     pub(crate) pin: Pin,
-    /// The platform.
     pub(crate) system: System,
     /// Attribute paths in lower case, sorted.
     pub(crate) packages: Vec<String>,
-    /// The shell is among the packages and is to be started.
+    /// Whether it starts the shell, which is among the packages.
     pub(crate) shell: bool,
-    /// At most so many layers, that of the symlinks included.
+    /// Including the layer of symlinks.
     pub(crate) max_layers: usize,
-    /// What defines the image beyond its packages, when it has a name of its own.
+    /// For an image with an opaque name.
     pub(crate) recipe: Option<Arc<Recipe>>,
 }
 
 impl ImageRequest {
-    /// What is wanted out of that package set of a source. `max_layers` is for images of which
-    /// nothing else is said.
-    pub(crate) fn new(source: &Source, pin: Pin, wanted: &NamedImage, max_layers: usize) -> Self {
-        let NamedImage {
-            system,
-            packages,
-            recipe,
-        } = wanted;
+    /// A named image, from a pinned package set. `max_layers` is the default for images whose recipe says
+    /// nothing.
+    pub(crate) fn new(source: &Source, pin: Pin, image: &NamedImage, max_layers: usize) -> Self {
+        let recipe = image.recipe.clone();
         let own = recipe.as_ref().and_then(|recipe| recipe.max_layers());
         Self {
             source: source.identity(),
             pin,
-            system: *system,
-            packages: packages.packages().map(str::to_owned).collect(),
-            shell: packages.has_shell(),
+            system: image.system,
+            packages: image.packages.packages().map(str::to_owned).collect(),
+            shell: image.packages.has_shell(),
             max_layers: own.unwrap_or(max_layers),
-            recipe: recipe.clone(),
+            recipe,
         }
     }
 
-    /// The name under which it is asked for, when that is no list of its packages.
+    /// The image's name, if that is not a list of its packages.
     pub(crate) fn opaque_name(&self) -> Option<&str> {
         self.recipe.as_ref().map(|recipe| recipe.name.as_str())
     }
 
-    /// Where its manifests are linked.
+    /// The folder of its name in `links/` and `facts/` of storage.
     pub(crate) fn link_folder(&self) -> String {
         let name = self.opaque_name();
-        link_folder_key(&self.source, self.system, &self.packages, name)
+        link_folder(&self.source, self.system, &self.packages, name)
     }
 
-    /// What names the build: everything that changes the image.
+    /// Identifies the build: a hash of everything that changes the image.
     pub(crate) fn fingerprint(&self) -> String {
-        self.described("image-2").hex()
+        self.fingerprint_of_kind("image-2").hex()
     }
 
-    /// Where its manifest is stored.
     pub(crate) fn manifest_key(&self, media_type: MediaType) -> Key {
-        Key::manifest(&self.described("manifest-2").part(media_type.as_str()).hex())
+        let fingerprint = self.fingerprint_of_kind("manifest-2");
+        Key::manifest(&fingerprint.part(media_type.as_str()).hex())
     }
 
-    /// What names one of its packages: everything that its attribute path can mean.
+    /// Identifies a package: a hash of everything that decides what its attribute path is.
     pub(crate) fn package_fingerprint(&self, name: &str) -> String {
         Fingerprint::new("package-2")
             .part(&self.source)
@@ -97,12 +90,12 @@ impl ImageRequest {
             .hex()
     }
 
-    /// Where the package's record is stored.
+    /// The key of a package's record.
     pub(crate) fn package_key(&self, name: &str) -> Key {
         Key::package(&self.package_fingerprint(name))
     }
 
-    fn described(&self, kind: &str) -> Fingerprint {
+    fn fingerprint_of_kind(&self, kind: &str) -> Fingerprint {
         let plain = Fingerprint::new(kind)
             .part(LAYOUT)
             .part(ENCODER_ID)
@@ -113,16 +106,16 @@ impl ImageRequest {
             .list(self.packages.iter());
         match &self.recipe {
             None => plain,
-            // Two names of one recipe are linked apart, so each is published.
+            // The name is part of it, since equal recipes with two names are published twice.
             Some(recipe) => plain.part(recipe.name.as_str()).part(recipe.fingerprint()),
         }
     }
 }
 
-/// What names an image whatever its package set is pinned to: the folder of its links. Builders of
-/// different sources may share storage, and what one links is of no concern to the other. An opaque
-/// name stays one whatever its recipe says from day to day.
-pub(crate) fn link_folder_key(
+/// The folder of an image's name in storage, whatever its package set is pinned to. The source is part of it,
+/// since builders with different sources may share storage. An opaque name's folder does not depend on its
+/// recipe, which may change.
+pub(crate) fn link_folder(
     source: &str,
     system: System,
     packages: &[String],
@@ -140,7 +133,6 @@ pub(crate) fn link_folder_key(
 
 #[cfg(test)]
 impl ImageRequest {
-    /// An image of these packages, for tests.
     pub(crate) fn example(packages: &[&str]) -> Self {
         Self {
             source: "s".to_owned(),

@@ -1,4 +1,4 @@
-//! What a repository name asks this builder for.
+//! The meaning of a repository name.
 //!
 //! ```text
 //!   arm64/shell/git ──ImageName──► Packages ───────────────────┐
@@ -12,26 +12,23 @@ use nixgate_core::image_name::unknown_image;
 use nixgate_core::package_set::System;
 use nixgate_core::{ImageName, PackageSet};
 
-use super::link_folder_key;
+use super::link_folder;
 use super::recipes::{Recipe, Recipes};
 
-/// An image, before it is known out of which package set.
+/// An image without a package set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NamedImage {
-    /// The platform.
     pub(crate) system: System,
-    /// What is in it.
     pub(crate) packages: PackageSet,
-    /// What defines it, when that is no list of packages.
+    /// For an opaque name.
     pub(crate) recipe: Option<Arc<Recipe>>,
 }
 
 impl NamedImage {
-    /// What a repository name means by the recipes that are in force. `default` is the platform of
-    /// names that say none.
+    /// Looks up a repository name. `default` is the platform of names without one.
     ///
     /// # Errors
-    /// As [`ImageName::of`]; and [`ErrorKind::ManifestUnknown`] when there is no such recipe.
+    /// As [`ImageName::of`]; and [`ErrorKind::ManifestUnknown`] without such a recipe.
     ///
     /// [`ErrorKind::ManifestUnknown`]: nixgate_core::distribution::ErrorKind::ManifestUnknown
     pub(crate) fn of(
@@ -53,10 +50,10 @@ impl NamedImage {
         })
     }
 
-    /// What a repository name means, whether or not there is such a recipe.
+    /// Parses a repository name, without looking up a recipe.
     ///
     /// # Errors
-    /// As [`ImageName::of`]. An edge that knows the namespaces asks for no such name.
+    /// As [`ImageName::of`]. An edge that knows the namespaces never sends such a name.
     pub(crate) fn name(repository: &Repository, recipes: &Recipes) -> Result<ImageName, Error> {
         ImageName::of(repository, recipes.namespaces()).map_err(|error| {
             let namespace = repository
@@ -66,9 +63,8 @@ impl NamedImage {
                 None => error,
                 Some(namespace) => Error {
                     message: format!(
-                        "{}. If the name was written so, Envoy's filter does not know the \
-                         namespace: the registry's administrator has to add {namespace} to its \
-                         opaque_namespaces",
+                        "{}. If you did write that name, Envoy's filter does not know its namespace: \
+                         ask the registry's administrator to add {namespace} to opaque_namespaces",
                         error.message
                     ),
                     ..error
@@ -77,14 +73,14 @@ impl NamedImage {
         })
     }
 
-    /// Where its manifests are linked, whatever the package set of that source is pinned to.
+    /// The folder of this name in storage, for any pin of a source.
     pub(crate) fn link_folder(&self, source: &str) -> String {
         let packages: Vec<String> = self.packages.packages().map(str::to_owned).collect();
         let name = self.recipe.as_ref().map(|recipe| recipe.name.as_str());
-        link_folder_key(source, self.system, &packages, name)
+        link_folder(source, self.system, &packages, name)
     }
 
-    /// The shortest name that asks for it.
+    /// The shortest name of the image.
     pub(crate) fn short_name(&self) -> String {
         match &self.recipe {
             Some(recipe) => recipe.name.to_string(),

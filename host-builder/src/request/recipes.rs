@@ -1,4 +1,4 @@
-//! Recipes: images that an administrator defines, under names that are not split into packages.
+//! Recipes: images that an administrator defines, with names that are not lists of packages.
 //!
 //! ```json
 //! {
@@ -14,10 +14,9 @@
 //! }
 //! ```
 //!
-//! `corp/ci-base` is then an image of these packages, made, kept and shared as any other; what a
-//! package list has no place for is in the recipe. The file is checked as a whole: a mistake in one
-//! recipe refuses all of them, before the first client meets it. It is read again when it has
-//! changed, and each build is of the recipe that was in force when it was asked for.
+//! `corp/ci-base` is then an image of these packages like any other; the recipe adds settings that a list of
+//! packages can't have. A mistake in one recipe makes the whole file invalid, before a client notices. The
+//! file is reloaded when it changes; a build uses the recipe of the time of its request.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -33,9 +32,9 @@ use crate::files::reload::Reloading;
 use crate::fingerprint::Fingerprint;
 use crate::image::{Execution, MAX_LAYERS};
 
-/// Labels that say what nixgate knows of an image.
+/// The prefix of labels that nixgate sets.
 const RESERVED_LABELS: &str = "org.nixgate.";
-/// The same, by a name of the OCI image spec.
+/// Another label that nixgate sets, named by the OCI image spec.
 const REVISION_LABEL: &str = "org.opencontainers.image.revision";
 
 /// The file as it is written.
@@ -53,41 +52,38 @@ struct RawRecipes {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawRecipe {
-    /// What would be the components of a name: attribute paths, meta-packages and the platform
+    /// Components of a list of packages: attribute paths, meta-packages and the platform
     packages: Vec<String>,
-    /// What runs when nobody says what should; as for a list of packages when left out
+    /// Default command; if left out, that of a list of packages
     cmd: Option<Vec<String>>,
-    /// What `cmd` is given to as arguments; without a `cmd` of its own, nothing is
+    /// Program that gets `cmd` as arguments; without `cmd`, none
     entrypoint: Option<Vec<String>>,
-    /// Variables, beside `PATH` and `SSL_CERT_FILE` or instead of these
+    /// Variables, besides or in place of `PATH` and `SSL_CERT_FILE`
     #[serde(default, deserialize_with = "each_key_once")]
     env: BTreeMap<String, String>,
-    /// Who runs it: `uid`, `uid:gid`, or names of the image's `/etc/passwd`, which has `root` and
+    /// User: `uid`, `uid:gid`, or names of the image's `/etc/passwd`, which has `root` and
     /// `nobody`
     user: Option<String>,
-    /// Where it runs: an absolute path
+    /// Working directory: an absolute path
     workdir: Option<String>,
     /// Labels of the image, and annotations of its manifest
     #[serde(default, deserialize_with = "each_key_once")]
     labels: BTreeMap<String, String>,
-    /// Ports that it listens on: `8080`, `8080/tcp`, `53/udp`
+    /// Ports on which it listens: `8080`, `8080/tcp`, `53/udp`
     #[serde(default)]
     ports: BTreeSet<String>,
-    /// Layers that it has at most; `NIXGATE_MAX_LAYERS` when left out
+    /// Maximum number of layers; by default `NIXGATE_MAX_LAYERS`
     max_layers: Option<usize>,
 }
 
-/// An image that an administrator has defined.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Recipe {
-    /// Its repository name, namespace included.
+    /// Including the namespace.
     pub(crate) name: Repository,
-    /// What is in it.
     pub(crate) packages: PackageSet,
     raw: RawRecipe,
 }
 
-/// All recipes.
 #[derive(Debug, Default)]
 pub(crate) struct Recipes {
     namespaces: OpaqueNamespaces,
@@ -95,10 +91,8 @@ pub(crate) struct Recipes {
 }
 
 impl Recipes {
-    /// Reads what a file says.
-    ///
     /// # Errors
-    /// A sentence that names the image and the key at fault.
+    /// When the file is invalid; the error names the image and the key.
     pub(crate) fn parse(json: &str) -> Result<Self> {
         let RawRecipes { namespace, images } = serde_json::from_str(json)?;
         let namespaces = OpaqueNamespaces::new([namespace.clone()]).context("namespace")?;
@@ -114,17 +108,16 @@ impl Recipes {
         })
     }
 
-    /// Names of which first components are no lists of packages.
+    /// First components of opaque names.
     pub(crate) const fn namespaces(&self) -> &OpaqueNamespaces {
         &self.namespaces
     }
 
-    /// The recipe of this name.
     pub(crate) fn find(&self, name: &Repository) -> Option<&Arc<Recipe>> {
         self.recipes.get(name)
     }
 
-    /// All of them, by their names.
+    /// All recipes, sorted by name.
     pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = &Arc<Recipe>> {
         self.recipes.values()
     }
@@ -133,13 +126,13 @@ impl Recipes {
 impl Recipe {
     fn check(namespace: &str, name: &str, mut raw: RawRecipe) -> Result<Self> {
         let name = Repository::parse(&format!("{namespace}/{name}"))?;
-        ensure!(!raw.packages.is_empty(), "packages: there is none");
+        ensure!(!raw.packages.is_empty(), "packages: the list is empty");
         for package in &mut raw.packages {
             *package = canonical_path(package);
             let one = Repository::parse(package).context("packages")?;
             ensure!(
                 one.components().nth(1).is_none(),
-                "packages: \"{package}\" must be one package, without a slash"
+                "packages: \"{package}\" is more than one package: write each on its own, without a slash"
             );
         }
         let list = Repository::parse(&raw.packages.join("/")).context("packages")?;
@@ -147,7 +140,7 @@ impl Recipe {
         for (name, value) in &raw.env {
             ensure!(
                 !name.is_empty() && !name.contains(['=', '\0']) && !value.contains('\0'),
-                "env: \"{}={}\" can't be a variable",
+                "env: \"{}={}\" is not a valid variable",
                 name.escape_debug(),
                 value.escape_debug()
             );
@@ -189,7 +182,7 @@ impl Recipe {
             );
             ensure!(
                 !words.iter().any(|word| word.contains('\0')),
-                "{key}: a word has a NUL in it, which no program can be given"
+                "{key}: a word contains NUL, which no argument can"
             );
         }
         if let Some(max_layers) = raw.max_layers {
@@ -207,17 +200,17 @@ impl Recipe {
         })
     }
 
-    /// Layers of the image, that of the symlinks included.
+    /// Including the layer of symlinks.
     pub(crate) const fn max_layers(&self) -> Option<usize> {
         self.raw.max_layers
     }
 
-    /// What is to be said of the image, beside what nixgate says.
+    /// Labels besides those that nixgate sets.
     pub(crate) const fn labels(&self) -> &BTreeMap<String, String> {
         &self.raw.labels
     }
 
-    /// How it runs, where a list of its packages would run as `plain`.
+    /// How it runs; `plain` is how a list of its packages would run.
     pub(crate) fn execution(&self, plain: Execution) -> Execution {
         let RawRecipe {
             cmd,
@@ -229,7 +222,7 @@ impl Recipe {
             ..
         } = self.raw.clone();
         Execution {
-            // The command of a list of packages is no argument of this program.
+            // The packages' command would be wrong arguments for the entrypoint.
             cmd: match (cmd, &entrypoint) {
                 (Some(cmd), _) => cmd,
                 (None, Some(_)) => Vec::new(),
@@ -243,7 +236,7 @@ impl Recipe {
         }
     }
 
-    /// What changes the image, beside its packages and the number of its layers.
+    /// A hash of everything that changes the image, except its packages and the number of layers.
     pub(crate) fn fingerprint(&self) -> String {
         let Execution {
             cmd,
@@ -258,7 +251,7 @@ impl Recipe {
             pairs.cloned().collect()
         };
         Fingerprint::new("recipe-1")
-            // Without one, the command is that of the packages.
+            // An empty command differs from none, which leaves the packages' command.
             .list(self.raw.cmd.iter().map(|_| "cmd"))
             .list(cmd.iter())
             .list(self.raw.entrypoint.iter().map(|_| "entrypoint"))
@@ -290,26 +283,23 @@ fn port(text: &str) -> Result<String> {
     let number: u16 = number.parse().unwrap_or(0);
     ensure!(
         number > 0 && matches!(protocol, "tcp" | "udp" | "sctp"),
-        "ports: \"{}\" must be a number from 1 to 65535, and may have /tcp, /udp or /sctp behind it",
+        "ports: \"{}\" must be a number from 1 to 65535, optionally with /tcp, /udp or /sctp",
         text.escape_debug()
     );
     Ok(format!("{number}/{protocol}"))
 }
 
-/// Where the recipes are, if there are any.
+/// The file of recipes, if the settings name one.
 pub(crate) struct RecipeFile(Option<Reloading<Recipes>>);
 
 impl RecipeFile {
-    /// Reads the file, if there is to be one.
-    ///
     /// # Errors
-    /// When it can't be read or is wrong.
+    /// When the file can't be read or is invalid.
     pub(crate) fn open(path: Option<&Path>) -> Result<Self> {
         let file = path.map(|path| Reloading::open(path, Recipes::parse));
         Ok(Self(file.transpose()?))
     }
 
-    /// What it says now.
     pub(crate) fn current(&self) -> Arc<Recipes> {
         self.0
             .as_ref()

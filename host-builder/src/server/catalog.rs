@@ -25,7 +25,7 @@ use super::manifests::unready;
 use super::{App, facts};
 use crate::records::ImageRecord;
 use crate::request::recipes::Recipes;
-use crate::request::{NamedImage, link_folder_key};
+use crate::request::{NamedImage, link_folder};
 
 /// Names that are listed, those first that were built or had by another tag last. The edge judges
 /// the list as a whole for each caller.
@@ -80,7 +80,7 @@ impl App {
     /// Whether the name is this builder's for what the record tells of.
     fn is_ours(&self, record: &ImageRecord, name: &str) -> bool {
         let (source, opaque) = (self.engine.sources.source().identity(), &record.opaque_name);
-        link_folder_key(&source, record.system, &record.packages, opaque.as_deref()) == name
+        link_folder(&source, record.system, &record.packages, opaque.as_deref()) == name
     }
 
     /// What is said of a name with these images; none when it is no name of this builder's.

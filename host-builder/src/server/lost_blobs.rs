@@ -46,7 +46,7 @@ impl App {
         match self.engine.builds.build(image, rule, wait).await {
             Progress::Running(elapsed) => Ok(Some(still_building(request, elapsed))),
             Progress::Failed(error, holds) => {
-                let error = suggestions::told(error, false);
+                let error = suggestions::for_caller(error, false);
                 Ok(Some(failed(request, &error, holds)))
             }
             Progress::Done => Ok(None),

@@ -92,7 +92,7 @@ impl App {
         tag: &Tag,
     ) -> Result<Response<Body>, Error> {
         let rules = facts::rules_of(request)?;
-        let wanted = self.engine.wanted(repository)?;
+        let wanted = self.engine.named_image(repository)?;
         let (wait, started) = (wait_of(request), Instant::now());
         let (pin, holds) = match self.engine.sources.pin(tag, wait).await? {
             Pinned::Pin(pin, holds) => (pin, holds),
@@ -110,7 +110,7 @@ impl App {
             None => match self.engine.builds.build(image, rule, wait).await {
                 Progress::Running(elapsed) => return Ok(still_building(request, elapsed)),
                 Progress::Failed(error, holds) => {
-                    let error = suggestions::told(error, preferences(request).similar);
+                    let error = suggestions::for_caller(error, preferences(request).similar);
                     return Ok(failed(request, &error, holds));
                 }
                 Progress::Done => self.published(&key, &name, tag).await?,

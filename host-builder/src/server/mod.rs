@@ -242,7 +242,7 @@ impl App {
         unknown: impl FnOnce() -> Error,
     ) -> Result<NamedImage, Error> {
         self.engine
-            .wanted(repository)
+            .named_image(repository)
             .map_err(|error| match error.kind {
                 ErrorKind::ManifestUnknown => unknown(),
                 _ => error,

@@ -90,7 +90,7 @@ async fn a_damaged_blob_is_replaced_whatever_its_size() {
 }
 
 #[tokio::test]
-async fn what_a_killed_builder_left_half_written_is_removed_and_nothing_else() {
+async fn only_old_unfinished_files_are_removed() {
     let folder = tempfile::tempdir().unwrap();
     let storage = Storage::filesystem(folder.path()).unwrap();
     let now = std::time::SystemTime::now();

@@ -1,115 +1,75 @@
-//! Keys in the store.
+//! Keys in storage.
 
 use std::time::SystemTime;
 
 use nixgate_core::distribution::{Digest, Tag};
 use object_store::path::Path as ObjectPath;
 
-/// The folders of the store. A key is in one of them, so that what goes through them all
-/// ([`Folder::ALL`]) leaves none out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Folder {
-    Layers,
-    Builds,
-    Packages,
-    Manifests,
-    Links,
-    Facts,
-    Staging,
-}
+// The folders of storage.
+const LAYERS: &str = "layers";
+const BUILDS: &str = "builds";
+const PACKAGES: &str = "packages";
+const MANIFESTS: &str = "manifests";
+const LINKS: &str = "links";
+const FACTS: &str = "facts";
+const STAGING: &str = "staging";
 
-impl Folder {
-    pub(super) const ALL: [Self; 7] = [
-        Self::Layers,
-        Self::Builds,
-        Self::Packages,
-        Self::Manifests,
-        Self::Links,
-        Self::Facts,
-        Self::Staging,
-    ];
+/// Folders without subfolders.
+pub(super) const FLAT_FOLDERS: [&str; 5] = [LAYERS, BUILDS, PACKAGES, MANIFESTS, STAGING];
 
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::Layers => "layers",
-            Self::Builds => "builds",
-            Self::Packages => "packages",
-            Self::Manifests => "manifests",
-            Self::Links => "links",
-            Self::Facts => "facts",
-            Self::Staging => "staging",
-        }
-    }
-
-    /// Whether it has a folder of its own for each name of an image.
-    pub(super) const fn is_by_name(self) -> bool {
-        match self {
-            Self::Links | Self::Facts => true,
-            Self::Layers | Self::Builds | Self::Packages | Self::Manifests | Self::Staging => false,
-        }
-    }
-
-    fn path(self) -> ObjectPath {
-        ObjectPath::from(self.name())
-    }
-
-    fn join(self, name: &str) -> ObjectPath {
-        self.path().join(name)
-    }
-}
-
-/// A key in the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Key(pub(super) ObjectPath);
 
 impl Key {
-    /// A blob.
     pub(crate) fn blob(digest: &Digest) -> Self {
-        Self(Folder::Layers.join(&digest.hex()))
+        Self(path(LAYERS, &digest.hex()))
     }
 
-    /// The blob of a set of store paths.
+    /// The record of a layer.
     pub(crate) fn build(fingerprint: &str) -> Self {
-        Self(Folder::Builds.join(fingerprint))
+        Self(path(BUILDS, fingerprint))
     }
 
-    /// What is known of a package.
+    /// The record of a package.
     pub(crate) fn package(fingerprint: &str) -> Self {
-        Self(Folder::Packages.join(fingerprint))
+        Self(path(PACKAGES, fingerprint))
     }
 
-    /// The manifest of an image.
     pub(crate) fn manifest(fingerprint: &str) -> Self {
-        Self(Folder::Manifests.join(fingerprint))
+        Self(path(MANIFESTS, fingerprint))
     }
 
-    /// A manifest under its image's name.
+    /// A manifest in the folder of its image's name.
     pub(crate) fn link(name: &str, manifest: &Digest) -> Self {
-        Self(Folder::Links.join(name).join(manifest.hex()))
+        Self(path(LINKS, name).join(manifest.hex()))
     }
 
-    /// What is written to see whether the store can be.
+    /// An object to test writing.
     pub(super) fn probe() -> Self {
-        Self(Folder::Staging.join("probe"))
+        Self(path(STAGING, "probe"))
     }
 
-    /// What is known of an image.
+    /// The record of an image.
     pub(crate) fn record(name: &str, image: &str) -> Self {
         Self(facts(name, Some(image)).join("record"))
     }
 
-    /// The same under a tag by which the image was had.
+    /// The copy of an image's record for a tag.
     pub(crate) fn tagged(name: &str, image: &str, tag: &Tag) -> Self {
         Self(facts(name, Some(image)).join("tags").join(tag.as_str()))
     }
 }
 
-/// The folder of what is known of any image.
-pub(super) fn all_facts() -> ObjectPath {
-    Folder::Facts.path()
+fn path(folder: &str, name: &str) -> ObjectPath {
+    ObjectPath::from(folder).join(name)
 }
 
-/// The folder of what is known of the images of a name, or of one of them.
+/// The folder of all images' records.
+pub(super) fn all_facts() -> ObjectPath {
+    ObjectPath::from(FACTS)
+}
+
+/// The folder of the records of a name's images, or of one image.
 pub(super) fn facts(name: &str, image: Option<&str>) -> ObjectPath {
     let folder = all_facts().join(name);
     match image {
@@ -118,26 +78,24 @@ pub(super) fn facts(name: &str, image: Option<&str>) -> ObjectPath {
     }
 }
 
-/// An object that says what is known of an image.
+/// A stored record of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fact {
-    /// What names the image among those of its name.
+    /// The image's id.
     pub(crate) image: String,
-    /// The tag under which it says so; none: under none.
+    /// Set in the copy for a tag.
     pub(crate) tag: Option<Tag>,
-    /// Where it is.
     pub(crate) key: Key,
-    /// When it was written.
     pub(crate) written: SystemTime,
 }
 
 impl Fact {
-    /// The name of whose images what is at a key speaks.
+    /// The folder of the image's name.
     pub(super) fn name_of(path: &ObjectPath) -> Option<String> {
         path.parts().nth(1).map(|name| name.as_ref().to_owned())
     }
 
-    /// What is at a key, if it is one of [`Key::record`] and [`Key::tagged`].
+    /// Parses a key of [`Key::record`] or [`Key::tagged`].
     pub(super) fn of(path: ObjectPath, written: SystemTime) -> Option<Self> {
         let mut parts = path.parts().skip(2).map(|part| part.as_ref().to_owned());
         let image = parts.next()?;

@@ -1,21 +1,19 @@
-//! Where images are kept: any object store, behind a few kinds of keys.
+//! Storage of images: an object store with a few kinds of keys.
 //!
 //! ```text
-//!   layers/<sha256>             a blob: a layer or an image config. Whole or not there at all
-//!   builds/<key>                of a set of store paths, their hashes and an encoder: the blob that they make
-//!   packages/<key>              what is known of a package
-//!   manifests/<key>             of an image and a media type: its manifest
-//!   links/<name>/<sha256>       a manifest under the name of its image: a digest opens nothing
-//!                               under any other name
-//!   facts/<name>/<image>/       what is known of an image (`facts`), and that again for each tag
-//!                               by which it was had: an object of its own, so that builders which
-//!                               learn different tags at the same time lose none
-//!   staging/probe               written to see whether the store can be
+//!   layers/<sha256>             a blob: a layer or an image config
+//!   builds/<key>                the record of a layer, by its store paths, their hashes and the encoder
+//!   packages/<key>              the record of a package
+//!   manifests/<key>             a manifest, by everything that changes the image, and its media type
+//!   links/<name>/<sha256>       a manifest in the folder of its image's name: its digest is not valid
+//!                               under another name
+//!   facts/<name>/<image>/       the record of an image, and a copy for each tag by which it was pulled:
+//!                               with separate objects, builders that add tags at once lose none
+//!   staging/probe               tests whether storage is writable
 //! ```
 //!
-//! Blobs are written before the manifests that name them (`publish`), so whoever finds a manifest
-//! finds all of it. The store does the rest: a write is atomic and durable, on a filesystem by
-//! syncing and renaming and on S3 by its nature.
+//! Blobs are written before the manifests that refer to them (`publish`), so a manifest implies its blobs.
+//! Writes are atomic and durable: on a filesystem by syncing and renaming, on S3 by design.
 
 #[cfg(test)]
 mod contract;
@@ -44,20 +42,18 @@ use crate::telemetry::logging::chain;
 
 pub(crate) use key::{Fact, Key};
 
-/// For how long a presigned URL is good.
+/// Validity of a presigned URL.
 const SIGNED_FOR: Duration = Duration::from_secs(3600);
-/// The last part of that, in which it is no longer handed out: a pull may take its time between
-/// two layers.
+/// The last part of that, in which a URL is no longer given out: a pull may pause between two layers.
 const SIGNED_MARGIN: Duration = Duration::from_secs(900);
-/// For how long a URL is handed out that was signed with temporary credentials: it dies with them,
-/// which may be five minutes later, since the client of the store renews them no earlier.
+/// How long a URL is given out that was signed with temporary credentials. It expires with them, possibly
+/// within five minutes, since the S3 client renews them no earlier.
 const SIGNED_FOR_SESSION: Duration = Duration::from_secs(120);
-/// Parts of one upload that are on their way at once, of 10 MiB each.
+/// Parts of one upload that are sent at once, of 10 MiB each.
 const PARTS_AT_ONCE: usize = 2;
 
-/// Storage that doesn't do what it is for.
 #[derive(Debug, thiserror::Error)]
-#[error("storage: {0}. Check that it is reachable and writable for the builder")]
+#[error("cannot use storage: {0}. Check that the builder can reach and write it")]
 pub(crate) struct StorageError(String);
 
 impl From<object_store::Error> for StorageError {
@@ -75,22 +71,21 @@ impl From<std::io::Error> for StorageError {
 /// Where a client gets a blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Location {
-    /// From the store itself.
+    /// From storage itself.
     Redirect {
         /// A presigned URL, for one method.
         url: String,
-        /// For how long it may be handed out.
+        /// How long it may be given out.
         max_age: Duration,
     },
     /// From the builder.
     Here,
 }
 
-/// The images' storage.
 #[derive(Clone)]
 pub(crate) struct Storage {
     store: Arc<dyn ObjectStore>,
-    /// The same store, where clients can be sent there.
+    /// The same store, if clients can be redirected there.
     signer: Option<Arc<AmazonS3>>,
 }
 
@@ -128,7 +123,7 @@ impl Storage {
         Ok(())
     }
 
-    /// Writes a key unless it is there: the first writer wins. Says whether this was the first.
+    /// Writes a key unless it is there. Returns whether it was written.
     ///
     /// # Errors
     /// When the store can't be written.
@@ -148,10 +143,9 @@ impl Storage {
         }
     }
 
-    /// Uploads a blob in pieces. A bucket's object of the same size is left as it is: it was
-    /// written whole or not at all, and checked by its checksum when it was. On a filesystem the
-    /// blob is replaced, since a disk may have lost what it said it had written, and to read a
-    /// file takes about as long as to write it.
+    /// Uploads a blob in pieces. A bucket's object of the same size stays: S3 wrote it atomically, and checked
+    /// its checksum. On a filesystem the blob is replaced: the disk may have damaged it, and checking takes as
+    /// long as writing.
     ///
     /// # Errors
     /// When the file can't be read or the store can't be written.
@@ -165,11 +159,11 @@ impl Storage {
         let mut writer =
             BufWriter::new(Arc::clone(&self.store), key.0).with_max_concurrency(PARTS_AT_ONCE);
         if let Err(error) = copy(&mut file, &mut writer).await {
-            // What can't be tidied up costs space alone; the reason is what counts.
+            // This only costs space; the first error is what matters.
             if let Err(abort) = writer.abort().await {
                 tracing::warn!(
                     error = chain(&abort),
-                    "an upload was left unfinished in storage"
+                    "cannot remove an unfinished upload from storage"
                 );
             }
             return Err(error);
@@ -178,8 +172,7 @@ impl Storage {
         Ok(())
     }
 
-    /// What is known of the images of a name: of each, and under each of its tags. With `image`, of
-    /// that one alone.
+    /// Lists the records of a name's images, or of one `image`, with the copies for tags.
     ///
     /// # Errors
     /// When the store can't be read.
@@ -197,7 +190,7 @@ impl Storage {
             .await?)
     }
 
-    /// What is known of all images, by the names that they have.
+    /// Lists the records of all images, by the folders of their names.
     ///
     /// # Errors
     /// When the store can't be read.
@@ -254,7 +247,7 @@ impl Storage {
         })
     }
 
-    /// Tries that the store can be written and read.
+    /// Tests writing and reading.
     ///
     /// # Errors
     /// When it can't.
@@ -264,7 +257,7 @@ impl Storage {
         match self.size(&key).await? {
             Some(_) => Ok(()),
             None => Err(StorageError(
-                "what was written can't be found again".to_owned(),
+                "an object that was just written is missing".to_owned(),
             )),
         }
     }

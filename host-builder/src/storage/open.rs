@@ -1,4 +1,4 @@
-//! Opening each kind of storage.
+//! Opens each kind of storage.
 
 use std::io;
 use std::path::Path;
@@ -8,17 +8,16 @@ use std::time::Duration;
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::local::LocalFileSystem;
 
-use super::key::Folder;
+use super::key::FLAT_FOLDERS;
 use super::{Storage, StorageError};
 use crate::files::expiry::remove_older;
 
-/// A file in the making that nobody has written to for so long belongs to a builder that was
-/// killed. Another one that lives may be writing to the same folder.
+/// An unfinished file that is older was left by a builder that was killed. A newer one may belong to another
+/// builder on the same folder.
 const ABANDONED: Duration = Duration::from_secs(3600);
 
 impl Storage {
-    /// A folder, which is created when it isn't there. What killed builders left half written is
-    /// removed.
+    /// Opens a folder, which is created if it is missing. Removes unfinished files of killed builders.
     ///
     /// # Errors
     /// When it can't be used.
@@ -34,12 +33,12 @@ impl Storage {
         })
     }
 
-    /// An S3 bucket. Credentials, region and endpoint come from the usual variables
+    /// Opens an S3 bucket. Credentials, region and endpoint come from the usual variables
     /// (`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_REGION`, `AWS_ENDPOINT_URL`) or the
     /// machine's role. Clients are redirected to presigned URLs.
     ///
     /// # Errors
-    /// When the settings don't make a client.
+    /// When the settings are incomplete or invalid.
     pub(crate) fn s3(bucket: &str) -> Result<Self, StorageError> {
         let store = AmazonS3Builder::from_env()
             .with_bucket_name(bucket)
@@ -56,18 +55,15 @@ impl Storage {
     }
 }
 
-/// Removes old files in the making, which the store calls `<name>#<number>`. Links and facts are left
-/// out: theirs are small, and there are many folders of them. Another builder may be doing the same.
+/// Removes old unfinished files, which the store calls `<name>#<number>`. Skips links and records of images,
+/// whose files are small and in many folders. Another builder may be doing the same.
 fn remove_abandoned(storage: &Path) {
-    for folder in Folder::ALL
-        .into_iter()
-        .filter(|folder| !folder.is_by_name())
-    {
-        let folder = storage.join(folder.name());
+    for folder in FLAT_FOLDERS {
+        let folder = storage.join(folder);
         let removed = remove_older(&folder, |name| name.contains(&b'#'), ABANDONED);
         if removed > 0 {
             let folder = folder.display();
-            tracing::info!("removed {removed} uploads from {folder} that were cut off");
+            tracing::info!("removed {removed} unfinished uploads from {folder}");
         }
     }
 }

@@ -1,14 +1,13 @@
 //! A file as a stream of pieces.
 //!
-//! object_store's own stream of a local file hands each 8 KiB to the pool of threads that may
-//! block. What is asked for often is in memory already, and to wake a thread takes longer than to
-//! copy it from there. So a piece is read at once when that needs no disk, and by the pool when it
-//! does:
+//! object_store's own stream of a local file reads each 8 KiB on a blocking thread. Popular blobs are in the
+//! page cache, from which copying is faster than waking a thread. So a piece is read directly if that
+//! needs no disk, else on a blocking thread:
 //!
 //! ```text
 //!   piece ──► preadv2(RWF_NOWAIT) ──► all of it
 //!                    │ some of it, or none: not in memory
-//!                    └──► the pool: pread
+//!                    └──► a blocking thread: pread
 //! ```
 
 use std::fs::File;
@@ -23,12 +22,10 @@ use tokio::task::spawn_blocking;
 
 use super::StorageError;
 
-/// Small enough for the processor's cache, where it is when it is sent, and for the part of the heap
-/// that is used again.
+/// Fits into the processor's cache, and is small enough for the allocator to reuse.
 const PIECE: u64 = 64 << 10;
 
-/// The file's bytes from `start` up to but not including `end`. It is an error when the file ends
-/// before.
+/// Streams a file's bytes from `start` up to but not including `end`. Fails if the file is shorter.
 pub(super) fn of(
     file: File,
     start: u64,
@@ -57,8 +54,7 @@ pub(super) fn of(
     })
 }
 
-/// How much of a piece could be read without waiting for a disk. A file system that can't tell has
-/// nothing in memory.
+/// Reads as much of a piece as needs no disk; returns its length. That is 0 on file systems without support.
 fn in_memory(file: &File, piece: &mut [u8], from: u64) -> usize {
     let into = &mut [IoSliceMut::new(piece)];
     rustix::io::preadv2(file, into, from, ReadWriteFlags::NOWAIT).unwrap_or(0)
@@ -77,7 +73,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn pieces_make_up_what_was_asked_for() {
+    async fn the_pieces_make_up_the_range() {
         let content: Vec<u8> = (0..3 * PIECE / 2).map(|byte| (byte % 251) as u8).collect();
         let size = content.len() as u64;
         for (start, end, count) in [(0, size, 2), (5, size - 7, 2), (5, 5, 0), (9, 10, 1)] {

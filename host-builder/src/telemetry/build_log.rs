@@ -1,18 +1,18 @@
-//! How far builds are, and what they print: kept for people who want to watch.
+//! Progress and output of builds, for people who watch.
 //!
 //! ```text
 //!   NixBuilder ──► phases        waiting → evaluating → waiting → building → packing → done, or failed
-//!   Nix's log ───► work, lines        building: so many of so many built and fetched
+//!   nix::log ────► work, lines        building: 3 of 10 built, 2 of 7 fetched
 //!                    │
 //!                    ▼
 //!                BuildLog ◄── GET /builds/<id>          a snapshot, with a percentage
 //!                         ◄── GET /builds/<id>/log      its lines, as they come
 //! ```
 //!
-//! All of it is in memory and bounded: of each build the last [`LOG_BYTES`] of its log, of builds
-//! those that run and the [`ENDED`] that ended last. The percentage is of phases, since nobody knows
-//! how long a build will take: evaluating is its first twentieth, packing its last third, and between
-//! them counts what Nix has built and fetched of what it has to. It never goes back.
+//! Everything is in memory and bounded: the last [`LOG_BYTES`] of each log; running builds, and the
+//! [`ENDED`] that ended last. The percentage follows the phases, since nobody knows how long a build will
+//! take: evaluating is the first twentieth, packing the last third, and between them it is the share of
+//! derivations and store paths that Nix has built and fetched. It never decreases.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,22 +24,23 @@ use tokio::sync::watch;
 
 use crate::telemetry::redact::redact;
 
-/// How much of a build's log is kept, in bytes.
+/// Bytes of a build's log that are kept.
 const LOG_BYTES: usize = 256 << 10;
-/// A line that is longer is cut.
+/// A longer line is cut.
 const LINE_BYTES: usize = 4 << 10;
-/// What a line costs besides its text: even empty ones take memory.
+/// Bytes that a line counts besides its text: an empty one takes memory too.
 const LINE_COST: usize = 64;
-/// Builds that are remembered after they ended.
+/// Ended builds that are kept.
 const ENDED: usize = 64;
 
-/// Where a build is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+/// The phase of a build.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Phase {
     /// For its turn.
+    #[default]
     Waiting,
-    /// Nix finds out what the names mean.
+    /// Nix resolves the names.
     Evaluating,
     /// Nix builds and fetches.
     Building,
@@ -52,7 +53,7 @@ pub(crate) enum Phase {
 }
 
 impl Phase {
-    /// The percentages that the phase begins and ends with.
+    /// The percentages at the phase's begin and end.
     const fn span(self) -> (f64, f64) {
         match self {
             Self::Waiting => (0.0, 0.0),
@@ -63,94 +64,95 @@ impl Phase {
         }
     }
 
-    /// Whether nothing comes after it.
+    /// Whether it is the last phase.
     pub(crate) const fn is_end(self) -> bool {
         matches!(self, Self::Done | Self::Failed)
     }
 }
 
-/// So many of so many.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Counts {
-    /// How many are done.
     pub(crate) done: u64,
-    /// How many there are, as far as is known.
+    /// The total, as far as it is known.
     pub(crate) expected: u64,
 }
 
 /// A derivation that is being built.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Running {
-    /// Its name.
     pub(crate) derivation: String,
-    /// What its builder says it is doing (`unpackPhase`, `buildPhase` …).
+    /// Its own phase (`unpackPhase`, `buildPhase` …).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) phase: Option<String>,
 }
 
-/// What Nix has done of what it has to do.
+/// Nix's progress.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct Work {
     /// Derivations.
     pub(crate) builds: Counts,
     /// Store paths from binary caches.
     pub(crate) fetches: Counts,
-    /// How much of the fetches that run is done: their parts of one, added.
+    /// The sum of the running fetches' fractions.
     #[serde(skip)]
     pub(crate) under_way: f64,
-    /// What is being built.
     pub(crate) running: Vec<Running>,
 }
 
 impl Work {
-    fn part(&self) -> f64 {
+    fn fraction(&self) -> f64 {
         let expected = self.builds.expected + self.fetches.expected;
         let done = (self.builds.done + self.fetches.done) as f64 + self.under_way;
         match expected {
             0 => 0.0,
-            expected => (done / expected as f64).min(1.0),
+            expected => done / expected as f64,
         }
     }
 }
 
-/// A build, as somebody sees it who asks.
+/// The state of a build, as clients see it.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Snapshot {
-    /// What names the build.
     pub(crate) id: String,
-    /// The name of its recipe, if it has one.
+    /// The recipe's name, if it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) recipe: Option<String>,
-    /// What is built.
     pub(crate) packages: Vec<String>,
-    /// For which platform, as Nix calls it.
+    /// The platform, as Nix calls it.
     pub(crate) system: String,
-    /// Where it is.
     pub(crate) phase: Phase,
-    /// How far that is.
     pub(crate) percent: u8,
-    /// For how many seconds it has been going on, or went on.
+    /// Seconds since its start, or until its end.
     pub(crate) seconds: u64,
-    /// What Nix does.
     #[serde(flatten)]
     pub(crate) work: Work,
-    /// Lines of the log so far, those that are no longer kept included.
+    /// Lines of the log so far, including those that were dropped.
     pub(crate) lines: u64,
-    /// Why it failed; not all of it is for everybody.
+    /// Why it failed; some of it is not for every client.
     #[serde(skip)]
     pub(crate) error: Option<Error>,
 }
 
+#[derive(Default)]
 struct State {
     phase: Phase,
     percent: f64,
     work: Work,
-    /// Each with its number; the first one's is 1.
+    /// With their numbers, from 1 on.
     lines: VecDeque<(u64, String)>,
     bytes: usize,
     last: u64,
     ended: Option<Instant>,
     error: Option<Error>,
+}
+
+impl State {
+    /// Moves the percentage to a fraction of the phase, and never back.
+    fn advance(&mut self, fraction: f64) {
+        let (begin, end) = self.phase.span();
+        let percent = begin + (end - begin) * fraction.clamp(0.0, 1.0);
+        self.percent = self.percent.max(percent);
+    }
 }
 
 /// One build.
@@ -165,7 +167,6 @@ pub(crate) struct BuildLog {
 }
 
 impl BuildLog {
-    /// A build that waits.
     pub(crate) fn new(id: &str, recipe: Option<&str>, packages: &[String], system: &str) -> Self {
         Self {
             id: id.to_owned(),
@@ -173,21 +174,12 @@ impl BuildLog {
             packages: packages.to_vec(),
             system: system.to_owned(),
             started: Instant::now(),
-            state: Mutex::new(State {
-                phase: Phase::Waiting,
-                percent: 0.0,
-                work: Work::default(),
-                lines: VecDeque::new(),
-                bytes: 0,
-                last: 0,
-                ended: None,
-                error: None,
-            }),
+            state: Mutex::default(),
             changed: watch::Sender::new(()),
         }
     }
 
-    /// Adds to the log, without secrets; the text may have several lines.
+    /// Adds one or more lines to the log, without secrets.
     pub(crate) fn line(&self, text: &str) {
         let text = redact(text);
         let mut state = self.lock();
@@ -207,29 +199,22 @@ impl BuildLog {
         self.changed.send_replace(());
     }
 
-    /// Says what Nix has done.
+    /// Sets Nix's progress.
     pub(crate) fn work(&self, work: Work) {
         let mut state = self.lock();
-        let (begin, end) = state.phase.span();
-        let percent = begin + (end - begin) * work.part();
-        state.percent = state.percent.max(percent);
+        state.advance(work.fraction());
         state.work = work;
     }
 
-    /// Says what begins now.
     pub(crate) fn enter(&self, phase: Phase) {
         let mut state = self.lock();
         state.phase = phase;
-        state.percent = state.percent.max(phase.span().0);
+        state.advance(0.0);
     }
 
-    /// Says how much of the phase is done, of 1.
-    pub(crate) fn part(&self, part: f64) {
-        let mut state = self.lock();
-        let (begin, end) = state.phase.span();
-        state.percent = state
-            .percent
-            .max(begin + (end - begin) * part.clamp(0.0, 1.0));
+    /// Sets the fraction of the phase that is done.
+    pub(crate) fn part(&self, fraction: f64) {
+        self.lock().advance(fraction);
     }
 
     fn finish(&self, error: Option<Error>) {
@@ -249,7 +234,6 @@ impl BuildLog {
         self.changed.send_replace(());
     }
 
-    /// How far it is.
     pub(crate) fn snapshot(&self) -> Snapshot {
         let state = self.lock();
         let elapsed = state.ended.map_or_else(
@@ -262,7 +246,7 @@ impl BuildLog {
             packages: self.packages.clone(),
             system: self.system.clone(),
             phase: state.phase,
-            // It is a number from 0 to 100.
+            // From 0 to 100.
             percent: state.percent as u8,
             seconds: elapsed.as_secs(),
             work: state.work.clone(),
@@ -271,15 +255,14 @@ impl BuildLog {
         }
     }
 
-    /// The lines after the one with this number that are still kept, and whether there will be no
-    /// more.
+    /// The lines after this number that are still kept, and whether these are the last.
     pub(crate) fn lines_after(&self, number: u64) -> (Vec<(u64, String)>, bool) {
         let state = self.lock();
         let lines = state.lines.iter().filter(|(one, _)| *one > number);
         (lines.cloned().collect(), state.phase.is_end())
     }
 
-    /// Tells of each change from now on.
+    /// Notifies of each change from now on.
     pub(crate) fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
@@ -289,43 +272,42 @@ impl BuildLog {
     }
 }
 
-/// All builds. Cloning shares them.
+/// All builds. Clones share them.
 #[derive(Clone, Default)]
 pub(crate) struct BuildLogs(Arc<Mutex<Builds>>);
 
 #[derive(Default)]
 struct Builds {
     by_id: BTreeMap<String, Arc<BuildLog>>,
-    /// Their ids, in the order in which they ended.
+    /// Ids of ended builds, in the order of their ends.
     ended: VecDeque<String>,
 }
 
 impl BuildLogs {
-    /// Begins a build; an earlier one of the same image is forgotten. It has failed when what this
-    /// returns is dropped, unless that is told otherwise.
+    /// Begins a build, and drops an earlier one of the same image. It has failed if the result is dropped
+    /// without [`ActiveBuild::end`].
     pub(crate) fn begin(
         &self,
         id: &str,
         recipe: Option<&str>,
         packages: &[String],
         system: &str,
-    ) -> Ongoing {
+    ) -> ActiveBuild {
         let log = Arc::new(BuildLog::new(id, recipe, packages, system));
         let mut builds = self.lock();
         builds.ended.retain(|ended| ended != id);
         builds.by_id.insert(id.to_owned(), Arc::clone(&log));
-        Ongoing {
+        ActiveBuild {
             logs: self.clone(),
             log,
         }
     }
 
-    /// A build, if it is remembered.
     pub(crate) fn get(&self, id: &str) -> Option<Arc<BuildLog>> {
         self.lock().by_id.get(id).cloned()
     }
 
-    /// All that are remembered, those that run first, each from the latest on.
+    /// All builds: running ones first, then by their starts, latest first.
     pub(crate) fn all(&self) -> Vec<Snapshot> {
         let logs: Vec<_> = self.lock().by_id.values().cloned().collect();
         let mut all: Vec<_> = logs
@@ -357,20 +339,19 @@ impl BuildLogs {
     }
 }
 
-/// A build that goes on for as long as this lives.
-pub(crate) struct Ongoing {
+/// A build that has not ended.
+pub(crate) struct ActiveBuild {
     logs: BuildLogs,
     log: Arc<BuildLog>,
 }
 
-impl Ongoing {
-    /// It ended: well, or with an error.
+impl ActiveBuild {
     pub(crate) fn end(self, error: Option<Error>) {
         self.logs.end(&self.log, error);
     }
 }
 
-impl std::ops::Deref for Ongoing {
+impl std::ops::Deref for ActiveBuild {
     type Target = BuildLog;
 
     fn deref(&self) -> &BuildLog {
@@ -378,10 +359,10 @@ impl std::ops::Deref for Ongoing {
     }
 }
 
-impl Drop for Ongoing {
+impl Drop for ActiveBuild {
     fn drop(&mut self) {
-        // Changes nothing of what has ended already.
-        let error = Error::new(ErrorKind::Internal, "the build was given up");
+        // Has no effect after `end`.
+        let error = Error::new(ErrorKind::Internal, "the build was cancelled");
         self.logs.end(&self.log, Some(error));
     }
 }
@@ -406,7 +387,7 @@ mod tests {
         assert_eq!(percent(), 5);
         built(5, 10);
         assert_eq!(percent(), 37);
-        // More was found to be needed.
+        // Nix found more to build.
         built(5, 20);
         assert_eq!(percent(), 37);
         log.enter(Phase::Packing);
@@ -433,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn builds_that_ended_long_ago_are_forgotten_and_running_ones_are_not() {
+    fn old_ended_builds_are_dropped_and_running_ones_are_not() {
         let logs = BuildLogs::default();
         let running = logs.begin("running", None, &[], "");
         for number in 0..100 {

@@ -8,13 +8,13 @@
 //!   2026-11-21T09:30:00.123456Z  WARNING not built: … request_id="5f0c2d1e-…" packages="bashinteractive git"
 //! ```
 //!
-//! The names are those that Google's Cloud Logging, Datadog and others look for, and the severities
-//! Cloud Logging's. `error` has the whole chain of causes ([`chain`]). `request_id` is Envoy's id of the
-//! request that the event belongs to ([`request`]); a build has that of the request that began it.
+//! Cloud Logging, Datadog and others know these field names; the severities are Cloud Logging's. `error`
+//! has the whole chain of causes ([`chain`]). `request_id` is Envoy's id of the request ([`request`]); a
+//! build has that of the request that began it.
 //!
-//! Whatever is written passes [`redact`] here, so no caller has to think of it. What programs print may
-//! also pretend to be a line of the log, or steer a terminal: JSON escapes both, and text has further
-//! lines indented and no control characters.
+//! Every value is [redacted](redact) here, so no caller has to. Output of programs could also imitate a
+//! log line or control a terminal: JSON escapes it; text indents further lines and has no control
+//! characters.
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -36,15 +36,14 @@ use tracing_subscriber::{EnvFilter, Registry};
 
 use crate::telemetry::redact::redact;
 
-/// The release, and of which sources it is.
+/// The release, and a hash of its sources.
 pub(crate) const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "+", env!("NIXGATE_SOURCES"));
 
-/// Who writes the log.
 const SERVICE: &str = "nixgate-builder";
-/// The target of events that are worse than an error: the builder ends, or has a defect.
+/// The target of events that are worse than an error: the builder ends, or has a bug.
 pub const CRITICAL: &str = "critical";
 
-/// How lines are written.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// For programs.
@@ -53,8 +52,8 @@ pub enum LogFormat {
     Text,
 }
 
-/// Starts logging to stderr. `RUST_LOG` chooses the level, `default` where it doesn't; without a
-/// format, a terminal gets text, and everything else JSON.
+/// Starts logging to stderr. `RUST_LOG` sets the level, else `default`. Without a format, a terminal gets
+/// text, and everything else JSON.
 pub fn start_log(default: &str, format: Option<LogFormat>) -> LogFormat {
     let format = format.unwrap_or(match std::io::stderr().is_terminal() {
         true => LogFormat::Text,
@@ -66,17 +65,17 @@ pub fn start_log(default: &str, format: Option<LogFormat>) -> LogFormat {
         write: |line: &str| drop(std::io::stderr().lock().write_all(line.as_bytes())),
     };
     Registry::default().with(filter).with(lines).init();
-    std::panic::set_hook(Box::new(tell_of_panic));
+    std::panic::set_hook(Box::new(log_panic));
     format
 }
 
-/// What an error says, and its causes.
+/// The text of an error and its causes.
 pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
         let cause_text = cause.to_string();
-        // Some errors say their cause themselves.
+        // Some errors have their cause in their text.
         if !text.ends_with(&cause_text) {
             text.push_str(": ");
             text.push_str(&cause_text);
@@ -86,9 +85,9 @@ pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
     text
 }
 
-/// What happens in it belongs to a request. Only the edge is believed in what it says of that.
+/// The span of a request. Callers pass an id only if it comes from the edge.
 pub(crate) fn request(id: Option<&str>) -> Span {
-    // An id is Envoy's or that of a proxy before it: a UUID, or something like it.
+    // Envoy or a proxy before it sets the id: a UUID or similar.
     let is_id = |id: &&str| id.len() <= 128 && id.bytes().all(|byte| byte.is_ascii_graphic());
     match id.filter(is_id) {
         Some(id) => tracing::error_span!("request", request_id = id),
@@ -96,20 +95,20 @@ pub(crate) fn request(id: Option<&str>) -> Span {
     }
 }
 
-fn tell_of_panic(info: &PanicHookInfo<'_>) {
+fn log_panic(info: &PanicHookInfo<'_>) {
     let backtrace = std::backtrace::Backtrace::capture();
     let backtrace = match backtrace.status() {
         std::backtrace::BacktraceStatus::Captured => Some(backtrace.to_string()),
         _ => None,
     };
     let location = info.location().map(ToString::to_string);
-    let error = info.payload_as_str().unwrap_or("a value that is no text");
+    let error = info.payload_as_str().unwrap_or("the panic has no message");
     tracing::error!(
         target: CRITICAL,
         error,
         location,
         backtrace,
-        "a thread panicked: report this"
+        "a thread panicked. Report this"
     );
 }
 
@@ -157,13 +156,13 @@ where
     }
 }
 
-/// What an event or a span says, without secrets.
+/// The fields of an event or a span, redacted.
 #[derive(Default)]
 struct Fields {
     message: String,
     error: Option<String>,
     others: Map<String, Value>,
-    /// Which of the others text has without quotes: what is no text to those who log it.
+    /// Names of other fields that text shows without quotes: those that were not logged as strings.
     bare: BTreeSet<&'static str>,
 }
 
@@ -231,7 +230,7 @@ struct Line {
 impl Line {
     fn new(metadata: &Metadata<'_>, fields: Fields) -> Self {
         let mut others = fields.others;
-        // They are said already, in the same words.
+        // These have their own fields.
         for own in ["severity", "time", "service", "version"] {
             others.remove(own);
         }
@@ -261,16 +260,16 @@ impl Line {
 
     fn text(&self) -> String {
         let Self { time, severity, .. } = self;
-        let mut line = format!("{time} {severity:>8} {}", on_paper(&self.message));
+        let mut line = format!("{time} {severity:>8} {}", printable(&self.message));
         if let Some(error) = &self.error {
-            let _ = write!(line, ": {}", on_paper(error));
+            let _ = write!(line, ": {}", printable(error));
         }
         for (name, value) in &self.others {
             let _ = match value {
                 Value::String(text) if self.bare.contains(&**name) => {
-                    write!(line, " {name}={}", on_paper(text))
+                    write!(line, " {name}={}", printable(text))
                 }
-                // As JSON: with quotes, and without line ends.
+                // As JSON: quoted, on one line.
                 quoted => write!(line, " {name}={quoted}"),
             };
         }
@@ -279,8 +278,8 @@ impl Line {
     }
 }
 
-/// The text as it may be written to a terminal.
-fn on_paper(text: &str) -> String {
+/// Escapes text for a terminal.
+fn printable(text: &str) -> String {
     let mut written = String::with_capacity(text.len());
     for character in text.chars() {
         match character {
@@ -301,7 +300,7 @@ mod tests {
 
     use super::*;
 
-    /// The lines that this logs.
+    /// The lines that `act` logs.
     fn logged(format: LogFormat, act: impl FnOnce()) -> Vec<String> {
         let written = Arc::new(Mutex::new(String::new()));
         let lines = Lines {
@@ -323,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_says_what_log_services_look_for() {
+    fn a_line_has_the_fields_that_log_services_know() {
         let error = Err::<(), _>(anyhow!("no route to host"))
             .context("can't fetch http://me:pw@host/x")
             .unwrap_err();
@@ -363,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_writes_a_line_of_the_log_but_the_builder() {
+    fn a_value_can_not_forge_a_line() {
         let forged = "x\n2026-11-21T09:30:00Z     INFO all is well\u{1b}[2J\r\"}";
         let act = || tracing::error!(error = forged, path = forged, time = 3, "{forged}");
         assert_eq!(json(act)["message"], forged);
@@ -406,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_that_are_none_are_left_out() {
+    fn invalid_ids_are_left_out() {
         for id in [
             None,
             Some("two words"),
@@ -422,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cause_that_an_error_says_itself_is_said_once() {
+    fn a_cause_in_an_error_s_own_text_is_not_repeated() {
         #[derive(Debug, thiserror::Error)]
         #[error("outer: {0}")]
         struct Outer(#[source] std::io::Error);
@@ -434,7 +433,7 @@ mod tests {
     fn a_panic_is_a_line() {
         let line = json(|| {
             let old = std::panic::take_hook();
-            std::panic::set_hook(Box::new(tell_of_panic));
+            std::panic::set_hook(Box::new(log_panic));
             let panicked = std::panic::catch_unwind(|| panic!("as the test wants"));
             std::panic::set_hook(old);
             assert!(panicked.is_err());

@@ -1,5 +1,4 @@
-//! What the builder tells of itself: its log, its counters, how far builds are, and no secret in any
-//! of them.
+//! The builder's log, metrics and progress of builds, and redaction of secrets in all of them.
 
 pub(crate) mod build_log;
 pub(crate) mod logging;

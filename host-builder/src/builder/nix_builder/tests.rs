@@ -1,4 +1,4 @@
-//! What is decided before and around Nix; building for real is for the end-to-end tests.
+//! Decisions before and around Nix; the end-to-end tests build for real.
 
 use nixgate_core::distribution::ErrorKind;
 
@@ -22,7 +22,7 @@ fn builder(nix: Arc<dyn Nix>, folder: &Path) -> NixBuilder {
     let storage = Storage::filesystem(&folder.join("storage")).unwrap();
     let state = StateDir::open(&folder.join("state")).unwrap();
     let records = Records::new(storage.clone(), None);
-    let roots = GcRoots::open(&state.kept(), Duration::from_secs(60)).unwrap();
+    let roots = GcRoots::open(&state.gc_roots(), Duration::from_secs(60)).unwrap();
     let (metrics, disks) = (Metrics::new(), Disks::new(folder, None, 0));
     let staging = state.staging();
     NixBuilder {
@@ -52,7 +52,7 @@ fn nix() -> FakeNix {
 
 #[tokio::test]
 async fn derivations_that_the_garbage_collector_took_are_made_again_once() {
-    // Those of the fake are in no store.
+    // The fake's derivations are in no store.
     let nix = Arc::new(nix());
     *nix.failure.lock().unwrap() = Some(NixError::Missing { program: "nix" });
     let shared: Arc<dyn Nix> = Arc::clone(&nix) as _;
@@ -63,7 +63,7 @@ async fn derivations_that_the_garbage_collector_took_are_made_again_once() {
 }
 
 #[tokio::test]
-async fn a_wrong_name_is_told_while_builds_are_under_way() {
+async fn a_wrong_name_is_reported_while_builds_run() {
     let folder = tempfile::tempdir().unwrap();
     let nix = FakeNix {
         realise_gate: Some(Semaphore::new(0)),
@@ -72,7 +72,7 @@ async fn a_wrong_name_is_told_while_builds_are_under_way() {
     let builder = builder(Arc::new(nix), folder.path());
     let git = ImageRequest::example(&["git"]);
     let mut build = Builder::build(&builder, &git, &Rule::NONE);
-    while builder.packages.builds.free() > 0 {
+    while builder.packages.builds.available_permits() > 0 {
         assert!(futures::poll!(&mut build).is_pending());
         tokio::time::sleep(Duration::from_millis(1)).await;
     }

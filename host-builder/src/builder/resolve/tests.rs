@@ -17,7 +17,12 @@ fn image(packages: impl IntoIterator<Item = impl ToString>) -> ImageRequest {
 fn nix() -> FakeNix {
     let packages = [
         ("git", Resolution::Derivation(Derivation::example("git"))),
-        ("lib", Resolution::NotADerivation("lambda".to_owned())),
+        (
+            "lib",
+            Resolution::NotADerivation {
+                kind: "lambda".to_owned(),
+            },
+        ),
         ("unfree", Resolution::Refused),
     ];
     FakeNix {

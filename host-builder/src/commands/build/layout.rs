@@ -1,5 +1,5 @@
-//! An image as a folder: the image layout of the OCI image spec (`image-layout.md`), which skopeo,
-//! podman, buildah, crane and others read.
+//! Writes images into a folder with the OCI image layout (`image-layout.md`), which skopeo, podman, buildah, crane
+//! and others read.
 //!
 //! ```text
 //!   oci-layout               the layout's version              written first
@@ -7,14 +7,12 @@
 //!   index.json               the images, by their tags          written last
 //! ```
 //!
-//! A file is written under another name and renamed when it is whole and its digest is right. So
-//! whoever finds an image in the index finds all of it, also when an earlier run was cut off.
+//! A file is written under a temporary name, and renamed once its digest is verified. So an image in the index is
+//! always complete, even after an interrupted run.
 //!
-//! Several on one machine may write to one folder at once, such as the jobs of a CI. Blobs don't get
-//! into each other's way. The index is read and written anew under a lock, which is on the folder itself
-//! and so leaves no file behind, and goes with who has it. On a folder of the network (NFS, SMB) the
-//! lock may hold among the processes of one machine only: jobs on several machines need folders of their
-//! own.
+//! Several processes on one machine, such as CI jobs, may write to one folder at once. Blobs don't conflict. The index
+//! is rewritten under a lock, which is on the folder itself and ends with its process. On a network folder (NFS, SMB)
+//! the lock may not work between machines: their jobs need separate folders.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
@@ -32,44 +30,44 @@ use tempfile::NamedTempFile;
 use crate::records::blobs_of;
 use crate::storage::{Key, Storage};
 
-/// The file that says that a folder is a layout.
+/// The file that marks a folder as a layout.
 const MARKER: &str = "oci-layout";
 const INDEX: &str = "index.json";
-/// The one version that the spec has.
+/// The spec's only version.
 const VERSION: &str = "1.0.0";
-/// The annotation of a manifest in the index that holds its tag.
+/// The annotation of a manifest's tag in the index.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
-/// A folder that is a layout, or empty.
+/// A folder with a layout, or an empty one.
 #[derive(Debug)]
 pub(super) struct Layout {
     folder: PathBuf,
 }
 
 impl Layout {
-    /// Opens a folder, which is created when it isn't there.
+    /// Opens a folder, which is created if it is missing.
     ///
     /// # Errors
-    /// When it can't be made, or holds something else.
+    /// When it can't be made, or has other contents.
     pub(super) fn open(folder: &Path) -> Result<Self> {
         let layout = Self {
             folder: folder.to_owned(),
         };
         layout.check().with_context(|| {
             let folder = folder.display();
-            format!("{folder} can't take an image, name another folder")
+            format!("cannot write an image to {folder}. Name another folder")
         })?;
         Ok(layout)
     }
 
     fn check(&self) -> Result<()> {
         fs::create_dir_all(&self.folder)?;
-        // Until then somebody else's first files may be there and the marker not.
+        // Another process may be about to write the marker.
         let _lock = self.lock()?;
         match self.read(MARKER)? {
             Some(marker) => ensure!(
                 marker.get("imageLayoutVersion") == Some(&json!(VERSION)),
-                "its {MARKER} is not one of version {VERSION}"
+                "its {MARKER} does not have version {VERSION}"
             ),
             None => ensure!(
                 fs::read_dir(&self.folder)?.next().is_none(),
@@ -79,15 +77,14 @@ impl Layout {
         self.images().map(drop)
     }
 
-    /// Where it is.
     pub(super) fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// LocalCache an image out of storage; one of the same tag gives way.
+    /// Copies an image from storage. Replaces an image with the same tag.
     ///
     /// # Errors
-    /// When storage can't be read or has damaged blobs, or the folder can't be written.
+    /// When storage can't be read or has a damaged blob, or the folder can't be written.
     pub(super) async fn add(
         &self,
         storage: &Storage,
@@ -137,23 +134,20 @@ impl Layout {
             file.write_all(&piece).with_context(|| self.unwritable())?;
         }
         if Digest::from_bytes(hash.finalize().into()) != *digest {
-            bail!(
-                "storage has damaged the blob {digest}: delete it there, and run this again to \
-                 have it made anew"
-            );
+            bail!("the blob {digest} in storage is damaged. Delete it there, and run this again");
         }
         self.end(file, &blob(digest))
     }
 
-    /// Waits until nobody else on this machine has the folder, which is for as long as a small file is
-    /// written. It is let go with what this returns.
+    /// Waits for other processes of this machine, which hold the lock while they write a small file. Dropping the
+    /// result unlocks.
     fn lock(&self) -> Result<File> {
         let folder = File::open(&self.folder)?;
         folder.lock()?;
         Ok(folder)
     }
 
-    /// The images that the index has.
+    /// The images in the index.
     fn images(&self) -> Result<Vec<Value>> {
         let Some(mut index) = self.read(INDEX)? else {
             return Ok(Vec::new());
@@ -173,7 +167,7 @@ impl Layout {
                 ))
             }
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).context(format!("its {name} can't be read")),
+            Err(error) => Err(error).context(format!("cannot read its {name}")),
         }
     }
 
@@ -186,7 +180,7 @@ impl Layout {
     fn begin(&self) -> Result<NamedTempFile> {
         tempfile::Builder::new()
             .prefix(".nixgate-")
-            // What the umask leaves of it.
+            // Reduced by the umask.
             .permissions(fs::Permissions::from_mode(0o666))
             .tempfile_in(&self.folder)
             .with_context(|| self.unwritable())
@@ -200,7 +194,7 @@ impl Layout {
 
     fn unwritable(&self) -> String {
         let folder = self.folder.display();
-        format!("{folder} can't be written: check its disk and permissions")
+        format!("cannot write to {folder}. Check its disk and permissions")
     }
 }
 
@@ -215,12 +209,12 @@ mod tests {
 
     use super::*;
 
-    struct Scene {
+    struct Fixture {
         folder: TempDir,
         storage: Storage,
     }
 
-    impl Scene {
+    impl Fixture {
         fn new() -> Self {
             let folder = tempfile::tempdir().unwrap();
             let storage = Storage::filesystem(&folder.path().join("storage")).unwrap();
@@ -277,12 +271,15 @@ mod tests {
 
     #[tokio::test]
     async fn a_layout_is_as_the_spec_says() {
-        let scene = Scene::new();
-        let manifest = scene.image("config").await;
-        scene.add(&manifest, "latest").await.unwrap();
-        assert_eq!(scene.json(MARKER), json!({ "imageLayoutVersion": "1.0.0" }));
+        let fixture = Fixture::new();
+        let manifest = fixture.image("config").await;
+        fixture.add(&manifest, "latest").await.unwrap();
         assert_eq!(
-            scene.json(INDEX),
+            fixture.json(MARKER),
+            json!({ "imageLayoutVersion": "1.0.0" })
+        );
+        assert_eq!(
+            fixture.json(INDEX),
             json!({
                 "schemaVersion": 2,
                 "mediaType": "application/vnd.oci.image.index.v1+json",
@@ -297,20 +294,20 @@ mod tests {
         );
         for content in ["config", &manifest] {
             let file = blob(&Digest::of(content.as_bytes()));
-            let file = scene.path("layout").join(file);
+            let file = fixture.path("layout").join(file);
             assert_eq!(fs::read_to_string(file).unwrap(), content);
         }
     }
 
     #[tokio::test]
-    async fn an_image_replaces_that_of_its_tag_alone() {
-        let scene = Scene::new();
-        let (one, two) = (scene.image("one").await, scene.image("two").await);
+    async fn an_image_replaces_only_that_of_its_tag() {
+        let fixture = Fixture::new();
+        let (one, two) = (fixture.image("one").await, fixture.image("two").await);
         for (manifest, tag) in [(&one, "latest"), (&one, "kept"), (&two, "latest")] {
-            scene.add(manifest, tag).await.unwrap();
+            fixture.add(manifest, tag).await.unwrap();
         }
         assert_eq!(
-            scene.index(),
+            fixture.index(),
             [
                 (json!("kept"), digest(&one)),
                 (json!("latest"), digest(&two))
@@ -319,61 +316,61 @@ mod tests {
     }
 
     #[test]
-    fn those_who_write_to_one_folder_at_once_lose_no_image_of_each_other() {
+    fn concurrent_writers_to_one_folder_lose_no_image() {
         const WRITERS: usize = 8;
         const IMAGES: usize = 20;
-        let scene = Scene::new();
+        let fixture = Fixture::new();
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        let manifest = runtime.block_on(scene.image("config"));
+        let manifest = runtime.block_on(fixture.image("config"));
         let start = std::sync::Barrier::new(WRITERS);
         std::thread::scope(|scope| {
             for writer in 0..WRITERS {
-                let (scene, manifest, start) = (&scene, &manifest, &start);
+                let (fixture, manifest, start) = (&fixture, &manifest, &start);
                 scope.spawn(move || {
                     let runtime = tokio::runtime::Runtime::new().unwrap();
                     start.wait();
                     for image in 0..IMAGES {
                         let tag = format!("{writer}-{image}");
-                        runtime.block_on(scene.add(manifest, &tag)).unwrap();
+                        runtime.block_on(fixture.add(manifest, &tag)).unwrap();
                     }
                 });
             }
         });
-        assert_eq!(scene.index().len(), WRITERS * IMAGES);
+        assert_eq!(fixture.index().len(), WRITERS * IMAGES);
     }
 
     #[tokio::test]
-    async fn damaged_and_missing_blobs_get_into_no_layout() {
-        let scene = Scene::new();
-        let manifest = scene.image("config").await;
+    async fn a_damaged_or_missing_blob_is_not_written() {
+        let fixture = Fixture::new();
+        let manifest = fixture.image("config").await;
         let stored = Key::blob(&Digest::of(b"config"));
         let damaged = Bytes::from_static(b"c0nfig");
-        scene.storage.put(&stored, damaged).await.unwrap();
-        let error = scene.add(&manifest, "latest").await.unwrap_err();
+        fixture.storage.put(&stored, damaged).await.unwrap();
+        let error = fixture.add(&manifest, "latest").await.unwrap_err();
         assert!(error.to_string().contains("damaged"), "{error}");
         let missing = manifest.replace(&Digest::of(b"config").hex(), &Digest::of(b"").hex());
-        scene.add(&missing, "latest").await.unwrap_err();
-        assert!(!scene.path("layout").join(INDEX).exists());
-        let left = fs::read_dir(scene.path("layout/blobs/sha256")).unwrap();
+        fixture.add(&missing, "latest").await.unwrap_err();
+        assert!(!fixture.path("layout").join(INDEX).exists());
+        let left = fs::read_dir(fixture.path("layout/blobs/sha256")).unwrap();
         assert_eq!(left.count(), 0);
     }
 
     #[test]
     fn other_folders_are_left_alone() {
-        let scene = Scene::new();
+        let fixture = Fixture::new();
         for (name, content) in [
             ("notes.txt", "mine"),
             (MARKER, r#"{"imageLayoutVersion":"2.0.0"}"#),
             (MARKER, "{"),
         ] {
-            let folder = tempfile::tempdir_in(&scene.folder).unwrap();
+            let folder = tempfile::tempdir_in(&fixture.folder).unwrap();
             fs::write(folder.path().join(name), content).unwrap();
             let error = Layout::open(folder.path()).unwrap_err();
             let text = error.to_string();
-            assert!(text.contains("name another folder"), "{text}");
+            assert!(text.contains("Name another folder"), "{text}");
             assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         }
-        let file = scene.path("file");
+        let file = fixture.path("file");
         fs::write(&file, "").unwrap();
         Layout::open(&file).unwrap_err();
     }

@@ -1,17 +1,16 @@
 //! `nixgate build`: one image, without a server.
 //!
 //! ```text
-//!   shell/git:latest ──► pin ──► published, and all of it there?
+//!   shell/git:latest ──► pin ──► published, with all blobs?
 //!                                   │ no            │ yes
 //!                                   ▼               │
-//!                               NixBuilder ─────────┤      the same as on demand
+//!                               NixBuilder ─────────┤      as for the server
 //!                                                   ▼
-//!                                   digest on stdout; a layout folder, when one is named
+//!                                   digest on stdout; with --output, an image layout
 //! ```
 //!
-//! The image is in storage afterwards in any case, so that a server with the same storage has it, and
-//! the next run, of another folder say, copies what is there. Stdout has the digest alone: how far
-//! the build is, and what went wrong, is for people and goes to stderr.
+//! The image is in storage afterwards, for servers with the same storage and for the next run. Stdout has only the
+//! digest; progress and errors go to stderr.
 
 mod layout;
 mod progress;
@@ -35,21 +34,19 @@ use crate::storage::{Key, Storage, StorageError};
 use layout::Layout;
 use progress::Display;
 
-/// `nixgate build`, as it was written.
+/// The arguments of `nixgate build`.
 #[derive(Args)]
 pub struct BuildCommand {
-    /// What the registry would be asked for: `shell/git`, or with a tag, `shell/git:latest`; or a
-    /// recipe, `corp/ci-base`
+    /// The image's name: `shell/git`, or with a tag, `shell/git:latest`; or a recipe, `corp/ci-base`
     image: Target,
-    /// Copy the image into this folder too, as an OCI image layout; one that is there keeps its
-    /// images of other tags
+    /// Also copy the image into this folder, as an OCI image layout. Images with other tags in an existing layout
+    /// stay
     #[arg(long, value_name = "FOLDER")]
     output: Option<PathBuf>,
     #[command(flatten)]
     build: BuildArgs,
 }
 
-/// An image by its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Target {
     repository: Repository,
@@ -75,10 +72,10 @@ impl fmt::Display for Target {
     }
 }
 
-/// Builds until the image is there or `stop` is done. False when it was stopped.
+/// Builds until the image is there or `stop` completes. False if it was stopped.
 ///
 /// # Errors
-/// What a client of the registry would be told; or why nothing can be built at all.
+/// As a client of the registry would get; or when nothing can be built at all.
 pub(crate) async fn run(command: BuildCommand, stop: impl Future<Output = ()>) -> Result<bool> {
     let BuildCommand {
         image,
@@ -86,18 +83,18 @@ pub(crate) async fn run(command: BuildCommand, stop: impl Future<Output = ()>) -
         build,
     } = command;
     let settings = build.validate()?;
-    // Before anything is built for a folder that can't have it.
+    // Fails before the build if the folder can't be used.
     let layout = output.map(|folder| Layout::open(&folder)).transpose()?;
     let display = Display::new();
     let digest = tokio::select! {
         digest = make(&image, layout.as_ref(), settings, &display) => digest,
         () = stop => {
             drop(display);
-            eprintln!("stopped: what is built so far is kept, and the next run goes on from there");
+            eprintln!("stopped: the next run continues from here");
             return Ok(false);
         }
     };
-    // Not in the midst of its bar.
+    // Removes its bar before printing.
     drop(display);
     println!("{}", digest?);
     Ok(true)
@@ -113,9 +110,9 @@ async fn make(
     let engine = Engine::open(settings).await?;
     let pin = engine.sources.wait_for(&target.tag).await;
     let pin = pin.map_err(Error::from)?;
-    let image = engine.image(pin, &engine.wanted(&target.repository)?);
+    let image = engine.image(pin, &engine.named_image(&target.repository)?);
     let storage = &engine.storage;
-    let manifest = match whole(storage, &image).await? {
+    let manifest = match complete_manifest(storage, &image).await? {
         Some(manifest) => {
             display.note(&format!("{target} is stored already"));
             manifest
@@ -127,10 +124,10 @@ async fn make(
                 never = display.follow(&engine.logs, &id) => match never {},
             }
             display.note(&format!("{target} is built"));
-            let manifest = whole(storage, &image).await?;
+            let manifest = complete_manifest(storage, &image).await?;
             manifest.context(
-                "the image was built and published, and is not in storage: is something else \
-                 deleting there?",
+                "the image was published, but storage does not have it. Check whether something deletes \
+                 objects there",
             )?
         }
     };
@@ -145,9 +142,11 @@ async fn make(
     Ok(Digest::of(&manifest))
 }
 
-/// The manifest of an image that is published, unless storage has lost some of its blobs since: to
-/// build it again puts them back.
-async fn whole(storage: &Storage, image: &ImageRequest) -> Result<Option<Bytes>, StorageError> {
+/// The manifest of a published image, unless storage has lost a blob, which a build restores.
+async fn complete_manifest(
+    storage: &Storage,
+    image: &ImageRequest,
+) -> Result<Option<Bytes>, StorageError> {
     let Some(manifest) = published(storage, image).await? else {
         return Ok(None);
     };
@@ -174,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_name_is_refused_as_the_server_does() {
+    fn an_invalid_name_is_refused_as_by_the_server() {
         for (text, kind) in [
             ("", ErrorKind::NameInvalid),
             ("Git", ErrorKind::NameInvalid),

@@ -1,4 +1,4 @@
-//! How far a build is: a bar where stderr is a terminal, else a line whenever there is something new.
+//! Shows the progress of a build: a bar if stderr is a terminal, else a line for each change.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -6,15 +6,14 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::telemetry::build_log::{BuildLogs, Counts, Phase, Snapshot};
+use crate::telemetry::build_log::{BuildLogs, Phase, Snapshot};
 
-/// How often a build is looked at.
 const TICK: Duration = Duration::from_millis(100);
 
-/// See the module. The bar is gone when this is dropped.
+/// Removes its bar when it is dropped.
 pub(super) struct Display {
     bar: ProgressBar,
-    /// What was said last, which need not be said again.
+    /// The last message, which is not repeated.
     said: RefCell<String>,
 }
 
@@ -22,7 +21,7 @@ impl Display {
     pub(super) fn new() -> Self {
         let bar = ProgressBar::new(100);
         let style = ProgressStyle::with_template("{bar:30} {percent:>3}%  {elapsed}  {wide_msg}");
-        // It is a constant, and the bar has a style of its own.
+        // The template is constant; without it, the bar has a default style.
         if let Ok(style) = style {
             bar.set_style(style);
         }
@@ -33,30 +32,30 @@ impl Display {
         }
     }
 
-    /// Says what is going on.
-    pub(super) fn say(&self, what: &str) {
-        if self.said.replace(what.to_owned()) == what {
+    /// Shows the current step.
+    pub(super) fn say(&self, message: &str) {
+        if self.said.replace(message.to_owned()) == message {
             return;
         }
-        self.bar.set_message(what.to_owned());
+        self.bar.set_message(message.to_owned());
         if self.bar.is_hidden() {
-            eprintln!("{what}");
+            eprintln!("{message}");
         }
     }
 
-    /// Says what was reached, which stays there when the bar is gone.
-    pub(super) fn note(&self, what: &str) {
+    /// Prints a line that stays.
+    pub(super) fn note(&self, message: &str) {
         self.bar.set_position(100);
-        self.bar.suspend(|| eprintln!("{what}"));
+        self.bar.suspend(|| eprintln!("{message}"));
     }
 
-    /// Shows how far a build is, for as long as this is polled.
+    /// Shows the progress of a build while this is polled.
     pub(super) async fn follow(&self, logs: &BuildLogs, id: &str) -> Infallible {
         loop {
             if let Some(log) = logs.get(id) {
                 let snapshot = log.snapshot();
                 self.bar.set_position(snapshot.percent.into());
-                self.say(&described(&snapshot));
+                self.say(&summary(&snapshot));
             }
             tokio::time::sleep(TICK).await;
         }
@@ -69,8 +68,8 @@ impl Drop for Display {
     }
 }
 
-/// What a build is doing, in a line.
-fn described(snapshot: &Snapshot) -> String {
+/// One line about a build.
+fn summary(snapshot: &Snapshot) -> String {
     match snapshot.phase {
         Phase::Waiting => "waiting".to_owned(),
         Phase::Evaluating => "evaluating".to_owned(),
@@ -85,12 +84,8 @@ fn building(snapshot: &Snapshot) -> String {
     let work = &snapshot.work;
     let mut parts = vec!["building".to_owned()];
     for (counts, done) in [(work.builds, "built"), (work.fetches, "fetched")] {
-        let Counts {
-            done: count,
-            expected,
-        } = counts;
-        if expected > 0 {
-            parts.push(format!("{count} of {expected} {done}"));
+        if counts.expected > 0 {
+            parts.push(format!("{} of {} {done}", counts.done, counts.expected));
         }
     }
     let running: Vec<_> = work.running.iter().map(|one| &*one.derivation).collect();
@@ -105,14 +100,14 @@ mod tests {
     use expect_test::expect;
 
     use super::*;
-    use crate::telemetry::build_log::{BuildLog, Running, Work};
+    use crate::telemetry::build_log::{BuildLog, Counts, Running, Work};
 
     #[test]
     fn a_line_says_what_nix_is_doing() {
         let log = BuildLog::new("id", None, &[], "");
         let mut lines = String::new();
         let mut look = || {
-            lines.push_str(&described(&log.snapshot()));
+            lines.push_str(&summary(&log.snapshot()));
             lines.push('\n');
         };
         look();

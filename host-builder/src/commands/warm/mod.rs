@@ -1,23 +1,22 @@
-//! `nixgate warm`: builds ahead what a policy allows.
+//! `nixgate warm`: builds in advance what a policy allows.
 //!
 //! ```text
-//!   policy ──► plan: allowed patterns, less what is denied to everybody
-//!                │ over the names of the package set (catalogue), by tag and platform
+//!   policy ──► plan: allowed patterns, without those that are denied to everybody
+//!                │ over the names of the package set, by tag and platform
 //!                ▼
 //!   one image for each package ──► stored already? ──yes──► skipped
 //!                                       │ no
 //!                                       ▼
-//!                                  SingleFlight ──► NixBuilder ──► storage, as on demand
+//!                                  SingleFlight ──► NixBuilder ──► storage, as for the server
 //! ```
 //!
-//! Recipes whose names it allows are built as well.
+//! Also builds the recipes whose names are allowed.
 //!
-//! **One image for each package, and not for their combinations, of which there are too many.** A
-//! pull takes long for what Nix has to build or fetch, and that is done for each package once:
-//! an image of several then needs an evaluation, and the layers that only its parts together make.
+//! **One image for each package, since there are too many combinations.** A pull takes long while Nix builds or
+//! fetches, which happens once for each package: an image of several then needs only an evaluation, and layers
+//! that none of them has alone.
 //!
-//! Nothing is remembered of a run but what it has published. So it may be stopped at any time, by
-//! whatever means, and the next run goes on where it was.
+//! A run leaves only published images. So it may be stopped at any time, and the next run continues.
 
 mod plan;
 mod report;
@@ -42,34 +41,31 @@ use crate::source::Pin;
 use crate::source::package_index::PackageIndex;
 use crate::storage::Storage;
 
-use plan::Wish;
-use report::{Outcome, Report};
+use plan::WarmTarget;
+use report::{Report, WarmOutcome};
 
-/// Images that are looked up in storage at once.
 const LOOKUPS_AT_ONCE: usize = 16;
 
-/// `nixgate warm`, as it was written.
+/// The arguments of `nixgate warm`.
 #[derive(Args)]
 pub struct WarmArgs {
-    /// A policy, or a filter's configuration with the key `policy`
+    /// File of a policy, or of a filter configuration with the key `policy`
     #[arg(long)]
     policy: PathBuf,
-    /// List what would be built, and build nothing
+    /// List the images, and build none
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
     build: BuildArgs,
 }
 
-/// An image to be built.
 #[derive(Clone, Debug)]
-struct Item {
-    wish: Wish,
+struct PlannedImage {
+    target: WarmTarget,
     image: ImageRequest,
 }
 
-/// Builds until all is done or `stop` is, and prints what became of it. False when something
-/// failed or is left.
+/// Builds until all images are there or `stop` completes, and prints a summary. False if an image failed or is left.
 ///
 /// # Errors
 /// When nothing can be built at all; the error says what to do.
@@ -88,8 +84,8 @@ pub(crate) async fn run(arguments: WarmArgs, stop: impl Future<Output = ()>) -> 
         () = &mut stop => return Ok(false),
     };
     if arguments.dry_run {
-        for Item { wish, .. } in &items {
-            println!("{wish}");
+        for PlannedImage { target, .. } in &items {
+            println!("{target}");
         }
     } else {
         report.begin(items.len());
@@ -98,44 +94,48 @@ pub(crate) async fn run(arguments: WarmArgs, stop: impl Future<Output = ()>) -> 
     Ok(report.finish())
 }
 
-/// The images of what the rules allow, each once. Tags that can't be pinned are failures.
-async fn expand(engine: &Engine, rules: &[Outline], report: &mut Report) -> Result<Vec<Item>> {
-    let mut catalogues: BTreeMap<(String, System), PackageIndex> = BTreeMap::new();
-    let mut items: BTreeMap<String, Item> = BTreeMap::new();
+/// The images that the rules allow, each once. A tag that can't be pinned counts as a failure.
+async fn expand(
+    engine: &Engine,
+    rules: &[Outline],
+    report: &mut Report,
+) -> Result<Vec<PlannedImage>> {
+    let mut indexes: BTreeMap<(String, System), PackageIndex> = BTreeMap::new();
+    let mut items: BTreeMap<String, PlannedImage> = BTreeMap::new();
     for (tag, system) in plan::scopes(rules, engine.settings.system) {
         let Some(pin) = pin(engine, &tag, report).await else {
             continue;
         };
         let key = (pin.revision.clone(), system);
-        let mut catalogue = match catalogues.remove(&key) {
-            Some(catalogue) => catalogue,
+        let mut index = match indexes.remove(&key) {
+            Some(index) => index,
             None => PackageIndex::list(engine.nix.clone(), &pin.path, system).await?,
         };
-        catalogue
+        index
             .look_into(&plan::allowed(rules, &tag, system, engine.settings.system))
             .await?;
-        let mut wishes = plan::wishes(rules, &tag, system, engine.settings.system, &catalogue);
-        let matched = wishes.iter().filter(|wish| !wish.literal);
-        let matched = matched.map(|wish| wish.name.clone()).collect();
-        let packages = catalogue.packages(&matched).await?;
-        let before = wishes.len();
-        wishes.retain(|wish| wish.literal || packages.contains(&wish.name));
-        report.left_out(before - wishes.len());
-        catalogues.insert(key, catalogue);
-        add(engine, &pin, wishes, &mut items, report);
+        let mut targets = plan::targets(rules, &tag, system, engine.settings.system, &index);
+        let matched = targets.iter().filter(|target| !target.literal);
+        let matched = matched.map(|target| target.name.clone()).collect();
+        let packages = index.packages(&matched).await?;
+        let before = targets.len();
+        targets.retain(|target| target.literal || packages.contains(&target.name));
+        report.left_out(before - targets.len());
+        indexes.insert(key, index);
+        add(engine, &pin, targets, &mut items, report);
     }
     let recipes = engine.recipes.current();
-    for (tag, wishes) in plan::images(rules, &recipes, engine.settings.system) {
+    for (tag, targets) in plan::recipes_by_tag(rules, &recipes, engine.settings.system) {
         if let Some(pin) = pin(engine, &tag, report).await {
-            add(engine, &pin, wishes, &mut items, report);
+            add(engine, &pin, targets, &mut items, report);
         }
     }
-    let mut items: Vec<Item> = items.into_values().collect();
-    items.sort_by(|one, other| one.wish.cmp(&other.wish));
+    let mut items: Vec<PlannedImage> = items.into_values().collect();
+    items.sort_by(|one, other| one.target.cmp(&other.target));
     Ok(items)
 }
 
-/// What a tag means. That it means nothing is a failure.
+/// Pins a tag. Failing that counts as a failure.
 async fn pin(engine: &Engine, tag: &Tag, report: &mut Report) -> Option<Pin> {
     let pin = engine.sources.wait_for(tag).await;
     pin.map_err(|error| report.failed(&format!("the tag {tag}"), &error.into()))
@@ -145,45 +145,48 @@ async fn pin(engine: &Engine, tag: &Tag, report: &mut Report) -> Option<Pin> {
 fn add(
     engine: &Engine,
     pin: &Pin,
-    wishes: impl IntoIterator<Item = Wish>,
-    items: &mut BTreeMap<String, Item>,
+    targets: impl IntoIterator<Item = WarmTarget>,
+    items: &mut BTreeMap<String, PlannedImage>,
     report: &mut Report,
 ) {
-    for wish in wishes {
-        match request(engine, pin, &wish) {
+    for target in targets {
+        match request(engine, pin, &target) {
             Ok(image) => {
-                let item = Item { wish, image };
+                let item = PlannedImage { target, image };
                 items.entry(item.image.fingerprint()).or_insert(item);
             }
-            // A namespace of recipes, which hides a package of the same name.
-            Err(error) if error.kind == ErrorKind::NameInvalid && !wish.literal => {
+            // A package with the name of a namespace of recipes can't be requested.
+            Err(error) if error.kind == ErrorKind::NameInvalid && !target.literal => {
                 report.left_out(1);
             }
-            Err(error) => report.failed(&wish.to_string(), &error),
+            Err(error) => report.failed(&target.to_string(), &error),
         }
     }
 }
 
-/// The image of a package or a recipe, as the server would ask for it.
-fn request(engine: &Engine, pin: &Pin, wish: &Wish) -> Result<ImageRequest, Error> {
-    let name = Repository::parse(&wish.name)?;
-    let wanted = engine.wanted(&name)?;
-    if wish.is_recipe && wanted.recipe.is_none() {
+/// The request for a package or a recipe, as the server would make it.
+fn request(engine: &Engine, pin: &Pin, target: &WarmTarget) -> Result<ImageRequest, Error> {
+    let name = Repository::parse(&target.name)?;
+    let named = engine.named_image(&name)?;
+    if target.is_recipe && named.recipe.is_none() {
         let error = unknown_image(&name);
-        let message = format!("{}. Do --recipes name their file?", error.message);
+        let message = format!(
+            "{}. Check that --recipes names the file with it",
+            error.message
+        );
         return Err(Error { message, ..error });
     }
-    let image = engine.image(pin.clone(), &wanted);
+    let image = engine.image(pin.clone(), &named);
     Ok(ImageRequest {
-        system: wish.system,
+        system: target.system,
         ..image
     })
 }
 
-/// Builds what is not stored yet.
+/// Builds the images that are not stored yet.
 async fn build(
     engine: Engine,
-    items: Vec<Item>,
+    items: Vec<PlannedImage>,
     report: &mut Report,
     stop: impl Future<Output = ()>,
 ) {
@@ -199,9 +202,9 @@ async fn build(
     let done = known
         .map(|(item, stored)| async {
             let outcome = match stored {
-                Ok(true) => Outcome::Stored,
+                Ok(true) => WarmOutcome::Stored,
                 Ok(false) => build_one(&engine, &item).await,
-                Err(error) => Outcome::Failed(error),
+                Err(error) => WarmOutcome::Failed(error),
             };
             (item, outcome)
         })
@@ -210,7 +213,7 @@ async fn build(
     loop {
         tokio::select! {
             next = done.next() => match next {
-                Some((item, outcome)) => report.add(&item.wish, outcome),
+                Some((item, outcome)) => report.add(&item.target, outcome),
                 None => return,
             },
             () = &mut stop => return report.stopped(),
@@ -225,11 +228,13 @@ async fn is_stored(storage: &Storage, image: &ImageRequest) -> Result<bool, Erro
     }
 }
 
-async fn build_one(engine: &Engine, item: &Item) -> Outcome {
+async fn build_one(engine: &Engine, item: &PlannedImage) -> WarmOutcome {
     match engine.builds.finish(&item.image, &Rule::NONE).await {
-        Ok(()) => Outcome::Built,
-        // A pattern is about what there is to be had; a name is about this package.
-        Err(error) if error.kind == ErrorKind::Denied && !item.wish.literal => Outcome::LeftOut,
-        Err(error) => Outcome::Failed(error),
+        Ok(()) => WarmOutcome::Built,
+        // A pattern only covers available packages; a name requires this one.
+        Err(error) if error.kind == ErrorKind::Denied && !item.target.literal => {
+            WarmOutcome::LeftOut
+        }
+        Err(error) => WarmOutcome::Failed(error),
     }
 }

@@ -1,4 +1,4 @@
-//! Which packages and recipes a policy allows to anybody at all. Pure.
+//! The packages and recipes that a policy allows to anybody. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -10,26 +10,25 @@ use nixgate_core::policy::{Glob, Mode, Outline, Pattern};
 use crate::request::recipes::Recipes;
 use crate::source::package_index::PackageIndex;
 
-/// A package or a recipe that is to be built.
+/// A package or a recipe to build.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Wish {
+pub(super) struct WarmTarget {
     pub(super) name: String,
     pub(super) system: System,
     pub(super) tag: Tag,
-    /// It is named, and not merely matched by a pattern: that there is no such thing is an error.
+    /// The policy names it, instead of only matching it by a pattern. Then it is an error if it is missing.
     pub(super) literal: bool,
-    /// It is an opaque name.
     pub(super) is_recipe: bool,
 }
 
-impl fmt::Display for Wish {
+impl fmt::Display for WarmTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{} {}", self.name, self.tag, self.system.nix())
     }
 }
 
-/// Under which tags and for which platforms something is allowed. `default` is the platform of
-/// rules that are for every one: more may be allowed than can be built here.
+/// The tags and platforms for which something is allowed. `default` is the platform for rules without one: they
+/// allow more than can be built here.
 pub(super) fn scopes(rules: &[Outline], default: System) -> BTreeSet<(Tag, System)> {
     let allowing = rules.iter().filter(|rule| !rule.allow.is_empty());
     allowing
@@ -48,7 +47,7 @@ fn systems(rule: &Outline, default: System) -> BTreeSet<System> {
         .map_or_else(|| [default].into(), Clone::clone)
 }
 
-/// The patterns that are allowed in a scope.
+/// The patterns that are allowed for a tag and platform.
 pub(super) fn allowed<'a>(
     rules: &'a [Outline],
     tag: &Tag,
@@ -61,18 +60,18 @@ pub(super) fn allowed<'a>(
     allowed.flat_map(|pattern| &pattern.globs).collect()
 }
 
-/// What is allowed in a scope, less what is denied to everybody.
-pub(super) fn wishes(
+/// The packages that are allowed for a tag and platform, without those that are denied to everybody.
+pub(super) fn targets(
     rules: &[Outline],
     tag: &Tag,
     system: System,
     default: System,
-    catalogue: &PackageIndex,
-) -> Vec<Wish> {
-    let names = catalogue.names();
+    index: &PackageIndex,
+) -> Vec<WarmTarget> {
+    let names = index.names();
     packages(rules, &allowed(rules, tag, system, default), names)
         .into_iter()
-        .map(|(name, literal)| Wish {
+        .map(|(name, literal)| WarmTarget {
             name,
             system,
             tag: tag.clone(),
@@ -82,7 +81,7 @@ pub(super) fn wishes(
         .collect()
 }
 
-/// Names, and whether they were written out.
+/// Names, and whether the policy has them literally.
 fn packages<'a>(
     rules: &[Outline],
     allowed: &[&Glob],
@@ -98,37 +97,42 @@ fn packages<'a>(
     packages
 }
 
-/// The recipes that are allowed, by tag, less those that are denied to everybody, by their names or
-/// by a package. A name that is written out and is no recipe's is a wish as well, which will fail.
-pub(super) fn images(
+/// The allowed recipes by tag, without those that are denied to everybody by their name or a package. A literal name
+/// without a recipe is included, and will fail.
+pub(super) fn recipes_by_tag(
     rules: &[Outline],
     recipes: &Recipes,
     default: System,
-) -> BTreeMap<Tag, BTreeSet<Wish>> {
-    let is_denied = |wish: &Wish| {
-        let name = Repository::parse(&wish.name).ok();
+) -> BTreeMap<Tag, BTreeSet<WarmTarget>> {
+    let is_denied = |target: &WarmTarget| {
+        let name = Repository::parse(&target.name).ok();
         let recipe = name.and_then(|name| recipes.find(&name));
         let packages = recipe
             .into_iter()
             .flat_map(|recipe| recipe.packages.packages());
         let mut denied = packages.map(|package| is_denied_package(rules, package));
-        is_denied(rules, &wish.name, |rule| &rule.deny_images) || denied.any(|denied| denied)
+        is_denied(rules, &target.name, |rule| &rule.deny_images) || denied.any(|denied| denied)
     };
-    let mut allowed: BTreeMap<Tag, BTreeSet<Wish>> = BTreeMap::new();
+    let mut allowed: BTreeMap<Tag, BTreeSet<WarmTarget>> = BTreeMap::new();
     for rule in rules {
         for tag in rule.tags() {
-            let mut wishes = recipe_wishes(rule, tag, recipes, default);
-            wishes.retain(|wish| !is_denied(wish));
-            allowed.entry(tag.clone()).or_default().extend(wishes);
+            let mut targets = recipe_targets(rule, tag, recipes, default);
+            targets.retain(|target| !is_denied(target));
+            allowed.entry(tag.clone()).or_default().extend(targets);
         }
     }
     allowed
 }
 
-/// The recipes that one rule allows, and names of none.
-fn recipe_wishes(rule: &Outline, tag: &Tag, recipes: &Recipes, default: System) -> Vec<Wish> {
+/// The recipes that one rule allows, and literal names without a recipe.
+fn recipe_targets(
+    rule: &Outline,
+    tag: &Tag,
+    recipes: &Recipes,
+    default: System,
+) -> Vec<WarmTarget> {
     let globs = || rule.images.iter().flat_map(|pattern| &pattern.globs);
-    let wish = |name: &str, system| Wish {
+    let target = |name: &str, system| WarmTarget {
         name: name.to_owned(),
         system,
         tag: tag.clone(),
@@ -141,7 +145,7 @@ fn recipe_wishes(rule: &Outline, tag: &Tag, recipes: &Recipes, default: System) 
         let fits = rule
             .systems()
             .is_none_or(|systems| systems.contains(&system));
-        (fits && globs().any(|glob| glob.matches(name))).then(|| wish(name, system))
+        (fits && globs().any(|glob| glob.matches(name))).then(|| target(name, system))
     });
     let is_recipe = |name: &String| recipes.iter().any(|one| one.name.as_str() == name);
     let named = globs()
@@ -149,7 +153,7 @@ fn recipe_wishes(rule: &Outline, tag: &Tag, recipes: &Recipes, default: System) 
         .map(Glob::to_string);
     let missing = named.filter(|name| !is_recipe(name));
     matched
-        .chain(missing.map(|name| wish(&name, default)))
+        .chain(missing.map(|name| target(&name, default)))
         .collect()
 }
 
@@ -218,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_a_denied_package_is_denied() {
+    fn attributes_of_a_denied_package_are_denied() {
         for (package, is_denied) in [
             ("nano", true),
             ("nano.doc", true),
@@ -231,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn recipes_are_built_whose_names_are_allowed() {
+    fn recipes_with_allowed_names_are_built() {
         let policy = json!({"revision": "r1", "default": "deny", "rules": [
             {"name": "a", "images": ["corp/ci-*", "corp/gone"], "systems": ["x86_64-linux"]},
             {"name": "b", "images": ["corp/web"], "tags": ["latest", "v1"]},
@@ -245,13 +249,13 @@ mod tests {
             "other": recipe(&["git"]), "web": recipe(&["arm64", "git"]),
         }});
         let recipes = Recipes::parse(&recipes.to_string()).unwrap();
-        let wishes: Vec<String> = images(&rules, &recipes, AMD64)
+        let targets: Vec<String> = recipes_by_tag(&rules, &recipes, AMD64)
             .values()
             .flatten()
-            .map(|wish| format!("{wish} {}", wish.literal))
+            .map(|target| format!("{target} {}", target.literal))
             .collect();
         assert_eq!(
-            wishes,
+            targets,
             [
                 "corp/ci-base:latest x86_64-linux false",
                 "corp/gone:latest x86_64-linux true",
@@ -262,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn what_anybody_may_have_is_built() {
+    fn packages_that_anybody_may_have_are_built() {
         let rules = rules();
         let allowed = allowed(&rules, &Tag::latest(), AMD64, AMD64);
         let names = [

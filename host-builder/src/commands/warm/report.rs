@@ -1,25 +1,24 @@
-//! What becomes of a run: a bar while it lasts, a summary when it ends.
+//! The report of a run: a progress bar, then a summary.
 
 use std::fmt::Write as _;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use nixgate_core::distribution::Error;
 
-use super::plan::Wish;
+use super::plan::WarmTarget;
 use crate::telemetry::redact::redact;
 
-/// What became of an image.
+/// The outcome for one image.
 #[derive(Debug)]
-pub(super) enum Outcome {
+pub(super) enum WarmOutcome {
     Built,
-    /// It was there already.
     Stored,
-    /// A pattern matched it, and the package set refuses it.
+    /// Only a pattern matches it, and the package set refuses it.
     LeftOut,
     Failed(Error),
 }
 
-/// See the module. Nothing is drawn where stderr is no terminal: there, each image is a line.
+/// Without a terminal, prints a line for each image instead of the bar.
 #[derive(Default)]
 pub(super) struct Report {
     bar: Option<ProgressBar>,
@@ -31,47 +30,47 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// Shows how far a run over so many images is.
+    /// Shows the progress over this number of images.
     pub(super) fn begin(&mut self, images: usize) {
         let bar = ProgressBar::new(images as u64);
         let style = ProgressStyle::with_template("{wide_bar} {pos}/{len}, {eta} left  {msg}");
-        // It is a constant, and the bar has a style of its own.
+        // The template is constant; without it, the bar has a default style.
         if let Ok(style) = style {
             bar.set_style(style);
         }
         self.bar = Some(bar);
     }
 
-    pub(super) fn add(&mut self, wish: &Wish, outcome: Outcome) {
+    pub(super) fn add(&mut self, target: &WarmTarget, outcome: WarmOutcome) {
         let word = match outcome {
-            Outcome::Built => {
+            WarmOutcome::Built => {
                 self.built += 1;
                 "built"
             }
-            Outcome::Stored => {
+            WarmOutcome::Stored => {
                 self.stored += 1;
                 "stored already"
             }
-            Outcome::LeftOut => {
+            WarmOutcome::LeftOut => {
                 self.left_out += 1;
                 "refused by the package set"
             }
-            Outcome::Failed(error) => {
-                self.failed(&wish.to_string(), &error);
+            WarmOutcome::Failed(error) => {
+                self.failed(&target.to_string(), &error);
                 "failed"
             }
         };
         if let Some(bar) = &self.bar {
-            bar.set_message(wish.name.clone());
+            bar.set_message(target.name.clone());
             bar.inc(1);
             if bar.is_hidden() {
                 let length = bar.length().unwrap_or_default();
-                eprintln!("{} of {length}: {wish}: {word}", bar.position());
+                eprintln!("{} of {length}: {target}: {word}", bar.position());
             }
         }
     }
 
-    /// Notes what could not be had.
+    /// Adds a failure.
     pub(super) fn failed(&mut self, what: &str, error: &Error) {
         self.failures.push(redact(&format!("{what}: {error}")));
         if let Some(bar) = &self.bar {
@@ -79,21 +78,20 @@ impl Report {
         }
     }
 
-    /// Notes names that patterns match and that are no packages.
+    /// Counts names that patterns match but that are no packages.
     pub(super) fn left_out(&mut self, names: usize) {
         self.left_out += names;
     }
 
-    /// Notes that the run ends before its time.
     pub(super) fn stopped(&mut self) {
         self.stopped = true;
     }
 
-    /// Prints the summary. False when something failed, or is left.
+    /// Prints the summary. False if an image failed or is left.
     pub(super) fn finish(self) -> bool {
         let mut left = 0;
         if let Some(bar) = &self.bar {
-            // Before it is finished, which moves it to its end.
+            // Finishing the bar moves its position.
             left = bar
                 .length()
                 .unwrap_or_default()
@@ -122,13 +120,13 @@ impl Report {
             let names = self.left_out;
             _ = writeln!(
                 text,
-                "{names} left out, which patterns match: no packages, or refused by the package set"
+                "{names} left out: they match a pattern, but are no packages or refused by the package set"
             );
         }
         if self.stopped {
             _ = writeln!(
                 text,
-                "stopped with {left} left: the next run goes on from here"
+                "stopped with {left} left: the next run continues from here"
             );
         }
         text
@@ -143,8 +141,8 @@ mod tests {
 
     use super::*;
 
-    fn wish(package: &str) -> Wish {
-        Wish {
+    fn target(package: &str) -> WarmTarget {
+        WarmTarget {
             is_recipe: false,
             name: package.to_owned(),
             system: System::X86_64Linux,
@@ -158,27 +156,27 @@ mod tests {
         let mut report = Report::default();
         report.left_out(2);
         report.begin(6);
-        report.add(&wish("git"), Outcome::Built);
-        report.add(&wish("htop"), Outcome::Stored);
-        report.add(&wish("steam"), Outcome::LeftOut);
+        report.add(&target("git"), WarmOutcome::Built);
+        report.add(&target("htop"), WarmOutcome::Stored);
+        report.add(&target("steam"), WarmOutcome::LeftOut);
         let error = Error::new(ErrorKind::BuildFailed, "it does not compile");
-        report.add(&wish("broken"), Outcome::Failed(error));
+        report.add(&target("broken"), WarmOutcome::Failed(error));
         report.stopped();
         expect![[r#"
             failed: broken:latest x86_64-linux: it does not compile
             1 built, 1 stored already, 1 failed
-            3 left out, which patterns match: no packages, or refused by the package set
-            stopped with 2 left: the next run goes on from here
+            3 left out: they match a pattern, but are no packages or refused by the package set
+            stopped with 2 left: the next run continues from here
         "#]]
         .assert_eq(&report.summary(2));
         assert!(!report.finish());
     }
 
     #[test]
-    fn nothing_to_complain_of() {
+    fn a_run_without_failures_succeeds() {
         let mut report = Report::default();
         report.begin(1);
-        report.add(&wish("git"), Outcome::Built);
+        report.add(&target("git"), WarmOutcome::Built);
         expect![[r#"
             1 built, 0 stored already, 0 failed
         "#]]

@@ -52,17 +52,17 @@ fn merged(packages: &[(&str, Tree)]) -> Merged {
     merge(packages.iter().map(|(path, tree)| (path, *tree)))
 }
 
-fn list(out: &mut String, at: &Path, entries: &BTreeMap<OsString, Entry>) {
+fn list(out: &mut String, at: &Path, entries: &BTreeMap<OsString, RootEntry>) {
     for (name, entry) in entries {
         let path = at.join(name);
         let shown = path.display();
         match entry {
-            Entry::Directory { mode, entries } => {
+            RootEntry::Directory { mode, entries } => {
                 writeln!(out, "{mode:04o} {shown}/").unwrap();
                 list(out, &path, entries);
             }
-            Entry::File(text) => writeln!(out, "file {shown}: {} bytes", text.len()).unwrap(),
-            Entry::Symlink(target) => {
+            RootEntry::File(text) => writeln!(out, "file {shown}: {} bytes", text.len()).unwrap(),
+            RootEntry::Symlink(target) => {
                 let target = target.to_str().unwrap().replace(&"0".repeat(32), "…");
                 writeln!(out, "link {shown} -> {target}").unwrap();
             }
@@ -149,7 +149,7 @@ fn directories_are_merged_and_the_rest_is_linked() {
 }
 
 #[test]
-fn what_is_there_for_nix_alone_is_left_out_at_the_root() {
+fn files_for_nix_s_builders_are_left_out_at_the_root() {
     check(
         &[(
             "a",
@@ -185,10 +185,10 @@ fn the_first_package_wins_and_the_others_are_reported() {
             0755 lib/x/
             link lib/x/y -> /nix/store/…-a/lib/x/y
             link share -> /nix/store/…-b/share
-            /bin/vi is that of /nix/store/…-a, not of /nix/store/…-b
-            /bin/vi is that of /nix/store/…-a, not of /nix/store/…-c
-            /lib/x is that of /nix/store/…-a, not of /nix/store/…-b
-            /share is that of /nix/store/…-b, not of /nix/store/…-c
+            /bin/vi is from /nix/store/…-a, not from /nix/store/…-b
+            /bin/vi is from /nix/store/…-a, not from /nix/store/…-c
+            /lib/x is from /nix/store/…-a, not from /nix/store/…-b
+            /share is from /nix/store/…-b, not from /nix/store/…-c
         "#]],
     );
 }
@@ -220,7 +220,7 @@ fn links_to_directories_of_the_same_package_are_repeated() {
             link sbin -> bin
             0755 share/
             link share/doc -> ../lib
-            /sbin is that of /nix/store/…-a, not of /nix/store/…-b
+            /sbin is from /nix/store/…-a, not from /nix/store/…-b
         "#]],
     );
 }
@@ -373,7 +373,7 @@ proptest! {
                     _ => None,
                 });
                 let target = link_target(Package { path: &package, root }, &path, leaf.unwrap());
-                let present = merged.root.get(&path) == Some(&Entry::Symlink(target));
+                let present = merged.root.get(&path) == Some(&RootEntry::Symlink(target));
                 prop_assert!(present != dropped, "{path:?} of {name}");
             }
         }

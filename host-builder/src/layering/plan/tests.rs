@@ -52,7 +52,7 @@ fn check(plan: &Plan, expected: &Expect) {
 }
 
 #[test]
-fn what_one_package_needs_travels_with_it_and_what_two_need_is_apart() {
+fn a_dependency_shares_the_layer_of_its_only_user_and_a_shared_one_has_its_own() {
     let closure = closure(
         &["git", "htop"],
         &[
@@ -122,7 +122,7 @@ fn a_path_is_apart_when_its_closure_is_large_although_its_own_size_is_not() {
 }
 
 #[test]
-fn what_is_needed_twice_below_one_path_counts_once_for_its_size() {
+fn a_shared_dependency_counts_once_in_a_closure_s_size() {
     let closure = closure(
         &["app"],
         &[

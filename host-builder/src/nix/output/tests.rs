@@ -1,4 +1,4 @@
-//! What Nix of any version says.
+//! Outputs of old and new versions of Nix.
 
 use super::*;
 
@@ -20,7 +20,7 @@ fn versions_of_every_kind_of_nix() {
 }
 
 #[test]
-fn the_reason_is_what_nix_says_itself() {
+fn the_reason_is_nix_s_own_last_error() {
     let unfree = "\
 warning: something
 error:
@@ -54,7 +54,7 @@ error:
 }
 
 #[test]
-fn builds_that_were_ended_from_outside_are_told_from_those_that_failed() {
+fn builds_that_were_killed_differ_from_those_that_failed() {
     let drv = "/nix/store/00000000000000000000000000000000-git-2.drv";
     for (stderr, expected) in [
         (
@@ -168,8 +168,12 @@ fn each_state_of_a_name() {
     assert_eq!(
         found[1..],
         [
-            Resolution::Unknown(vec!["y".to_owned()]),
-            Resolution::NotADerivation("set".to_owned()),
+            Resolution::Unknown {
+                near: vec!["y".to_owned()]
+            },
+            Resolution::NotADerivation {
+                kind: "set".to_owned()
+            },
             Resolution::Refused
         ]
     );
@@ -195,7 +199,7 @@ fn the_log_of_a_build_is_no_part_of_an_error() {
 }
 
 #[test]
-fn what_has_the_network_is_told_by_the_derivation() {
+fn the_derivation_tells_whether_a_build_has_the_network() {
     for (derivation, expected) in [
         (r#"Derive([("out","/nix/store/x","","")],[],"#, false),
         (r#"Derive([("out","","r:sha256","")],[],"#, false),

@@ -1,16 +1,15 @@
-//! What builds can do to the machine and to each other: found out by building, once, before anything
-//! else is built.
+//! Proves the sandbox: a build, before any other, tries what builds must not be able to do.
 //!
 //! ```text
-//!   program   this program, with all that it needs to run in a sandbox        reads its own files
-//!   probe     what it does there: tries to write, and says what worked        inside of the build
-//!   report    what is said                                                    pure
-//!   here      what that says of this machine: may builds be trusted to it?    pure, but for `Outside`
+//!   program   a copy of nixgate with its libraries, which runs in a sandbox   reads its own files
+//!   probe     tries to write, and reports what worked                         inside the build
+//!   report    what the probe writes                                           pure
+//!   mod       the verdict on this machine                                     pure, except `Outside`
 //! ```
 //!
-//! Settings alone prove nothing. The kernel may refuse namespaces, a daemon of Nix takes this setting
-//! from trusted users only and ignores it from others without a word, and a sandbox whose user owns the
-//! store outside keeps no package from changing another. `nix/sandbox.nix` is the derivation that tells.
+//! Settings alone prove nothing. The kernel may refuse namespaces; nix-daemon silently ignores the
+//! setting of users whom it does not trust; and in a sandbox whose user owns the store outside, a
+//! package can change others. `nix/sandbox.nix` is the derivation.
 
 mod probe;
 mod program;
@@ -37,36 +36,33 @@ pub(crate) use probe::{ProbeSandboxArgs, probe_sandbox};
 
 /// The name of the subcommand that a build runs.
 const COMMAND: &str = "probe-sandbox";
-/// What a build must not see, of all that is in the root folder: every machine has it, and no sandbox
-/// unless it is told to (`sandbox-paths`).
+/// A folder in `/` that every machine has, and no sandbox unless `sandbox-paths` adds it.
 const WITNESS: &str = "sys";
-/// What every build sees there.
+/// A folder in `/` that every build sees.
 const STORE: &str = "nix";
-/// What a probe says that could not try.
-const UNTRIED: &str = "the sandbox can't be tried";
-/// Of what a probe that failed and Nix have said, so many lines are told, besides errors.
+/// What a probe prints that could not try.
+const UNTRIED: &str = "cannot probe the sandbox";
+/// Last lines of a failed probe's output that a message has, besides all errors.
 const LAST_LINES: usize = 8;
-/// What is wrong where builds of known output reach the machine.
-const DOWNLOADS_CALL: &str = "packages' downloads (fixed-output builds) reach this machine's loopback: \
-    set NIXGATE_PROXY_ONLY, or deny the addresses to nix-daemon (see \"What downloads reach\" in the \
+/// The weakness when fixed-output builds reach this machine.
+const DOWNLOADS_CALL: &str = "packages' downloads (fixed-output builds) reach this machine's loopback. \
+    Set NIXGATE_PROXY_ONLY, or deny these addresses to nix-daemon (see \"What downloads reach\" in the \
     documentation)";
-/// The number of root.
-const ROOT: u32 = 0;
 
-/// What builds have to be like.
+/// Whether builds need a sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sandbox {
     /// In a sandbox, or not at all.
     Required {
-        /// Builds may run as the user who owns the store, and so change what others have built.
+        /// Builds may run as the user who owns the store, and so can change each other's outputs.
         shared_user: bool,
     },
-    /// In a sandbox where one can be had.
+    /// In a sandbox where that works.
     Wanted,
 }
 
 impl Sandbox {
-    /// Nix's settings that say so.
+    /// Nix's settings for this.
     pub(super) const fn options(self) -> [(&'static str, &'static str); 2] {
         match self {
             Self::Required { .. } => [("sandbox", "true"), ("sandbox-fallback", "false")],
@@ -75,17 +71,15 @@ impl Sandbox {
     }
 }
 
-/// What a probe is built with.
+/// A probe that Nix can build.
 pub(super) struct Probe {
     listener: TcpListener,
-    /// How Nix is asked for it.
     pub(crate) trial: Trial,
 }
 
 impl Probe {
-    /// Prepares one that nobody has tried before; `folder` is for the program that it runs. With
-    /// `download` it is a build that has the network. The loopback that it calls is that of the
-    /// namespace, or this machine's.
+    /// Prepares a new probe; `folder` is for its program. With `download`, it is a fixed-output build,
+    /// which has the network. It connects to the loopback of the namespace, or of this machine.
     ///
     /// # Errors
     /// When the program can't be copied, or nothing can listen on loopback.
@@ -113,7 +107,7 @@ impl Probe {
         })
     }
 
-    /// Whether the build that has ended called.
+    /// Whether the build, which has ended, connected.
     pub(super) fn was_called(&self) -> bool {
         self.listener.accept().is_ok()
     }
@@ -125,22 +119,19 @@ fn unique() -> String {
     format!("{}-{nanoseconds}", std::process::id())
 }
 
-/// What has to be known of the machine to understand a report.
+/// This machine, to compare a report with.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Outside {
-    /// Whether there is what a build must not see.
+    /// Whether it has the folder that a build must not see.
     has_witness: bool,
-    /// The folder of the machine's store.
     store: Identity,
-    /// Whom it belongs to.
+    /// A user id.
     store_owner: u32,
 }
 
 impl Outside {
-    /// Looks at this machine.
-    ///
     /// # Errors
-    /// When it has no store.
+    /// When this machine has no store.
     pub(super) fn look() -> io::Result<Self> {
         Ok(Self {
             has_witness: Path::new("/").join(WITNESS).exists(),
@@ -150,20 +141,18 @@ impl Outside {
     }
 }
 
-/// Reads what a probe wrote.
-///
 /// # Errors
-/// When it can't be read, or is no report.
+/// When the output can't be read, or is no report.
 pub(super) fn read(output: &Path) -> io::Result<Report> {
     Ok(serde_json::from_slice(&std::fs::read(output)?)?)
 }
 
-/// Whether builds are confined, by what one of them could do; `called` says whether it called this
-/// machine's loopback. Only a build that worked proves it: one may fail for many a reason.
+/// Judges the sandbox by a probe; `called` says whether it reached this machine's loopback. Only a probe
+/// that was built proves anything: a build can fail for many reasons.
 ///
 /// # Errors
-/// [`NixError::NotSandboxed`] or [`NixError::SharedBuildUser`] with all that a build could do,
-/// [`NixError::ProbeNotRun`], or the error by which Nix could not be asked.
+/// [`NixError::NotSandboxed`] or [`NixError::SharedBuildUser`] with everything that the probe could do,
+/// [`NixError::ProbeNotRun`], or Nix's own error.
 pub(super) fn verdict(
     report: Result<Report, NixError>,
     called: bool,
@@ -180,23 +169,23 @@ pub(super) fn verdict(
     };
     if report.root.contains(WITNESS) {
         return not_sandboxed(format!(
-            "Nix was told to use one, and a build saw this machine's /{WITNESS}"
+            "Nix was told to use one, but a build saw this machine's /{WITNESS}"
         ));
     }
     if !outside.has_witness {
         return not_sandboxed(format!(
-            "whether it does can't be told: this machine has no /{WITNESS} that a build could see"
+            "it can't be proven: this machine has no /{WITNESS} that a build could see"
         ));
     }
     if !report.root.contains(STORE) {
         return not_sandboxed(format!(
-            "whether it does can't be told: a build saw no /{STORE}, but {:?}",
+            "it can't be proven: a build saw no /{STORE}, but {:?}",
             report.root
         ));
     }
     let owns_store = report
         .user
-        .is_none_or(|user| user == outside.store_owner || user == ROOT);
+        .is_none_or(|user| user == outside.store_owner || user == 0);
     let mut could = Vec::new();
     if report.store == Some(outside.store) {
         could.push(format!("write to this machine's {STORE_DIR}"));
@@ -206,14 +195,14 @@ pub(super) fn verdict(
     }
     if !report.mounts.is_empty() {
         could.push(format!(
-            "write to {}, which Nix's sandbox-paths show it: mount that read-only for the builder (which \
-             does not help with sockets and devices), take it from build users, or leave it out of \
-             sandbox-paths",
+            "write to {}, to which Nix's sandbox-paths give access: remove that from sandbox-paths, deny \
+             it to the build users, or mount it read-only for the builder (this does not help with \
+             sockets and devices)",
             list(&report.mounts)
         ));
     }
     if called {
-        could.push("call this machine's loopback".to_owned());
+        could.push("connect to this machine's loopback".to_owned());
     }
     if !could.is_empty() {
         return not_sandboxed(format!("a build could {}", could.join("; it could ")));
@@ -223,22 +212,22 @@ pub(super) fn verdict(
             reason: match (report.user, report.inputs.as_slice()) {
                 (Some(user), []) => format!("a build ran as user {user}"),
                 (Some(user), inputs) => format!(
-                    "a build ran as user {user}, and could change {}",
+                    "a build ran as user {user} and could change {}",
                     list(inputs)
                 ),
-                (None, _) => "as whom a build ran can't be told".to_owned(),
+                (None, _) => "the user of a build is unknown".to_owned(),
             },
         });
     }
     Ok(())
 }
 
-/// What downloads reach, by what became of one that tried to call: the weakness to tell of, if there is
-/// one. With `enclosed`, the one who is called is inside of the network that has the proxy alone.
+/// Judges the network of downloads by a probe with the network: a weakness to report, if there is one.
+/// With `enclosed`, `called` says that the probe reached a listener inside the enclosed network, which
+/// proves that it is in there.
 ///
 /// # Errors
-/// [`NixError::NoEnclosure`] when they are to be in that network and it is not proved that they are, or
-/// the error by which Nix could not be asked.
+/// [`NixError::NoEnclosure`] when they have to be enclosed and that is not proven, or Nix's own error.
 pub(super) fn downloads(
     built: Result<(), NixError>,
     called: bool,
@@ -246,23 +235,21 @@ pub(super) fn downloads(
 ) -> Result<Option<String>, NixError> {
     let failed = match built {
         Ok(()) => None,
-        Err(NixError::Process(ProcessError::Failed { stderr, .. })) => Some(told(&stderr)),
+        Err(NixError::Process(ProcessError::Failed { stderr, .. })) => Some(summary(&stderr)),
         Err(error) => return Err(error),
     };
     match (enclosed, called, failed) {
         (false, true, _) => Ok(Some(DOWNLOADS_CALL.to_owned())),
         (false, false, None) | (true, true, None) => Ok(None),
         (false, false, Some(reason)) => Ok(Some(format!(
-            "whether packages' downloads (fixed-output builds) reach this machine's loopback is not \
-             known, since the one that tries it failed ({reason})"
+            "cannot tell whether packages' downloads (fixed-output builds) reach this machine's loopback: \
+             the probe failed ({reason})"
         ))),
-        // More was promised.
         (true, _, Some(reason)) => Err(NixError::NoEnclosure {
-            reason: format!("the download that tries it failed: {reason}"),
+            reason: format!("the probe failed: {reason}"),
         }),
         (true, false, None) => Err(NixError::NoEnclosure {
-            reason: "a download was built outside of it: by a nix-daemon, which has a network of its own"
-                .to_owned(),
+            reason: "nix-daemon, which has its own network, built a download".to_owned(),
         }),
     }
 }
@@ -272,17 +259,17 @@ fn list(paths: &[std::path::PathBuf]) -> String {
     paths.collect::<Vec<_>>().join(" ")
 }
 
-/// Why a probe failed. Where its program did not run, that says nothing of the sandbox.
+/// Why a probe failed. If its program did not run, that says nothing about the sandbox.
 fn failure(stderr: &str) -> NixError {
-    let reason = told(stderr);
+    let reason = summary(stderr);
     match ran(stderr) {
         true => NixError::NotSandboxed { reason },
         false => NixError::ProbeNotRun { reason },
     }
 }
 
-/// Whether a probe's program may have run. What makes a sandbox ends with 1 where it can't, and a
-/// loader that does not find a library with another number.
+/// Whether a probe's program may have run. Nix exits with 1 when it can't make a sandbox; a loader that
+/// does not find a library exits with another code.
 fn ran(stderr: &str) -> bool {
     let exit = |line: &str| {
         let (_, rest) = line.split_once("failed with exit code ")?;
@@ -297,9 +284,9 @@ fn ran(stderr: &str) -> bool {
     })
 }
 
-/// What Nix and the build say that went wrong, in one line: all errors, and the last lines whatever
-/// they are, since a program that fails says why in words of its own.
-fn told(stderr: &str) -> String {
+/// The output of Nix and a failed build in one line: all errors, and the last lines, in which the program
+/// says why it failed.
+fn summary(stderr: &str) -> String {
     let text = plain(stderr);
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let lines: Vec<_> = lines.collect();

@@ -1,12 +1,12 @@
-//! What runs inside of a build (`nix/sandbox.nix`): it tries what a build must not be able to do, and
-//! undoes at once what worked.
+//! Runs inside a build (`nix/sandbox.nix`): tries what a build must not be able to do, and undoes at
+//! once what worked.
 //!
 //! ```text
-//!   $out            its report, as JSON; or, where its content is known before, that
+//!   $out            its report as JSON; of a fixed-output build, the fixed content
 //!   /nix/store/…    its inputs: must not be writable
-//!   mounts          whatever else somebody mounted into the sandbox (`sandbox-paths`): the same
-//!   /nix/store      writable, since $out is made in it; must be another than the machine's
-//!   127.0.0.1:PORT  the builder, which sees whether it was called
+//!   mounts          other mounts in the sandbox (`sandbox-paths`): must not be writable
+//!   /nix/store      writable, since $out is made in it; must not be the machine's
+//!   127.0.0.1:PORT  the builder, which notices a connection
 //! ```
 
 use std::collections::BTreeSet;
@@ -25,42 +25,39 @@ use super::report::{Identity, Report, outside};
 use super::{STORE, UNTRIED, WITNESS};
 use crate::closure::STORE_DIR;
 
-/// How long the builder is called for. A network that drops what it is not to carry says nothing.
-const CALL: Duration = Duration::from_secs(2);
-/// The file that is made, and removed at once, where one can be made.
+/// For connecting to the builder: a network may drop packets without an answer.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// The file that it tries to make in a folder, and removes at once.
 const TRIAL: &str = ".nixgate-probe";
-/// Of a folder that is mounted, so many files and folders in it are tried besides itself. Those of a
-/// system's /usr/bin are a few thousand.
+/// Files and folders that are tried in each mounted folder: a system's /usr/bin has a few thousand.
 const ENTRIES: usize = 5000;
-/// Where every sandbox has what is its own: devices, processes, and memory that ends with it.
+/// Mounts of the sandbox itself.
 const OWN: [&str; 3] = ["/proc", "/dev/pts", "/dev/shm"];
 
-/// How the builder starts it.
 #[derive(Args)]
 pub struct ProbeSandboxArgs {
     /// The builder's port on loopback
     port: u16,
-    /// What the output has to be, where that is known before
+    /// The output of a fixed-output build
     content: Option<String>,
 }
 
-/// Tries it all.
-///
 /// # Errors
-/// When nothing can be said of it.
+/// When this is no build, or the report can't be made or written.
 pub(crate) fn probe_sandbox(arguments: &ProbeSandboxArgs) -> Result<()> {
     try_all(arguments).context(UNTRIED)
 }
 
 fn try_all(arguments: &ProbeSandboxArgs) -> Result<()> {
     let variable = |name: &'static str| {
-        let value = std::env::var_os(name).context("this is not a build of Nix");
+        let value = std::env::var_os(name);
+        let value = value.with_context(|| format!("${name} is not set: this is no build of Nix"));
         value.map(PathBuf::from)
     };
     let output = variable("out")?;
     let builder = SocketAddr::from((Ipv4Addr::LOCALHOST, arguments.port));
-    // The builder sees that it came.
-    drop(TcpStream::connect_timeout(&builder, CALL));
+    // The builder notices it.
+    drop(TcpStream::connect_timeout(&builder, CONNECT_TIMEOUT));
     let text = match &arguments.content {
         Some(content) => content.clone(),
         None => serde_json::to_string(&look(&output, &variable("NIX_BUILD_TOP")?)?)?,
@@ -75,7 +72,7 @@ fn look(output: &Path, build_folder: &Path) -> Result<Report> {
     );
     let names = names(Path::new("/"))?;
     if names.contains(WITNESS) || !names.contains(STORE) {
-        // This is no sandbox: there is nothing more to learn, and a machine to be spared.
+        // This is no sandbox: further tries would touch the machine.
         return Ok(Report {
             root: names,
             user,
@@ -111,14 +108,13 @@ fn names(folder: &Path) -> io::Result<BTreeSet<String>> {
     folder.read_dir()?.map(name).collect()
 }
 
-/// Where something is mounted, by the table of that (proc(5)). A mount may be behind another, which is
-/// tried then.
+/// Mount points in a table (proc(5)). Another mount may hide one; then that is tried.
 fn mount_points(table: &str) -> impl Iterator<Item = PathBuf> {
     let point = |line: &str| line.split(' ').nth(4).map(unescaped);
     table.lines().filter_map(point)
 }
 
-/// The kernel writes white space and `\` as three octal digits.
+/// The kernel writes white space and `\` as a `\` and three octal digits.
 fn unescaped(path: &str) -> PathBuf {
     let mut parts = path.split('\\');
     let mut plain = parts.next().unwrap_or_default().to_owned();
@@ -131,42 +127,40 @@ fn unescaped(path: &str) -> PathBuf {
     plain.into()
 }
 
-/// Whether a file, a folder, or what is directly in the folder can be changed.
+/// Whether a file, a folder, or anything directly in the folder can be changed.
 fn changeable(path: &Path) -> bool {
     let entries = path.read_dir().into_iter().flatten().flatten();
     changes(path) || entries.take(ENTRIES).any(|entry| changes(&entry.path()))
 }
 
-/// Tries to change a file or a folder: to write to it, and to get the right to.
+/// Tries to write to a file or a folder, and to change its permissions.
 fn changes(path: &Path) -> bool {
     let Ok(metadata) = fs::symlink_metadata(path) else {
         return false;
     };
     let kind = metadata.file_type();
-    // Who may write to one reaches the program or the device behind it, on a read-only mount too. A
-    // pipe keeps nothing, and says no more than that somebody wrote.
+    // Writing reaches the program or the device behind it, on a read-only mount too. A pipe is harmless.
     if kind.is_socket() || kind.is_char_device() || kind.is_block_device() {
         let own = kind.is_char_device() && is_own_device(metadata.rdev());
         return !own && access(path, Access::WRITE_OK).is_ok();
     }
-    // Of a program that runs, the kernel says that it is busy before it says this.
+    // The kernel reports a running program as busy before it reports a read-only mount.
     if statvfs(path).is_ok_and(|system| system.f_flag.contains(StatVfsMountFlags::RDONLY)) {
         return false;
     }
     let written = match () {
         () if kind.is_dir() => make_file(path),
-        // Opened only: nothing is written.
+        // Only opens it.
         () if kind.is_file() => opened(path),
-        // A link is what it leads to, which is tried itself or is not there.
+        // A link's target is tried itself, or does not exist.
         () => return false,
     };
-    // Who owns it may let himself write to it. It is given the rights that it has.
+    // Its owner could permit writing. This sets the permissions that it has already.
     worked(written)
         || fs::set_permissions(path, Permissions::from_mode(metadata.permissions().mode())).is_ok()
 }
 
-/// Whether a device is one that Nix gives every sandbox, by its numbers, which are the same everywhere
-/// (the kernel's `devices.txt`).
+/// Whether a device is one that Nix gives every sandbox, by its numbers (the kernel's `devices.txt`).
 fn is_own_device(device: u64) -> bool {
     matches!(
         (major(device), minor(device)),
@@ -192,8 +186,8 @@ fn opened(file: &Path) -> io::Result<()> {
     options.open(file).map(drop)
 }
 
-/// Only the system's no is one: on a disk that is full, a program that runs, or whatever else is in the
-/// way, another build may have more luck.
+/// Only a refusal by the system counts as one: with another error, such as a full disk or a running
+/// program, another build may succeed.
 fn worked(tried: io::Result<()>) -> bool {
     match tried {
         Ok(()) => true,
@@ -220,7 +214,7 @@ short
     }
 
     #[test]
-    fn what_can_be_changed_is_found_and_left_as_it_was() {
+    fn changeable_files_are_found_and_not_changed() {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path();
         let file = folder.join("file");
@@ -252,7 +246,7 @@ short
     }
 
     #[test]
-    fn only_the_system_s_no_is_a_no() {
+    fn only_a_refusal_by_the_system_counts() {
         use rustix::io::Errno;
         for (error, expected) in [
             (Errno::ACCESS, false),

@@ -1,9 +1,8 @@
-//! This program with all that it needs to run in a sandbox in which there may be nothing else: itself,
-//! the libraries that it is linked to, and the loader that brings these together.
+//! A copy of this program that runs in an empty sandbox: with its libraries and its loader.
 //!
-//! Which ones that are, the kernel says: it has mapped them to run this very process. It names the files
-//! themselves, and programs ask for libraries by other names, which are links to these on many a system
-//! (`libc.so.6` to `libc-2.31.so`). So each file is there under the names of its links too.
+//! The kernel lists the files in this process's mappings. These are real files; programs look for
+//! libraries by other names, which are often links (`libc.so.6` to `libc-2.31.so`). So the copy has the
+//! links as well.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -13,23 +12,23 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-/// Our name in the folder.
+/// This program's name in the folder.
 const SELF: &str = "nixgate";
-/// This program, also when another one was installed in its place meanwhile.
+/// This program, even if another was installed in its place meanwhile.
 const OWN: &str = "/proc/self/exe";
-/// What stands for the folder in an argument, until it is known where it is in the store.
+/// Stands for the folder in an argument, until its store path is known.
 const FOLDER: &str = "@folder@";
 
 /// How the copy is run.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Program {
-    /// The file in the folder that is run.
+    /// The file to run, in the folder.
     pub(crate) file: String,
-    /// What comes before the program's own arguments.
+    /// Arguments before those of the program.
     pub(crate) arguments: Vec<String>,
 }
 
-/// LocalCache it into a folder, which is made anew.
+/// Copies it into a folder, which is emptied first.
 ///
 /// # Errors
 /// When a file can't be read or the folder can't be written.
@@ -41,7 +40,7 @@ pub(super) fn copy(folder: &Path) -> io::Result<Program> {
     gather(&files, loader.as_deref(), folder)
 }
 
-/// LocalCache this program, these files, and links to them into a folder, which is made anew.
+/// Copies this program, these files, and the links to them into a folder, which is emptied first.
 fn gather(files: &BTreeSet<PathBuf>, loader: Option<&Path>, folder: &Path) -> io::Result<Program> {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -65,7 +64,7 @@ fn gather(files: &BTreeSet<PathBuf>, loader: Option<&Path>, folder: &Path) -> io
     }
     links.extend(loader.map(Path::to_owned));
     for link in links {
-        // Links that lead nowhere are nobody's name.
+        // Dangling.
         let Ok(file) = link.canonicalize() else {
             continue;
         };
@@ -85,7 +84,7 @@ fn gather(files: &BTreeSet<PathBuf>, loader: Option<&Path>, folder: &Path) -> io
                 .map(str::to_owned)
                 .into(),
         },
-        // It is linked to nothing.
+        // Statically linked.
         None => Program {
             file: SELF.to_owned(),
             arguments: Vec::new(),
@@ -93,10 +92,10 @@ fn gather(files: &BTreeSet<PathBuf>, loader: Option<&Path>, folder: &Path) -> io
     })
 }
 
-/// The loader that a program asks the kernel for (`PT_INTERP` in elf(5)); none where it needs none.
+/// The loader of a program (`PT_INTERP` in elf(5)), unless it is statically linked.
 fn interpreter(program: &[u8]) -> Option<&OsStr> {
     const INTERPRETER: u32 = 3;
-    // The last byte is for 64 bits, as all machines have that nixgate is built for.
+    // The last byte means 64 bits: nixgate is built for no other machines.
     program.strip_prefix(b"\x7fELF\x02")?;
     let number = |at: usize, size: usize| {
         let mut bytes = [0; 8];
@@ -117,7 +116,7 @@ fn interpreter(program: &[u8]) -> Option<&OsStr> {
     Some(OsStr::from_bytes(path.strip_suffix(&[0])?))
 }
 
-/// The files that a process runs code of, by its table of mappings (proc(5)).
+/// The files with executable mappings in a process (proc(5)).
 fn executed(maps: &str) -> BTreeSet<PathBuf> {
     let file = |line: &str| {
         let path = &line[line.find('/')?..];
@@ -132,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_run_is_what_is_mapped_to_be_executed() {
+    fn the_files_are_those_with_executable_mappings() {
         let maps = "\
 55e0-55e1 r--p 00000000 fe:00 12 /usr/bin/nixgate
 55e1-55e2 r-xp 00001000 fe:00 12 /usr/bin/nixgate

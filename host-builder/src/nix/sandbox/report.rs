@@ -1,4 +1,4 @@
-//! What a build says of what it could do: written inside of it, read outside.
+//! The probe's report: written inside the build, read outside.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-/// What names a folder of a machine, whatever it is called and wherever it is mounted.
+/// Identifies a folder, whatever its name and mount point.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub(crate) struct Identity {
     device: u64,
@@ -30,24 +30,23 @@ impl Identity {
     }
 }
 
-/// See the module.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Report {
-    /// What is in the root folder.
+    /// Names in `/`.
     pub(crate) root: BTreeSet<String>,
-    /// As whom it runs, as the world outside of its user namespace sees it; none when that is nobody.
+    /// The build's user id outside of its user namespace; none if it has none there.
     pub(crate) user: Option<u32>,
-    /// The folder of the store, where it could write to that.
+    /// The store's folder, if it was writable.
     pub(crate) store: Option<Identity>,
-    /// Its inputs that it could change.
+    /// Writable inputs.
     pub(crate) inputs: Vec<PathBuf>,
-    /// What else is mounted for it and it could change.
+    /// Other writable mounts.
     pub(crate) mounts: Vec<PathBuf>,
 }
 
-/// As whom somebody with this number runs outside, by the table of their user namespace
-/// (user_namespaces(7)): lines of "first inside, first outside, how many".
+/// A user id outside of its user namespace, by the namespace's map (user_namespaces(7)): lines of "first
+/// inside, first outside, count".
 pub(super) fn outside(uid_map: &str, user: u32) -> Option<u32> {
     uid_map.lines().find_map(|line| {
         let mut numbers = line.split_whitespace().map(str::parse::<u32>);
@@ -63,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_somebody_is_outside_is_told_by_the_table() {
+    fn a_user_id_is_mapped_to_the_one_outside() {
         let build_user = "      1000      30001          1\n";
         for (uid_map, user, expected) in [
             (build_user, 1000, Some(30_001)),

@@ -11,13 +11,13 @@ const OUTSIDE: Outside = Outside {
     store_owner: 500,
 };
 
-/// What a build in a good sandbox says.
+/// The report from a good sandbox.
 fn confined() -> Report {
     let root = "build dev etc nix proc tmp".split(' ');
     Report {
         root: root.map(str::to_owned).collect(),
         user: Some(30_001),
-        // Its own, which ends with it.
+        // The sandbox's own store folder.
         store: Some(Identity::new(1, 3)),
         ..Report::default()
     }
@@ -62,7 +62,7 @@ fn only_a_build_that_works_and_does_not_see_the_machine_proves_a_sandbox() {
             "(this will be built:; no namespaces; no build)",
         ),
         (Err(failed("error: disk full")), OUTSIDE, "(disk full)"),
-        (missing, OUTSIDE, "install Nix"),
+        (missing, OUTSIDE, "Install Nix"),
     ] {
         let error = verdict(report, false, outside, true).unwrap_err();
         let error = error.to_string();
@@ -71,7 +71,7 @@ fn only_a_build_that_works_and_does_not_see_the_machine_proves_a_sandbox() {
 }
 
 #[test]
-fn a_program_that_does_not_run_is_told_apart_from_no_sandbox() {
+fn a_probe_that_does_not_run_differs_from_a_missing_sandbox() {
     let library = "nixgate: error while loading shared libraries: libgcc_s.so.1: cannot open shared \
                    object file: No such file or directory";
     let old = "error: builder for '/nix/store/x.drv' failed with";
@@ -126,7 +126,7 @@ fn a_program_that_does_not_run_is_told_apart_from_no_sandbox() {
 }
 
 #[test]
-fn what_a_build_could_do_is_named_with_what_to_set() {
+fn all_that_a_build_could_do_is_named_with_the_setting() {
     let all = Report {
         store: Some(MACHINE),
         inputs: vec!["/nix/store/a".into()],
@@ -149,14 +149,14 @@ fn what_a_build_could_do_is_named_with_what_to_set() {
         (store, false, &["write to this machine's /nix/store"][..]),
         (inputs, false, &["change its inputs (/nix/store/a)"]),
         (mounts, false, &["write to /usr,", "read-only"]),
-        (confined(), true, &["call this machine's loopback"]),
+        (confined(), true, &["connect to this machine's loopback"]),
         (
             all,
             true,
             &["/nix/store; it", "inputs", "/usr /opt", "loopback"],
         ),
     ] {
-        // That builds share a user gives none of it up.
+        // A shared build user permits none of it.
         for shared_user in [false, true] {
             let error = verdict(Ok(report.clone()), called, OUTSIDE, shared_user).unwrap_err();
             let error = error.to_string();
@@ -168,7 +168,7 @@ fn what_a_build_could_do_is_named_with_what_to_set() {
 }
 
 #[test]
-fn builds_of_the_store_s_owner_or_of_root_need_a_word_of_their_own() {
+fn builds_as_the_store_s_owner_or_as_root_need_their_own_permission() {
     let of = |user| Report {
         user,
         inputs: vec![PathBuf::from("/nix/store/a")],
@@ -198,32 +198,28 @@ fn a_report_is_read_as_it_was_written() {
 }
 
 #[test]
-fn downloads_are_enclosed_only_where_one_has_shown_it() {
+fn downloads_are_enclosed_only_when_a_probe_proves_it() {
     let worked = || Ok(());
     let broken = || Err(failed("error: no such file"));
-    // Without a network of their own, they had better call nobody.
+    // Without an enclosed network, they must reach nothing.
     assert_eq!(downloads(worked(), false, false).unwrap(), None);
     for (built, called, part) in [
         (
             worked(),
             true,
-            "reach this machine's loopback: set NIXGATE_PROXY_ONLY",
+            "reach this machine's loopback. Set NIXGATE_PROXY_ONLY",
         ),
         (
             broken(),
             true,
-            "reach this machine's loopback: set NIXGATE_PROXY_ONLY",
+            "reach this machine's loopback. Set NIXGATE_PROXY_ONLY",
         ),
-        (
-            broken(),
-            false,
-            "is not known, since the one that tries it failed (no such file)",
-        ),
+        (broken(), false, "the probe failed (no such file)"),
     ] {
         let weak = downloads(built, called, false).unwrap().unwrap();
         assert!(weak.contains(part), "no {part:?} in {weak}");
     }
-    // With one, they have to call in there.
+    // With one, they have to reach the listener inside.
     assert_eq!(downloads(worked(), true, true).unwrap(), None);
     for (built, called, part) in [
         (worked(), false, "nix-daemon"),
@@ -234,7 +230,7 @@ fn downloads_are_enclosed_only_where_one_has_shown_it() {
         assert!(matches!(error, NixError::NoEnclosure { .. }), "{error}");
         assert!(error.to_string().contains(part), "no {part:?} in {error}");
     }
-    // Nix could not be asked.
+    // Nix did not run.
     for enclosed in [false, true] {
         let missing = Err(NixError::Missing {
             program: "nix-build",
@@ -245,7 +241,7 @@ fn downloads_are_enclosed_only_where_one_has_shown_it() {
 }
 
 #[test]
-fn who_calls_is_noticed() {
+fn a_connection_to_the_probe_is_noticed() {
     let folder = tempfile::tempdir().unwrap();
     let probe = Probe::new(&folder.path().join("program"), true, None).unwrap();
     assert!(!probe.was_called());

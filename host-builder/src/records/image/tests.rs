@@ -1,4 +1,4 @@
-//! What a record says, and what becomes of one that storage has spoilt.
+//! Contents of records, and damaged ones.
 
 use expect_test::expect;
 
@@ -56,7 +56,7 @@ fn documents(layer: &[u8]) -> Image {
 }
 
 #[test]
-fn a_record_says_what_packages_are_called_and_all_that_the_image_has() {
+fn a_record_has_the_names_of_packages_and_the_contents_of_the_image() {
     let record = ImageRecord::new(
         &request(&["cacert", "git", "gitalias", "haskellpackages.hoogle"]),
         &[

@@ -20,7 +20,7 @@ fn plain() -> Execution {
 }
 
 #[test]
-fn a_recipe_has_what_a_list_of_packages_has_no_place_for() {
+fn a_recipe_sets_what_a_list_of_packages_can_not() {
     let recipe = recipe(json!({
         "packages": ["arm64", "shell", "python3Packages.Requests", "_1password"],
         "cmd": ["-v"], "entrypoint": ["server"], "env": {"LANG": "C.UTF-8"},
@@ -50,7 +50,7 @@ fn a_recipe_has_what_a_list_of_packages_has_no_place_for() {
 }
 
 #[test]
-fn what_is_not_said_is_as_for_a_list_of_packages() {
+fn omitted_settings_are_those_of_a_list_of_packages() {
     let packages = json!({"packages": ["git"]});
     assert_eq!(recipe(packages).execution(plain()), plain());
     let entrypoint = recipe(json!({"packages": ["git"], "entrypoint": ["git"]}));
@@ -61,7 +61,7 @@ fn what_is_not_said_is_as_for_a_list_of_packages() {
 }
 
 #[test]
-fn names_are_found_in_their_namespace_alone() {
+fn names_are_found_only_in_their_namespace() {
     let recipes = parse(json!({
         "ci-base": {"packages": ["git"]}, "team/tool": {"packages": ["htop"]},
     }))
@@ -88,7 +88,7 @@ fn mistakes_are_named_by_image_and_key() {
         (json!({"a": {}}), ["packages", "missing"]),
         (
             json!({"a": {"packages": []}}),
-            ["\"a\"", "packages: there is none"],
+            ["\"a\"", "packages: the list is empty"],
         ),
         (
             json!({"a": {"packages": ["git/htop"]}}),
@@ -109,7 +109,7 @@ fn mistakes_are_named_by_image_and_key() {
         (git("env", json!({"A=B": "c"})), ["env", "A=B"]),
         (
             git("env", json!({"A": "\u{0}"})),
-            ["env", "can't be a variable"],
+            ["env", "not a valid variable"],
         ),
         (git("cmd", json!(["a", "\u{0}"])), ["cmd", "NUL"]),
         (git("user", json!("-1")), ["user", "-1"]),
@@ -147,7 +147,7 @@ fn mistakes_are_named_by_image_and_key() {
 }
 
 #[test]
-fn what_is_there_twice_is_refused() {
+fn duplicate_keys_are_refused() {
     let whole = r#"{"namespace": "corp", "images": {"a": {"packages": ["git"], "env": {"A": "1"},
         "labels": {"b": "2"}}}}"#;
     assert!(Recipes::parse(whole).is_ok());

@@ -1,8 +1,8 @@
-//! Secrets that the settings give.
+//! Secrets of the settings.
 //!
-//! Each is kept as it is written and as it is written in URLs, in quotes and as base64, and goes from
-//! all text, wherever it stands. One with fewer than [`SHORTEST`] characters is left out: it may be a
-//! word of any language, and the log would have holes where that stands.
+//! Each is removed wherever it occurs: as it is, and as written in URLs, in quotes and as base64. A secret
+//! with fewer than [`SHORTEST`] characters is not: it may be an ordinary word, which would disappear from
+//! the log.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -14,17 +14,16 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::REDACTED;
 
-/// A shorter text is kept for no secret.
+/// Bytes that a secret has at least.
 const SHORTEST: usize = 8;
-/// What the name of a variable holds whose value is a secret.
+/// A variable whose name contains one of these is a secret.
 const SECRET: [&str; 5] = ["TOKEN", "SECRET", "PASSWORD", "PASSPHRASE", "ACCESS_KEY"];
-/// How the name of a variable ends that says where a secret is, or something about it.
+/// A variable whose name ends so is not: it says where a secret is.
 const ABOUT: [&str; 4] = ["_FILE", "_PATH", "_URI", "_URL"];
-/// Variables of nixgate that are about tokens, and none.
+/// Settings of nixgate about tokens, which are not secret.
 const OURS: &str = "NIXGATE_TOKEN_";
 
-/// They are told once and asked for with each line. The longest come first, so that what holds
-/// another goes as a whole.
+/// The longest come first, so that a secret that contains another is removed as a whole.
 static KNOWN: RwLock<BTreeSet<Longest>> = RwLock::new(BTreeSet::new());
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +42,7 @@ impl PartialOrd for Longest {
     }
 }
 
-/// Keeps a secret from all text.
+/// Hides a secret from now on.
 pub(crate) fn keep_secret(secret: &str) {
     let secret = secret.trim();
     if secret.len() < SHORTEST || is_known(secret) {
@@ -68,7 +67,7 @@ pub(crate) fn keep_secret(secret: &str) {
     );
 }
 
-/// Keeps a password from all text, and what Basic makes of it.
+/// Hides a password, and its form in Basic authentication.
 pub(crate) fn keep_credentials(user: &str, password: &str) {
     if password.is_empty() {
         return;
@@ -77,8 +76,8 @@ pub(crate) fn keep_credentials(user: &str, password: &str) {
     keep_secret(&STANDARD.encode(format!("{user}:{password}")));
 }
 
-/// Keeps what a URL has of secrets: the password, a user that is a token (one without a password),
-/// and fields of the query that are called as secrets.
+/// Hides secrets in a URL: the password, a user without a password, which may be a token, and fields of
+/// the query with a secret's name.
 pub(crate) fn keep_url(url: &str) {
     let Some((_, rest)) = url.split_once("://") else {
         return;
@@ -104,12 +103,12 @@ pub(crate) fn keep_url(url: &str) {
     }
 }
 
-/// Keeps what a setting of Nix has of secrets: `access-tokens`, and URLs with passwords.
+/// Hides secrets in a setting of Nix: `access-tokens`, and passwords in URLs.
 pub(crate) fn keep_nix_option(name: &str, value: &str) {
     for word in value.split_whitespace() {
         match word.split_once('=') {
             Some((_, token)) if name.ends_with("access-tokens") => {
-                // GitLab's begin with their kind.
+                // GitLab's tokens begin with their type.
                 keep_secret(token.split_once(':').map_or(token, |(_, token)| token));
             }
             _ => keep_url(word),
@@ -117,8 +116,8 @@ pub(crate) fn keep_nix_option(name: &str, value: &str) {
     }
 }
 
-/// Keeps what variables have of secrets: those that are called so, passwords in URLs, Nix's settings,
-/// and the headers that git is told to send.
+/// Hides secrets in variables: those with a secret's name, passwords in URLs, settings of Nix, and the
+/// headers that git sends.
 pub fn keep_environment(variables: impl IntoIterator<Item = (OsString, OsString)>) {
     for (name, value) in variables {
         let (Some(name), Some(value)) = (name.to_str(), value.to_str()) else {
@@ -143,7 +142,7 @@ pub fn keep_environment(variables: impl IntoIterator<Item = (OsString, OsString)
     }
 }
 
-/// Whether what is called so, in capitals, is a secret.
+/// Whether an upper-case name is that of a secret.
 fn is_secret(name: &str) -> bool {
     SECRET.iter().any(|word| name.contains(word))
         && !ABOUT.iter().any(|end| name.ends_with(end))
@@ -156,7 +155,7 @@ fn is_known(secret: &str) -> bool {
 }
 
 fn percent_decoded(text: &str) -> String {
-    // As the value of a field whose `+` is one.
+    // Escapes the characters that mean something in a form.
     let field = text
         .replace('+', "%2B")
         .replace('&', "%26")
@@ -167,7 +166,7 @@ fn percent_decoded(text: &str) -> String {
         .map_or_else(String::new, |(name, _)| name.into_owned())
 }
 
-/// The text without them.
+/// The text without these secrets.
 pub(super) fn without(text: &str) -> Cow<'_, str> {
     let known = KNOWN.read().unwrap_or_else(PoisonError::into_inner);
     let mut rest = Cow::Borrowed(text);

@@ -1,19 +1,18 @@
-//! No secret in what people read: the log, errors, and the pages of builds.
+//! Removes secrets from text that people read: the log, errors, and the pages of builds.
 //!
-//! Text that comes from elsewhere may repeat a secret: a URL that could not be fetched, a command with
-//! its arguments, the answer of a server that quotes a request. So all of it passes [`redact`]:
+//! Text from elsewhere may contain a secret: a URL that could not be fetched, a command with its
+//! arguments, an answer that quotes a request. So all of it passes [`redact`]:
 //!
 //! ```text
-//!   stderr of programs (nix::process) ──► errors ──┬─► log (telemetry::log: each value of each line)
-//!   answers of servers ───────────────────► errors ┤
-//!                                                  ├─► clients (server::answer)
-//!   lines of builds (nix::activity) ─► BuildLog ───┴─► /builds
+//!   stderr of programs (process) ──► errors ──┬─► log (telemetry::logging: each value of each line)
+//!   answers of servers ────────────► errors ──┤
+//!                                             ├─► clients (server::answer)
+//!   lines of builds (nix::log) ──► BuildLog ──┴─► /builds
 //! ```
 //!
-//! Two things are taken out. Secrets that the settings give are known ([`known`]), and go wherever they
-//! stand. Others are told by what is around them, such as `?private_token=` ([`patterns`]); these lists
-//! can't be complete, and text that nobody marks as a secret stays. A private key has many lines: who
-//! hears them one by one takes it out with [`KeyLines`].
+//! Secrets of the settings are removed wherever they occur ([`known`]). Others are recognised by their
+//! surroundings, such as `?private_token=` ([`patterns`]); these lists can't be complete. A private key
+//! has many lines: [`KeyLines`] removes it from text that comes line by line.
 
 mod known;
 mod patterns;
@@ -27,7 +26,7 @@ pub use known::keep_environment;
 pub(crate) use known::{keep_credentials, keep_nix_option, keep_secret, keep_url};
 pub(crate) use private_key::KeyLines;
 
-/// What stands for a secret.
+/// Replaces a secret.
 const REDACTED: &str = "[redacted]";
 
 /// The text without secrets.
@@ -38,7 +37,7 @@ pub fn redact(text: &str) -> String {
     }
 }
 
-/// The same for each text of a value, keys included.
+/// Redacts each string of a JSON value, including keys.
 pub(crate) fn redact_value(value: Value) -> Value {
     match value {
         Value::String(text) => Value::String(redact(&text)),

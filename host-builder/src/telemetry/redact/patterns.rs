@@ -1,117 +1,114 @@
-//! Secrets that are told by what is around them.
+//! Secrets that are recognised by their surroundings.
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use regex::{Regex, RegexSet};
 
-/// What is looked for, and what stands there then.
-///
-/// A name counts wherever a word of it says secret:
-/// `private_token`, `X-Amz-Security-Token`, `AWS_SECRET_ACCESS_KEY`.
+/// A kind of secret, and its replacement. A name counts if any word in it says secret: `private_token`,
+/// `X-Amz-Security-Token`, `AWS_SECRET_ACCESS_KEY`.
 struct Pattern {
-    /// What each match has in it, or more. It has no `\b` and no `\w`, which are slow beside text that
-    /// is not ASCII.
+    /// A cheaper pattern, which matches within each match of `whole`. Without `\b` and `\w`, which are
+    /// slow on text that is not ASCII.
     sign: &'static str,
-    /// The whole.
     whole: &'static str,
-    instead: &'static str,
+    replacement: &'static str,
 }
 
 const PATTERNS: [Pattern; 15] = [
-    // A private key, as far as it is there.
+    // A private key, even without its end.
     Pattern {
         sign: r"PRIVATE KEY-----",
         whole: r"(?s)-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\z)",
-        instead: "[redacted]",
+        replacement: "[redacted]",
     },
     // `user:password@` of a URL (RFC 3986, 3.2.1).
     Pattern {
         sign: r"://",
         whole: r#"([A-Za-z][A-Za-z0-9+.-]*://)[^\s/?#'"]*@"#,
-        instead: "$1",
+        replacement: "$1",
     },
     // Fields of a query or a form: forges, presigned URLs of S3, Google and Azure, OAuth.
     Pattern {
         sign: r"(?i)(?:token|secret|passw|signature|credential|api[_-]?key|access[_-]?key|jwt)[^\s=]*=|[?&;](?:key|sig|code|auth|pwd|sas)=",
         whole: r#"(?i)([?&;](?:[\w.-]*(?:token|secret|passw|signature|credential|api[_-]?key|access[_-]?key|jwt)[\w.-]*|key|sig|code|auth|pwd|sas)=)[^\s&#'"<>;]+"#,
-        instead: "${1}[redacted]",
+        replacement: "${1}[redacted]",
     },
     // Headers, as curl, git and HTTP libraries print them; their whole value.
     Pattern {
         sign: r"(?i)authorization|cookie|(?:private|job|deploy|nixgate)-token|x-[a-z0-9-]*(?:token|secret|key|signature|auth)",
         whole: r#"(?i)\b((?:proxy-)?authorization|(?:set-)?cookie2?|(?:private|job|deploy|nixgate)-token|x-[a-z0-9-]*(?:token|secret|key|signature|auth)[a-z0-9-]*)(["']?\s*:\s*["']?)[^\r\n"']+"#,
-        instead: "$1$2[redacted]",
+        replacement: "$1$2[redacted]",
     },
     // Credentials without the header's name.
     Pattern {
         sign: r"(?i)(?:bearer|basic)\s",
         whole: r"(?i)\b(bearer|basic)\s+[A-Za-z0-9+/_~.=-]{16,}",
-        instead: "$1 [redacted]",
+        replacement: "$1 [redacted]",
     },
     // Nix's `access-tokens = host=token host=token`, as a setting and as an argument.
     Pattern {
         sign: r"(?i)access-tokens",
         whole: r#"(?i)(access-tokens["'\s,=:]+)(?:[\w.-]+(?:/[\w./-]*)?=[^\s"';,]+\s*)+"#,
-        instead: "${1}[redacted]",
+        replacement: "${1}[redacted]",
     },
     // A variable, or a setting.
     Pattern {
         sign: r"(?i)(?:token|secret|passwd|password|passphrase|api[_-]?key|access[_-]?key|access[_-]?key[_-]?id|private[_-]?key)=",
         whole: r#"(?i)\b([\w.-]*(?:token|secret|passwd|password|passphrase|api[_-]?key|access[_-]?key|access[_-]?key[_-]?id|private[_-]?key)=)(?:"[^"]*"|'[^']*'|[^\s"'&,;)]+)"#,
-        instead: "${1}[redacted]",
+        replacement: "${1}[redacted]",
     },
     // A flag of a command, also in a list of arguments.
     Pattern {
         sign: r#"(?i)(?:token|secret|password|passphrase)["',=\s]"#,
         whole: r#"(?i)(--[\w-]*(?:token|secret|password|passphrase)["',=\s]+)[^\s"',<]+"#,
-        instead: "${1}[redacted]",
+        replacement: "${1}[redacted]",
     },
     Pattern {
         sign: r#"\s-u|-user["',=\s]"#,
         whole: r#"(\s-u["',\s]*|--(?:proxy-)?user["',=\s]+)[^\s"',:]+:[^\s"']+"#,
-        instead: "${1}[redacted]",
+        replacement: "${1}[redacted]",
     },
     // A field of JSON.
     Pattern {
         sign: r#"(?i)(?:token|secret|passw|passphrase|private_?key|api_?key|access_?key|credential)[^"\s]*"\s*:"#,
         whole: r#"(?i)("[\w.-]*(?:token|secret|passw|passphrase|private_?key|api_?key|access_?key|credential)[\w.-]*"\s*:\s*")(?:[^"\\]|\\.)*"#,
-        instead: "${1}[redacted]",
+        replacement: "${1}[redacted]",
     },
     // A netrc file.
     Pattern {
         sign: r"(?i)password\s",
         whole: r#"(?i)\b((?:machine\s+\S+|default|login\s+\S+|account\s+\S+)\s+password\s+)(?:"(?:[^"\\]|\\.)*"|\S+)"#,
-        instead: "${1}[redacted]",
+        replacement: "${1}[redacted]",
     },
-    // What S3 answers to a signature that is wrong: it quotes what was to be signed.
+    // S3's answer to a wrong signature, which quotes the text to sign.
     Pattern {
         sign: r"(?i)<(?:AWSAccessKeyId|SignatureProvided|StringToSign|CanonicalRequest)",
         whole: r"(?i)(<(?:AWSAccessKeyId|SignatureProvided|StringToSign|StringToSignBytes|CanonicalRequest|CanonicalRequestBytes)>)[^<]*",
-        instead: "${1}[redacted]",
+        replacement: "${1}[redacted]",
     },
-    // Tokens of forges and clouds, which say what they are.
+    // Tokens of forges and clouds, which have distinctive prefixes.
     Pattern {
         sign: r"gh[pousr]_|github_pat_|gl[a-z]{2,5}-[^\s./:]{16}|xox[abeprs]-|A[KS]IA[0-9A-Z]",
         whole: r"\b(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|gl[a-z]{2,5}-[\w-]{16,}|xox[abeprs]-[\w-]{10,}|A[KS]IA[0-9A-Z]{16})",
-        instead: "[redacted]",
+        replacement: "[redacted]",
     },
     // A JSON Web Token.
     Pattern {
         sign: r"eyJ",
         whole: r"\beyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)+",
-        instead: "[redacted]",
+        replacement: "[redacted]",
     },
     // A bcrypt hash.
     Pattern {
         sign: r"\$2[abxy]\$",
         whole: r"\$2[abxy]\$\d\d\$[./A-Za-z0-9]{53}",
-        instead: "[redacted]",
+        replacement: "[redacted]",
     },
 ];
 
-/// A set of the patterns themselves does about 1 MB/s: its automaton is too large, and gives up at the first
-/// `é` because of `\b`. The signs keep theirs, and few lines have one; 150 MB/s of a compiler's lines.
+/// A `RegexSet` of the whole patterns does about 1 MB/s: its automaton is too large, and gives up at the
+/// first `é` because of `\b`. The signs do 150 MB/s of a compiler's output, since few lines have one.
 static SIGNS: LazyLock<RegexSet> = LazyLock::new(|| {
     RegexSet::new(PATTERNS.map(|pattern| pattern.sign))
         .expect("the signs are right: a test compiles them")
@@ -123,18 +120,18 @@ static WHOLE: LazyLock<Vec<Regex>> = LazyLock::new(|| {
     each.expect("the patterns are right: a test compiles them")
 });
 
-/// The text without them.
+/// The text without these secrets.
 pub(super) fn without(text: &str) -> Cow<'_, str> {
     without_these(text, SIGNS.matches(text))
 }
 
-/// The same with each pattern tried, whatever the signs say.
+/// Tries every pattern, whatever the signs match.
 #[cfg(test)]
 pub(super) fn without_signs(text: &str) -> Cow<'_, str> {
     without_these(text, 0..PATTERNS.len())
 }
 
-/// All patterns, without what can't be made up from them: borders.
+/// All patterns without word boundaries, from which no text can be generated.
 #[cfg(test)]
 pub(super) fn without_borders() -> Vec<String> {
     let patterns = PATTERNS.iter();
@@ -147,7 +144,8 @@ fn without_these(text: &str, these: impl IntoIterator<Item = usize>) -> Cow<'_, 
     for one in these {
         let whole = &WHOLE[one];
         let is_there = matches!(rest, Cow::Borrowed(_)) || whole.is_match(text);
-        if is_there && let Cow::Owned(changed) = whole.replace_all(&rest, PATTERNS[one].instead) {
+        if is_there && let Cow::Owned(changed) = whole.replace_all(&rest, PATTERNS[one].replacement)
+        {
             rest = Cow::Owned(changed);
         }
     }

@@ -1,4 +1,4 @@
-//! A private key that comes line by line, as builds print it: only its first line says what it is.
+//! Removes a private key that comes line by line, as builds print it.
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
@@ -7,7 +7,7 @@ use regex::Regex;
 
 use super::REDACTED;
 
-/// So many lines after the first are taken for the key's if no end comes: RSA with 16384 bits has 200.
+/// Lines after the first that are removed if no end comes: RSA with 16384 bits has 200.
 const LINES: usize = 200;
 
 static BEGIN: LazyLock<Regex> = LazyLock::new(|| border("BEGIN"));
@@ -18,15 +18,15 @@ fn border(name: &str) -> Regex {
     Regex::new(&border).expect("the pattern is right: a test compiles it")
 }
 
-/// The lines of one program.
+/// Filters the lines of one program.
 #[derive(Debug, Default)]
 pub(crate) struct KeyLines {
-    /// Inside a key: how many more lines may be of it.
+    /// Inside a key: further lines that may belong to it.
     left: usize,
 }
 
 impl KeyLines {
-    /// The next line, without what it has of a key.
+    /// The next line, without parts of a key.
     pub(crate) fn without<'a>(&mut self, line: &'a str) -> Cow<'a, str> {
         let is_border = line.contains("PRIVATE KEY-----");
         if self.left == 0 && !is_border {
@@ -50,7 +50,7 @@ impl KeyLines {
             };
             kept.push_str(&rest[..begin.start()]);
             rest = &rest[begin.end()..];
-            // This line is the first.
+            // Includes this line.
             self.left = 1 + LINES;
         }
         Cow::Owned(kept)
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_without_an_end_hides_no_more_than_its_share() {
+    fn a_key_without_an_end_hides_a_bounded_number_of_lines() {
         let mut lines = vec!["-----BEGIN PRIVATE KEY-----"];
         lines.extend(["line"; LINES + 1]);
         let lines = without(&lines);

@@ -189,11 +189,11 @@ proptest! {
 }
 
 #[test]
-fn what_is_no_secret_stays() {
+fn other_text_stays() {
     for text in [
         "https://host/path?ref=main&page=2",
         "nobody@example.org ://",
-        "no token: set NIXGATE_TOKEN to the value that Envoy has, or pass --allow-direct",
+        "no token is set. Set NIXGATE_TOKEN to the value that Envoy has, or pass --allow-direct",
         "a wrong password",
         "warning: ignoring the client-specified setting 'access-tokens', because it is a restricted setting",
         "error: builder for '/nix/store/a-tokenizer-1.drv' failed with exit code 1",
@@ -208,7 +208,7 @@ fn what_is_no_secret_stays() {
 }
 
 #[test]
-fn what_is_around_a_secret_stays() {
+fn the_text_around_a_secret_stays() {
     for (text, expected) in [
         (
             "unable to download 'http://user:pw@host/a@b': 404",
