@@ -6,7 +6,7 @@
 //! ```text
 //!   stderr of programs (nix::process) ──► errors ──┬─► log (telemetry::log: each value of each line)
 //!   answers of servers ───────────────────► errors ┤
-//!                                                  ├─► clients (server::answer)
+//!                                                  ├─► clients (server::error)
 //!   lines of builds (nix::activity) ─► BuildLog ───┴─► /builds
 //! ```
 //!
