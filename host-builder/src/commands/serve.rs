@@ -1,4 +1,4 @@
-//! `nixgate serve`: answers the edge until it is told to stop.
+//! `nixgate serve`: runs the server until a signal stops it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,35 +11,35 @@ use crate::config::Settings;
 use crate::engine::Engine;
 use crate::login::Login;
 use crate::process::file_limit;
-use crate::server::{App, Bound, Images, Readiness};
+use crate::server::{App, ConnectionLimit, Images, Readiness};
 use crate::source::{Source, Sources};
 
-/// How long what is done at the start may take before it is left to the requests.
-const AT_START: Duration = Duration::from_secs(3600);
+/// How long the first fetch of a package set may take. After it, requests fetch.
+const FIRST_FETCH_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// Serves until `stop` is done.
 ///
 /// # Errors
 /// When the builder can't start; the error says what to do.
 pub(crate) async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<()> {
-    let bound = Bound::new(settings.max_connections, file_limit::raise());
+    let limit = ConnectionLimit::new(settings.max_connections, file_limit::raise());
     tokio::pin!(stop);
-    // To start may take minutes, when the package set has to be fetched.
+    // The start takes minutes when a package set has to be fetched.
     let (app, listener) = tokio::select! {
         started = start(settings) => started?,
         () = &mut stop => return Ok(()),
     };
-    app.serve(listener, bound, stop).await;
+    app.serve(listener, limit, stop).await;
     Ok(())
 }
 
 async fn start(settings: Settings) -> Result<(Arc<App>, TcpListener)> {
     let engine = Engine::open(settings.build).await?;
     let login = Login::open(settings.login, &engine.state.token_key())?;
-    fetch_early(&engine.sources);
+    fetch_package_set(&engine.sources);
     let listener = TcpListener::bind(settings.listen).await.with_context(|| {
         format!(
-            "can't listen on {}: is another builder running? Choose another PORT",
+            "can't listen on {}. Stop the other program that listens there, or choose another PORT",
             settings.listen
         )
     })?;
@@ -54,13 +54,18 @@ async fn start(settings: Settings) -> Result<(Arc<App>, TcpListener)> {
     Ok((app, listener))
 }
 
-/// Fetches a package set that is elsewhere before the first client asks for it; what goes wrong is
-/// in the log early, too.
-fn fetch_early(sources: &Sources) {
+/// Starts to fetch a remote package set, so that the first client waits less, and errors are in the log
+/// early.
+fn fetch_package_set(sources: &Sources) {
     if matches!(sources.source(), Source::Path { .. }) {
         return;
     }
     let sources = sources.clone();
-    // What goes wrong is logged where it happens.
-    tokio::spawn(async move { sources.pin(&Tag::latest(), AT_START).await.map(drop) });
+    // `Sources` logs errors.
+    tokio::spawn(async move {
+        sources
+            .pin(&Tag::latest(), FIRST_FETCH_TIMEOUT)
+            .await
+            .map(drop)
+    });
 }

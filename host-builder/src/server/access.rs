@@ -1,21 +1,36 @@
-//! Who may ask: the edge, by its token.
+//! Access to the builder: only the edge has it, by its token.
 //!
-//! An edge whose token is another is not told that its client may not have the image: nothing is
-//! known of that. It is told by a header that nobody else can set ([`wire::REFUSES`]), and with the
-//! status of a builder that is away.
+//! A request without a token comes from a client, and gets 403. A wrong token comes from an edge whose
+//! setting is wrong, which says nothing of the image: that edge gets the status of a builder that is down,
+//! and a header that clients can't cause ([`wire::REFUSES`]).
 
-use http::{HeaderMap, HeaderValue};
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use http::HeaderMap;
 use nixgate_core::distribution::{Error, ErrorKind};
 use nixgate_core::wire;
 
+use super::App;
+use super::error::HttpError;
 use crate::builder::Rule;
 use crate::config::Access;
 
+/// Middleware: lets only the edge pass.
+pub(super) async fn require_token(
+    State(app): State<Arc<App>>,
+    request: Request,
+    next: Next,
+) -> Result<Response, HttpError> {
+    app.access.admit(request.headers())?;
+    Ok(next.run(request).await)
+}
+
 impl Access {
-    /// The door: the edge has checked who may have which packages, this checks that it was the edge.
-    ///
     /// # Errors
-    /// When it was not.
+    /// When the request does not come from the edge.
     pub(super) fn admit(&self, headers: &HeaderMap) -> Result<(), Error> {
         let Self::Tokens(tokens) = self else {
             return Ok(());
@@ -24,19 +39,19 @@ impl Access {
             Some(given) if tokens.has(given.as_bytes()) => Ok(()),
             Some(_) => Err(Error::new(
                 ErrorKind::TokenRefused,
-                "the token of the registry's edge is none that this builder takes: the registry's \
-                 administrator has to give both the same NIXGATE_TOKEN",
+                "the builder does not accept the token of the registry's edge. The registry's \
+                 administrator has to give the filter and the builder the same NIXGATE_TOKEN",
             )),
             None => Err(Error::new(
                 ErrorKind::Denied,
-                "this builder answers the nixgate filter alone, by its token. Pull through Envoy; \
-                 administrators: give filter and builder the same NIXGATE_TOKEN",
+                "this builder answers only the nixgate filter, which sends a token. Pull through \
+                 Envoy; administrators: give the filter and the builder the same NIXGATE_TOKEN",
             )),
         }
     }
 
-    /// The policy's rule that let the caller in, as the edge says. Where there is no edge, callers
-    /// would have a place in the queue for every name that they make up.
+    /// The policy's rule that let the caller in, as the edge says. Without an edge there is none:
+    /// clients could make up names, and each would get a share of the queue.
     pub(super) fn rule_of(&self, headers: &HeaderMap) -> Rule {
         let rule = match self {
             Self::Tokens(_) => headers.get(wire::RULE),
@@ -47,18 +62,12 @@ impl Access {
     }
 }
 
-/// Marks an answer that says nothing but that the edge's token is refused.
-pub(super) fn mark(kind: ErrorKind, headers: &mut HeaderMap) {
-    if kind == ErrorKind::TokenRefused {
-        let token = HeaderValue::from_static(wire::REFUSES_TOKEN);
-        headers.insert(wire::REFUSES, token);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
     use std::time::{Duration, SystemTime};
+
+    use http::HeaderValue;
 
     use super::*;
     use crate::config::Tokens;

@@ -1,112 +1,99 @@
 //! `GET /v2/<name>/blobs/<digest>`
 //!
-//! A digest opens nothing by itself: a blob is there under a name only when an image of that name
-//! has it (`images`). What an image has and storage has not was lost there, and is made again
-//! (`lost_blobs`).
+//! A digest alone opens nothing: a client gets a blob only under the name of an image that has it
+//! (`images.rs`). A blob that an image has and storage has lost is built again (`lost_blobs.rs`).
 //!
-//! What of it is sent, and whether, is decided by its conditions and ranges (`conditions`, `range`).
+//! `conditions.rs` and `range.rs` decide whether, and which part of, a blob is sent.
 
 use std::future::ready;
-use std::ops::Range;
-use std::time::Duration;
 
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use http::header::{
     ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName, LOCATION, RANGE,
 };
-use http::{HeaderMap, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, StreamBody};
-use hyper::body::{Frame, Incoming};
+use http::request::Parts;
+use http::{HeaderMap, Method, StatusCode};
 use nixgate_core::distribution::{Digest, Error, ErrorKind, Repository};
 use nixgate_core::wire::{self, Preferences};
 
-use super::App;
-use super::answer::{self, Body};
-use super::conditions::{self, Outcome, entity_tag};
-use super::facts;
-use super::lost_blobs;
-use super::manifests::{preferences, texts, unready};
+use super::conditions::evaluate;
+use super::error::HttpError;
+use super::headers::{CONTENT_DIGEST, entity_tag, immutable, max_age, preferences, texts};
+use super::lost_blobs::lost;
 use super::multipart::{BYTES, Multipart, content_range};
-use super::range::Selection;
+use super::range::Outcome;
+use super::response::{response, set_header};
+use super::{App, facts};
 use crate::storage::{Key, Location, Storage, StorageError};
+
+const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
 impl App {
     pub(super) async fn blob(
         &self,
-        request: &Request<Incoming>,
+        request: &Parts,
         repository: &Repository,
         digest: &Digest,
-    ) -> Result<Response<Body>, Error> {
-        let rules = facts::rules_of(request)?;
+    ) -> Result<Response, HttpError> {
+        let rules = facts::rules_of(&request.headers)?;
         let unknown = || {
             let message = format!("no image of this name has the blob {digest}");
             Error::new(ErrorKind::BlobUnknown, message)
         };
-        let wanted = self.wanted_or(repository, unknown)?;
-        let folder = self.link_folder(&wanted);
-        let images = self
-            .images
-            .with_blob(&self.engine.storage, &folder, digest)
-            .await;
-        let images = images.map_err(unready)?;
+        let named = self.named_image(repository, unknown)?;
+        let folder = self.link_folder(&named);
+        let storage = &self.engine.storage;
+        let images = self.images.with_blob(storage, &folder, digest).await?;
         let size = images.first().and_then(|image| image.record.size(digest));
         let size = size.ok_or_else(unknown)?;
         let key = Key::blob(digest);
-        if !self.stored(&key, size).await? {
-            let again = self.make_again(request, &wanted, digest).await?;
-            if let Some(instead) = again {
-                return Ok(instead);
+        if !self.is_stored(&key, size).await? {
+            if let Some(response) = self.restore_blob(request, &named, digest).await? {
+                return Ok(response);
             }
-            if !self.stored(&key, size).await? {
-                return Err(lost_blobs::lost(digest));
+            if !self.is_stored(&key, size).await? {
+                return Err(lost(digest).into());
             }
         }
-        let mut response = self.located(request, digest, &key, size).await?;
-        // Who prefers anything is the edge, which strips clients of it. A client whose request it let through is told
-        // nothing of other images, nor of the policy's rules.
-        let is_edge = preferences(request) != Preferences::default();
+        let mut response = self.redirect_or_send(request, digest, &key, size).await?;
+        // Only the edge sends preferences, and strips them from clients. A client whose request the edge
+        // let through learns nothing of other images and of the policy's rules.
+        let is_edge = preferences(&request.headers) != Preferences::default();
         if is_edge && !response.status().is_client_error() {
-            facts::add_facts(&mut response, images, &rules);
+            facts::add_facts(response.headers_mut(), images, &rules)?;
         }
         Ok(response)
     }
 
-    /// Where a blob is that is there, or its bytes.
-    async fn located(
+    /// The response for a blob that is in storage: its location, or its bytes.
+    async fn redirect_or_send(
         &self,
-        request: &Request<Incoming>,
+        request: &Parts,
         digest: &Digest,
         key: &Key,
         size: u64,
-    ) -> Result<Response<Body>, Error> {
-        let is_minimal = preferences(request).minimal;
-        let (method, headers) = (request.method(), request.headers());
-        let outcome = conditions::evaluate(method, headers, digest, size);
-        let location = if !is_minimal && is_for_the_builder(headers, &outcome, size) {
-            Location::Here
-        } else {
-            let located = self.engine.storage.locate(key, method.clone()).await;
-            located.map_err(unready)?
+    ) -> Result<Response, HttpError> {
+        let (method, headers) = (&request.method, &request.headers);
+        let is_minimal = preferences(headers).minimal;
+        let outcome = evaluate(method, headers, digest, size);
+        let location = match !is_minimal && is_for_the_builder(headers, &outcome, size) {
+            true => Location::Here,
+            false => self.engine.storage.locate(key, method.clone()).await?,
         };
-        match location {
-            // Conditions are for who sends the bytes: a redirect is no success (RFC 9110, 13.2.1).
-            Location::Redirect { url, max_age } => {
-                let headers = [(LOCATION, url), answer::max_age(max_age.as_secs())];
-                let status = StatusCode::TEMPORARY_REDIRECT;
-                Ok(answer::with_headers(status, headers, answer::whole("")))
-            }
-            Location::Here if is_minimal => {
-                let applied = HeaderName::from_static("preference-applied");
-                let headers = [(applied, "return=minimal".to_owned()), answer::immutable()];
-                Ok(answer::with_headers(
-                    StatusCode::NO_CONTENT,
-                    headers,
-                    answer::whole(""),
-                ))
-            }
-            Location::Here => self.send(method, outcome, digest, key, size).await,
+        // A redirect ignores conditions: only the server that sends the bytes evaluates them
+        // (RFC 9110, 13.2.1).
+        if let Location::Redirect { url, max_age: age } = location {
+            let headers = [(LOCATION, url), max_age(age)];
+            return response(StatusCode::TEMPORARY_REDIRECT, headers, "");
         }
+        if is_minimal {
+            let applied = (PREFERENCE_APPLIED, "return=minimal".to_owned());
+            return response(StatusCode::NO_CONTENT, [applied, immutable()], "");
+        }
+        self.send(method, outcome, digest, key, size).await
     }
 
     async fn send(
@@ -116,113 +103,94 @@ impl App {
         digest: &Digest,
         key: &Key,
         size: u64,
-    ) -> Result<Response<Body>, Error> {
-        let selection = match outcome {
-            Outcome::Failed => return Err(another(digest)),
-            Outcome::NotModified => {
-                let headers = [(ETAG, entity_tag(digest)), answer::immutable()];
-                let status = StatusCode::NOT_MODIFIED;
-                return Ok(answer::with_headers(status, headers, answer::whole("")));
+    ) -> Result<Response, HttpError> {
+        let storage = &self.engine.storage;
+        let bytes = BYTES.to_owned();
+        let (status, content_type, length, range) = match &outcome {
+            Outcome::Whole => (StatusCode::OK, bytes, size, None),
+            Outcome::Part(part) => {
+                let range = content_range(part, size);
+                let length = part.end - part.start;
+                (StatusCode::PARTIAL_CONTENT, bytes, length, Some(range))
             }
-            Outcome::Selected(selection) => selection,
-        };
-        let (status, content_type, length, range) = match &selection {
-            Selection::Whole => (StatusCode::OK, BYTES.to_owned(), size, None),
-            Selection::Part(part) => {
-                let (length, range) = (part.end - part.start, content_range(part, size));
-                let status = StatusCode::PARTIAL_CONTENT;
-                (status, BYTES.to_owned(), length, Some(range))
-            }
-            Selection::Parts(several) => {
-                let (content_type, length) = (several.content_type(), several.length());
+            Outcome::Parts(parts) => {
+                let (content_type, length) = (parts.content_type(), parts.length());
                 (StatusCode::PARTIAL_CONTENT, content_type, length, None)
             }
-            Selection::NotSatisfiable => return Ok(not_satisfiable(size)),
+            Outcome::NotSatisfiable => return range_not_satisfiable(size),
+            Outcome::NotModified => {
+                let headers = [(ETAG, entity_tag(digest)), immutable()];
+                return response(StatusCode::NOT_MODIFIED, headers, "");
+            }
+            Outcome::PreconditionFailed => return Err(precondition_failed(digest).into()),
         };
-        let body = match selection {
-            _ if *method == Method::HEAD || length == 0 => answer::whole(""),
-            Selection::Parts(several) => parts(self.engine.storage.clone(), key.clone(), several),
-            Selection::Part(part) => self.stream(key, part).await?,
-            Selection::Whole | Selection::NotSatisfiable => self.stream(key, 0..size).await?,
+        let body = match outcome {
+            _ if *method == Method::HEAD || length == 0 => Body::empty(),
+            Outcome::Parts(parts) => multipart(storage.clone(), key.clone(), parts),
+            Outcome::Part(part) => {
+                Body::from_stream(storage.read(key, part.start, part.end).await?)
+            }
+            _ => Body::from_stream(storage.read(key, 0, size).await?),
         };
         let headers = [
             (CONTENT_TYPE, content_type),
             (CONTENT_LENGTH, length.to_string()),
             (ACCEPT_RANGES, "bytes".to_owned()),
-            (
-                HeaderName::from_static("docker-content-digest"),
-                digest.to_string(),
-            ),
+            (CONTENT_DIGEST, digest.to_string()),
             (ETAG, entity_tag(digest)),
-            answer::immutable(),
+            immutable(),
         ];
-        let response = answer::with_headers(status, headers, body);
-        Ok(match range {
-            Some(range) => with_range(response, range),
-            None => response,
-        })
-    }
-
-    async fn stream(&self, key: &Key, part: Range<u64>) -> Result<Body, Error> {
-        let stream = self.engine.storage.read(key, part.start, part.end).await;
-        let stream = stream.map_err(unready)?;
-        Ok(StreamBody::new(stream.map_ok(Frame::data)).boxed_unsync())
+        let range = range.map(|range| (CONTENT_RANGE, range));
+        response(status, headers.into_iter().chain(range), body)
     }
 }
 
-/// Whether the builder sends a blob itself, wherever it is: a store of objects answers a request for
-/// several parts with the whole. Who asks for the whole in such words is sent there all the same.
+/// Whether the builder sends the bytes, wherever the blob is: an object store answers a request for several
+/// parts with the whole blob. So a request whose parts are the whole blob is redirected.
 fn is_for_the_builder(headers: &HeaderMap, outcome: &Outcome, size: u64) -> bool {
-    let mut ranges = texts(headers, RANGE);
     let is_part = match outcome {
-        Outcome::Selected(Selection::Parts(_)) => true,
-        Outcome::Selected(Selection::Part(part)) => *part != (0..size),
+        Outcome::Parts(_) => true,
+        Outcome::Part(part) => *part != (0..size),
         _ => false,
     };
-    is_part && ranges.any(wire::is_of_several_ranges)
+    is_part && texts(headers, RANGE).any(wire::is_of_several_ranges)
 }
 
-/// The parts, one after the other: a connection reads one file, or holds one connection to a store, at
-/// a time.
-fn parts(storage: Storage, key: Key, several: Multipart) -> Body {
+/// The parts, one after the other: a response never has more than one open file, or one request to an
+/// object store.
+fn multipart(storage: Storage, key: Key, parts: Multipart) -> Body {
     let text = |text: String| stream::once(ready(Ok(Bytes::from(text))));
-    let end = text(several.end());
-    let parts = stream::iter(several.parts()).then(move |(head, part)| {
+    let end = text(parts.end());
+    let parts = stream::iter(parts.parts()).then(move |(head, part)| {
         let (storage, key) = (storage.clone(), key.clone());
         async move {
             let content = storage.read(&key, part.start, part.end).await?;
             Ok::<_, StorageError>(text(head).chain(content))
         }
     });
-    let body = parts.try_flatten().chain(end);
-    StreamBody::new(body.map_ok(Frame::data)).boxed_unsync()
+    Body::from_stream(parts.try_flatten().chain(end))
 }
 
-fn not_satisfiable(size: u64) -> Response<Body> {
+fn range_not_satisfiable(size: u64) -> Result<Response, HttpError> {
     let message = format!(
-        "the blob has {size} bytes and none of the ranges that were asked for: ask for bytes from 0 \
+        "the blob has {size} bytes, and none of them is in the requested ranges: request bytes from 0 \
          on, or leave out Range"
     );
-    let error = Error::new(ErrorKind::RangeNotSatisfiable, message);
-    with_range(
-        answer::error_for(&error, Duration::ZERO),
+    let error = HttpError::from(Error::new(ErrorKind::RangeNotSatisfiable, message));
+    let mut response = error.into_response();
+    set_header(
+        response.headers_mut(),
+        CONTENT_RANGE,
         format!("bytes */{size}"),
-    )
+    )?;
+    Ok(response)
 }
 
-/// What is told of a blob that is not the one that the request is for.
-fn another(digest: &Digest) -> Error {
+fn precondition_failed(digest: &Digest) -> Error {
     let message = format!(
-        "If-Match does not name this blob: its entity tag is {}. Leave If-Match out, or ask for the \
+        "If-Match does not name this blob, whose entity tag is {}: leave out If-Match, or request the \
          blob that it names",
         entity_tag(digest)
     );
     Error::new(ErrorKind::PreconditionFailed, message)
-}
-
-fn with_range(mut response: Response<Body>, range: String) -> Response<Body> {
-    if let Ok(range) = range.try_into() {
-        response.headers_mut().insert(CONTENT_RANGE, range);
-    }
-    response
 }

@@ -1,89 +1,80 @@
-//! `GET /v2/_catalog`: the names that can be pulled without a build, for the edge to choose from.
+//! `GET /v2/_catalog`: the names that clients can pull without a build. The edge shows each caller those
+//! that the policy allows.
 //!
-//! One listing says of all images which there are; those are read that are not remembered. A name is
-//! in storage by its fingerprint alone, and a record has what it was made of: who may share storage
-//! has other fingerprints for the same packages, and is left out by that. One record of each such
-//! foreign name is read, once.
+//! One listing of storage finds all images; records are read only of new ones. Storage has a name as its
+//! fingerprint, and a record has the packages that the name is made of. Another builder that shares the
+//! storage has other fingerprints for the same packages, so a record tells whose a name is. Of each
+//! foreign name, one record is read, once.
 //!
-//! The list is cut where it gets too long to be kept by the edge, in names or in bytes: what was
-//! built or had last is in it.
+//! The list is cut where it gets too long for the edge's cache, in names or in bytes. It begins with the
+//! images that were built, or pulled by a new tag, last.
 
 use std::cmp::Reverse;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use axum::response::{IntoResponse, Response};
 use futures::future::ready;
 use futures::stream::{self, StreamExt, TryStreamExt};
-use http::{Request, Response};
-use hyper::body::Incoming;
-use nixgate_core::distribution::{Error, ErrorKind, Repository};
+use http::request::Parts;
+use nixgate_core::distribution::Repository;
 use nixgate_core::policy::FactRules;
 use nixgate_core::wire::{Catalog, CatalogItem};
 
-use super::answer::{self, Body};
+use super::error::HttpError;
+use super::headers::{JSON, max_age};
 use super::images::Image;
-use super::manifests::unready;
 use super::{App, facts};
 use crate::records::ImageRecord;
 use crate::request::recipes::Recipes;
 use crate::request::{NamedImage, link_folder};
 
-/// Names that are listed, those first that were built or had by another tag last. The edge judges
-/// the list as a whole for each caller.
+/// The most names of a list. The edge judges all of them for each caller.
 const MAX_NAMES: usize = 1000;
-/// Bytes of the list. The edge keeps it as one entry of its cache, which takes 256 KiB with what is
-/// around it; a longer list would be fetched anew for every request.
+/// The most bytes of a list. The edge caches it as one entry, which holds 256 KiB with its metadata; it
+/// would fetch a longer list for every request.
 const MAX_BYTES: usize = 240 << 10;
-/// Names that are read at once.
-const NAMES_AT_ONCE: usize = 8;
-/// For how long the list holds, in seconds.
-const MAX_AGE: u64 = 60;
+/// How many names are read at once.
+const CONCURRENT_NAMES: usize = 8;
+const MAX_AGE: Duration = Duration::from_secs(60);
 
 impl App {
-    /// The names of which there are images, with what the edge's policy has to know of these.
-    pub(super) async fn catalog(
-        &self,
-        request: &Request<Incoming>,
-    ) -> Result<Response<Body>, Error> {
-        let rules = facts::rules_of(request)?;
+    /// Lists the names of all images, with the facts that the edge's policy needs.
+    pub(super) async fn catalog(&self, request: &Parts) -> Result<Response, HttpError> {
+        let rules = facts::rules_of(&request.headers)?;
         let at = Instant::now();
-        let names = self.engine.storage.all_facts().await.map_err(unready)?;
-        let mut names: Vec<_> = self.images.without_foreign(names).into_iter().collect();
+        let storage = &self.engine.storage;
+        let names = self.images.without_foreign(storage.all_facts().await?);
+        let mut names: Vec<_> = names.into_iter().collect();
         names.sort_by_key(|(_, facts)| Reverse(facts.iter().map(|fact| fact.written).max()));
         let recipes = self.engine.recipes.current();
         let items = names.into_iter().map(|(name, facts)| {
             let (rules, recipes) = (&rules, &recipes);
             async move {
                 let is_ours = |record: &ImageRecord| self.is_ours(record, &name);
-                let images = self
-                    .images
-                    .listed(&self.engine.storage, &name, facts, at, is_ours);
-                let images = images.await;
-                Ok(self.item(&name, images.map_err(unready)?, rules, recipes))
+                let images = self.images.listed(storage, &name, facts, at, is_ours);
+                Ok::<_, HttpError>(self.item(&name, images.await?, rules, recipes))
             }
         });
-        let items = stream::iter(items).buffered(NAMES_AT_ONCE);
-        let items = items.try_filter_map(|item| ready(Ok::<_, Error>(item)));
-        let mut room = Room::default();
-        let items = items.try_take_while(|item| ready(Ok(room.takes(item))));
-        let mut repositories: Vec<_> = items.try_collect().await?;
+        let mut limits = Limits::default();
+        let mut repositories: Vec<_> = stream::iter(items)
+            .buffered(CONCURRENT_NAMES)
+            .try_filter_map(|item| ready(Ok(item)))
+            .try_take_while(|item| ready(Ok(limits.admit(item))))
+            .try_collect()
+            .await?;
         repositories.sort_by(|a, b| a.name.cmp(&b.name));
-        let body = serde_json::to_vec(&Catalog { repositories })
-            .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?;
-        let mut response = answer::json(200, body);
-        let (name, value) = answer::max_age(MAX_AGE);
-        if let Ok(value) = value.try_into() {
-            response.headers_mut().insert(name, value);
-        }
-        Ok(response)
+        let body = serde_json::to_vec(&Catalog { repositories });
+        let body = body.map_err(|error| HttpError::internal(error.to_string()))?;
+        Ok(([max_age(MAX_AGE)], JSON, body).into_response())
     }
 
-    /// Whether the name is this builder's for what the record tells of.
+    /// Whether the name is the one that this builder has for the record's packages.
     fn is_ours(&self, record: &ImageRecord, name: &str) -> bool {
         let (source, opaque) = (self.engine.sources.source().identity(), &record.opaque_name);
         link_folder(&source, record.system, &record.packages, opaque.as_deref()) == name
     }
 
-    /// What is said of a name with these images; none when it is no name of this builder's.
+    /// The item for a name with these images. `None` for a foreign name, and for a recipe that was removed.
     fn item(
         &self,
         name: &str,
@@ -95,39 +86,37 @@ impl App {
         if !self.is_ours(record, name) {
             return None;
         }
-        let system =
-            (record.system != self.engine.settings.system).then_some(record.system.architecture());
+        let default = self.engine.settings.system;
+        let system = (record.system != default).then_some(record.system.architecture());
         let packages = record.packages.iter().map(String::as_str);
-        let written: Vec<&str> = match &record.opaque_name {
+        let components: Vec<&str> = match &record.opaque_name {
             Some(opaque) => vec![opaque],
             None => system.into_iter().chain(packages).collect(),
         };
-        // A recipe may be no more.
-        let repository = Repository::parse(&written.join("/")).ok()?;
-        let wanted = NamedImage::of(&repository, recipes, self.engine.settings.system).ok()?;
+        let repository = Repository::parse(&components.join("/")).ok()?;
+        let named = NamedImage::of(&repository, recipes, default).ok()?;
         Some(CatalogItem {
-            name: wanted.short_name(),
+            name: named.short_name(),
             facts: facts::header(images, rules),
         })
     }
 }
 
-/// What is left of the list's bounds.
+/// The length of a list so far.
 #[derive(Default)]
-struct Room {
+struct Limits {
     names: usize,
     bytes: usize,
 }
 
-impl Room {
-    /// Whether the item has a place in the list. After the first that has none, nothing has: what
-    /// is listed has no gaps.
-    fn takes(&mut self, item: &CatalogItem) -> bool {
+impl Limits {
+    /// Counts the item. Once one does not fit into the list, none of the later ones does, so that the list
+    /// has no gaps.
+    fn admit(&mut self, item: &CatalogItem) -> bool {
         const AROUND: usize = r#"{"repositories":[]}"#.len();
-        let comma = 1;
+        const COMMA: usize = 1;
         self.names += 1;
-        // What can't be encoded is told where the whole list is.
-        self.bytes += serde_json::to_vec(item).map_or(0, |json| json.len()) + comma;
+        self.bytes += serde_json::to_vec(item).map_or(0, |json| json.len()) + COMMA;
         self.names <= MAX_NAMES && AROUND + self.bytes <= MAX_BYTES
     }
 }
@@ -138,12 +127,12 @@ mod tests {
 
     use super::*;
 
-    /// The newest items of a list that fit, as the body of an answer.
+    /// The items that fit into a list: their number, and the response's body.
     fn cut(items: Vec<CatalogItem>) -> (usize, Vec<u8>) {
-        let mut room = Room::default();
+        let mut limits = Limits::default();
         let repositories: Vec<_> = items
             .into_iter()
-            .take_while(|one| room.takes(one))
+            .take_while(|one| limits.admit(one))
             .collect();
         let names = repositories.len();
         (
@@ -155,19 +144,19 @@ mod tests {
     fn item(number: usize, facts: usize) -> CatalogItem {
         CatalogItem {
             name: format!("{number:05}"),
-            // Each of them is two bytes in JSON.
+            // Each quote is two bytes in JSON.
             facts: "\"".repeat(facts),
         }
     }
 
     #[test]
-    fn a_list_has_so_many_names_as_the_edge_can_keep() {
+    fn a_list_has_as_many_names_as_the_edge_can_cache() {
         for (facts, all) in [(0, 2000), (100, 2000), (1000, 500), (7000, 100)] {
             let items = |count| (0..count).map(|number| item(number, facts)).collect();
             let (names, body) = cut(items(all));
             assert!(0 < names && names < all, "{facts}");
             assert!(body.len() <= MAX_BYTES, "{facts}: {}", body.len());
-            // Not one more would have had a place.
+            // One more would not fit.
             let (_, more) = cut(items(names));
             assert_eq!(more, body, "{facts}");
             let another = serde_json::to_vec(&item(names, facts)).unwrap().len() + 1;
@@ -190,7 +179,7 @@ mod tests {
             let key = Key::catalog("a cluster with a long name, and what else is in a scope");
             let length = entry.encode(&key).len() + 1024;
             let placed = Directory::default().place(&key, length, 60, 0);
-            assert!(placed.is_some(), "{facts}: the edge keeps it");
+            assert!(placed.is_some(), "{facts}: the edge caches it");
         }
     }
 

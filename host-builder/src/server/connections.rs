@@ -1,72 +1,151 @@
-//! How many connections there are at once, and what becomes of those beyond.
+//! The listener: how many connections there are at once, and what happens to more.
 //!
 //! ```text
-//!   accepted ──► a place ───────► all requests
-//!      │ all are taken
-//!      ├───────► a spare one ───► one request, for health alone; all else 429
-//!      │ all are taken
-//!      └───────► waits, and behind it what the kernel has accepted
+//!   accepted ──► a slot ────────► all requests
+//!      │ none is free
+//!      ├───────► a spare slot ──► one request, only for health; 429 for all others
+//!      │ none is free
+//!      └───────► waits, and behind it the kernel's queue
 //! ```
 //!
-//! A connection takes a file, and one more while a blob is sent on it. So there are half as many places
-//! as files are left when those are put aside that all else needs: Nix's pipes, layers that are packed,
-//! connections to storage. So nothing that clients do can use up the builder's files.
+//! A connection takes a file, and one more while a blob is sent on it. Nix's pipes, layers that are packed
+//! and connections to storage need files as well. So a quarter of the open files is set aside for these,
+//! there is a slot for every two of the rest, and clients can't use up the builder's files.
 //!
-//! Each wait for a stranger has an end: for a request's head, which ends idle connections too
-//! ([`HEAD_TIME`]), and for somebody to read an answer ([`STUCK_TIME`]). A body is read at a login alone,
-//! which bounds its time. Requests that a client sends ahead wait in a buffer of the size of a head, and
-//! are answered one after the other.
+//! Every wait for a client ends: for the head of a request, or on an idle connection, after
+//! [`HEAD_TIMEOUT`]; for a client that does not read, after [`UNREAD_TIMEOUT`]. Only a login reads a body, and
+//! has its own timeout. Pipelined requests wait in a buffer of the size of a head, and are answered in order.
+//!
+//! `axum::serve` has none of these limits, so `hyper` serves the connections.
 
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::Router;
+use axum::response::Response;
+use http::StatusCode;
+use http::header::CONTENT_LENGTH;
 use hyper::server::conn::http1;
-use hyper_util::rt::TokioTimer;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
 use rustix::io::Errno;
 use rustix::net::sockopt::set_tcp_user_timeout;
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tower::util::MapResponse;
 
-/// For how long a connection is kept on which no request, or half a request's head, arrives. Envoy has
-/// to close idle ones earlier: the shipped configurations say after 20 s.
-const HEAD_TIME: Duration = Duration::from_secs(30);
-/// The same on a spare place, which is for somebody who asks at once.
-const SPARE_HEAD_TIME: Duration = Duration::from_secs(2);
-/// For how long an answer may be read by nobody. Longer than the 28 s after which the shipped Envoys
-/// give up a client that doesn't read.
-const STUCK_TIME: Duration = Duration::from_secs(120);
-/// Most bytes of a request's head. Envoy takes 60 KiB of a client, and the policy's rules are 16.
+use crate::telemetry::logging::chain;
+
+/// How long a connection may have no complete request head. Envoy has to close idle connections earlier:
+/// the shipped configurations do so after 20 s.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// The same for a spare slot, which is for clients that send their request at once.
+const SPARE_HEAD_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a client may read nothing of a response. Longer than the 28 s after which the shipped Envoys
+/// drop a client that does not read.
+const UNREAD_TIMEOUT: Duration = Duration::from_secs(120);
+/// The longest request head, in bytes. Envoy accepts 60 KiB from a client, and the policy's rules take up to
+/// 16 KiB.
 const HEAD_BYTES: usize = 128 << 10;
-/// Connections beyond the bound on which health is told.
-const SPARE: usize = 16;
-/// How often an operator is told that there are too many connections.
-const TELL_EVERY: Duration = Duration::from_secs(60);
+const SPARE_SLOTS: usize = 16;
+/// How long open requests may go on during a shutdown.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often the same problem is logged at most.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Serves connections until `stop` is done, then waits for open requests. Connections on spare slots get the
+/// second router.
+pub(super) async fn serve(
+    listener: TcpListener,
+    limit: ConnectionLimit,
+    [router, spare_router]: [Router; 2],
+    stop: impl Future<Output = ()>,
+) {
+    let server = http_server(HEAD_TIMEOUT);
+    let mut spare_server = http_server(SPARE_HEAD_TIMEOUT);
+    spare_server.keep_alive(false);
+    let graceful = GracefulShutdown::new();
+    let mut slots = Slots::new(limit);
+    let mut next = async || loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return (stream, slots.acquire().await),
+            Err(error) => slots.accept_failed(&error).await,
+        }
+    };
+    tokio::pin!(stop);
+    loop {
+        let (stream, slot) = tokio::select! {
+            next = next() => next,
+            () = &mut stop => break,
+        };
+        end_when_unread(&stream, UNREAD_TIMEOUT);
+        let (server, router) = match slot.is_spare {
+            false => (&server, &router),
+            true => (&spare_server, &spare_router),
+        };
+        let service = MapResponse::new(router.clone(), without_needless_length);
+        let service = TowerToHyperService::new(service);
+        let connection = graceful.watch(server.serve_connection(TokioIo::new(stream), service));
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(error = chain(&error), "a connection ended early");
+            }
+            drop(slot);
+        });
+    }
+    drop(listener);
+    let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, graceful.shutdown()).await;
+}
+
+fn http_server(head_timeout: Duration) -> http1::Builder {
+    let mut server = http1::Builder::new();
+    server.timer(TokioTimer::new());
+    server.header_read_timeout(head_timeout);
+    server.max_header_size(HEAD_BYTES);
+    server.max_buf_size(HEAD_BYTES);
+    server
+}
+
+/// axum gives every response to `HEAD` the length of its body. RFC 9110, 8.6 forbids that here.
+fn without_needless_length(mut response: Response) -> Response {
+    if let StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED = response.status() {
+        response.headers_mut().remove(CONTENT_LENGTH);
+    }
+    response
+}
+
+/// Ends the connection when its other end reads nothing for this long, or is gone without a word.
+fn end_when_unread(stream: &TcpStream, timeout: Duration) {
+    let milliseconds = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
+    if let Err(error) = set_tcp_user_timeout(stream, milliseconds) {
+        tracing::debug!("can't limit how long a client may read nothing: {error}");
+    }
+}
 
 /// How many connections there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Bound {
-    most: usize,
-    /// The limit of open files, where it allows fewer than the setting.
+pub(crate) struct ConnectionLimit {
+    max: usize,
+    /// The limit of open files, when it allows fewer connections than the setting.
     files: Option<u64>,
 }
 
-impl Bound {
-    /// No more than `setting`, and than can be had with so many open files.
+impl ConnectionLimit {
+    /// The setting, or what a limit of open files allows.
     pub(crate) fn new(setting: usize, files: u64) -> Self {
-        /// Files that connections leave to all else: a quarter, within these.
-        const LEFT: std::ops::RangeInclusive<u64> = 32..=1024;
-        let left = (files / 4).clamp(*LEFT.start(), *LEFT.end());
-        let rest = files.saturating_sub(left).saturating_sub(SPARE as u64);
-        let most = usize::try_from(rest / 2).unwrap_or(usize::MAX).max(1);
+        let set_aside = (files / 4).clamp(32, 1024) + SPARE_SLOTS as u64;
+        let max = usize::try_from(files.saturating_sub(set_aside) / 2).unwrap_or(usize::MAX);
+        let max = max.max(1);
         Self {
-            most: most.min(setting),
-            files: (most < setting).then_some(files),
+            max: max.min(setting),
+            files: (max < setting).then_some(files),
         }
     }
 
-    /// What to change to have more.
-    fn remedy(&self) -> String {
+    /// What to do to have more.
+    fn advice(&self) -> String {
         match self.files {
             Some(files) => format!(
                 "raise its limit of open files, which is {files} (LimitNOFILE= of its unit, or \
@@ -77,128 +156,95 @@ impl Bound {
     }
 }
 
-/// The places for connections.
-pub(super) struct Places {
-    bound: Bound,
-    all: Arc<Semaphore>,
+struct Slots {
+    limit: ConnectionLimit,
+    regular: Arc<Semaphore>,
     spare: Arc<Semaphore>,
-    full: Seldom,
-    not_accepted: Seldom,
+    full: LogThrottle,
+    accept_errors: LogThrottle,
 }
 
-/// A connection's place, until it is dropped.
-pub(super) struct Place {
-    /// Whether it is for health alone.
-    pub(super) is_spare: bool,
+/// A connection's slot, until it is dropped.
+struct Slot {
+    /// Whether it is only for health.
+    is_spare: bool,
     _permit: OwnedSemaphorePermit,
 }
 
-impl Places {
-    pub(super) fn new(bound: Bound) -> Self {
-        if let Some(files) = bound.files {
+impl Slots {
+    fn new(limit: ConnectionLimit) -> Self {
+        if let Some(files) = limit.files {
             tracing::info!(
                 "the limit of {files} open files allows {} connections at once, fewer than \
-                 NIXGATE_MAX_CONNECTIONS; to have more, raise it",
-                bound.most
+                 NIXGATE_MAX_CONNECTIONS. Raise it to have more",
+                limit.max
             );
         }
         Self {
-            bound,
-            all: Arc::new(Semaphore::new(bound.most.min(Semaphore::MAX_PERMITS))),
-            spare: Arc::new(Semaphore::new(SPARE)),
-            full: Seldom::default(),
-            not_accepted: Seldom::default(),
+            limit,
+            regular: Arc::new(Semaphore::new(limit.max.min(Semaphore::MAX_PERMITS))),
+            spare: Arc::new(Semaphore::new(SPARE_SLOTS)),
+            full: LogThrottle::default(),
+            accept_errors: LogThrottle::default(),
         }
     }
 
-    /// A place for a connection that was accepted, as soon as there is one.
-    pub(super) async fn next(&mut self) -> Place {
-        if let Ok(permit) = Arc::clone(&self.all).try_acquire_owned() {
-            return Place {
-                is_spare: false,
-                _permit: permit,
-            };
-        }
-        if let Some(times) = self.full.note(Instant::now()) {
-            tracing::warn!(
-                "all {} connections are in use, and {times} more have come since this was last \
-                 said: beyond them, the builder tells its health alone. Look who holds them; so \
-                 that Envoy keeps its requests until there is a connection, set max_connections \
-                 of its cluster to no more than this; or {}",
-                self.bound.most,
-                self.bound.remedy()
-            );
-        }
+    /// Waits for a slot for an accepted connection.
+    async fn acquire(&mut self) -> Slot {
         let (is_spare, permit) = tokio::select! {
             biased;
-            permit = Arc::clone(&self.all).acquire_owned() => (false, permit),
+            permit = Arc::clone(&self.regular).acquire_owned() => (false, permit),
             permit = Arc::clone(&self.spare).acquire_owned() => (true, permit),
         };
-        Place {
+        if is_spare && let Some(times) = self.full.count(Instant::now()) {
+            let max = self.limit.max;
+            tracing::warn!(
+                "all {max} connections are in use, and {times} more came since this was last logged: \
+                 they get only /healthz, /readyz and /metrics. Find out which clients hold the \
+                 connections. Set max_connections of Envoy's cluster to at most {max}, so that Envoy \
+                 holds requests until a connection is free; or give the builder more: {}",
+                self.limit.advice()
+            );
+        }
+        Slot {
             is_spare,
-            _permit: permit.expect("nobody closes them"),
+            _permit: permit.expect("the semaphores are never closed"),
         }
     }
 
-    /// Tells of a connection that could not be accepted, and waits: the reason will not pass at once.
-    pub(super) async fn not_accepted(&mut self, error: &io::Error) {
-        if let Some(times) = self.not_accepted.note(Instant::now()) {
-            let errno = Errno::from_io_error(error);
-            let remedy = match errno {
-                Some(Errno::MFILE) => format!("look what it has open, or {}", self.bound.remedy()),
-                Some(Errno::NFILE) => "raise fs.file-max of this machine".to_owned(),
-                _ => "it goes on trying".to_owned(),
+    /// Logs an error of `accept`, and waits, because its cause lasts for a while.
+    async fn accept_failed(&mut self, error: &io::Error) {
+        if let Some(times) = self.accept_errors.count(Instant::now()) {
+            let advice = match Errno::from_io_error(error) {
+                Some(Errno::MFILE) => format!("Look at its open files, or {}", self.limit.advice()),
+                Some(Errno::NFILE) => "Raise fs.file-max of this machine".to_owned(),
+                _ => "It tries again".to_owned(),
             };
             tracing::warn!(
-                "can't accept a connection, {times} times since this was last said: {error}: \
-                 {remedy}"
+                "the builder can't accept a connection, {times} times since this was last logged: \
+                 {error}. {advice}"
             );
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
-/// How connections are served, on a place and on a spare one.
-pub(super) fn servers() -> [http1::Builder; 2] {
-    [HEAD_TIME, SPARE_HEAD_TIME].map(|head_time| {
-        let mut server = http1::Builder::new();
-        server.timer(TokioTimer::new());
-        server.header_read_timeout(head_time);
-        server.max_header_size(HEAD_BYTES);
-        server.max_buf_size(HEAD_BYTES);
-        server.keep_alive(head_time == HEAD_TIME);
-        server
-    })
-}
-
-/// Ends the connection when its other end reads nothing for a long time, or has lost its power.
-pub(super) fn end_when_stuck(stream: &TcpStream) {
-    end_when_stuck_for(stream, STUCK_TIME);
-}
-
-fn end_when_stuck_for(stream: &TcpStream, time: Duration) {
-    let time = u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
-    if let Err(error) = set_tcp_user_timeout(stream, time) {
-        tracing::debug!("a connection is without a limit for who doesn't read: {error}");
-    }
-}
-
-/// What is told once in [`TELL_EVERY`], with how often it was.
+/// Lets a message through once in [`LOG_INTERVAL`].
 #[derive(Default)]
-struct Seldom {
-    told: Option<Instant>,
+struct LogThrottle {
+    last: Option<Instant>,
     times: u64,
 }
 
-impl Seldom {
-    /// How often it was since it was last told, when it is to be told again.
-    fn note(&mut self, now: Instant) -> Option<u64> {
+impl LogThrottle {
+    /// Counts an event. Returns the number of events since the last message when a message is due.
+    fn count(&mut self, now: Instant) -> Option<u64> {
         self.times += 1;
-        let told = self.told.map(|told| now.saturating_duration_since(told));
-        if told.is_some_and(|ago| ago < TELL_EVERY) {
+        let age = self.last.map(|last| now.saturating_duration_since(last));
+        if age.is_some_and(|age| age < LOG_INTERVAL) {
             return None;
         }
-        self.told = Some(now);
+        self.last = Some(now);
         Some(std::mem::take(&mut self.times))
     }
 }
@@ -206,65 +252,83 @@ impl Seldom {
 #[cfg(test)]
 mod tests {
     use std::io::Read;
+
+    use axum::body::Body;
+    use axum::routing::any;
+    use http::Request;
     use tokio::io::AsyncWriteExt;
-    use tokio::net::TcpListener;
+    use tower::ServiceExt;
 
     use super::*;
 
     #[test]
-    fn connections_leave_files_to_all_else() {
-        for (setting, files, most, by_files) in [
+    fn connections_leave_files_for_everything_else() {
+        for (setting, files, max, by_files) in [
             (2048, 256, 88, true),
             (2048, 1024, 376, true),
             (2048, 4096, 1528, true),
             (2048, 1 << 20, 2048, false),
             (2048, u64::MAX, 2048, false),
             (100, 1024, 100, false),
-            // Of next to nothing.
+            // Hardly any files.
             (2048, 40, 1, true),
         ] {
-            let bound = Bound::new(setting, files);
-            assert_eq!(bound.most, most, "{files}");
-            assert_eq!(bound.files.is_some(), by_files, "{files}");
+            let limit = ConnectionLimit::new(setting, files);
+            assert_eq!(limit.max, max, "{files}");
+            assert_eq!(limit.files.is_some(), by_files, "{files}");
         }
     }
 
     #[tokio::test]
-    async fn beyond_the_bound_are_spare_places_and_then_none() {
-        let mut places = Places::new(Bound::new(2, 1 << 20));
-        let first = [places.next().await, places.next().await];
-        assert!(first.iter().all(|place| !place.is_spare));
+    async fn beyond_the_limit_are_spare_slots_and_then_none() {
+        let mut slots = Slots::new(ConnectionLimit::new(2, 1 << 20));
+        let first = [slots.acquire().await, slots.acquire().await];
+        assert!(first.iter().all(|slot| !slot.is_spare));
         let mut spare = Vec::new();
-        for _ in 0..SPARE {
-            spare.push(places.next().await);
+        for _ in 0..SPARE_SLOTS {
+            spare.push(slots.acquire().await);
         }
-        assert!(spare.iter().all(|place| place.is_spare));
-        let mut waiting = Box::pin(places.next());
+        assert!(spare.iter().all(|slot| slot.is_spare));
+        let mut waiting = Box::pin(slots.acquire());
         assert!(futures::poll!(&mut waiting).is_pending());
         drop(first);
-        assert!(!waiting.await.is_spare, "those come first");
+        assert!(!waiting.await.is_spare, "regular slots come first");
     }
 
     #[test]
-    fn an_operator_is_told_once_in_a_while_how_often_it_was() {
-        let mut seldom = Seldom::default();
+    fn a_repeated_message_is_logged_once_a_minute_with_its_count() {
+        let mut throttle = LogThrottle::default();
         let start = Instant::now();
-        let told: Vec<_> = [0, 1, 59, 60, 61, 200]
-            .map(|second| seldom.note(start + Duration::from_secs(second)))
+        let logged: Vec<_> = [0, 1, 59, 60, 61, 200]
+            .map(|second| throttle.count(start + Duration::from_secs(second)))
             .into();
-        assert_eq!(told, [Some(1), None, None, Some(3), None, Some(2)]);
+        assert_eq!(logged, [Some(1), None, None, Some(3), None, Some(2)]);
     }
 
     #[tokio::test]
-    async fn who_reads_nothing_is_let_go_of_and_who_reads_slowly_is_not() {
+    async fn a_response_to_head_has_the_length_of_the_body_only_where_http_allows_it() {
+        let router = Router::new()
+            .route("/known", any(async || StatusCode::NOT_MODIFIED))
+            .route("/content", any(async || "content"));
+        let service = MapResponse::new(router, without_needless_length);
+        for (path, length) in [("/known", None), ("/content", Some("7"))] {
+            let request = Request::head(path).body(Body::empty()).unwrap();
+            let response = service.clone().oneshot(request).await.unwrap();
+            let seen = response.headers().get(CONTENT_LENGTH);
+            assert_eq!(seen.map(|seen| seen.to_str().unwrap()), length, "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_reads_nothing_is_dropped_and_one_that_reads_slowly_is_not() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         for reads in [false, true] {
             let mut client = std::net::TcpStream::connect(address).unwrap();
             let (mut server, _) = listener.accept().await.unwrap();
-            end_when_stuck_for(&server, Duration::from_millis(1500));
+            end_when_unread(&server, Duration::from_millis(1500));
             let reader = std::thread::spawn(move || {
-                // More than twice the time, in which something is read now and then.
+                // More than twice the time, reading now and then.
                 for _ in 0..if reads { 8 } else { 0 } {
                     std::thread::sleep(Duration::from_millis(500));
                     let _ = client.read(&mut vec![0; 4 << 20]);

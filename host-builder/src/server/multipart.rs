@@ -1,7 +1,7 @@
 //! Several parts of a blob in one body: `multipart/byteranges` (RFC 9110, 14.6).
 //!
 //! ```text
-//!   --<boundary>                                  the blob's own digest, which no blob can hold
+//!   --<boundary>                                  the blob's own digest, which no blob can contain
 //!   Content-Type: application/octet-stream
 //!   Content-Range: bytes 0-9/1000
 //!
@@ -15,10 +15,10 @@ use std::ops::Range;
 
 use nixgate_core::distribution::Digest;
 
-/// What a blob is, its manifest says; here it is bytes.
+/// The media type of every blob here; the manifest knows the true one.
 pub(super) const BYTES: &str = "application/octet-stream";
 
-/// The parts of one answer.
+/// The parts of one response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Multipart {
     boundary: String,
@@ -27,7 +27,7 @@ pub(super) struct Multipart {
 }
 
 impl Multipart {
-    /// Of a blob of `size` bytes.
+    /// `ranges` of a blob of `size` bytes. None of them may be empty.
     pub(super) fn new(digest: &Digest, size: u64, ranges: Vec<Range<u64>>) -> Self {
         Self {
             boundary: digest.hex(),
@@ -45,17 +45,12 @@ impl Multipart {
         &self.ranges
     }
 
-    /// Each part, with what stands before it.
+    /// Each part with the text before it.
     pub(super) fn parts(self) -> impl Iterator<Item = (String, Range<u64>)> {
-        let Self {
-            boundary,
-            size,
-            ranges,
-        } = self;
-        let parts = ranges.into_iter().enumerate();
+        let parts = self.ranges.into_iter().enumerate();
         parts.map(move |(place, range)| {
-            let start = if place == 0 { "" } else { "\r\n" };
-            let content = content_range(&range, size);
+            let (start, boundary) = (if place == 0 { "" } else { "\r\n" }, &self.boundary);
+            let content = content_range(&range, self.size);
             let head = format!(
                 "{start}--{boundary}\r\nContent-Type: {BYTES}\r\nContent-Range: {content}\r\n\r\n"
             );
@@ -63,12 +58,12 @@ impl Multipart {
         })
     }
 
-    /// What stands behind the last part.
+    /// The text after the last part.
     pub(super) fn end(&self) -> String {
         format!("\r\n--{}--\r\n", self.boundary)
     }
 
-    /// The length of the body.
+    /// The length of the whole body, in bytes.
     pub(super) fn length(&self) -> u64 {
         let parts = self.clone().parts();
         let lengths = parts.map(|(head, range)| head.len() as u64 + (range.end - range.start));
@@ -89,14 +84,14 @@ mod tests {
     fn the_body_is_what_the_rfc_says_and_as_long_as_is_said() {
         let content: String = ('a'..='z').cycle().take(1000).collect();
         let digest = Digest::of(content.as_bytes());
-        let several = Multipart::new(&digest, 1000, vec![26..29, 998..1000]);
+        let parts = Multipart::new(&digest, 1000, vec![26..29, 998..1000]);
         let mut body = String::new();
-        for (head, range) in several.clone().parts() {
+        for (head, range) in parts.clone().parts() {
             body.push_str(&head);
             body.push_str(&content[range.start as usize..range.end as usize]);
         }
-        body.push_str(&several.end());
-        assert_eq!(several.length(), body.len() as u64);
+        body.push_str(&parts.end());
+        assert_eq!(parts.length(), body.len() as u64);
         let boundary = digest.hex();
         let expected = format!(
             "--{boundary}\r\nContent-Type: application/octet-stream\r\n\

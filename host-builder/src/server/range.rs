@@ -1,64 +1,66 @@
-//! Which bytes of a blob a `Range` header selects (RFC 9110, 14).
+//! The part of a blob that a `Range` header selects (RFC 9110, 14).
 //!
 //! ```text
-//!   bytes=0-9,5-19,90-  ──► 0..20, 90..100    what overlaps is one part, in the place of the first
+//!   bytes=0-9,5-19,90-  ──► 0..20, 90..100    overlapping ranges are one part, in the place of the first
 //! ```
 //!
-//! Who asks for a part gets no more than who asks for the whole: what overlaps is sent once, and
-//! several parts whose framing makes them longer than the whole are answered with the whole, as are
-//! more than [`MAX_RANGES`], and what is not understood (RFC 9110, 14.2 allows each).
+//! A request for parts costs no more than one for the whole blob: overlapping ranges are sent once. The
+//! whole blob is sent if the parts with their framing are longer than it, if there are more than
+//! [`MAX_RANGES`], or if the header is not understood. RFC 9110, 14.2 allows all of this.
 //!
-//! Parts that only touch stay apart: podman counts them, and reads them in the order in which it asked.
+//! Ranges that only touch stay apart: podman counts the parts, and reads them in the order of its ranges.
+//!
+//! The crate `http-range-header` parses. Crates that also answer (`tower-http`, `axum-range`, `headers`) send
+//! one range, or don't merge and bound several, so they can't serve podman's partial pulls.
 
 use std::num::NonZeroUsize;
 use std::ops::Range;
 
-use http_range_header::SyntacticallyCorrectRange as Spec;
-use http_range_header::parse_range_header_with_max_ranges;
+use http_range_header::{SyntacticallyCorrectRange as Spec, parse_range_header_with_max_ranges};
 use nixgate_core::distribution::Digest;
 
 use super::multipart::Multipart;
 
-/// Ranges of one request. podman's partial pulls ask for so many at most.
+/// The most ranges of a request. podman's partial pulls send up to this many.
 const MAX_RANGES: NonZeroUsize = NonZeroUsize::new(1024).expect("it is not 0");
 
-/// What to send.
+/// What to answer to a request for a blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Selection {
-    /// Everything.
+pub(super) enum Outcome {
     Whole,
-    /// These bytes.
     Part(Range<u64>),
-    /// Several parts.
     Parts(Multipart),
-    /// There is no such part: 416.
+    /// No byte of the blob is in the ranges: 416.
     NotSatisfiable,
+    /// The client has the blob already: 304.
+    NotModified,
+    /// The client wants another blob than this: 412.
+    PreconditionFailed,
 }
 
 /// Reads the header of a request for a blob of `size` bytes.
-pub(super) fn select(header: &str, digest: &Digest, size: u64) -> Selection {
+pub(super) fn select(header: &str, digest: &Digest, size: u64) -> Outcome {
     let Ok(specs) = parse_range_header_with_max_ranges(header.trim(), MAX_RANGES) else {
-        return Selection::Whole;
+        return Outcome::Whole;
     };
     let specs = specs.into_ranges().into_iter();
-    let mut parts = coalesce(specs.filter_map(|spec| satisfy(spec, size)));
+    let mut parts = merge_overlapping(specs.filter_map(|spec| satisfy(spec, size)));
     match parts.len() {
-        // Of nothing, there is nothing to select from.
-        0 if size == 0 => Selection::Whole,
-        0 => Selection::NotSatisfiable,
-        1 => Selection::Part(parts.remove(0)),
+        // An empty blob has no ranges.
+        0 if size == 0 => Outcome::Whole,
+        0 => Outcome::NotSatisfiable,
+        1 => Outcome::Part(parts.remove(0)),
         _ => {
-            let several = Multipart::new(digest, size, parts);
-            if several.length() < size {
-                Selection::Parts(several)
-            } else {
-                Selection::Whole
+            let parts = Multipart::new(digest, size, parts);
+            match parts.length() < size {
+                true => Outcome::Parts(parts),
+                false => Outcome::Whole,
             }
         }
     }
 }
 
-/// The bytes that one range selects, if there are any.
+/// The bytes that one range selects, if any.
 fn satisfy(spec: Spec, size: u64) -> Option<Range<u64>> {
     let part = match spec {
         Spec::FromStart(first) => first..size,
@@ -68,22 +70,22 @@ fn satisfy(spec: Spec, size: u64) -> Option<Range<u64>> {
     (!part.is_empty()).then_some(part)
 }
 
-/// Makes one part of those that overlap. They stay in the order in which they were asked for.
-fn coalesce(parts: impl Iterator<Item = Range<u64>>) -> Vec<Range<u64>> {
+/// Merges overlapping ranges, and keeps the order of the header.
+fn merge_overlapping(parts: impl Iterator<Item = Range<u64>>) -> Vec<Range<u64>> {
     let mut parts: Vec<_> = parts.enumerate().collect();
     parts.sort_by_key(|(_, part)| part.start);
-    let mut apart: Vec<(usize, Range<u64>)> = Vec::with_capacity(parts.len());
+    let mut merged: Vec<(usize, Range<u64>)> = Vec::with_capacity(parts.len());
     for (place, part) in parts {
-        match apart.last_mut() {
+        match merged.last_mut() {
             Some((first, last)) if part.start < last.end => {
                 *first = place.min(*first);
                 last.end = part.end.max(last.end);
             }
-            _ => apart.push((place, part)),
+            _ => merged.push((place, part)),
         }
     }
-    apart.sort_by_key(|(place, _)| *place);
-    apart.into_iter().map(|(_, part)| part).collect()
+    merged.sort_by_key(|(place, _)| *place);
+    merged.into_iter().map(|(_, part)| part).collect()
 }
 
 #[cfg(test)]
@@ -94,48 +96,48 @@ mod tests {
 
     use super::*;
 
-    /// Large enough that framing makes no two parts longer than the whole.
+    /// So large that two parts with their framing are shorter.
     const SIZE: u64 = 100_000;
 
-    fn selected(header: &str, size: u64) -> Selection {
+    fn selected(header: &str, size: u64) -> Outcome {
         select(header, &Digest::of(b""), size)
     }
 
-    /// The parts, none when they are the whole.
+    /// The parts; `None` for the whole blob.
     fn parts(header: &str, size: u64) -> Option<Vec<Range<u64>>> {
         match selected(header, size) {
-            Selection::Whole => None,
-            Selection::Part(part) => Some(vec![part]),
-            Selection::Parts(several) => Some(several.ranges().to_vec()),
-            Selection::NotSatisfiable => Some(Vec::new()),
+            Outcome::Part(part) => Some(vec![part]),
+            Outcome::Parts(parts) => Some(parts.ranges().to_vec()),
+            Outcome::NotSatisfiable => Some(Vec::new()),
+            _ => None,
         }
     }
 
     #[test]
     fn one_part() {
         for (header, expected) in [
-            ("bytes=0-", Selection::Part(0..100)),
-            ("bytes=0-0", Selection::Part(0..1)),
-            ("BYTES=10-19", Selection::Part(10..20)),
-            ("bytes=90-1000", Selection::Part(90..100)),
-            ("bytes=-10", Selection::Part(90..100)),
-            ("bytes=-1000", Selection::Part(0..100)),
-            ("bytes=99-", Selection::Part(99..100)),
-            ("bytes=5-99999999999999999999", Selection::Part(5..100)),
-            ("bytes=100-", Selection::NotSatisfiable),
-            ("bytes=-0", Selection::NotSatisfiable),
-            ("bytes=100-200,-0", Selection::NotSatisfiable),
-            ("bytes=5-4", Selection::Whole),
-            ("lines=0-1", Selection::Whole),
-            ("bytes=a-b", Selection::Whole),
-            ("bytes=0-1,x", Selection::Whole),
-            ("bytes=", Selection::Whole),
-            ("", Selection::Whole),
+            ("bytes=0-", Outcome::Part(0..100)),
+            ("bytes=0-0", Outcome::Part(0..1)),
+            ("BYTES=10-19", Outcome::Part(10..20)),
+            ("bytes=90-1000", Outcome::Part(90..100)),
+            ("bytes=-10", Outcome::Part(90..100)),
+            ("bytes=-1000", Outcome::Part(0..100)),
+            ("bytes=99-", Outcome::Part(99..100)),
+            ("bytes=5-99999999999999999999", Outcome::Part(5..100)),
+            ("bytes=100-", Outcome::NotSatisfiable),
+            ("bytes=-0", Outcome::NotSatisfiable),
+            ("bytes=100-200,-0", Outcome::NotSatisfiable),
+            ("bytes=5-4", Outcome::Whole),
+            ("lines=0-1", Outcome::Whole),
+            ("bytes=a-b", Outcome::Whole),
+            ("bytes=0-1,x", Outcome::Whole),
+            ("bytes=", Outcome::Whole),
+            ("", Outcome::Whole),
         ] {
             assert_eq!(selected(header, 100), expected, "{header}");
         }
         for header in ["bytes=0-", "bytes=-1"] {
-            assert_eq!(selected(header, 0), Selection::Whole);
+            assert_eq!(selected(header, 0), Outcome::Whole);
         }
     }
 
@@ -144,7 +146,7 @@ mod tests {
         for (header, expected) in [
             ("bytes=0-1,5-6", &[0..2, 5..7][..]),
             ("bytes= 0-1 ,\t5-6, ,", &[0..2, 5..7]),
-            // Those that touch, and out of order.
+            // Adjacent, and out of order.
             ("bytes=10-19,0-9,20-29", &[10..20, 0..10, 20..30]),
             ("bytes=50-59,0-9,5-19,15-15", &[50..60, 0..20]),
             ("bytes=5-19,50-59,0-9", &[0..20, 50..60]),
@@ -152,9 +154,9 @@ mod tests {
         ] {
             assert_eq!(parts(header, SIZE).as_deref(), Some(expected), "{header}");
         }
-        // What is left of them is one.
+        // One is left.
         for (header, part) in [("bytes=0-4,200000-", 0..5), ("bytes=0-4,3-9", 0..10)] {
-            assert_eq!(selected(header, SIZE), Selection::Part(part), "{header}");
+            assert_eq!(selected(header, SIZE), Outcome::Part(part), "{header}");
         }
     }
 
@@ -176,7 +178,7 @@ mod tests {
         assert_eq!(parts("bytes=0-1,5-6", 100), None);
     }
 
-    /// What RFC 9110, 14.1.2 says of one range, byte by byte.
+    /// RFC 9110, 14.1.2 for one range, byte by byte.
     fn oracle(spec: &(Option<u64>, Option<u64>), size: u64) -> BTreeSet<u64> {
         (0..size)
             .filter(|byte| match *spec {
@@ -210,7 +212,7 @@ mod tests {
             let header = format!("bytes={}", texts.join(","));
             let asked: Vec<_> = specs.iter().map(|spec| oracle(spec, size)).collect();
             let wanted: BTreeSet<u64> = asked.iter().flatten().copied().collect();
-            let sent = coalesce(
+            let sent = merge_overlapping(
                 parse_range_header_with_max_ranges(&header, MAX_RANGES)
                     .unwrap()
                     .into_ranges()
@@ -221,7 +223,7 @@ mod tests {
             let once: BTreeSet<u64> = bytes.iter().copied().collect();
             prop_assert_eq!(bytes.len(), once.len(), "{}", header);
             prop_assert_eq!(&once, &wanted, "{}", header);
-            // Without overlaps they are what was asked for, one by one.
+            // Without overlaps, each range is sent as requested.
             let some = asked.iter().filter(|bytes| !bytes.is_empty());
             if some.clone().map(BTreeSet::len).sum::<usize>() == wanted.len() {
                 let as_asked: Vec<BTreeSet<u64>> = some.cloned().collect();
@@ -229,10 +231,10 @@ mod tests {
                 prop_assert_eq!(as_sent, as_asked, "{}", header);
             }
             match selected(&header, size) {
-                Selection::Whole => {}
-                Selection::NotSatisfiable => prop_assert!(wanted.is_empty()),
-                Selection::Part(part) => prop_assert_eq!(vec![part], sent),
-                Selection::Parts(several) => prop_assert_eq!(several.ranges(), sent),
+                Outcome::NotSatisfiable => prop_assert!(wanted.is_empty()),
+                Outcome::Part(part) => prop_assert_eq!(vec![part], sent),
+                Outcome::Parts(parts) => prop_assert_eq!(parts.ranges(), sent),
+                whole => prop_assert_eq!(whole, Outcome::Whole),
             }
         }
 

@@ -1,20 +1,16 @@
-//! `GET /v2/<name>/referrers/<digest>`. The edge answers by itself; this is for those who ask a
-//! builder directly.
+//! `GET /v2/<name>/referrers/<digest>`, for clients that ask a builder without an edge. The edge answers
+//! this itself.
 
+use axum::response::{IntoResponse, Response};
 use http::header::CONTENT_TYPE;
-use http::{Response, StatusCode};
-use nixgate_core::distribution::{Error, INDEX_MEDIA_TYPE, Repository, no_referrers};
+use nixgate_core::distribution::{INDEX_MEDIA_TYPE, Repository, no_referrers};
 
 use super::App;
-use super::answer::{self, Body};
+use super::error::HttpError;
 
 impl App {
-    pub(super) fn referrers(&self, repository: &Repository) -> Result<Response<Body>, Error> {
-        self.name(repository)?;
-        Ok(answer::with_headers(
-            StatusCode::OK,
-            [(CONTENT_TYPE, INDEX_MEDIA_TYPE.to_owned())],
-            answer::whole(no_referrers()),
-        ))
+    pub(super) fn referrers(&self, repository: &Repository) -> Result<Response, HttpError> {
+        self.image_name(repository)?;
+        Ok(([(CONTENT_TYPE, INDEX_MEDIA_TYPE)], no_referrers()).into_response())
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use http::HeaderValue;
 use nixgate_core::distribution::{Digest, Tag};
 
 use super::*;
@@ -54,12 +55,12 @@ fn the_oldest_of_too_many_images_are_left_out() {
 #[test]
 fn rules_that_can_not_be_understood_are_refused_by_the_header_s_name() {
     let request = |rules: &[&[u8]]| {
-        let mut request = Request::new(());
+        let mut headers = HeaderMap::new();
         for rules in rules {
             let value = HeaderValue::from_bytes(rules).unwrap();
-            request.headers_mut().append(wire::RULES, value);
+            headers.append(wire::RULES, value);
         }
-        request
+        headers
     };
     let fine = br#"{"a":{"insecure":true}}"#;
     assert_eq!(rules_of(&request(&[])).unwrap(), FactRules::default());
@@ -80,9 +81,9 @@ fn rules_that_can_not_be_understood_are_refused_by_the_header_s_name() {
 
 #[test]
 fn an_answer_has_the_header_whatever_the_rules_are_called() {
-    let mut response = Response::new(());
+    let mut headers = HeaderMap::new();
     let rules = FactRules::parse(r#"{"a b":{"insecure":true}}"#).unwrap();
-    add_facts(&mut response, vec![image(1, &["latest"])], &rules);
-    let facts = response.headers()[wire::FACTS].to_str().unwrap();
+    add_facts(&mut headers, vec![image(1, &["latest"])], &rules).unwrap();
+    let facts = headers[wire::FACTS].to_str().unwrap();
     assert_eq!(ImageFacts::parse(facts).map(|images| images.len()), Some(1));
 }

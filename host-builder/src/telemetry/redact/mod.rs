@@ -6,7 +6,7 @@
 //! ```text
 //!   stderr of programs (process) ──► errors ──┬─► log (telemetry::logging: each value of each line)
 //!   answers of servers ────────────► errors ──┤
-//!                                             ├─► clients (server::answer)
+//!                                             ├─► clients (server::error)
 //!   lines of builds (nix::log) ──► BuildLog ──┴─► /builds
 //! ```
 //!
