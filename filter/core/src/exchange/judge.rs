@@ -1,13 +1,13 @@
-//! What the policy says of an exchange, and what the client is told of it.
+//! Judges an exchange by the policy, and tells the client.
 //!
 //! ```text
-//!   begin     name ──────────► refused here, without a look at cache or builder
-//!   deliver   name + facts ──► refused, or the answer, with a warning where a rule is on audit
+//!   begin     name ──────────► refused at once, before cache and builder are asked
+//!   deliver   name + facts ──► refused, or the answer, with a warning by audited rules
 //! ```
 //!
-//! The verdict on a name comes first, since it costs least and tells nothing about what exists.
-//! What came from cache or builder is judged again with its facts, by the policy that is in force
-//! when it is delivered.
+//! The verdict on the name comes first: it costs least and doesn't reveal which images exist. An answer
+//! of the cache or the builder is judged again with its facts, by the policy that is in force when it
+//! is delivered.
 
 use std::rc::Rc;
 
@@ -20,28 +20,27 @@ use crate::distribution::{Error, ErrorKind, Tag};
 use crate::policy::{self, ImageFacts, Policy, Verdict};
 use crate::{ImageName, image_name, policy::Identity};
 
-/// What a request asks of the policy.
+/// A request, as the policy judges it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Case<'a> {
     pub(super) name: &'a ImageName,
-    /// How many packages the client wrote.
+    /// The number of packages that the client wrote.
     pub(super) written: usize,
-    /// The tag that was asked for.
     pub(super) tag: Option<&'a Tag>,
     pub(super) caller: &'a Caller,
 }
 
-/// The policy's word.
+/// The decision.
 #[derive(Debug)]
 pub(super) enum Judged {
-    /// The answer may be given, with this text in a `Warning` header if there is one.
+    /// The client may have the answer, with this text in a `Warning` header if there is one.
     Allowed(Option<Judgement>, Option<String>),
-    /// This is the answer instead.
+    /// The client gets this refusal.
     Denied(Reply),
 }
 
 impl Case<'_> {
-    /// Judges by the name, or with the facts of the images that an answer belongs to.
+    /// Judges by the name, and by the facts of the images that an answer belongs to.
     pub(super) fn judge(&self, config: &Config, facts: Option<&[ImageFacts]>) -> Judged {
         let shadow = config.shadow.as_ref();
         let shadow = shadow.map(|shadow| self.verdict(shadow, &self.caller.shadow, facts));
@@ -73,8 +72,8 @@ impl Case<'_> {
         match verdict.error(&self.caller.decision) {
             None => Judged::Allowed(Some(judgement), verdict.warning()),
             Some(error) => {
-                // What is broken is to be seen, and tells nothing of what there is.
-                let error = if policy.hides() && !verdict.is_misfit {
+                // Administrators must see a mismatch, and it doesn't reveal which images exist.
+                let error = if policy.hides() && !verdict.is_mismatch {
                     hidden(self.name, &verdict)
                 } else {
                     error
@@ -85,7 +84,7 @@ impl Case<'_> {
         }
     }
 
-    /// The rule of the policy that lets the caller in; none when no rule has to.
+    /// See [`Policy::grantor`].
     pub(super) fn grantor<'a>(&self, config: &'a Config) -> Option<&'a str> {
         let policy = config.policy.as_ref()?;
         policy.grantor(&self.request(), &self.caller.identity)
@@ -113,7 +112,7 @@ impl Case<'_> {
     }
 }
 
-/// A refusal that looks as a builder's word on an image that doesn't exist.
+/// A refusal that looks like the builder's answer for an unknown image.
 fn hidden(name: &ImageName, verdict: &Verdict) -> Error {
     let packages = match name {
         ImageName::Packages(packages) => packages,
@@ -128,13 +127,13 @@ fn hidden(name: &ImageName, verdict: &Verdict) -> Error {
 }
 
 impl Reply {
-    /// Notes the judgement on it.
+    /// Records the judgement.
     pub(super) fn judged(mut self, judgement: Option<Judgement>) -> Self {
         self.record.judgement = judgement.map(Rc::new);
         self
     }
 
-    /// Adds what a client is to be warned of (distribution spec, "Warnings").
+    /// Adds a warning for the client (distribution spec, "Warnings").
     pub(super) fn warned(mut self, text: Option<String>) -> Self {
         if let Some(text) = text {
             let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");

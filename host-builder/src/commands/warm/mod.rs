@@ -31,7 +31,7 @@ use futures::stream::StreamExt;
 use nixgate_core::distribution::{Error, ErrorKind, Repository, Tag};
 use nixgate_core::image_name::unknown_image;
 use nixgate_core::package_set::System;
-use nixgate_core::policy::Outline;
+use nixgate_core::policy;
 
 use crate::builder::{Rule, published};
 use crate::commands::policy::PolicyFile;
@@ -80,7 +80,7 @@ pub(crate) async fn run(arguments: WarmArgs, stop: impl Future<Output = ()>) -> 
     let mut report = Report::default();
     let prepared = async {
         let engine = Engine::open(settings).await?;
-        let items = expand(&engine, &file.rules, &mut report).await?;
+        let items = expand(&engine, file.policy.rules(), &mut report).await?;
         anyhow::Ok((engine, items))
     };
     let (engine, items) = tokio::select! {
@@ -99,7 +99,7 @@ pub(crate) async fn run(arguments: WarmArgs, stop: impl Future<Output = ()>) -> 
 }
 
 /// The images of what the rules allow, each once. Tags that can't be pinned are failures.
-async fn expand(engine: &Engine, rules: &[Outline], report: &mut Report) -> Result<Vec<Item>> {
+async fn expand(engine: &Engine, rules: &[policy::Rule], report: &mut Report) -> Result<Vec<Item>> {
     let mut catalogues: BTreeMap<(String, System), PackageIndex> = BTreeMap::new();
     let mut items: BTreeMap<String, Item> = BTreeMap::new();
     for (tag, system) in plan::scopes(rules, engine.settings.system) {

@@ -5,7 +5,7 @@ use std::fmt;
 
 use nixgate_core::distribution::{Repository, Tag};
 use nixgate_core::package_set::{System, with_parents};
-use nixgate_core::policy::{Glob, Mode, Outline, Pattern};
+use nixgate_core::policy::{Glob, Mode, Pattern, Rule};
 
 use crate::request::recipes::Recipes;
 use crate::source::package_index::PackageIndex;
@@ -30,7 +30,7 @@ impl fmt::Display for Wish {
 
 /// Under which tags and for which platforms something is allowed. `default` is the platform of
 /// rules that are for every one: more may be allowed than can be built here.
-pub(super) fn scopes(rules: &[Outline], default: System) -> BTreeSet<(Tag, System)> {
+pub(super) fn scopes(rules: &[Rule], default: System) -> BTreeSet<(Tag, System)> {
     let allowing = rules.iter().filter(|rule| !rule.allow.is_empty());
     allowing
         .flat_map(|rule| {
@@ -43,27 +43,27 @@ pub(super) fn scopes(rules: &[Outline], default: System) -> BTreeSet<(Tag, Syste
         .collect()
 }
 
-fn systems(rule: &Outline, default: System) -> BTreeSet<System> {
+fn systems(rule: &Rule, default: System) -> BTreeSet<System> {
     rule.systems()
         .map_or_else(|| [default].into(), Clone::clone)
 }
 
 /// The patterns that are allowed in a scope.
 pub(super) fn allowed<'a>(
-    rules: &'a [Outline],
+    rules: &'a [Rule],
     tag: &Tag,
     system: System,
     default: System,
 ) -> Vec<&'a Glob> {
     let in_scope =
-        |rule: &&Outline| rule.tags().contains(tag) && systems(rule, default).contains(&system);
+        |rule: &&Rule| rule.tags().contains(tag) && systems(rule, default).contains(&system);
     let allowed = rules.iter().filter(in_scope).flat_map(|rule| &rule.allow);
     allowed.flat_map(|pattern| &pattern.globs).collect()
 }
 
 /// What is allowed in a scope, less what is denied to everybody.
 pub(super) fn wishes(
-    rules: &[Outline],
+    rules: &[Rule],
     tag: &Tag,
     system: System,
     default: System,
@@ -84,7 +84,7 @@ pub(super) fn wishes(
 
 /// Names, and whether they were written out.
 fn packages<'a>(
-    rules: &[Outline],
+    rules: &[Rule],
     allowed: &[&Glob],
     names: impl Iterator<Item = &'a str>,
 ) -> BTreeMap<String, bool> {
@@ -101,7 +101,7 @@ fn packages<'a>(
 /// The recipes that are allowed, by tag, less those that are denied to everybody, by their names or
 /// by a package. A name that is written out and is no recipe's is a wish as well, which will fail.
 pub(super) fn images(
-    rules: &[Outline],
+    rules: &[Rule],
     recipes: &Recipes,
     default: System,
 ) -> BTreeMap<Tag, BTreeSet<Wish>> {
@@ -126,7 +126,7 @@ pub(super) fn images(
 }
 
 /// The recipes that one rule allows, and names of none.
-fn recipe_wishes(rule: &Outline, tag: &Tag, recipes: &Recipes, default: System) -> Vec<Wish> {
+fn recipe_wishes(rule: &Rule, tag: &Tag, recipes: &Recipes, default: System) -> Vec<Wish> {
     let globs = || rule.images.iter().flat_map(|pattern| &pattern.globs);
     let wish = |name: &str, system| Wish {
         name: name.to_owned(),
@@ -153,12 +153,12 @@ fn recipe_wishes(rule: &Outline, tag: &Tag, recipes: &Recipes, default: System) 
         .collect()
 }
 
-fn is_denied_package(rules: &[Outline], package: &str) -> bool {
+fn is_denied_package(rules: &[Rule], package: &str) -> bool {
     with_parents(package).any(|name| is_denied(rules, name, |rule| &rule.deny))
 }
 
-fn is_denied(rules: &[Outline], name: &str, deny: fn(&Outline) -> &[Pattern]) -> bool {
-    let for_everybody = |rule: &&Outline| rule.mode == Mode::Enforce && rule.subject.is_none();
+fn is_denied(rules: &[Rule], name: &str, deny: fn(&Rule) -> &[Pattern]) -> bool {
+    let for_everybody = |rule: &&Rule| rule.mode == Mode::Enforce && rule.subject.is_none();
     let mut denied = rules.iter().filter(for_everybody).flat_map(deny);
     denied.any(|pattern| pattern.matches(name))
 }
@@ -170,7 +170,7 @@ mod tests {
 
     use super::*;
 
-    fn rules() -> Vec<Outline> {
+    fn rules() -> Vec<Rule> {
         let policy = json!({"revision": "r1", "default": "deny", "rules": [
             {"name": "a", "allow": ["@shell", "python3*", "gone"], "subject": {"host": {"glob": "a"}}},
             {"name": "b", "allow": ["git*"], "systems": ["aarch64-linux", "x86_64-linux"],
@@ -179,7 +179,10 @@ mod tests {
             {"name": "trial", "mode": "audit", "deny": ["git"]},
             {"name": "some", "subject": {"host": {"glob": "b"}}, "deny": ["gitea"]},
         ]});
-        Policy::outline(policy.to_string().as_bytes()).unwrap()
+        Policy::parse(policy.to_string().as_bytes())
+            .unwrap()
+            .rules()
+            .to_vec()
     }
 
     const AMD64: System = System::X86_64Linux;
@@ -237,7 +240,10 @@ mod tests {
             {"name": "b", "images": ["corp/web"], "tags": ["latest", "v1"]},
             {"name": "hard", "deny_images": ["*-secret"], "deny": ["nano"]},
         ]});
-        let rules = Policy::outline(policy.to_string().as_bytes()).unwrap();
+        let rules = Policy::parse(policy.to_string().as_bytes())
+            .unwrap()
+            .rules()
+            .to_vec();
         let recipe = |packages: &[&str]| json!({"packages": packages});
         let recipes = json!({"namespace": "corp", "images": {
             "ci-arm": recipe(&["arm64", "git"]), "ci-base": recipe(&["git"]),

@@ -58,7 +58,7 @@ fn a_refused_opaque_name_may_look_like_an_unknown_one() {
     let rules = json!([{"name": "ci", "images": ["corp/ci-*"]}]);
     let policy = |hide| json!({"revision": "r1", "default": "deny", "hide": hide, "rules": rules});
     for (hide, status, word) in [
-        (false, 403, "allowed by no rule"),
+        (false, 403, "no rule allows it"),
         (true, 404, "there is no image corp/web"),
     ] {
         let config = config(policy(hide));
