@@ -4,13 +4,10 @@
 //! opaque name with `images` and `deny_images`. The builder says which packages an image with an
 //! opaque name has; rules can only deny these.
 
-use std::collections::BTreeSet;
-
 use super::glob_set::GlobSet;
-use super::rule::{Asked, Kind, Mode, Pattern, Rule};
+use super::rule::{Kind, Mode, Pattern, Rule};
 use super::verdict::{About, Denial, Finding, Verdict};
 use super::{DefaultDecision, Identity, ImageFacts, Policy, Request};
-use crate::distribution::Tag;
 use crate::package_set::with_parents;
 use crate::{ImageName, PackageSet, package_set};
 
@@ -82,8 +79,6 @@ pub(super) struct Judging<'p, 'r> {
     request: &'r Request<'r>,
     identity: &'r Identity,
     facts: Option<&'r ImageFacts>,
-    /// The tag of the request, as one of those of an image.
-    tag: Option<BTreeSet<Tag>>,
     /// Whether it is unknown of some rule that matters if it is for the caller.
     is_doubtful: bool,
 }
@@ -100,7 +95,6 @@ impl<'p, 'r> Judging<'p, 'r> {
             request,
             identity,
             facts,
-            tag: request.tag.map(|tag| [tag.clone()].into()),
             is_doubtful: false,
         }
     }
@@ -199,21 +193,9 @@ impl<'p, 'r> Judging<'p, 'r> {
             None => Effect::Unknown,
             Some(false) => Effect::ForOthers,
             Some(true) => {
-                let limit = rule.limits.broken_by(self.asked());
+                let limit = rule.limits.exceeded_by(self.request, self.facts);
                 limit.map_or(Effect::Counts, Effect::Limited)
             }
-        }
-    }
-
-    fn asked(&self) -> Asked<'_> {
-        let system = self.request.image.packages().and_then(PackageSet::system);
-        Asked {
-            tags: self
-                .tag
-                .as_ref()
-                .or_else(|| self.facts.map(|facts| &facts.tags)),
-            system: system.or_else(|| self.facts.map(|facts| facts.system)),
-            written: self.request.written,
         }
     }
 

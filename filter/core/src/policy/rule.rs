@@ -6,6 +6,8 @@ use serde::Deserialize;
 
 use super::glob::Glob;
 use super::subject::{Identity, Subject};
+use super::{ImageFacts, Request};
+use crate::PackageSet;
 use crate::distribution::Tag;
 use crate::package_set::System;
 
@@ -126,37 +128,33 @@ pub(super) struct Limits {
     pub(super) max_packages: Option<usize>,
 }
 
-/// What limits are compared with.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Asked<'a> {
-    /// None: unknown yet, or the request names no tag.
-    pub(super) tags: Option<&'a BTreeSet<Tag>>,
-    /// None: unknown yet.
-    pub(super) system: Option<System>,
-    pub(super) written: usize,
-}
-
 impl Limits {
-    /// The limit that a request exceeds, in words that follow "allows it".
-    pub(super) fn broken_by(&self, asked: Asked<'_>) -> Option<String> {
-        if let Some(tags) = asked.tags
-            && !tags.iter().any(|tag| self.tags.contains(tag))
-        {
+    /// The limit that a request exceeds, in words that follow "allows it". Tags and the platform that
+    /// the request does not name are those of the facts; without facts they are within the limits.
+    pub(super) fn exceeded_by(
+        &self,
+        request: &Request<'_>,
+        facts: Option<&ImageFacts>,
+    ) -> Option<String> {
+        let fits = match (request.tag, facts) {
+            (Some(tag), _) => self.tags.contains(tag),
+            (None, Some(facts)) => facts.tags.iter().any(|tag| self.tags.contains(tag)),
+            (None, None) => true,
+        };
+        if !fits {
             let tags: Vec<&str> = self.tags.iter().map(Tag::as_str).collect();
             return Some(format!("only for the tag {}", tags.join(", ")));
         }
-        if let (Some(systems), Some(system)) = (&self.systems, asked.system)
+        let system = request.image.packages().and_then(PackageSet::system);
+        let system = system.or_else(|| facts.map(|facts| facts.system));
+        if let (Some(systems), Some(system)) = (&self.systems, system)
             && !systems.contains(&system)
         {
             let systems: Vec<&str> = systems.iter().map(|system| system.nix()).collect();
             return Some(format!("only for {}", systems.join(", ")));
         }
-        match self.max_packages {
-            Some(most) if asked.written > most => Some(format!(
-                "in images of at most {most} packages; this name has {}",
-                asked.written
-            )),
-            _ => None,
-        }
+        let (most, written) = (self.max_packages?, request.written);
+        (written > most)
+            .then(|| format!("in images of at most {most} packages; this name has {written}"))
     }
 }
