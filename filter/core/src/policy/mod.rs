@@ -75,7 +75,7 @@ use glob_set::GlobSet;
 use judging::Judging;
 use raw::namespace_of;
 
-/// The decision on a package that no rule names.
+/// The decision on a package that no rule matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
@@ -214,7 +214,7 @@ impl Policy {
         &self.revision
     }
 
-    /// The decision on a package that no rule names.
+    /// The decision on a package that no rule matches.
     pub const fn default_decision(&self) -> DefaultDecision {
         self.default
     }

@@ -22,7 +22,7 @@ use crate::package_set::{self, System};
 pub(crate) struct RawPolicy {
     /// The policy's name for itself, in refusals and logs
     revision: String,
-    /// The decision on a package, or an opaque name, that no rule names
+    /// The decision on a package, or an opaque name, that no rule matches
     default: DefaultDecision,
     /// Whether a refusal looks like an unknown package or image
     #[serde(default)]

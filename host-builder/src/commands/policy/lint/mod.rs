@@ -6,6 +6,8 @@
 mod subject;
 mod unknown;
 
+use std::collections::BTreeSet;
+
 use nixgate_core::policy::{DefaultDecision, Glob, Kind, Mode, Pattern, Policy, Rule};
 
 use super::file::PolicyFile;
@@ -107,7 +109,7 @@ fn empty_limit(rule: &Rule) -> Option<&'static str> {
     if rule.tags().is_empty() {
         return Some("tags");
     }
-    if rule.systems().is_some_and(|systems| systems.is_empty()) {
+    if rule.systems().is_some_and(BTreeSet::is_empty) {
         return Some("systems");
     }
     // The name of an opaque image counts as no package.
