@@ -125,7 +125,7 @@ fn a_policy_is_checked_also_against_the_package_set() -> Result<()> {
     assert_eq!(
         findings,
         [
-            "misspelt.json: the rule team: allow: \"tool-unwrapped\" is denied, by the rule hard",
+            "misspelt.json: the rule team: allow: the rule hard denies \"tool-unwrapped\"",
             "misspelt.json: the rule team: allow: \"helpre\" matches nothing in the package set",
         ]
     );
@@ -157,7 +157,7 @@ fn a_policy_is_explained_and_its_cases_are_run() -> Result<()> {
         "{text}"
     );
     let (text, good) = explain("claim:grops=web", "helper")?;
-    assert!(!good && text.contains("asks for no claim:grops"), "{text}");
+    assert!(!good && text.contains("does not use claim:grops"), "{text}");
 
     let cases = |expect: &str| {
         format!(

@@ -221,7 +221,7 @@ fn a_policy_judges_a_recipe_by_its_name_and_by_what_is_in_it() -> Result<()> {
     );
     let refused = ask("none", &of("ci-tree"))?.text();
     assert!(
-        refused.contains("corp/ci-tree (allowed by no rule"),
+        refused.contains("corp/ci-tree (no rule allows it"),
         "{refused}"
     );
     // What is in the image, under the name of its packages, is not the recipe's to give.

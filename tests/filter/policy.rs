@@ -226,7 +226,7 @@ fn a_refusal_is_told_logged_and_counted_and_nobody_is_asked() {
     let reply = host.reply(stream);
     assert_eq!(reply.status, 403);
     let body = String::from_utf8_lossy(&reply.body);
-    for part in ["DENIED", "git (allowed by no rule for you)", "d-1", "r1"] {
+    for part in ["DENIED", "git (no rule allows it for you)", "d-1", "r1"] {
         assert!(body.contains(part), "{body}");
     }
     assert!(host.callouts().is_empty());

@@ -168,7 +168,7 @@ fn a_policy_that_envoy_refuses_is_put_back() -> Result<()> {
     let policy = r#"{"revision": "next", "default": "allow", "rules": []}"#;
     let (code, said) = apply(&gateway, policy)?;
     assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("keeps the one it has"), "{said}");
+    assert!(said.contains("keeps the old one"), "{said}");
     assert_eq!(fs::read_to_string(&filter)?, before);
     assert!(gateway.log().contains("OTHER"));
     Ok(())

@@ -132,8 +132,9 @@ impl Config {
         }
         let compile = |raw: Option<RawPolicy>, key: &str, prefix: &str| {
             let compiled = raw.map(|raw| {
-                raw.check_images(&opaque_namespaces)?;
-                raw.compile(prefix)
+                let policy = raw.compile(prefix)?;
+                let checked = policy.check_images(&opaque_namespaces);
+                checked.map(|()| policy)
             });
             compiled
                 .transpose()

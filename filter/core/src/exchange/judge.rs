@@ -1,12 +1,13 @@
-//! The policy's judgement of an exchange, and the client's reply.
+//! Judges an exchange by the policy, and tells the client.
 //!
 //! ```text
-//!   begin     name ──────────► denied, without looking into cache or builder
-//!   deliver   name + facts ──► denied, or the answer, with a warning for rules on audit
+//!   begin     name ──────────► refused at once, before cache and builder are asked
+//!   deliver   name + facts ──► refused, or the answer, with a warning by audited rules
 //! ```
 //!
-//! The name is judged first: this is cheapest, and reveals nothing about what exists. An answer from cache
-//! or builder is judged again with its facts, by the policy in force at that time.
+//! The verdict on the name comes first: it costs least and doesn't reveal which images exist. An answer
+//! of the cache or the builder is judged again with its facts, by the policy that is in force when it
+//! is delivered.
 
 use std::rc::Rc;
 
@@ -23,24 +24,23 @@ use crate::{ImageName, image_name, policy::Identity};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Case<'a> {
     pub(super) name: &'a ImageName,
-    /// How many packages the client wrote.
+    /// The number of packages that the client wrote.
     pub(super) written: usize,
-    /// The requested tag.
     pub(super) tag: Option<&'a Tag>,
     pub(super) caller: &'a Caller,
 }
 
-/// The policy's judgement.
+/// The decision.
 #[derive(Debug)]
 pub(super) enum Judged {
-    /// The caller may have the answer, with this text in a `Warning` header if there is one.
+    /// The client may have the answer, with this text in a `Warning` header if there is one.
     Allowed(Option<Judgement>, Option<String>),
-    /// The caller gets this reply instead.
+    /// The client gets this refusal.
     Denied(Reply),
 }
 
 impl Case<'_> {
-    /// Judges by the name, or with the facts of the images that an answer belongs to.
+    /// Judges by the name, and by the facts of the images that an answer belongs to.
     pub(super) fn judge(&self, config: &Config, facts: Option<&[ImageFacts]>) -> Judged {
         let shadow = config.shadow.as_ref();
         let shadow = shadow.map(|shadow| self.verdict(shadow, &self.caller.shadow, facts));
@@ -72,8 +72,8 @@ impl Case<'_> {
         match verdict.error(&self.caller.decision) {
             None => Judged::Allowed(Some(judgement), verdict.warning()),
             Some(error) => {
-                // A misfit between edge and builder must show, and reveals nothing about the packages.
-                let error = if policy.hides() && !verdict.is_misfit {
+                // Administrators must see a mismatch, and it doesn't reveal which images exist.
+                let error = if policy.hides() && !verdict.is_mismatch {
                     hidden(self.name, &verdict)
                 } else {
                     error
@@ -84,7 +84,7 @@ impl Case<'_> {
         }
     }
 
-    /// The policy's rule that grants access; none if none is needed.
+    /// See [`Policy::grantor`].
     pub(super) fn grantor<'a>(&self, config: &'a Config) -> Option<&'a str> {
         let policy = config.policy.as_ref()?;
         policy.grantor(&self.request(), &self.caller.identity)
@@ -112,7 +112,7 @@ impl Case<'_> {
     }
 }
 
-/// A denial that looks like the builder's answer for an unknown package.
+/// A refusal that looks like the builder's answer for an unknown image.
 fn hidden(name: &ImageName, verdict: &Verdict) -> Error {
     let packages = match name {
         ImageName::Packages(packages) => packages,
@@ -127,13 +127,13 @@ fn hidden(name: &ImageName, verdict: &Verdict) -> Error {
 }
 
 impl Reply {
-    /// Sets the judgement of the record.
+    /// Records the judgement.
     pub(super) fn judged(mut self, judgement: Option<Judgement>) -> Self {
         self.record.judgement = judgement.map(Rc::new);
         self
     }
 
-    /// Adds a warning (distribution spec, "Warnings").
+    /// Adds a warning for the client (distribution spec, "Warnings").
     pub(super) fn warned(mut self, text: Option<String>) -> Self {
         if let Some(text) = text {
             let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");

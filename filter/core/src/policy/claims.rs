@@ -1,9 +1,8 @@
 //! Claims of a token, found in Envoy's dynamic metadata.
 //!
-//! A filter can ask Envoy for one claim, and gets bytes without a type: a list, a text with the same
-//! bytes and a map of empty values can't be told apart. So it asks once for the metadata as a whole,
-//! which comes as Protocol Buffers, with the type of each value; that is one call for all claims,
-//! where each claim alone would take two.
+//! Envoy gives a filter a single claim as bytes without a type: a list, a text with the same bytes and
+//! a map of empty values look the same. The whole metadata is a Protocol Buffers message with the type
+//! of each value. Reading it takes one host call for all claims, instead of two for each.
 //!
 //! ```text
 //!   Metadata   1: map of namespace to Struct            envoy.filters.http.jwt_authn
@@ -13,8 +12,8 @@
 //! ```
 //!
 //! (`envoy.config.core.v3.Metadata` and `google.protobuf.Struct`.) A map is a repeated field of
-//! entries, each with its key as 1 and its value as 2. What can't be read is unknown. An item of a
-//! list that is no text takes the others nothing, and is remembered: the list is known in part.
+//! entries, each with its key as 1 and its value as 2. Unreadable values are unknown. A list with an
+//! item that is not a text is known in part: the other items still count.
 
 use super::subject::{ClaimKind, Known};
 
@@ -27,8 +26,8 @@ const LIST: u64 = 6;
 const ITEM: u64 = 1;
 
 impl Known {
-    /// The claim at a path of Envoy's dynamic metadata: the namespace, then keys. Unknown when it is
-    /// not there, and unreadable when it is of another kind.
+    /// The claim at a path of Envoy's dynamic metadata: the namespace, then keys. Unknown when there is
+    /// none, and unreadable when it is of another kind.
     pub fn claim<'a>(
         metadata: &[u8],
         path: impl IntoIterator<Item = &'a str>,
@@ -71,7 +70,7 @@ fn list(value: &[u8]) -> Known {
                 Known::Unknown | Known::Partly(_) => is_whole = false,
             },
             Some(_) => is_whole = false,
-            // Where the next field begins is not known.
+            // The next field has no known beginning.
             None => return Known::Partly(items),
         }
     }
@@ -82,7 +81,7 @@ fn list(value: &[u8]) -> Known {
     }
 }
 
-/// The value under a key of a message that has a map.
+/// The value of a key in a message with a map.
 fn entry<'m>(mut message: &'m [u8], key: &str) -> Option<&'m [u8]> {
     while !message.is_empty() {
         let (number, mut entry) = field(&mut message)?;
@@ -104,14 +103,14 @@ fn entry<'m>(mut message: &'m [u8], key: &str) -> Option<&'m [u8]> {
     None
 }
 
-/// What a message holds that has this one field.
+/// The bytes of the only field of a message.
 fn only(mut message: &[u8], wanted: u64) -> Option<&[u8]> {
     let (number, bytes) = field(&mut message)?;
     (number == wanted && message.is_empty()).then_some(bytes)
 }
 
-/// Takes a field off a message: its number and its bytes, none for a number. (Protocol Buffers,
-/// "Encoding".)
+/// Takes a field off a message. Returns its number and its bytes, which are empty for a number.
+/// (Protocol Buffers, "Encoding".)
 fn field<'m>(message: &mut &'m [u8]) -> Option<(u64, &'m [u8])> {
     const NUMBER: u64 = 0;
     const EIGHT_BYTES: u64 = 1;
@@ -146,7 +145,7 @@ fn varint(message: &mut &[u8]) -> Option<u64> {
     None
 }
 
-/// Metadata as Envoy would hand it over, for tests: an object of namespaces, each an object.
+/// Metadata as Envoy encodes it, for tests: an object of namespaces, each an object.
 #[cfg(any(test, feature = "test"))]
 pub fn metadata(namespaces: &serde_json::Value) -> Vec<u8> {
     use serde_json::Value;

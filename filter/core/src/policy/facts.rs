@@ -1,4 +1,4 @@
-//! What names can't say of an image, and the builder knows.
+//! Facts about an image that its name doesn't tell and the builder knows.
 //!
 //! ```text
 //!   edge                                            builder
@@ -6,9 +6,9 @@
 //!   judges for each caller        ◄──ImageFacts──   tags, system, names, the rules that match
 //! ```
 //!
-//! The builder judges the fact part of a rule without knowing who asks, so that one answer serves
-//! every caller; the edge joins it with the rule's subject. The rules travel with each question:
-//! the builder needs no copy of the policy, and never answers by an older one than was asked.
+//! The builder checks the fact part of a rule without knowing the caller, so one answer serves all
+//! callers; the edge combines it with the rule's subject. The rules travel with each request: the
+//! builder needs no copy of the policy, and never answers by an older one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,12 +20,12 @@ use crate::distribution::Tag;
 use crate::json::each_key_once;
 use crate::package_set::System;
 
-/// What the rules may take as a header, in bytes: with the rest of a request it stays well below
-/// the 60 KiB that Envoy lets pass.
+/// The most bytes that the rules take as a header. With the rest of a request they stay well below
+/// the 60 KiB that Envoy accepts.
 const MAX_HEADER: usize = 16 << 10;
 
-/// What the builder says of a licence that the package set gives and that can't be read
-/// (`nix/resolve.nix`). It may be any, so it counts as what a rule refuses.
+/// The builder's word for a licence that the package set gives and that it can't read
+/// (`nix/resolve.nix`). It may be any licence, so every rule about licences matches it.
 const UNREADABLE: &str = "unreadable";
 
 /// The fact part of a rule, as it is written.
@@ -48,20 +48,19 @@ pub(super) struct RawFacts {
 /// The fact part of a rule, compiled: what an image must not have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct FactRule {
+    raw: RawFacts,
     licences: Vec<Glob>,
-    insecure: bool,
     closure: Vec<Glob>,
 }
 
 /// The fact parts of all rules that have one, by the rules' names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FactRules {
-    raw: BTreeMap<String, RawFacts>,
     rules: BTreeMap<String, FactRule>,
     header: String,
 }
 
-/// What a builder knows of the contents of one image.
+/// The contents of one image.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contents {
     /// The licences of its packages, as `meta.license` names them: `shortName`, `spdxId` and
@@ -74,32 +73,32 @@ pub struct Contents {
     pub closure: BTreeSet<String>,
 }
 
-/// What a builder says of one image to which an answer belongs.
+/// The builder's facts about one image to which an answer belongs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageFacts {
-    /// The tags by which it is or was had.
+    /// Its tags, past ones included.
     pub tags: BTreeSet<Tag>,
-    /// The platform that it is for.
+    /// Its platform.
     pub system: System,
-    /// What attributes are really called (`pname`), where that is another name than the one that
-    /// was asked for: an alias, or an attribute that is named for its version.
+    /// The real names (`pname`) of packages that the caller named otherwise: by an alias, or by an
+    /// attribute that is named for its version.
     pub names: BTreeMap<String, String>,
-    /// The rules whose fact part is true of it.
+    /// The rules whose fact part matches it.
     pub matched: BTreeSet<String>,
-    /// The packages of an image with an opaque name; none where the name itself is the list.
+    /// The packages of an image with an opaque name; none where the name is the list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub packages: Option<BTreeSet<String>>,
 }
 
 impl ImageFacts {
-    /// Reads the header of a builder's answer: a JSON list, one item for each image of the name
-    /// that the answer belongs to. None when it is no such list, or names no image.
+    /// Reads the header of a builder's answer: a JSON list with an item for each image of the name
+    /// that the answer belongs to. None when it is no such list, or an empty one.
     pub fn parse(header: &str) -> Option<Vec<Self>> {
         let images: Vec<Self> = serde_json::from_str(header).ok()?;
         (!images.is_empty()).then_some(images)
     }
 
-    /// The header for these images, in ASCII whatever packages are called.
+    /// The header for these images, in ASCII whatever the names of packages are.
     pub fn header(images: &[Self]) -> String {
         // Nothing in it can fail to be written.
         let json = serde_json::to_string(images).unwrap_or_default();
@@ -107,7 +106,7 @@ impl ImageFacts {
         for character in json.chars() {
             match character {
                 ' '..='~' => header.push(character),
-                // Such a one is in a string, where JSON writes it as UTF-16.
+                // It is in a string, where JSON escapes it as UTF-16.
                 _ => {
                     for unit in character.encode_utf16(&mut [0; 2]) {
                         header.push_str(&format!("\\u{unit:04x}"));
@@ -127,38 +126,42 @@ impl FactRules {
         let header = serde_json::to_string(&raw)?;
         if header.len() > MAX_HEADER || !header.is_ascii() {
             return Err(PolicyError(format!(
-                "the facts of all rules together go to the builder in a header: they must be ASCII \
-                 and take at most {MAX_HEADER} bytes, and take {}",
+                "the facts of all rules go to the builder in one header: write them in ASCII and in \
+                 at most {MAX_HEADER} bytes instead of {}",
                 header.len()
             )));
         }
-        let rules = raw.iter().map(|(name, facts)| {
-            let rule = facts.compile(&format!("the rule {name}: facts"))?;
-            Ok((name.clone(), rule))
+        let rules = raw.into_iter().map(|(name, facts)| {
+            let rule = facts.compile();
+            let rule = rule.map_err(|error| error.at(&format!("the rule {name}: facts")))?;
+            Ok((name, rule))
         });
         Ok(Self {
             rules: rules.collect::<Result<_, PolicyError>>()?,
             header,
-            raw,
         })
     }
 
-    /// These and others together, which have other names.
+    /// These and others, which have other names.
     ///
     /// # Errors
-    /// When they are too many for a header.
+    /// When all of them are too many for a header.
     pub(crate) fn and(&self, others: &Self) -> Result<Self, PolicyError> {
-        let all = self.raw.iter().chain(&others.raw);
-        Self::compile(
-            all.map(|(name, facts)| (name.clone(), facts.clone()))
-                .collect(),
-        )
+        let all = self.rules.iter().chain(&others.rules);
+        let raw = all.map(|(name, rule)| (name.clone(), rule.raw.clone()));
+        Self::compile(raw.collect())
     }
 
-    /// Reads the header by which an edge sends them.
+    /// Whether the fact parts of two rules are equal.
+    pub(super) fn are_equal(&self, one: Option<&String>, other: Option<&String>) -> bool {
+        let rule = |name: Option<&String>| self.rules.get(name?);
+        rule(one) == rule(other)
+    }
+
+    /// Reads the header in which an edge sends them.
     ///
     /// # Errors
-    /// When it is not what [`FactRules::header`] gives.
+    /// When [`FactRules::header`] can't have made it.
     pub fn parse(header: &str) -> Result<Self, PolicyError> {
         let mut json = serde_json::Deserializer::from_str(header);
         let raw = each_key_once(&mut json)?;
@@ -166,12 +169,12 @@ impl FactRules {
         Self::compile(raw)
     }
 
-    /// The header's value; none when there is no such rule.
+    /// The value of that header; none without rules.
     pub fn header(&self) -> Option<&str> {
         (!self.rules.is_empty()).then_some(&self.header)
     }
 
-    /// The names of the rules that are true of an image with these contents.
+    /// The names of the rules that match an image with these contents.
     pub fn matched(&self, contents: &Contents) -> BTreeSet<String> {
         let matching = self.rules.iter().filter(|(_, rule)| rule.matches(contents));
         matching.map(|(name, _)| name.clone()).collect()
@@ -188,33 +191,26 @@ impl FactRule {
         let may_be_any = contents.licences.contains(UNREADABLE);
         any(&self.licences, &contents.licences)
             || (may_be_any && !self.licences.is_empty())
-            || (self.insecure && contents.insecure)
+            || (self.raw.insecure && contents.insecure)
             || any(&self.closure, &contents.closure)
     }
 }
 
 impl RawFacts {
-    fn compile(&self, at: &str) -> Result<FactRule, PolicyError> {
-        let Self {
-            licences,
-            insecure,
-            closure,
-        } = self;
-        if licences.is_empty() && closure.is_empty() && !insecure {
-            return Err(PolicyError(format!("{at}: none is asked for")));
+    fn compile(self) -> Result<FactRule, PolicyError> {
+        if self == Self::default() {
+            return Err(PolicyError("give licences, insecure or closure".to_owned()));
         }
-        let globs = |texts: &[String], key: &str| -> Result<Vec<Glob>, PolicyError> {
-            let mut globs = Vec::new();
-            for text in texts {
-                let parsed = Glob::parse(text, Reach::Anything);
-                globs.extend(parsed.map_err(|error| PolicyError(format!("{at}.{key}: {error}")))?);
-            }
-            Ok(globs)
+        let globs = |key: &str, texts: &[String]| -> Result<Vec<Glob>, PolicyError> {
+            let globs = texts.iter().map(|text| Glob::parse(text, Reach::Anything));
+            let globs: Result<Vec<_>, _> = globs.collect();
+            let globs = globs.map_err(|error| PolicyError::from(error).at(key))?;
+            Ok(globs.concat())
         };
         Ok(FactRule {
-            licences: globs(licences, "licences")?,
-            insecure: *insecure,
-            closure: globs(closure, "closure")?,
+            licences: globs("licences", &self.licences)?,
+            closure: globs("closure", &self.closure)?,
+            raw: self,
         })
     }
 }

@@ -1,16 +1,15 @@
-//! Globs: `*`, `?` and `{a,b}`, by hand, since a regex engine would be most of the wasm module.
+//! Globs: `*`, `?` and `{a,b}`. They have no regex engine, which would be most of the wasm module.
 //!
-//! Braces are written out when a pattern is compiled, so that what is matched knows only literal
-//! characters, `?` (one character) and `*` (any number of them). How far these two reach depends
-//! on what a pattern is for, see [`Reach`].
+//! Parsing expands braces, so a glob has only literal characters, `?` (one character) and `*` (any
+//! number of them). [`Reach`] says which characters these two match.
 
 use std::fmt;
+use std::sync::Arc;
 
 /// What `*` and `?` match.
 ///
-/// In attribute paths the dot is a border: whoever allows `python3*` means the interpreters, not
-/// `python3packages.requests` as well. Whoever denies `*-unwrapped` means it everywhere. So a
-/// pattern is read the way that lets less through.
+/// `allow` with `python3*` means the interpreters and not `python3packages.requests`; `deny` with
+/// `*-unwrapped` means it at every depth. Each reading lets less through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
     /// Every character but the dot.
@@ -19,15 +18,14 @@ pub enum Reach {
     Anything,
 }
 
-/// Braces may write a pattern out to at most so many.
 const MAX_ALTERNATIVES: usize = 256;
-/// Longer patterns are refused: names have at most 255 characters, claims few more.
+/// In bytes. Names have at most 255, claims few more.
 const MAX_LENGTH: usize = 1024;
 
-/// One pattern without braces.
+/// One pattern without braces. Rules and the sets of all their globs share the texts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Glob {
-    text: Box<str>,
+    text: Arc<str>,
     reach: Reach,
 }
 
@@ -44,14 +42,14 @@ impl fmt::Display for GlobError {
 impl std::error::Error for GlobError {}
 
 impl Glob {
-    /// The patterns that `pattern` stands for: one, or more when it has braces.
+    /// Expands a pattern: to one glob, or to several when it has braces.
     ///
     /// # Errors
-    /// When it is empty or too long, or its braces don't match or nest or multiply too far.
+    /// When it is empty or too long, or its braces don't match, are nested or expand too far.
     pub fn parse(pattern: &str, reach: Reach) -> Result<Vec<Self>, GlobError> {
         if pattern.is_empty() || pattern.len() > MAX_LENGTH {
             return Err(GlobError(format!(
-                "a pattern has from 1 to {MAX_LENGTH} characters"
+                "a pattern must have 1 to {MAX_LENGTH} bytes"
             )));
         }
         let texts = alternatives(pattern)?;
@@ -70,9 +68,8 @@ impl Glob {
         self.walk(text, reaches, reaches)
     }
 
-    /// Whether this surely matches all that `other` matches. To that end `other`'s own text is
-    /// matched, with its wildcards as characters that wildcards alone can take: so a pattern that
-    /// covers another only by the sum of its alternatives is not seen.
+    /// Whether this surely matches all that `other` matches. It matches the text of `other`, whose
+    /// wildcards count as characters that only wildcards match.
     pub fn covers(&self, other: &Self) -> bool {
         let wider = self.reach == Reach::Anything || other.reach == Reach::OneAttribute;
         let any = |character| match character {
@@ -83,11 +80,10 @@ impl Glob {
         self.walk(&other.text, one, any)
     }
 
-    /// Follows the pattern along a text. `?` takes a character that is `one`, `*` takes several of
-    /// which each is `any`.
+    /// Matches a text. `?` takes a character that is `one`, `*` takes several that are `any`.
     fn walk(&self, text: &str, one: impl Fn(char) -> bool, any: impl Fn(char) -> bool) -> bool {
-        // Only the latest `*` ever has to be tried again: what an earlier one could still give
-        // up, the later one can take. So the time is at most the product of the two lengths.
+        // Only the latest `*` has to be tried again: it can take what an earlier one would give up.
+        // So the time is at most the product of the two lengths.
         let (mut pattern, mut rest) = (self.text.chars(), text.chars());
         let mut again = None;
         loop {
@@ -110,7 +106,7 @@ impl Glob {
                 (pattern, rest) = (ahead, after);
                 continue;
             }
-            // The latest `*` takes one character more, if there is one that it may take.
+            // The latest `*` takes one character more, if it may.
             let Some((behind, taken)) = &mut again else {
                 return false;
             };
@@ -122,7 +118,7 @@ impl Glob {
         }
     }
 
-    /// The pattern as it is compared, wildcards included.
+    /// The text, wildcards included.
     pub(super) fn text(&self) -> &str {
         &self.text
     }
@@ -159,7 +155,7 @@ impl fmt::Display for Glob {
     }
 }
 
-/// Writes braces out.
+/// Expands braces.
 fn alternatives(pattern: &str) -> Result<Vec<String>, GlobError> {
     let unbalanced = || GlobError(format!("the braces of \"{pattern}\" don't match"));
     let mut written = vec![String::new()];
@@ -171,7 +167,7 @@ fn alternatives(pattern: &str) -> Result<Vec<String>, GlobError> {
         }
         if group.contains('{') {
             return Err(GlobError(format!(
-                "the braces of \"{pattern}\" stand inside of braces: write several patterns"
+                "the braces of \"{pattern}\" are nested: write several patterns"
             )));
         }
         written = written
@@ -184,7 +180,7 @@ fn alternatives(pattern: &str) -> Result<Vec<String>, GlobError> {
             .collect();
         if written.len() > MAX_ALTERNATIVES {
             return Err(GlobError(format!(
-                "the braces of \"{pattern}\" stand for more than {MAX_ALTERNATIVES} patterns"
+                "the braces of \"{pattern}\" expand to more than {MAX_ALTERNATIVES} patterns"
             )));
         }
         rest = behind;
@@ -197,7 +193,7 @@ fn alternatives(pattern: &str) -> Result<Vec<String>, GlobError> {
     }
     if written.iter().any(String::is_empty) {
         return Err(GlobError(format!(
-            "\"{pattern}\" stands for nothing, among others"
+            "an alternative of \"{pattern}\" is empty"
         )));
     }
     Ok(written)
@@ -285,12 +281,12 @@ mod tests {
     #[test]
     fn what_is_no_pattern_is_refused() {
         for (pattern, part) in [
-            ("", "from 1 to"),
+            ("", "1 to 1024"),
             ("{a", "don't match"),
             ("a}", "don't match"),
             ("a}{b}", "don't match"),
-            ("{a,{b,c}}", "inside of braces"),
-            ("{,a}", "stands for nothing"),
+            ("{a,{b,c}}", "are nested"),
+            ("{,a}", "is empty"),
             (
                 "{a,b,c,d}{a,b,c,d}{a,b,c,d}{a,b,c,d}{a,b,c,d}",
                 "more than 256",

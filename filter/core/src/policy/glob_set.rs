@@ -1,8 +1,8 @@
-//! Many globs at once: which of them match a text?
+//! Finds which of many globs match a text.
 //!
-//! A policy may hold thousands of patterns, nearly all of them plain names or with a literal
-//! beginning, end or middle. Each is filed under what a text must be, begin with, end with or have
-//! in it, so that a text is compared with the few that can match it:
+//! A policy may have thousands of patterns, nearly all of them plain names or with a literal
+//! beginning, end or middle. Each is filed under the literal that a text must be, begin with, end with
+//! or contain, so a text is compared only with the few that can match it:
 //!
 //! ```text
 //!   exact      "git" ────────► [3, 17]
@@ -13,12 +13,12 @@
 //!   rest                       [(*, 5), (?x, 6)]
 //! ```
 //!
-//! Literals are filed by a hash that grows byte by byte, so one walk along a text has the hashes of
-//! all that it begins with, and one back those of all that it ends with. Hashes may collide: what is
-//! found under one is compared as a whole.
+//! Literals are filed by a hash that grows byte by byte, so one walk along a text gives the hashes of
+//! all its beginnings, and one walk back those of all its ends. Hashes may collide, so every glob that
+//! is found is compared as a whole.
 
-// The maps are looked up in and never walked, so that their order reaches nothing. A `BTreeMap` would
-// compare its way down for each of the dozens of look-ups that a name takes.
+// Nothing iterates over the maps, so their random order has no effect. A name takes dozens of
+// look-ups, which are slower in a `BTreeMap`.
 #![allow(clippy::disallowed_types)]
 
 use std::collections::HashMap;
@@ -26,7 +26,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use super::glob::Glob;
 
-/// Globs, each with the number of what it belongs to.
+/// Globs, each with the index of its rule.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct GlobSet {
     exact: Filed,
@@ -41,8 +41,7 @@ pub(super) struct GlobSet {
 type Filed = HashMap<u64, Vec<(Glob, usize)>, BuildHasherDefault<Hashed>>;
 
 impl GlobSet {
-    /// Adds a glob that stands for `id`.
-    pub(super) fn insert(&mut self, glob: Glob, id: usize) {
+    pub(super) fn insert(&mut self, glob: Glob, rule: usize) {
         let forwards = Hash::of(glob.prefix().bytes());
         let backwards = Hash::of(glob.suffix().bytes().rev());
         let place = if glob.is_literal() {
@@ -58,16 +57,16 @@ impl GlobSet {
         } else {
             &mut self.rest
         };
-        place.push((glob, id));
+        place.push((glob, rule));
     }
 
-    /// Tells `hit` what every matching glob stands for, the same number more than once when
-    /// several of its globs match.
+    /// Calls `hit` with the rule of every glob that matches: several times when several globs of a
+    /// rule do.
     pub(super) fn each_match(&self, text: &str, mut hit: impl FnMut(usize)) {
         let mut look_at = |items: &[(Glob, usize)]| {
-            for (glob, id) in items {
+            for (glob, rule) in items {
                 if glob.matches(text) {
-                    hit(*id);
+                    hit(*rule);
                 }
             }
         };
@@ -97,7 +96,7 @@ impl GlobSet {
     }
 }
 
-/// Of the neighbouring bytes that every match of a glob has, those under which the fewest globs are.
+/// The hash of the `N` neighbouring bytes of a glob's literals under which the fewest globs are filed.
 fn rarest<const N: usize>(filed: &Filed, glob: &Glob) -> Option<u64> {
     neighbours::<N>(glob.text())
         .filter(|bytes| !bytes.iter().any(|byte| matches!(byte, b'*' | b'?')))
@@ -105,7 +104,6 @@ fn rarest<const N: usize>(filed: &Filed, glob: &Glob) -> Option<u64> {
         .min_by_key(|hash| filed.get(hash).map_or(0, Vec::len))
 }
 
-/// As many neighbouring bytes, wherever they are.
 fn neighbours<const N: usize>(text: &str) -> impl Iterator<Item = [u8; N]> {
     let windows = text.as_bytes().windows(N);
     windows.filter_map(|window| window.try_into().ok())
@@ -127,7 +125,7 @@ impl Hash {
     }
 }
 
-/// For keys that are hashes themselves.
+/// A hasher for keys that are hashes already.
 #[derive(Clone, Copy, Default)]
 struct Hashed(u64);
 

@@ -1,30 +1,86 @@
-//! One request before one policy.
+//! Judges one request by one policy.
 //!
-//! What is judged by patterns is a list of *things*: the packages of the name, each by `allow` and
-//! `deny`, or the opaque name by `images` and `deny_images`. The packages of an image with an opaque
-//! name are known when the builder has said them, and can be denied alone.
-
-use std::cell::Cell;
-use std::collections::BTreeSet;
+//! Patterns are compared with *items*: the packages of the name, each with `allow` and `deny`, or the
+//! opaque name with `images` and `deny_images`. The builder says which packages an image with an
+//! opaque name has; rules can only deny these.
 
 use super::glob_set::GlobSet;
-use super::rule::{Asked, Mode, Rule};
-use super::verdict::{About, Finding, Refusing, Verdict};
-use super::{Default, Identity, ImageFacts, Policy, Request};
-use crate::distribution::Tag;
+use super::rule::{Kind, Mode, Pattern, Rule};
+use super::verdict::{About, Denial, Finding, Verdict};
+use super::{DefaultDecision, Identity, ImageFacts, Policy, Request};
 use crate::package_set::with_parents;
 use crate::{ImageName, PackageSet, package_set};
 
-/// A request, of whom it is, and what is known of the image.
+/// A package, or an opaque name.
+#[derive(Clone, Copy)]
+struct Item<'r> {
+    kind: Kind,
+    name: &'r str,
+}
+
+impl<'r> Item<'r> {
+    const fn package(name: &'r str) -> Self {
+        let kind = Kind::Package;
+        Self { kind, name }
+    }
+
+    fn all(image: &'r ImageName) -> impl Iterator<Item = Self> {
+        let (packages, opaque) = match image {
+            ImageName::Packages(packages) => (Some(packages), None),
+            ImageName::Opaque(name) => (None, Some(name.as_str())),
+        };
+        let packages = packages.into_iter().flat_map(PackageSet::packages);
+        let kind = Kind::Image;
+        let opaque = opaque.map(|name| Self { kind, name });
+        packages.map(Self::package).chain(opaque)
+    }
+
+    fn needs_no_rule(self, default: DefaultDecision) -> bool {
+        let is_package = self.kind == Kind::Package;
+        default == DefaultDecision::Allow
+            || (is_package && package_set::is_in_every_image(self.name))
+    }
+
+    fn about(self) -> About {
+        match self.kind {
+            Kind::Package => About::Package(self.name.to_owned()),
+            Kind::Image => About::Image(self.name.to_owned()),
+        }
+    }
+}
+
+/// Why the judge decides on an item as it does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reasons<'p> {
+    /// The package, or the opaque name.
+    pub name: &'p str,
+    /// What stands against it: an enforced rule refuses, an audited one warns.
+    pub finding: Option<(Mode, Finding)>,
+    /// The rules whose patterns allow it, each with its first pattern that does.
+    pub allowing: Vec<(&'p Rule, &'p Pattern, Effect)>,
+}
+
+/// Whether what a rule allows counts for a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// It counts.
+    Counts,
+    /// The request exceeds this limit.
+    Limited(String),
+    /// The rule is for other callers.
+    ForOthers,
+    /// It is unknown whether the rule is for the caller, so it doesn't count.
+    Unknown,
+}
+
+/// A request, its caller, and what is known of the image.
 pub(super) struct Judging<'p, 'r> {
     policy: &'p Policy,
     request: &'r Request<'r>,
     identity: &'r Identity,
     facts: Option<&'r ImageFacts>,
-    /// The tag of the request, as one of those by which an image may be had.
-    tag: Option<BTreeSet<Tag>>,
-    /// Whether a rule that was looked at has a subject that can't be known of the caller.
-    is_doubtful: Cell<bool>,
+    /// Whether it is unknown of some rule that matters if it is for the caller.
+    is_doubtful: bool,
 }
 
 impl<'p, 'r> Judging<'p, 'r> {
@@ -39,166 +95,157 @@ impl<'p, 'r> Judging<'p, 'r> {
             request,
             identity,
             facts,
-            tag: request.tag.map(|tag| [tag.clone()].into()),
-            is_doubtful: Cell::new(false),
+            is_doubtful: false,
         }
     }
 
-    pub(super) fn verdict(&self) -> Verdict {
+    pub(super) fn verdict(&mut self) -> Verdict {
         let mut verdict = Verdict::new(&self.policy.revision);
-        match self.request.image {
-            ImageName::Packages(packages) => {
-                for package in packages.packages() {
-                    let denied = self.denied_package(package);
-                    let not_allowed = || {
-                        let is_free = package_set::is_in_every_image(package);
-                        let allow = &self.policy.allow;
-                        (!is_free).then(|| self.not_allowed(allow, package, About::package))?
-                    };
-                    verdict.extend(stands_against(denied, not_allowed));
-                }
-            }
-            ImageName::Opaque(name) => {
-                let name = name.as_str();
-                let denied = self.denied(&self.policy.deny_images, [name]);
-                let denied = denied.map(|(refusing, _)| {
-                    (
-                        refusing,
-                        Finding::denied(About::image(name), name, refusing),
-                    )
-                });
-                let not_allowed = || self.not_allowed(&self.policy.images, name, About::image);
-                verdict.extend(stands_against(denied, not_allowed));
-                let contents = self.facts.into_iter().flat_map(|facts| &facts.packages);
-                for package in contents.flatten() {
-                    verdict.extend(stands_against(self.denied_package(package), || None));
-                }
-            }
+        for item in Item::all(self.request.image) {
+            verdict.extend(self.finding(item));
         }
         if let Some(facts) = self.facts {
             self.judge_facts(facts, &mut verdict);
         }
-        verdict.is_doubtful = self.is_doubtful.get();
+        verdict.is_doubtful = self.is_doubtful;
         verdict
     }
 
-    fn judge_facts(&self, facts: &ImageFacts, verdict: &mut Verdict) {
+    fn judge_facts(&mut self, facts: &'r ImageFacts, verdict: &mut Verdict) {
         let is_list = self.request.image.packages().is_some();
+        if !is_list {
+            for package in facts.packages.iter().flatten() {
+                let denied = self.denied(Item::package(package));
+                verdict.extend(stands_against(denied, || None));
+            }
+        }
         if is_list == facts.packages.is_some() {
-            verdict.misfit(
-                "edge and builder do not agree on whether it is a list of packages: the builder's \
+            verdict.refuse_mismatch(
+                "edge and builder disagree on whether the name is a list of packages: the builder's \
                  recipes and opaque_namespaces differ",
             );
         }
         for name in &facts.matched {
             let mut rules = self.policy.rules.iter();
             let rule = rules.find(|rule| rule.facts.as_ref() == Some(name));
-            if let Some(refusing) = rule.and_then(|rule| self.refusing(rule)) {
-                verdict.extend(Some((refusing.rule.mode, Finding::facts(refusing))));
+            if let Some(denial) = rule.and_then(|rule| self.denial(rule)) {
+                verdict.extend(Some((denial.rule.mode, Finding::facts(denial))));
             }
         }
     }
 
+    /// See [`Policy::reasons`].
+    pub(super) fn reasons(&mut self) -> Vec<Reasons<'p>>
+    where
+        'r: 'p,
+    {
+        let items = Item::all(self.request.image);
+        let reasons = items.map(|item| Reasons {
+            name: item.name,
+            finding: self.finding(item),
+            allowing: self.allowing(item),
+        });
+        reasons.collect()
+    }
+
+    fn allowing(&mut self, item: Item<'_>) -> Vec<(&'p Rule, &'p Pattern, Effect)> {
+        let rules = self.policy.rules.iter();
+        let allowing = rules.filter_map(|rule| {
+            let mut patterns = rule.allowing(item.kind).iter();
+            let pattern = patterns.find(|pattern| pattern.matches(item.name))?;
+            Some((rule, pattern, self.effect(rule)))
+        });
+        allowing.collect()
+    }
+
     /// See [`Policy::grantor`].
-    pub(super) fn grantor(&self) -> Option<&'p str> {
-        if self.policy.default == Default::Allow {
-            return None;
-        }
-        let granting = |(name, allow): (&str, &GlobSet)| {
-            let (mut is_granted, mut first) = (false, None);
-            allow.each_match(name, |index| {
-                let rule = self.allowing(index);
-                let rule = rule.filter(|rule| rule.limits.broken_by(self.asked()).is_none());
-                if let Some(rule) = rule {
-                    is_granted = true;
-                    let index = rule.subject.is_some().then_some(index);
-                    first = first.into_iter().chain(index).min();
-                }
-            });
-            let auditor = || {
-                let (index, rule) = self.auditor()?;
-                rule.subject.is_some().then_some(index)
-            };
-            if is_granted { first } else { auditor() }
-        };
-        let things = self.to_be_allowed().into_iter();
-        let first = things.filter_map(granting).min()?;
-        let rule = self.policy.rules.get(first)?;
-        Some(&rule.name)
+    pub(super) fn grantor(&mut self) -> Option<&'p str> {
+        let policy = self.policy;
+        let items = Item::all(self.request.image);
+        let first = items
+            .filter(|item| !item.needs_no_rule(policy.default))
+            .filter_map(|item| self.grantor_of(item))
+            .min()?;
+        Some(&policy.rules.get(first)?.name)
     }
 
-    /// What some rule has to allow, each with the patterns that do.
-    fn to_be_allowed(&self) -> Vec<(&'r str, &'p GlobSet)> {
-        match self.request.image {
-            ImageName::Packages(packages) => packages
-                .packages()
-                .filter(|package| !package_set::is_in_every_image(package))
-                .map(|package| (package, &self.policy.allow))
-                .collect(),
-            ImageName::Opaque(name) => vec![(name.as_str(), &self.policy.images)],
+    fn grantor_of(&mut self, item: Item<'_>) -> Option<usize> {
+        let policy = self.policy;
+        let (mut is_granted, mut first) = (false, None);
+        policy.allowing(item.kind).each_match(item.name, |index| {
+            if let Some(rule) = policy.rules.get(index)
+                && self.effect(rule) == Effect::Counts
+            {
+                is_granted = true;
+                let index = rule.subject.is_some().then_some(index);
+                first = first.into_iter().chain(index).min();
+            }
+        });
+        if is_granted {
+            return first;
         }
+        let (index, rule) = self.auditor()?;
+        rule.subject.is_some().then_some(index)
     }
 
-    fn asked(&self) -> Asked<'_> {
-        let system = self.request.image.packages().and_then(PackageSet::system);
-        Asked {
-            tags: self
-                .tag
-                .as_ref()
-                .or_else(|| self.facts.map(|facts| &facts.tags)),
-            system: system.or_else(|| self.facts.map(|facts| facts.system)),
-            written: self.request.written,
+    fn effect(&mut self, rule: &Rule) -> Effect {
+        match self.is_for_caller(rule) {
+            None => Effect::Unknown,
+            Some(false) => Effect::ForOthers,
+            Some(true) => {
+                let limit = rule.limits.exceeded_by(self.request, self.facts);
+                limit.map_or(Effect::Counts, Effect::Limited)
+            }
         }
     }
 
-    fn is_for_caller(&self, rule: &Rule) -> Option<bool> {
+    fn is_for_caller(&mut self, rule: &Rule) -> Option<bool> {
         let is_for_caller = rule.is_for(self.identity);
-        if is_for_caller.is_none() {
-            self.is_doubtful.set(true);
-        }
+        self.is_doubtful |= is_for_caller.is_none();
         is_for_caller
     }
 
-    /// The rule with this index, to let the caller have something: when it is surely for them.
-    fn allowing(&self, index: usize) -> Option<&'p Rule> {
-        let rule = self.policy.rules.get(index)?;
-        (self.is_for_caller(rule) == Some(true)).then_some(rule)
-    }
-
-    /// A rule, to refuse the caller something: unless it is surely for others.
-    fn refusing(&self, rule: &'p Rule) -> Option<Refusing<'p>> {
+    /// A rule denies unless it is surely for others.
+    fn denial(&mut self, rule: &'p Rule) -> Option<Denial<'p>> {
         let is_for_caller = self.is_for_caller(rule);
-        (is_for_caller != Some(false)).then_some(Refusing {
+        (is_for_caller != Some(false)).then_some(Denial {
             rule,
             is_doubtful: is_for_caller.is_none(),
         })
     }
 
-    /// The first audited rule that is surely for the caller: it lets them have what no rule allows.
-    fn auditor(&self) -> Option<(usize, &'p Rule)> {
-        let mut audited = self.policy.audited.iter();
-        audited.find_map(|&index| Some((index, self.allowing(index)?)))
+    /// The first audited rule that is surely for the caller: it lets through what no rule allows.
+    fn auditor(&mut self) -> Option<(usize, &'p Rule)> {
+        let policy = self.policy;
+        let mut audited = policy.audited.iter();
+        audited.find_map(|&index| {
+            let rule = policy.rules.get(index)?;
+            (self.is_for_caller(rule) == Some(true)).then_some((index, rule))
+        })
     }
 
-    /// What stands against something that no rule denies: that none allows it either.
-    fn not_allowed(
-        &self,
-        allow: &GlobSet,
-        name: &str,
-        about: impl FnOnce(&str) -> About,
-    ) -> Option<(Mode, Finding)> {
-        if self.policy.default == Default::Allow {
+    /// What stands against an item.
+    fn finding(&mut self, item: Item<'_>) -> Option<(Mode, Finding)> {
+        let denied = self.denied(item);
+        stands_against(denied, || self.not_allowed(item))
+    }
+
+    /// Finds that no rule allows an item.
+    fn not_allowed(&mut self, item: Item<'_>) -> Option<(Mode, Finding)> {
+        let policy = self.policy;
+        if item.needs_no_rule(policy.default) {
             return None;
         }
         let (mut granted, mut limited) = (false, None);
-        allow.each_match(name, |index| {
+        policy.allowing(item.kind).each_match(item.name, |index| {
             if granted {
                 return;
             }
-            if let Some(rule) = self.allowing(index) {
-                match rule.limits.broken_by(self.asked()) {
-                    None => granted = true,
-                    Some(limit) => limited = limited.take().or(Some((rule, limit))),
+            if let Some(rule) = policy.rules.get(index) {
+                match self.effect(rule) {
+                    Effect::Counts => granted = true,
+                    Effect::Limited(limit) => limited = limited.take().or(Some((rule, limit))),
+                    Effect::ForOthers | Effect::Unknown => {}
                 }
             }
         });
@@ -207,55 +254,64 @@ impl<'p, 'r> Judging<'p, 'r> {
         }
         let auditor = self.auditor().map(|(_, rule)| rule);
         let mode = auditor.map_or(Mode::Enforce, |_| Mode::Audit);
-        let about = about(name);
+        let about = item.about();
         let finding = match (limited, auditor) {
             (Some((rule, limit)), _) => Finding::limited(about, rule, &limit),
             (None, Some(rule)) => Finding::new(about, Some(rule), "not allowed by the rule"),
-            (None, None) => Finding::new(about, None, "allowed by no rule for you"),
+            (None, None) => Finding::new(about, None, "no rule allows it for you"),
         };
         Some((mode, finding))
     }
 
-    fn denied_package(&self, package: &str) -> Option<(Refusing<'p>, Finding)> {
-        let alias = self.facts.and_then(|facts| facts.names.get(package));
-        let names = with_parents(package).chain(alias.map(String::as_str));
-        let (refusing, name) = self.denied(&self.policy.deny, names)?;
-        let finding = Finding::denied(About::package(package), name, refusing);
-        Some((refusing, finding))
+    /// Finds that a rule denies an item, under its own name or, for a package, that of what it is in
+    /// or the one that the builder says it really has.
+    fn denied(&mut self, item: Item<'_>) -> Option<(Denial<'p>, Finding)> {
+        let Policy {
+            deny, deny_images, ..
+        } = self.policy;
+        let (denial, name) = match item.kind {
+            Kind::Package => {
+                let alias = self.facts.and_then(|facts| facts.names.get(item.name));
+                let names = with_parents(item.name).chain(alias.map(String::as_str));
+                self.first_denial(deny, names)
+            }
+            Kind::Image => self.first_denial(deny_images, [item.name]),
+        }?;
+        Some((denial, Finding::denied(item.about(), name, denial)))
     }
 
-    /// The rule that denies something, and under which of its names. An enforced rule counts before
-    /// an audited one, one that is surely for the caller before one that may be, then the first that
-    /// is written.
-    fn denied<'b>(
-        &self,
+    /// An enforced rule goes before an audited one, one that is surely for the caller before one that
+    /// may be, then the first that is written.
+    fn first_denial<'b>(
+        &mut self,
         deny: &GlobSet,
         names: impl IntoIterator<Item = &'b str>,
-    ) -> Option<(Refusing<'p>, &'b str)> {
-        let mut denied: Option<((bool, bool, usize), Refusing<'p>, &str)> = None;
+    ) -> Option<(Denial<'p>, &'b str)> {
+        let policy = self.policy;
+        let mut first: Option<((bool, bool, usize), Denial<'p>, &str)> = None;
         for name in names {
             deny.each_match(name, |index| {
-                let rule = self.policy.rules.get(index);
-                if let Some(refusing) = rule.and_then(|rule| self.refusing(rule)) {
-                    let Refusing { rule, is_doubtful } = refusing;
+                let rule = policy.rules.get(index);
+                if let Some(denial) = rule.and_then(|rule| self.denial(rule)) {
+                    let Denial { rule, is_doubtful } = denial;
                     let place = (rule.mode == Mode::Audit, is_doubtful, index);
-                    if denied.is_none_or(|(first, ..)| place < first) {
-                        denied = Some((place, refusing, name));
+                    if first.is_none_or(|(first, ..)| place < first) {
+                        first = Some((place, denial, name));
                     }
                 }
             });
         }
-        denied.map(|(_, refusing, name)| (refusing, name))
+        first.map(|(_, denial, name)| (denial, name))
     }
 }
 
-/// What stands against something that a rule denies, or that none does. An audited rule lets through
-/// what it denies, when it is surely for the caller; one that may be for somebody else only warns.
+/// An audited rule lets through what it denies when it is surely for the caller. One that may be for
+/// somebody else only warns.
 fn stands_against(
-    denied: Option<(Refusing<'_>, Finding)>,
+    denied: Option<(Denial<'_>, Finding)>,
     not_allowed: impl FnOnce() -> Option<(Mode, Finding)>,
 ) -> Option<(Mode, Finding)> {
-    let Some((Refusing { rule, is_doubtful }, finding)) = denied else {
+    let Some((Denial { rule, is_doubtful }, finding)) = denied else {
         return not_allowed();
     };
     let lets_through = rule.mode == Mode::Audit && !is_doubtful;

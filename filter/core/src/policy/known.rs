@@ -1,18 +1,18 @@
-//! What Envoy hands over of a caller's attributes, understood. Claims have a module of their own.
+//! Reads attributes of a caller as Envoy gives them. Claims have a module of their own.
 
 use super::subject::Known;
 
 impl Known {
-    /// A property that is to be a text. Properties come as bytes without a type: what has control
-    /// characters in it is a number (the eight bytes of a double) or the encoding of a list.
+    /// A property that must be a text. Properties come as bytes without a type: one with control
+    /// characters is a number (the eight bytes of a double) or the encoding of a list.
     pub fn text(bytes: &[u8]) -> Self {
         let text = str::from_utf8(bytes).ok();
         text.filter(|text| !text.contains(char::is_control))
             .map_or(Self::UNREADABLE, |text| Self::Values(vec![text.to_owned()]))
     }
 
-    /// The values of a header. U+FFFD stands for bytes that are no text, so one that has it is not
-    /// compared with anything: it may be another than it looks.
+    /// The values of a header. U+FFFD replaces bytes that are not UTF-8, so a value with it is
+    /// unreadable: it may be another value than it seems.
     pub fn header(values: impl IntoIterator<Item = String>) -> Self {
         let (odd, values): (Vec<_>, Vec<_>) = values
             .into_iter()
@@ -24,7 +24,7 @@ impl Known {
         }
     }
 
-    /// The host of `:authority` (RFC 9110, 4.2.3): names are compared without regard to case.
+    /// The host of `:authority`, in lower case (RFC 9110, 4.2.3).
     pub fn host(authority: &str) -> Self {
         let host = without_port(authority);
         if host.is_empty() {
@@ -33,7 +33,7 @@ impl Known {
         Self::header([host.to_ascii_lowercase()])
     }
 
-    /// The address of a client, which Envoy gives with the port.
+    /// The address of a client. Envoy gives it with the port.
     pub fn address(bytes: &[u8]) -> Self {
         match Self::text(bytes) {
             Self::Values(values) => Self::Values(

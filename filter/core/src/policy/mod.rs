@@ -1,17 +1,17 @@
 //! Policy: who may have which packages.
 //!
 //! ```text
-//!   JSON ──► raw ──► Policy { rules, attributes, a GlobSet each: allow, deny,
-//!                                        │       images, deny_images }
-//!   Request (image, tag) ────────────────┤
-//!   Identity (what Envoy knows) ─────────┼──► Policy::judge ──► Verdict: allowed, warned, refused
-//!   ImageFacts (what the builder found) ─┘
+//!   JSON ──► raw ──► Policy { rules, attributes, and a GlobSet each of what all rules allow, deny,
+//!                                      │        images, deny_images }
+//!   Request (image, tag) ──────────────┤
+//!   Identity (from Envoy) ─────────────┼──► judge    ──► Verdict: allowed, warned, refused
+//!   ImageFacts (from the builder) ─────┘    reasons  ──► why, for each package
 //! ```
 //!
 //! **All rules whose subject is the caller apply, in no order.** A person belongs to several
-//! teams, and what one team may have another can't take away by standing first; moving a rule
-//! changes nothing, so that a diff of a policy shows all that it does. What any rule denies is
-//! denied: deny beats allow. For each package of an image:
+//! teams, and no team may take away what another has by standing first. Moving a rule changes
+//! nothing, so a diff of a policy shows its whole effect. Deny beats allow. For each package of an
+//! image:
 //!
 //! | | |
 //! | --- | --- |
@@ -21,21 +21,24 @@
 //! | an audited rule applies to the caller | let through, with a warning |
 //! | otherwise | the policy's `default` |
 //!
-//! The packages are those of the canonical name: meta-packages written out, so that none hides
-//! another. `cacert` and `iana-etc`, which every image has, need no rule that allows them.
+//! The packages are those of the canonical name, which expands meta-packages: none hides another.
+//! `cacert` and `iana-etc`, which every image has, need no rule that allows them.
 //!
-//! **Opaque names** (`corp/ci-base`) are judged as one package is, by `images` and `deny_images`. What
-//! is in such an image its administrator has decided, so that its packages need no rule that allows
-//! them; they can be denied as any others, once the builder has said which they are.
+//! **Opaque names** (`corp/ci-base`) are judged as one package is, by `images` and `deny_images`. An
+//! administrator has chosen the packages of such an image, so they need no rule that allows them.
+//! Rules can deny them once the builder has listed them.
 //!
 //! A package that is really called otherwise (an alias, `pname`) is denied under both names, and
 //! allowed under the one that the caller wrote.
 //!
-//! **What can't be known refuses.** Where it is unknown whether a rule is for the caller, what it
-//! allows does not count, and what it denies does (`subject.rs`).
+//! **The unknown refuses.** Where it is unknown whether a rule is for the caller, what it allows does
+//! not count, and what it denies does (`subject.rs`).
 //!
-//! One of the rules that let a caller in is its *grantor* ([`Policy::grantor`]): in whose turn the
-//! builder builds for it. It decides nothing else.
+//! One of the rules that let a caller in is its *grantor* ([`Policy::grantor`]). The builder takes
+//! grantors in turn; it decides nothing else.
+//!
+//! The compiled rules also keep what their author wrote. The commands that check and explain a
+//! policy, and build ahead what it allows, read them.
 
 mod claims;
 mod facts;
@@ -48,6 +51,10 @@ mod rule;
 mod subject;
 mod verdict;
 
+use std::collections::BTreeSet;
+
+use serde::Deserialize;
+
 use crate::distribution::Tag;
 use crate::{ImageName, OpaqueNamespaces};
 
@@ -55,24 +62,27 @@ use crate::{ImageName, OpaqueNamespaces};
 pub use claims::metadata;
 pub use facts::{Contents, FactRules, ImageFacts};
 pub use glob::{Glob, GlobError, Reach};
+pub use judging::{Effect, Reasons};
 pub use raw::PolicyError;
 pub(crate) use raw::RawPolicy;
-use raw::outline::Patterns;
-pub use raw::outline::{Outline, Pattern};
-pub use rule::Mode;
-pub use subject::{AddressRange, Attribute, ClaimKind, Identity, Known, Subject};
+pub use rule::{Kind, Mode, Pattern, Rule};
+pub use subject::{
+    AddressRange, Attribute, ClaimKind, Condition, Identity, Known, Subject, Values,
+};
 pub use verdict::{About, Finding, Verdict};
 
 use glob_set::GlobSet;
 use judging::Judging;
-use rule::Rule;
+use raw::namespace_of;
 
-/// What becomes of a package that no rule speaks of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Default {
-    /// It may be had.
+/// The decision on a package that no rule matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum DefaultDecision {
+    /// Callers may have it.
     Allow,
-    /// It may not.
+    /// Callers may not have it.
     Deny,
 }
 
@@ -80,12 +90,12 @@ pub enum Default {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     revision: String,
-    default: Default,
+    default: DefaultDecision,
     hide: bool,
     rules: Vec<Rule>,
-    /// Which rules are on audit.
+    /// Indexes of the audited rules.
     audited: Vec<usize>,
-    /// Patterns with the index of their rule.
+    /// The rules' globs with the indexes of their rules.
     allow: GlobSet,
     deny: GlobSet,
     images: GlobSet,
@@ -94,14 +104,14 @@ pub struct Policy {
     fact_rules: FactRules,
 }
 
-/// What a caller wants.
+/// A request for an image.
 #[derive(Clone, Debug)]
 pub struct Request<'a> {
     /// The image.
     pub image: &'a ImageName,
-    /// How many different packages the caller wrote, a meta-package counting as one.
+    /// The number of different packages that the caller wrote; a meta-package counts as one.
     pub written: usize,
-    /// The tag under which the image is asked for; none by digest, and for a list of tags.
+    /// The tag; none in requests by digest and for a list of tags.
     pub tag: Option<&'a Tag>,
 }
 
@@ -115,63 +125,88 @@ impl Policy {
         raw.compile("")
     }
 
-    /// Whether every pattern of opaque names can match one, where these namespaces are opaque.
-    ///
-    /// # Errors
-    /// As [`Policy::parse`]; and a sentence that names a pattern which can't.
-    pub fn check_images(json: &[u8], opaque: &OpaqueNamespaces) -> Result<(), PolicyError> {
-        let raw: RawPolicy = serde_json::from_slice(json)?;
-        raw.check_images(opaque)
-    }
-
-    /// The rules as they were written, for tools that explain a policy: patterns with their texts,
-    /// which what is compiled for speed has no use for.
-    ///
-    /// # Errors
-    /// As [`Policy::parse`].
-    pub fn outline(json: &[u8]) -> Result<Vec<Outline>, PolicyError> {
-        let raw: RawPolicy = serde_json::from_slice(json)?;
-        raw.outline()
-    }
-
-    fn new(revision: String, default: Default, hide: bool) -> Self {
+    fn new(
+        revision: String,
+        default: DefaultDecision,
+        hide: bool,
+        rules: Vec<Rule>,
+        attributes: Vec<Attribute>,
+        fact_rules: FactRules,
+    ) -> Self {
+        let set = |patterns: fn(&Rule) -> &[Pattern]| {
+            let mut set = GlobSet::default();
+            for (index, rule) in rules.iter().enumerate() {
+                let globs = patterns(rule).iter().flat_map(|pattern| &pattern.globs);
+                globs.for_each(|glob| set.insert(glob.clone(), index));
+            }
+            set
+        };
+        let is_audited =
+            |index: &usize| rules.get(*index).map(|rule| rule.mode) == Some(Mode::Audit);
         Self {
+            allow: set(|rule| &rule.allow),
+            deny: set(|rule| &rule.deny),
+            images: set(|rule| &rule.images),
+            deny_images: set(|rule| &rule.deny_images),
+            audited: (0..rules.len()).filter(is_audited).collect(),
             revision,
             default,
             hide,
-            rules: Vec::new(),
-            audited: Vec::new(),
-            allow: GlobSet::default(),
-            deny: GlobSet::default(),
-            images: GlobSet::default(),
-            deny_images: GlobSet::default(),
-            attributes: Vec::new(),
-            fact_rules: FactRules::default(),
+            rules,
+            attributes,
+            fact_rules,
         }
     }
 
-    fn add(&mut self, rule: Rule, patterns: Patterns) {
-        let index = self.rules.len();
-        let Patterns {
-            allow,
-            deny,
-            images,
-            deny_images,
-        } = patterns;
-        for (filed, patterns) in [
-            (&mut self.allow, allow),
-            (&mut self.deny, deny),
-            (&mut self.images, images),
-            (&mut self.deny_images, deny_images),
-        ] {
-            for glob in patterns.into_iter().flat_map(|pattern| pattern.globs) {
-                filed.insert(glob, index);
+    const fn allowing(&self, kind: Kind) -> &GlobSet {
+        match kind {
+            Kind::Package => &self.allow,
+            Kind::Image => &self.images,
+        }
+    }
+
+    /// Checks that every pattern of opaque names can match one where these namespaces are opaque.
+    ///
+    /// # Errors
+    /// A sentence that names a pattern which can't.
+    pub fn check_images(&self, opaque: &OpaqueNamespaces) -> Result<(), PolicyError> {
+        for rule in &self.rules {
+            for (key, patterns) in [("images", &rule.images), ("deny_images", &rule.deny_images)] {
+                let mut globs = patterns.iter().flat_map(|pattern| &pattern.globs);
+                let unknown = |namespace: &str| !opaque.contains(namespace);
+                let lost = globs.find(|glob| namespace_of(glob).is_some_and(unknown));
+                if let Some(glob) = lost {
+                    return Err(PolicyError(format!(
+                        "the rule {}: {key}: \"{glob}\" is in no opaque namespace: list the \
+                         namespaces of the builder's recipes in opaque_namespaces",
+                        rule.name
+                    )));
+                }
             }
         }
-        if rule.mode == Mode::Audit {
-            self.audited.push(index);
-        }
-        self.rules.push(rule);
+        Ok(())
+    }
+
+    /// The rules, in the order in which they are written.
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
+    /// Whether two rules do the same for the same callers, whatever their names are.
+    pub fn do_the_same(&self, one: &Rule, other: &Rule) -> bool {
+        let globs = |rule: &Rule| {
+            rule.patterns().map(|(_, patterns)| -> BTreeSet<String> {
+                let globs = patterns.iter().flat_map(|pattern| &pattern.globs);
+                globs.map(ToString::to_string).collect()
+            })
+        };
+        one.subject == other.subject
+            && one.mode == other.mode
+            && one.limits == other.limits
+            && self
+                .fact_rules
+                .are_equal(one.facts.as_ref(), other.facts.as_ref())
+            && globs(one) == globs(other)
     }
 
     /// The revision that the author gave it.
@@ -179,34 +214,34 @@ impl Policy {
         &self.revision
     }
 
-    /// What becomes of a package that no rule speaks of.
-    pub const fn default_is(&self) -> Default {
+    /// The decision on a package that no rule matches.
+    pub const fn default_decision(&self) -> DefaultDecision {
         self.default
     }
 
-    /// Whether a refusal is to look like an unknown image.
+    /// Whether a refusal looks like an unknown image.
     pub const fn hides(&self) -> bool {
         self.hide
     }
 
-    /// What has to be known of a caller, in the order of an [`Identity`].
+    /// What the subjects ask of a caller, in the order of an [`Identity`].
     pub fn attributes(&self) -> &[Attribute] {
         &self.attributes
     }
 
-    /// What the builder has to judge.
+    /// The rules that the builder checks.
     pub const fn fact_rules(&self) -> &FactRules {
         &self.fact_rules
     }
 
-    /// Judges a request by what its name says, before the builder was asked. What this refuses, no
-    /// facts can allow.
+    /// Judges a request by its name, before the builder is asked. No facts can allow what this
+    /// refuses.
     pub fn judge_name(&self, request: &Request<'_>, identity: &Identity) -> Verdict {
         Judging::new(self, request, identity, None).verdict()
     }
 
-    /// Judges a request by the facts of the images that an answer belongs to. It is enough that
-    /// the caller may have one of them: a blob that two images share is no secret of either.
+    /// Judges a request by the facts of the images that an answer belongs to. One image that the
+    /// caller may have is enough: a blob that two images share is no secret of either.
     pub fn judge_images(
         &self,
         request: &Request<'_>,
@@ -217,15 +252,24 @@ impl Policy {
             .iter()
             .map(|image| Judging::new(self, request, identity, Some(image)).verdict());
         let best = verdicts.min_by_key(|verdict| (verdict.refusals.len(), verdict.warnings.len()));
-        // Without any facts, there is nothing that could be allowed by them.
         best.unwrap_or_else(|| Verdict::without_facts(&self.revision))
     }
 
+    /// The findings of [`Policy::judge_name`] for each package, or for the opaque name, with every
+    /// rule that allows it and whether that rule counts.
+    pub fn reasons<'a>(
+        &'a self,
+        request: &'a Request<'a>,
+        identity: &'a Identity,
+    ) -> Vec<Reasons<'a>> {
+        Judging::new(self, request, identity, None).reasons()
+    }
+
     /// The rule with a subject that lets a caller in who may have an image: one that allows a package
-    /// of it, or is audited and lets one through; of several, the one that is written first. None when
-    /// only rules for everybody do, or none has to: these say nothing of who asks.
+    /// of it, or an audited one that lets one through; of several, the first that is written. None
+    /// when rules for everybody are enough, since these say nothing about the caller.
     ///
-    /// It is not part of a verdict, since only what has to be built needs it.
+    /// It is not part of a verdict: only images that have to be built need it.
     pub fn grantor(&self, request: &Request<'_>, identity: &Identity) -> Option<&str> {
         Judging::new(self, request, identity, None).grantor()
     }

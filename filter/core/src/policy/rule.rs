@@ -2,81 +2,159 @@
 
 use std::collections::BTreeSet;
 
+use serde::Deserialize;
+
+use super::glob::Glob;
 use super::subject::{Identity, Subject};
+use super::{ImageFacts, Request};
+use crate::PackageSet;
 use crate::distribution::Tag;
 use crate::package_set::System;
 
-/// Whether a rule's refusals count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Whether a rule refuses or warns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema, serde::Serialize))]
+#[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// They do.
+    /// It refuses.
+    #[default]
     Enforce,
-    /// What it would refuse is let through with a warning.
+    /// It warns of what it would refuse.
     Audit,
 }
 
-/// What a rule is, but for its patterns, which are filed with those of all rules.
+/// What a pattern is compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A package: `allow` and `deny`.
+    Package,
+    /// An opaque name: `images` and `deny_images`.
+    Image,
+}
+
+/// A pattern of packages or of opaque names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Rule {
-    pub(super) name: String,
-    /// None: everybody.
-    pub(super) subject: Option<Subject>,
-    pub(super) mode: Mode,
+pub struct Pattern {
+    /// As its author wrote it.
+    pub text: Box<str>,
+    /// What it expands to: several when it has braces or is a meta-package.
+    pub globs: Vec<Glob>,
+}
+
+impl Pattern {
+    /// Whether the package or the opaque name matches.
+    pub fn matches(&self, name: &str) -> bool {
+        self.globs.iter().any(|glob| glob.matches(name))
+    }
+}
+
+/// A rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Its name, unique in the policy.
+    pub name: String,
+    /// Whom it is for, by the attributes of the policy; none for everybody.
+    pub subject: Option<Subject>,
+    /// Whether it refuses or warns.
+    pub mode: Mode,
+    /// The packages that it allows.
+    pub allow: Vec<Pattern>,
+    /// The packages that it denies.
+    pub deny: Vec<Pattern>,
+    /// The opaque names that it allows.
+    pub images: Vec<Pattern>,
+    /// The opaque names that it denies.
+    pub deny_images: Vec<Pattern>,
+    /// The name under which the builder checks its facts, if it has any.
+    pub facts: Option<String>,
     pub(super) limits: Limits,
-    /// Under what name the builder judges its facts, if it has any.
-    pub(super) facts: Option<String>,
     pub(super) message: Option<String>,
 }
 
 impl Rule {
-    /// Whether it is for the caller; none when that can't be known. What allows may count only when
-    /// it surely is, and what denies unless it surely is not.
-    pub(super) fn is_for(&self, identity: &Identity) -> Option<bool> {
+    /// Whether it is for the caller; none when that is unknown.
+    pub fn is_for(&self, identity: &Identity) -> Option<bool> {
         let subject = self.subject.as_ref();
         subject.map_or(Some(true), |subject| subject.holds(identity))
     }
+
+    /// Its lists of patterns by their keys.
+    pub fn patterns(&self) -> [(&'static str, &[Pattern]); 4] {
+        [
+            ("allow", &self.allow),
+            ("deny", &self.deny),
+            ("images", &self.images),
+            ("deny_images", &self.deny_images),
+        ]
+    }
+
+    /// The patterns that allow something of this kind.
+    pub fn allowing(&self, kind: Kind) -> &[Pattern] {
+        match kind {
+            Kind::Package => &self.allow,
+            Kind::Image => &self.images,
+        }
+    }
+
+    /// The patterns that deny something of this kind.
+    pub fn denying(&self, kind: Kind) -> &[Pattern] {
+        match kind {
+            Kind::Package => &self.deny,
+            Kind::Image => &self.deny_images,
+        }
+    }
+
+    /// The tags under which it allows.
+    pub fn tags(&self) -> &[Tag] {
+        &self.limits.tags
+    }
+
+    /// The platforms for which it allows; none for every platform.
+    pub const fn systems(&self) -> Option<&BTreeSet<System>> {
+        self.limits.systems.as_ref()
+    }
+
+    /// In images of how many packages it allows.
+    pub const fn max_packages(&self) -> Option<usize> {
+        self.limits.max_packages
+    }
 }
 
-/// Under which conditions a rule allows what it allows. What it denies, it always denies.
+/// Where a rule allows what it allows. What it denies, it denies everywhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Limits {
     pub(super) tags: Vec<Tag>,
-    /// None: every platform.
     pub(super) systems: Option<BTreeSet<System>>,
     pub(super) max_packages: Option<usize>,
 }
 
-/// What a request asks for, as far as limits go.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Asked<'a> {
-    /// None: not known yet, or no tag is meant.
-    pub(super) tags: Option<&'a BTreeSet<Tag>>,
-    /// None: not known yet.
-    pub(super) system: Option<System>,
-    pub(super) written: usize,
-}
-
 impl Limits {
-    /// Which limit stands in the way, in words that follow "allows it".
-    pub(super) fn broken_by(&self, asked: Asked<'_>) -> Option<String> {
-        if let Some(tags) = asked.tags
-            && !tags.iter().any(|tag| self.tags.contains(tag))
-        {
+    /// The limit that a request exceeds, in words that follow "allows it". Tags and the platform that
+    /// the request does not name are those of the facts; without facts they are within the limits.
+    pub(super) fn exceeded_by(
+        &self,
+        request: &Request<'_>,
+        facts: Option<&ImageFacts>,
+    ) -> Option<String> {
+        let fits = match (request.tag, facts) {
+            (Some(tag), _) => self.tags.contains(tag),
+            (None, Some(facts)) => facts.tags.iter().any(|tag| self.tags.contains(tag)),
+            (None, None) => true,
+        };
+        if !fits {
             let tags: Vec<&str> = self.tags.iter().map(Tag::as_str).collect();
-            return Some(format!("for the tag {} alone", tags.join(", ")));
+            return Some(format!("only for the tag {}", tags.join(", ")));
         }
-        if let (Some(systems), Some(system)) = (&self.systems, asked.system)
+        let system = request.image.packages().and_then(PackageSet::system);
+        let system = system.or_else(|| facts.map(|facts| facts.system));
+        if let (Some(systems), Some(system)) = (&self.systems, system)
             && !systems.contains(&system)
         {
             let systems: Vec<&str> = systems.iter().map(|system| system.nix()).collect();
-            return Some(format!("for {} alone", systems.join(", ")));
+            return Some(format!("only for {}", systems.join(", ")));
         }
-        match self.max_packages {
-            Some(most) if asked.written > most => Some(format!(
-                "in images of at most {most} packages; this name has {}",
-                asked.written
-            )),
-            _ => None,
-        }
+        let (most, written) = (self.max_packages?, request.written);
+        (written > most)
+            .then(|| format!("in images of at most {most} packages; this name has {written}"))
     }
 }

@@ -1,8 +1,8 @@
 //! Subjects: whom a rule is for.
 //!
-//! A subject is a condition on what Envoy knows of the caller ([`Attribute`]). What Envoy does not
-//! know is *unknown*, not false, and a subject is true or false only where that is so whatever the
-//! unknown may be (Kleene's logic of three values):
+//! A subject is a condition on attributes of the caller ([`Attribute`]). An attribute that Envoy does
+//! not know is *unknown*, not false. A subject is true or false only where no value of the unknown
+//! attributes would change that (Kleene's three-valued logic):
 //!
 //! ```text
 //!   not  unknown            = unknown    an absent claim opens nothing by negation
@@ -12,14 +12,16 @@
 //!   any  [unknown, false]   = unknown
 //! ```
 //!
-//! A rule allows where its subject is true, and denies where it is not false. So a caller of whom
-//! something is unknown has no more than they would have whatever it turned out to be.
+//! A rule allows where its subject is true, and denies where it is not false. So an unknown attribute
+//! never gives a caller more than some value of it would.
 
 use std::net::IpAddr;
 
+use serde::Deserialize;
+
 use super::glob::Glob;
 
-/// Something that Envoy may know of a caller. Equal attributes are read once for each request.
+/// An attribute of a caller. Equal ones are read once for each request.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Attribute {
     /// A claim of the JSON Web Token that `jwt_authn` verified, by its path in the payload.
@@ -29,7 +31,7 @@ pub enum Attribute {
         /// What the claim must be.
         kind: ClaimKind,
     },
-    /// A request header. As good as whoever set it: Envoy must remove it from what clients send.
+    /// A request header. Envoy must remove it from clients' requests.
     Header {
         /// In lower case.
         name: String,
@@ -44,30 +46,33 @@ pub enum Attribute {
     Address,
 }
 
-/// What a claim must be. It has to be said: an issuer that lets users choose a text, and makes lists
-/// of groups, must not have the one taken for the other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// The type of a claim. Rules name it, since an issuer may let users choose a text and give lists of
+/// groups itself: one must not pass for the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum ClaimKind {
     /// One text.
+    #[serde(rename = "string")]
     Text,
     /// A list of texts.
+    #[serde(rename = "list")]
     List,
 }
 
-/// What Envoy knows of one attribute of one request.
+/// The known values of one attribute of one caller.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Known {
-    /// Nothing is there.
+    /// The caller has no such attribute.
     #[default]
     Unknown,
     /// These values; a list may be empty.
     Values(Vec<String>),
-    /// These values, and something that can't be read: it is of another kind, or no text.
+    /// These values, and an unreadable one: it is of another type, or not UTF-8.
     Partly(Vec<String>),
 }
 
 impl Known {
-    /// Something is there, and none of it can be read.
+    /// One unreadable value.
     pub const UNREADABLE: Self = Self::Partly(Vec::new());
 
     /// Whether some value passes the test.
@@ -81,7 +86,7 @@ impl Known {
     }
 }
 
-/// Whether one of these is true: it is as soon as one is, and it is not when none can be.
+/// True when one is true, false when all are false, unknown otherwise.
 fn any(parts: impl Iterator<Item = Option<bool>>) -> Option<bool> {
     let mut any = Some(false);
     for part in parts {
@@ -94,52 +99,78 @@ fn any(parts: impl Iterator<Item = Option<bool>>) -> Option<bool> {
     any
 }
 
-/// What Envoy knows of a caller, in the order of the policy's attributes.
+/// The attributes of a caller, in the order of the policy's.
 pub type Identity = Vec<Known>;
 
-/// A condition on a caller; attributes by their index in the policy's list.
+/// A condition on a caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subject {
-    /// Some value of the attribute matches.
-    Matches {
-        /// Which attribute.
-        attribute: usize,
-        /// It is enough that one of them matches.
-        globs: Vec<Glob>,
-    },
-    /// The address is in a range.
-    Within {
-        /// Which attribute.
-        attribute: usize,
-        /// It is enough that one of them has it.
-        ranges: Vec<AddressRange>,
-    },
+    /// An attribute has a value.
+    Is(Condition),
     /// All of these hold.
     All(Vec<Self>),
     /// One of these holds.
     Any(Vec<Self>),
-    /// This is known not to hold.
+    /// This does not hold.
     Not(Box<Self>),
 }
 
-impl Subject {
-    /// Whether the caller is meant; none when that can't be known.
-    pub fn holds(&self, identity: &Identity) -> Option<bool> {
-        let known = |attribute: &usize| identity.get(*attribute).unwrap_or(&Known::Unknown);
-        match self {
-            Self::Matches { attribute, globs } => {
-                known(attribute).some(|value| Some(globs.iter().any(|glob| glob.matches(value))))
-            }
-            Self::Within { attribute, ranges } => known(attribute).some(|value| {
+/// The values that an attribute must have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// The attribute's index in the policy's list.
+    pub attribute: usize,
+    /// The values.
+    pub values: Values,
+}
+
+/// Some values of an attribute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Values {
+    /// Those that one of these matches.
+    Globs(Vec<Glob>),
+    /// The addresses in one of these.
+    Ranges(Vec<AddressRange>),
+}
+
+impl Values {
+    /// Whether a value is one of them; none when it can't be compared.
+    fn contain(&self, value: &str) -> Option<bool> {
+        Some(match self {
+            Self::Globs(globs) => globs.iter().any(|glob| glob.matches(value)),
+            Self::Ranges(ranges) => {
                 let address = value.parse().ok()?;
-                Some(ranges.iter().any(|range| range.contains(address)))
-            }),
+                ranges.iter().any(|range| range.contains(address))
+            }
+        })
+    }
+}
+
+impl Subject {
+    /// Whether it holds for the caller; none when that is unknown.
+    pub fn holds(&self, identity: &Identity) -> Option<bool> {
+        match self {
+            Self::Is(Condition { attribute, values }) => {
+                let known = identity.get(*attribute)?;
+                known.some(|value| values.contain(value))
+            }
             Self::All(parts) => {
                 let is_false = |part: &Self| part.holds(identity).map(|holds| !holds);
                 any(parts.iter().map(is_false)).map(|some_is_false| !some_is_false)
             }
             Self::Any(parts) => any(parts.iter().map(|part| part.holds(identity))),
             Self::Not(part) => part.holds(identity).map(|holds| !holds),
+        }
+    }
+
+    /// The conditions in it, in the order in which they are written.
+    pub fn conditions(&self) -> Vec<&Condition> {
+        match self {
+            Self::Is(condition) => vec![condition],
+            Self::All(parts) | Self::Any(parts) => {
+                parts.iter().flat_map(Self::conditions).collect()
+            }
+            Self::Not(part) => part.conditions(),
         }
     }
 }
@@ -152,7 +183,7 @@ pub struct AddressRange {
 }
 
 impl AddressRange {
-    /// None when it is not a range, or has bits behind its length.
+    /// None when it is not a range, or has bits behind its prefix length.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (address, length) = match text.split_once('/') {
             Some((address, length)) => (address, Some(length.parse::<u32>().ok()?)),
@@ -182,7 +213,7 @@ impl AddressRange {
         self.mask & other.mask == self.mask && other.network & self.mask == self.network
     }
 
-    /// Whether every address there is, of both families, is in this range.
+    /// Whether every address of both families is in this range.
     pub const fn is_everything(&self) -> bool {
         self.mask == 0
     }
@@ -204,7 +235,8 @@ mod tests {
 
     fn is(attribute: usize, pattern: &str) -> Subject {
         let globs = Glob::parse(pattern, Reach::Anything).unwrap();
-        Subject::Matches { attribute, globs }
+        let values = Values::Globs(globs);
+        Subject::Is(Condition { attribute, values })
     }
 
     fn not(subject: Subject) -> Subject {
@@ -249,10 +281,10 @@ mod tests {
             let values = values.iter().map(|&value| value.to_owned());
             vec![Known::Partly(values.collect())]
         };
-        let within = Subject::Within {
+        let within = Subject::Is(Condition {
             attribute: 0,
-            ranges: vec![AddressRange::parse("10.0.0.0/8").unwrap()],
-        };
+            values: Values::Ranges(vec![AddressRange::parse("10.0.0.0/8").unwrap()]),
+        });
         for (subject, caller, expected) in [
             (is(0, "a"), partly(&["a", "b"]), Some(true)),
             (not(is(0, "a")), partly(&["a", "b"]), Some(false)),

@@ -1,4 +1,4 @@
-//! What a policy says of a request, and how the caller is told.
+//! The decision on a request, and what the caller reads of it.
 
 use serde_json::{Value, json};
 
@@ -12,20 +12,12 @@ pub enum About {
     Package(String),
     /// The image with this opaque name.
     Image(String),
-    /// What is in the image, whatever it is called.
+    /// The contents of the image.
     Contents,
 }
 
 impl About {
-    pub(super) fn package(name: &str) -> Self {
-        Self::Package(name.to_owned())
-    }
-
-    pub(super) fn image(name: &str) -> Self {
-        Self::Image(name.to_owned())
-    }
-
-    /// The name; none for what has none.
+    /// The name, if it has one.
     pub fn name(&self) -> Option<&str> {
         match self {
             Self::Package(name) | Self::Image(name) => Some(name),
@@ -34,24 +26,26 @@ impl About {
     }
 }
 
-/// A rule that refuses a caller something.
+/// A rule that denies a caller something.
 #[derive(Clone, Copy)]
-pub(super) struct Refusing<'p> {
+pub(super) struct Denial<'p> {
     pub(super) rule: &'p Rule,
-    /// It is not known whether it is for the caller, so it counts as if it were.
+    /// It is unknown whether the rule is for the caller.
     pub(super) is_doubtful: bool,
 }
 
-/// What stands against a request.
+/// A reason to refuse a request or to warn of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// What is not to be had.
+    /// What it is about.
     pub about: About,
-    /// The rule; none when no rule speaks for it.
+    /// The rule; none when the reason is that no rule allows it.
     pub rule: Option<String>,
-    /// What is wrong, in words that follow the name.
+    /// Whether the rule denies it.
+    pub is_denial: bool,
+    /// The reason, in words that follow the name.
     pub reason: String,
-    /// What the rule's author has to say about it.
+    /// The advice of the rule's author.
     pub message: Option<String>,
 }
 
@@ -60,6 +54,7 @@ impl Finding {
         Self {
             about,
             rule: rule.map(|rule| rule.name.clone()),
+            is_denial: false,
             reason: rule.map_or_else(
                 || reason.to_owned(),
                 |rule| format!("{reason} {}", rule.name),
@@ -69,9 +64,9 @@ impl Finding {
     }
 
     /// Denied under the name that was written, or under the one that it really has.
-    pub(super) fn denied(about: About, name: &str, refusing: Refusing<'_>) -> Self {
+    pub(super) fn denied(about: About, name: &str, denial: Denial<'_>) -> Self {
         let is_other = about.name() != Some(name);
-        let mut finding = Self::refused(about, refusing, "denied by the rule");
+        let mut finding = Self::by(denial, about, "denied by the rule");
         if is_other {
             finding.reason = format!("which is {name}, {}", finding.reason);
         }
@@ -85,17 +80,20 @@ impl Finding {
         }
     }
 
-    pub(super) fn facts(refusing: Refusing<'_>) -> Self {
-        let reason = "refused for what is in it by the rule";
-        Self::refused(About::Contents, refusing, reason)
+    pub(super) fn facts(denial: Denial<'_>) -> Self {
+        Self::by(
+            denial,
+            About::Contents,
+            "refused for its contents by the rule",
+        )
     }
 
-    fn refused(about: About, refusing: Refusing<'_>, reason: &str) -> Self {
-        let mut finding = Self::new(about, Some(refusing.rule), reason);
-        if refusing.is_doubtful {
-            finding
-                .reason
-                .push_str("; whether it is for you is not known");
+    fn by(denial: Denial<'_>, about: About, reason: &str) -> Self {
+        let mut finding = Self::new(about, Some(denial.rule), reason);
+        finding.is_denial = true;
+        if denial.is_doubtful {
+            let doubt = "; whether it is for you is not known";
+            finding.reason.push_str(doubt);
         }
         finding
     }
@@ -119,7 +117,7 @@ impl Finding {
     }
 }
 
-/// The outcome for one request, by one revision of the policy.
+/// The decision on one request, by one revision of the policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
     revision: String,
@@ -127,9 +125,9 @@ pub struct Verdict {
     pub refusals: Vec<Finding>,
     /// What audited rules would have refused.
     pub warnings: Vec<Finding>,
-    /// It is no word of the policy's: edge and builder don't fit each other.
-    pub is_misfit: bool,
-    /// A rule that speaks of what was asked for has a subject that can't be known of the caller.
+    /// Whether it is refused because edge and builder disagree, and not by the policy.
+    pub is_mismatch: bool,
+    /// Whether it is unknown of some rule that matters if it is for the caller.
     pub is_doubtful: bool,
 }
 
@@ -139,26 +137,26 @@ impl Verdict {
             revision: revision.to_owned(),
             refusals: Vec::new(),
             warnings: Vec::new(),
-            is_misfit: false,
+            is_mismatch: false,
             is_doubtful: false,
         }
     }
 
-    /// Nothing that can be judged is known of the image, so nobody may have it.
+    /// Nobody may have an image of which the builder says nothing.
     pub(super) fn without_facts(revision: &str) -> Self {
         let mut verdict = Self::new(revision);
-        verdict.misfit("the builder did not say what is in it");
+        verdict.refuse_mismatch("the builder did not say what is in it");
         verdict
     }
 
     /// Refuses the image whatever the rules say.
-    pub(super) fn misfit(&mut self, reason: &str) {
-        self.is_misfit = true;
+    pub(super) fn refuse_mismatch(&mut self, reason: &str) {
+        self.is_mismatch = true;
         let finding = Finding::new(About::Contents, None, reason);
         self.refusals.push(finding);
     }
 
-    /// Adds what was found, if something was, by a rule of that mode.
+    /// Adds a finding by a rule of that mode, if there is one.
     pub(super) fn extend(&mut self, found: Option<(Mode, Finding)>) {
         match found {
             Some((Mode::Enforce, finding)) => self.refusals.push(finding),
@@ -167,13 +165,13 @@ impl Verdict {
         }
     }
 
-    /// The rule that decided against the request, or would.
+    /// The first rule that refuses or warns.
     pub fn rule(&self) -> Option<&str> {
         let mut findings = self.refusals.iter().chain(&self.warnings);
         findings.find_map(|finding| finding.rule.as_deref())
     }
 
-    /// Whether the package is among what is refused, or everything is.
+    /// Whether the package, or everything, is refused.
     pub fn refuses(&self, package: &str) -> bool {
         let mut refused = self.refusals.iter().map(|finding| finding.about.name());
         refused.any(|refused| refused.is_none_or(|refused| refused == package))
@@ -184,7 +182,7 @@ impl Verdict {
         self.refusals.is_empty()
     }
 
-    /// The refusal for the caller, who quotes `decision`, the id in the audit log, when asking why.
+    /// The refusal for the caller. `decision` is its id in the audit log.
     pub fn error(&self, decision: &str) -> Option<Error> {
         if self.allows() {
             return None;
@@ -211,8 +209,8 @@ impl Verdict {
         Some(Error::new(ErrorKind::Denied, message).with_detail(detail))
     }
 
-    /// The text of a `Warning: 299` (distribution spec, "Warnings"), when there is one: what would
-    /// be refused if the audited rules were enforced.
+    /// The text of a `Warning: 299` (distribution spec, "Warnings"): what would be refused if the
+    /// audited rules were enforced.
     pub fn warning(&self) -> Option<String> {
         let listed = (!self.warnings.is_empty()).then(|| list(&self.warnings))?;
         Some(format!(

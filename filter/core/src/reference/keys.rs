@@ -83,8 +83,13 @@ fn kind(schema: &Value) -> String {
 
 /// The words that a key may have.
 fn choices(schema: &Value) -> Option<String> {
-    let words = schema["enum"].as_array()?;
-    let words: Vec<_> = words.iter().map(|word| format!("`{word}`")).collect();
+    // Words with comments of their own are schemas of their own.
+    let (words, key) = match (schema["enum"].as_array(), schema["oneOf"].as_array()) {
+        (Some(words), _) => (words, None),
+        (None, words) => (words?, Some("const")),
+    };
+    let words = words.iter().map(|word| key.map_or(word, |key| &word[key]));
+    let words: Vec<_> = words.map(|word| format!("`{word}`")).collect();
     Some(words.join(" or "))
 }
 

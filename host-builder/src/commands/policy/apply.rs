@@ -1,21 +1,23 @@
 //! `nixgate policy apply`: gives a running Envoy another policy.
 //!
 //! ```text
-//!   policy.json ──► read and checked as by `check` ──┐
-//!   filter.yaml ──► settings, in their order ────────┤
-//!                                                    ▼
-//!                   the whole, checked as the filter checks it
-//!                                                    │ beside the old one, renamed onto it
-//!                                                    ▼
-//!                   Envoy reads it, and counts it as taken or refused
+//!   policy.json ──► read and compiled ──────────┐
+//!   filter.yaml ──► settings, in their order ───┤
+//!                                               ▼
+//!                   new settings, checked as the filter checks them
+//!                                               │ temporary file, renamed onto filter.yaml
+//!                                               ▼
+//!                   Envoy reads the file, and counts it as taken or refused
 //! ```
 //!
-//! What is checked is what the filter will read, byte for byte: the policy is put there as it was
-//! written. Nothing is written that the filter would refuse, and what Envoy refuses all the same (a
-//! filter of another version) is put back.
+//! The check reads what the filter will read, byte for byte: the file gets the policy's own text. A
+//! policy that the filter would refuse is not written. When Envoy refuses it all the same (its filter
+//! is of another version), the old file comes back.
 
 use std::fmt;
 use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::{MetadataExt as _, fchown};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
@@ -24,25 +26,26 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use nixgate_core::config::Config;
 use reqwest::Client;
+use tempfile::NamedTempFile;
 
 use super::entries::entries;
 use super::file::PolicyFile;
 
-/// How long Envoy may take to read the file; it takes milliseconds.
+/// Envoy takes milliseconds to read the file.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How often it is asked.
+/// Between two requests to Envoy's administration.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How long one answer of its administration may take.
+/// For one answer of Envoy's administration.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// What stands before the filter's configuration.
+/// The line above the filter's settings.
 const BLOCK: &str = "value: |";
-/// By how much its lines are further in than the line above, and its keys than its braces.
+/// The indent of the settings in the block, and of the keys in the settings.
 const INDENT: usize = 2;
 
 /// `nixgate policy apply`
 #[derive(Args)]
 pub struct ApplyArgs {
-    /// A policy on trial beside it; without one, none is
+    /// A policy on trial beside it; the configuration loses its own when left out
     #[arg(long, value_name = "POLICY")]
     shadow: Option<PathBuf>,
     /// The filter's configuration, which Envoy watches
@@ -52,7 +55,7 @@ pub struct ApplyArgs {
         default_value = ".nixgate/gateway/filter.yaml"
     )]
     filter: PathBuf,
-    /// Where Envoy's administration is: `host:port`, or `unix:` and the path of its socket
+    /// The address of Envoy's administration: `host:port`, or `unix:` and the path of its socket
     #[arg(
         long,
         value_name = "ADDRESS",
@@ -63,12 +66,10 @@ pub struct ApplyArgs {
     policy: PathBuf,
 }
 
-/// Where Envoy's administration is.
+/// The address of Envoy's administration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Admin {
-    /// At an address.
     Tcp(String),
-    /// At a socket.
     Unix(PathBuf),
 }
 
@@ -85,7 +86,9 @@ impl FromStr for Admin {
             .is_some_and(|(host, port)| !host.is_empty() && !host.contains('/') && is_port(port));
         match is_address {
             true => Ok(Self::Tcp(text.to_owned())),
-            false => Err("host:port, such as 127.0.0.1:9901, or unix:/path/of/a/socket".to_owned()),
+            false => {
+                Err("give host:port, such as 127.0.0.1:9901, or unix:/path/of/a/socket".to_owned())
+            }
         }
     }
 }
@@ -99,7 +102,6 @@ impl fmt::Display for Admin {
     }
 }
 
-/// Applies a policy, and says what came of it.
 pub(super) async fn run(arguments: &ApplyArgs) -> Result<String> {
     let ApplyArgs {
         policy,
@@ -122,21 +124,20 @@ pub(super) async fn run(arguments: &ApplyArgs) -> Result<String> {
             filter.display()
         ));
     }
-    put(filter, &new).with_context(at)?;
+    replace(filter, &new).with_context(at)?;
     if let Err(error) = envoy.takes(filter, before).await {
-        put(filter, &old).with_context(at)?;
-        return Err(error.context("the policy is not applied, and the file is as it was"));
+        replace(filter, &old).with_context(at)?;
+        return Err(error.context("the policy is not applied; the old file is back"));
     }
     Ok(format!("Envoy has taken the policy {revision}\n"))
 }
 
-/// The administration of an Envoy.
 struct Envoy<'a> {
     client: Client,
     admin: &'a Admin,
 }
 
-/// How many configurations of the filter Envoy has taken, and how many refused.
+/// The numbers of filter configurations that Envoy has taken and refused.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Deliveries {
     taken: u64,
@@ -145,7 +146,7 @@ struct Deliveries {
 
 impl<'a> Envoy<'a> {
     fn at(admin: &'a Admin) -> Result<Self> {
-        // It is on this machine, or in its network.
+        // The administration is never behind a proxy.
         let client = Client::builder().no_proxy().timeout(TIMEOUT);
         let client = match admin {
             Admin::Tcp(_) => client,
@@ -157,22 +158,23 @@ impl<'a> Envoy<'a> {
         })
     }
 
-    /// Waits until it has taken the file.
+    /// Waits until Envoy takes the file.
     async fn takes(&self, filter: &Path, before: Deliveries) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let after = self.deliveries().await?;
             ensure!(
                 after.refused == before.refused,
-                "Envoy refuses the policy and keeps the one it has; its log says why"
+                "Envoy refuses the policy and keeps the old one; read its log"
             );
             if after.taken != before.taken {
                 return Ok(());
             }
             ensure!(
                 Instant::now() < deadline,
-                "Envoy has not read {}: is it the file that envoy.yaml names?",
-                filter.display()
+                "Envoy has not read {} within {} s: give --filter the file that envoy.yaml names",
+                filter.display(),
+                PATIENCE.as_secs()
             );
             tokio::time::sleep(PAUSE).await;
         }
@@ -190,7 +192,7 @@ impl<'a> Envoy<'a> {
         };
         let stats = ask.await.with_context(|| {
             format!(
-                "Envoy's administration at {} gives no answer: --admin says where it is",
+                "cannot ask Envoy's administration at {}: give --admin its address",
                 self.admin
             )
         })?;
@@ -198,7 +200,7 @@ impl<'a> Envoy<'a> {
             let mut stats = stats.lines().filter_map(|line| line.rsplit_once(": "));
             let found = stats.find(|(stat, _)| stat.rsplit('.').next() == Some(name));
             let found = found.and_then(|(_, count)| count.parse().ok());
-            found.context("Envoy gets no configuration of a filter named nixgate from a file")
+            found.context("Envoy has no filter named nixgate that it configures from a file")
         };
         Ok(Deliveries {
             taken: count("update_success")?,
@@ -207,8 +209,7 @@ impl<'a> Envoy<'a> {
     }
 }
 
-/// The file with other policies, by which the filter would go; its other settings and its comments
-/// stay.
+/// The file with other policies, checked; its other settings and its comments stay.
 fn with_policies(file: &str, policy: &str, shadow: Option<&str>) -> Result<String> {
     let block = Block::find(file)?;
     let settings = dedent(block.text);
@@ -227,18 +228,18 @@ fn with_policies(file: &str, policy: &str, shadow: Option<&str>) -> Result<Strin
         })
         .collect::<Result<_>>()?;
     let settings = format!("{{\n{}\n}}", entries.join(",\n"));
-    // The variable's value is Envoy's.
+    // Only Envoy has the variable of the token.
     Config::parse(settings.as_bytes(), |_| Some("token".to_owned()))?;
     let settings = indent(&settings, block.indent + INDENT);
     Ok(format!("{}{settings}\n{}", block.before, block.after))
 }
 
-/// The lines of a file that hold the filter's configuration, and those around them.
+/// The lines of a file that have the filter's settings, and those around them.
 struct Block<'a> {
     before: &'a str,
     text: &'a str,
     after: &'a str,
-    /// Of the line above.
+    /// The indent of the line above.
     indent: usize,
 }
 
@@ -252,7 +253,7 @@ impl<'a> Block<'a> {
             is_alone.then_some((at - line, file.len() - rest.len()))
         });
         let (Some((indent, start)), None) = (starts.next(), starts.next()) else {
-            bail!("it must have one line `{BLOCK}`, with the settings below it as JSON");
+            bail!("it must have one line `{BLOCK}` with the settings as JSON below it");
         };
         let (before, rest) = file.split_at(start);
         let is_inside = |line: &&str| line.trim().is_empty() || indent_of(line) > indent;
@@ -275,7 +276,7 @@ fn indent_of(line: &str) -> usize {
     line.len() - line.trim_start_matches(' ').len()
 }
 
-/// The text without what all of its lines begin with.
+/// The text without the indent that all of its lines have.
 fn dedent(text: &str) -> String {
     let lines = text.lines().filter(|line| !line.trim().is_empty());
     let common = lines.map(indent_of).min().unwrap_or(0);
@@ -285,7 +286,7 @@ fn dedent(text: &str) -> String {
     lines.map(|line| format!("{line}\n")).collect()
 }
 
-/// A value whose first line is not indented, with the last one flush with it.
+/// A value with its last line as little indented as its first.
 fn flush(value: &str) -> String {
     let Some((first, rest)) = value.split_once('\n') else {
         return value.to_owned();
@@ -302,14 +303,23 @@ fn indent(text: &str, by: usize) -> String {
     lines.join("\n")
 }
 
-/// Writes beside the file and renames, so that Envoy never finds half of it.
-fn put(path: &Path, text: &str) -> Result<()> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".new");
-    let new = PathBuf::from(name);
-    fs::write(&new, text)?;
-    fs::set_permissions(&new, fs::metadata(path)?.permissions())?;
-    fs::rename(new, path)?;
+/// Replaces a file at once, so that Envoy never reads half of it. Its owner and mode stay.
+fn replace(path: &Path, text: &str) -> Result<()> {
+    let old = fs::metadata(path)?;
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let mut new = NamedTempFile::with_prefix_in(".filter-", folder.unwrap_or(Path::new(".")))?;
+    new.write_all(text.as_bytes())?;
+    let made = new.as_file().metadata()?;
+    if (made.uid(), made.gid()) != (old.uid(), old.gid()) {
+        let (uid, gid) = (old.uid(), old.gid());
+        fchown(new.as_file(), Some(uid), Some(gid)).with_context(|| {
+            format!("cannot keep its owner {uid} and group {gid}: run the command as its owner")
+        })?;
+    }
+    new.as_file().set_permissions(old.permissions())?;
+    new.persist(path)?;
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! Cases: what a policy is expected to say, as its own repository's CI checks it.
+//! Cases: expected decisions of a policy, which the CI of its repository checks.
 //!
 //! ```yaml
 //! policy: policy.json          # beside this file
@@ -7,7 +7,7 @@
 //!     as: { "claim:groups": [data-eng], address: 10.0.0.1 }
 //!     image: python3/git
 //!     expect: allow            # or deny, or warn
-//!     rule: data               # optional: a rule by which it is so
+//!     rule: data               # optional: a rule that decides so
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,9 +20,9 @@ use nixgate_core::distribution::Tag;
 use serde::Deserialize;
 
 use super::count;
-use super::explain::{Explanation, Outcome, Question, explain};
+use super::explain::{Decision, Explanation, Question, explain};
 use super::file::PolicyFile;
-use super::given::{self, Given, Value};
+use super::given::{self, Value};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -40,35 +40,14 @@ struct Case {
     image: String,
     tag: Option<String>,
     system: Option<String>,
-    expect: Expected,
+    expect: Decision,
     rule: Option<String>,
 }
 
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Expected {
-    Allow,
-    Warn,
-    Deny,
-}
-
-impl Expected {
-    const fn outcome(self) -> Outcome {
-        match self {
-            Self::Allow => Outcome::Allowed,
-            Self::Warn => Outcome::Warned,
-            Self::Deny => Outcome::Refused,
-        }
-    }
-}
-
-/// Runs the cases of a file. The text is the report; false when a case failed.
-///
-/// # Errors
-/// When the file, or its policy, can't be read or understood.
+/// Runs the cases of a file. Returns the report, and false when a case failed.
 pub(super) fn run(path: &Path) -> Result<(String, bool)> {
     let text =
-        fs::read_to_string(path).with_context(|| format!("can't read {}", path.display()))?;
+        fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let Cases { policy, cases } = parse(&text).with_context(|| path.display().to_string())?;
     let beside = path.parent().unwrap_or(Path::new(""));
     report(&PolicyFile::read(&beside.join(policy))?, &cases)
@@ -79,7 +58,7 @@ fn parse(yaml: &str) -> Result<Cases> {
     let cases: Cases = serde_saphyr::from_str(yaml).map_err(|error| anyhow!("{error}"))?;
     ensure!(
         !cases.cases.is_empty(),
-        "there is no case: nothing would be tested"
+        "cases is empty: write at least one case"
     );
     let mut names = BTreeSet::new();
     for case in &cases.cases {
@@ -119,21 +98,16 @@ fn report(file: &PolicyFile, cases: &[Case]) -> Result<(String, bool)> {
 }
 
 impl Case {
-    /// What is not as expected, in words.
+    /// The failure, in words, if there is one.
     fn run(&self, file: &PolicyFile) -> Result<Option<String>> {
         if let Some(rule) = &self.rule {
-            let known = file.rules.iter().any(|known| known.name == *rule);
-            ensure!(known, "the policy has no rule {rule}");
+            let mut rules = file.policy.rules().iter();
+            ensure!(
+                rules.any(|known| known.name == *rule),
+                "the policy has no rule {rule}"
+            );
         }
-        let given: Vec<Given> = self
-            .r#as
-            .iter()
-            .map(|(attribute, value)| Given {
-                attribute: attribute.clone(),
-                value: value.clone(),
-            })
-            .collect();
-        let identity = given::identity(&file.policy, &given)?;
+        let identity = given::identity(&file.policy, &self.r#as)?;
         let tag = match &self.tag {
             Some(tag) => Tag::parse(tag)?,
             None => Tag::latest(),
@@ -143,8 +117,8 @@ impl Case {
     }
 
     fn failure(&self, explanation: &Explanation) -> Option<String> {
-        let expected = self.expect.outcome();
-        if explanation.outcome != expected {
+        let expected = self.expect;
+        if explanation.decision != expected {
             return Some(format!("expected: {expected}\n{explanation}"));
         }
         let rule = self.rule.as_deref()?;
@@ -158,6 +132,7 @@ mod tests {
     use expect_test::expect;
 
     use super::*;
+    use crate::commands::policy::given::Given;
     use crate::commands::policy::lint;
 
     const POLICY: &str = r#"{"revision": "r1", "default": "deny", "rules": [
@@ -218,7 +193,7 @@ cases:
                   expected: allowed
                   git: refused (revision r1)
                     cacert    allowed: every image has it
-                    git       refused: allowed by no rule for you
+                    git       refused: no rule allows it for you
                                 the rule data may allow it: claim:groups is not known
                     iana-etc  allowed: every image has it
             FAIL  refused by the wrong rule
@@ -226,7 +201,7 @@ cases:
                   git/gcc-unwrapped: refused (revision r1)
                     cacert         allowed: every image has it
                     gcc-unwrapped  refused: denied by the rule hard
-                    git            refused: allowed by no rule for you
+                    git            refused: no rule allows it for you
                                      the rule data may allow it: claim:groups is not known
                     iana-etc       allowed: every image has it
             FAIL  allowed after all
@@ -256,8 +231,8 @@ cases:
             page.contains(&format!("$ nixgate policy test cases.yaml\n{text}")),
             "{text}"
         );
-        let given = "claim:groups=web".parse().unwrap();
-        let identity = given::identity(&file.policy, &[given]).unwrap();
+        let Given(attribute, value) = "claim:groups=web".parse().unwrap();
+        let identity = given::identity(&file.policy, [(&attribute, &value)]).unwrap();
         let question = Question::new(&file, "git/python3", Tag::latest(), None).unwrap();
         let text = explain(&file, &question, &identity).to_string();
         assert!(page.contains(&text), "{text}");
@@ -271,7 +246,7 @@ cases:
         };
         let case = |fields: &str| format!("policy: p\ncases:\n  - {{ name: a, {fields} }}\n");
         for (yaml, part) in [
-            ("policy: p\ncases: []\n".to_owned(), "there is no case"),
+            ("policy: p\ncases: []\n".to_owned(), "cases is empty"),
             (case("image: git, expect: maybe"), "maybe"),
             (case("image: git, expect: deny, wih: b"), "wih"),
             (
@@ -281,7 +256,7 @@ cases:
             (case("image: Git, expect: deny"), "the case \"a\""),
             (
                 case("image: git, expect: deny, as: { \"claim:group\": [a] }"),
-                "asks for no claim:group",
+                "does not use claim:group",
             ),
             (
                 case("image: git, expect: deny") + "  - { name: a, image: git, expect: deny }\n",

@@ -1,21 +1,18 @@
-//! The entries of a JSON object as they are written, in their order: what is passed on is then what was
-//! read, byte for byte.
+//! The entries of a JSON object as they are written, in their order: the filter then reads what was
+//! checked, byte for byte.
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-/// The keys of an object and the texts of their values.
-///
-/// # Errors
-/// When it is no object, and when a key is there twice: of two, one would be meant and the other in
-/// force.
+/// The keys of an object and the texts of their values. A key that is there twice is an error: its
+/// author would mean one, and the other would be in force.
 pub(super) fn entries(json: &str) -> Result<Vec<(String, &str)>> {
     let mut all: Vec<(String, &str)> = Vec::new();
     let mut rest = json
         .trim_start()
         .strip_prefix('{')
-        .context("it is no object")?;
+        .context("it is not an object")?;
     if let Some(end) = rest.trim_start().strip_prefix('}') {
         rest = end;
     } else {
@@ -24,7 +21,7 @@ pub(super) fn entries(json: &str) -> Result<Vec<(String, &str)>> {
             rest = rest
                 .trim_start()
                 .strip_prefix(':')
-                .context("a key without a value")?;
+                .context("a key has no value")?;
             let (_, value) = take::<IgnoredAny>(&mut rest)?;
             ensure!(
                 all.iter().all(|(known, _)| *known != key),
@@ -38,21 +35,21 @@ pub(super) fn entries(json: &str) -> Result<Vec<(String, &str)>> {
                 rest = end;
                 break;
             } else {
-                bail!("an object without an end");
+                bail!("the object has no end");
             }
         }
     }
-    ensure!(rest.trim().is_empty(), "something follows the object");
+    ensure!(rest.trim().is_empty(), "text follows the object");
     Ok(all)
 }
 
-/// Takes a value off a text: what it is, and how it is written.
+/// Takes a value off a text. Returns the value and its own text.
 fn take<'a, T: Deserialize<'a>>(rest: &mut &'a str) -> Result<(T, &'a str)> {
     let mut values = serde_json::Deserializer::from_str(rest).into_iter();
     let value = values.next().context("the text ends")??;
     let (text, after) = rest
         .split_at_checked(values.byte_offset())
-        .context("no end")?;
+        .context("the text ends")?;
     *rest = after;
     Ok((value, text.trim_start()))
 }

@@ -1,33 +1,33 @@
 //! Why a caller may have an image or not, package by package; an opaque name is judged as one.
 //!
-//! What is explained is what the name says, which is all that the edge knows before the builder
-//! was asked: of rules with facts it is said that they will be asked, and limits on platforms
-//! count when the platform is known.
+//! The judge gives the reasons, by the name alone, as at the edge before the builder is asked. Notes
+//! tell which rules also need the builder's facts or the platform.
 
 use std::fmt;
 
 use anyhow::{Context, Result};
 use nixgate_core::ImageName;
 use nixgate_core::distribution::{Repository, Tag};
-use nixgate_core::package_set::{System, with_parents};
+use nixgate_core::package_set::System;
 use nixgate_core::policy::{
-    Default, Finding, Identity, Known, Outline, Pattern, Policy, Request, Subject,
+    DefaultDecision, Effect, Identity, Known, Mode, Policy, Reasons, Request, Rule,
 };
+use serde::Deserialize;
 
 use super::file::PolicyFile;
 use super::given;
 
-/// An image that is asked for.
+/// A request for an image.
 #[derive(Clone, Debug)]
 pub(super) struct Question {
-    asked: String,
+    name: String,
     image: ImageName,
     written: usize,
     tag: Tag,
 }
 
 impl Question {
-    /// `system` is the platform where the name says none.
+    /// `system` is the platform if the name has none.
     pub(super) fn new(
         file: &PolicyFile,
         image: &str,
@@ -38,10 +38,10 @@ impl Question {
         let mut name = file.image(&repository)?;
         if let Some(system) = system {
             let system = System::from_nix(system).with_context(|| {
-                format!("\"{system}\" is none of x86_64-linux and aarch64-linux")
+                format!("\"{system}\" is not a platform: give x86_64-linux or aarch64-linux")
             })?;
             let packages = name.packages().with_context(|| {
-                format!("the platform of {image} is its recipe's: leave it out")
+                format!("the recipe of {image} sets its platform: leave out the system")
             })?;
             if packages.system().is_none() {
                 let platform = format!("{}/{image}", system.architecture());
@@ -50,7 +50,7 @@ impl Question {
         }
         Ok(Self {
             written: name.written(&repository),
-            asked: image.to_owned(),
+            name: image.to_owned(),
             image: name,
             tag,
         })
@@ -63,62 +63,21 @@ impl Question {
             tag: Some(&self.tag),
         }
     }
-
-    /// What the policy judges one by one.
-    fn things(&self) -> Vec<Thing<'_>> {
-        match &self.image {
-            ImageName::Packages(packages) => packages.packages().map(Thing::Package).collect(),
-            ImageName::Opaque(name) => vec![Thing::Image(name.as_str())],
-        }
-    }
 }
 
-/// What patterns are compared with.
-#[derive(Clone, Copy, Debug)]
-enum Thing<'a> {
-    Package(&'a str),
-    /// An opaque name.
-    Image(&'a str),
-}
-
-impl<'a> Thing<'a> {
-    const fn name(self) -> &'a str {
-        match self {
-            Self::Package(name) | Self::Image(name) => name,
-        }
-    }
-
-    /// The pattern by which a rule allows it.
-    fn allowed_by(self, rule: &Outline) -> Option<&Pattern> {
-        match self {
-            Self::Package(name) => hit(&rule.allow, name),
-            Self::Image(name) => hit(&rule.images, name),
-        }
-    }
-
-    /// The pattern by which a rule denies it.
-    fn denied_by(self, rule: &Outline) -> Option<&Pattern> {
-        match self {
-            Self::Package(name) => with_parents(name).find_map(|name| hit(&rule.deny, name)),
-            Self::Image(name) => hit(&rule.deny_images, name),
-        }
-    }
-}
-
-fn hit<'a>(patterns: &'a [Pattern], name: &str) -> Option<&'a Pattern> {
-    patterns.iter().find(|pattern| pattern.matches(name))
-}
-
-/// What becomes of an image, or of one of its packages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+/// The decision on an image, or on one of its packages; the worst of all is that on the image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+pub(super) enum Decision {
+    #[serde(rename = "allow")]
     Allowed,
-    /// Let through by audited rules.
+    /// Audited rules let it through.
+    #[serde(rename = "warn")]
     Warned,
+    #[serde(rename = "deny")]
     Refused,
 }
 
-impl fmt::Display for Outcome {
+impl fmt::Display for Decision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Allowed => "allowed",
@@ -128,213 +87,165 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// What becomes of a package or of an opaque name, and why.
+/// The decision on a package or an opaque name, and the reasons.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Line {
     name: String,
-    outcome: Outcome,
+    decision: Decision,
     reasons: Vec<String>,
     /// The rules that decide.
     rules: Vec<String>,
 }
 
-/// See the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Explanation {
     image: String,
     revision: String,
-    pub(super) outcome: Outcome,
+    pub(super) decision: Decision,
     lines: Vec<Line>,
     notes: Vec<String>,
 }
 
 impl Explanation {
     pub(super) fn allows(&self) -> bool {
-        self.outcome != Outcome::Refused
+        self.decision != Decision::Refused
     }
 
-    /// The rules by which some package has the outcome of the image.
+    /// The rules that decide on some package as on the image.
     pub(super) fn rules(&self) -> impl Iterator<Item = &str> {
-        let deciding = self
-            .lines
-            .iter()
-            .filter(|line| line.outcome == self.outcome);
+        let lines = self.lines.iter();
+        let deciding = lines.filter(|line| line.decision == self.decision);
         deciding.flat_map(|line| line.rules.iter().map(String::as_str))
     }
 }
 
-/// Asks the policy, and says why it answers so.
+/// Judges a request and explains the decision.
 pub(super) fn explain(file: &PolicyFile, question: &Question, identity: &Identity) -> Explanation {
-    let PolicyFile { policy, rules, .. } = file;
+    let policy = &file.policy;
     let request = question.request();
-    let verdict = policy.judge_name(&request, identity);
-    let of = |findings: &[Finding], name: &str| {
-        let of_it = |finding: &&Finding| finding.about.name() == Some(name);
-        findings.iter().find(of_it).cloned()
-    };
-    let line = |thing: Thing<'_>| {
-        let name = thing.name();
-        let refusal = of(&verdict.refusals, name).map(|one| (Outcome::Refused, one));
-        let warning = || of(&verdict.warnings, name).map(|one| (Outcome::Warned, one));
-        match refusal.or_else(warning) {
-            Some((outcome, finding)) => {
-                let mut reasons = vec![finding.reason];
-                let rule = finding.rule.as_deref();
-                let rule = rule.and_then(|rule| rules.iter().find(|one| one.name == rule));
-                reasons.extend(rule.and_then(|rule| unknown(rule, policy, identity)));
-                // What a rule denies, no other can give.
-                if rule.is_none_or(|rule| thing.denied_by(rule).is_none()) {
-                    reasons.extend(missed(policy, rules, thing, identity));
-                }
-                reasons.extend(finding.message);
-                Line {
-                    name: name.to_owned(),
-                    outcome,
-                    reasons,
-                    rules: finding.rule.into_iter().collect(),
-                }
-            }
-            None => allowed(policy, rules, thing, &request, identity),
-        }
-    };
-    let outcome = match (verdict.refusals.is_empty(), verdict.warnings.is_empty()) {
-        (false, _) => Outcome::Refused,
-        (true, false) => Outcome::Warned,
-        (true, true) => Outcome::Allowed,
-    };
+    let reasons = policy.reasons(&request, identity).into_iter();
+    let lines: Vec<Line> = reasons.map(|one| line(policy, one, identity)).collect();
+    let decisions = lines.iter().map(|line| line.decision);
+    let decision = decisions.max().unwrap_or(Decision::Allowed);
     Explanation {
-        image: question.asked.clone(),
+        image: question.name.clone(),
         revision: policy.revision().to_owned(),
-        outcome,
-        lines: question.things().into_iter().map(line).collect(),
-        notes: notes(rules, &request, identity, outcome),
+        notes: match decision {
+            Decision::Refused => Vec::new(),
+            Decision::Allowed | Decision::Warned => notes(policy.rules(), &request, identity),
+        },
+        decision,
+        lines,
     }
 }
 
-/// What nothing stands against.
-fn allowed(
-    policy: &Policy,
-    rules: &[Outline],
-    thing: Thing<'_>,
-    request: &Request<'_>,
-    identity: &Identity,
-) -> Line {
-    let granting = rules.iter().filter_map(|rule| {
-        let pattern = thing.allowed_by(rule)?;
-        let grants =
-            rule.applies_to(identity) == Some(true) && rule.broken_limit(request).is_none();
-        grants.then_some((rule, pattern))
-    });
-    let granting: Vec<_> = granting.collect();
-    let reasons = match (policy.default_is(), &granting[..]) {
-        (Default::Allow, _) => vec!["by default: no rule denies it".to_owned()],
-        (Default::Deny, []) => vec!["every image has it".to_owned()],
-        (Default::Deny, granting) => granting
+fn line(policy: &Policy, reasons: Reasons<'_>, identity: &Identity) -> Line {
+    let Reasons {
+        name,
+        finding,
+        allowing,
+    } = reasons;
+    let name = name.to_owned();
+    let Some((mode, finding)) = finding else {
+        let counting = allowing
             .iter()
-            .map(|(rule, pattern)| format!("by the rule {}: \"{}\"", rule.name, pattern.text))
-            .collect(),
+            .filter(|(_, _, effect)| *effect == Effect::Counts);
+        let mut reasons: Vec<String> = match policy.default_decision() {
+            DefaultDecision::Allow => vec!["by default: no rule denies it".to_owned()],
+            DefaultDecision::Deny => counting
+                .clone()
+                .map(|(rule, pattern, _)| {
+                    format!("by the rule {}: \"{}\"", rule.name, pattern.text)
+                })
+                .collect(),
+        };
+        if reasons.is_empty() {
+            reasons.push("every image has it".to_owned());
+        }
+        return Line {
+            name,
+            decision: Decision::Allowed,
+            reasons,
+            rules: counting.map(|(rule, ..)| rule.name.clone()).collect(),
+        };
     };
+    let mut rules = policy.rules().iter();
+    let rule = rules.find(|rule| Some(&rule.name) == finding.rule.as_ref());
+    let mut reasons = vec![finding.reason];
+    reasons.extend(rule.and_then(|rule| unknown(rule, policy, identity)));
+    // No rule can allow what another denies.
+    if !finding.is_denial {
+        reasons.extend(
+            allowing
+                .iter()
+                .filter_map(|(rule, _, effect)| match effect {
+                    Effect::Counts | Effect::Limited(_) => None,
+                    Effect::ForOthers => {
+                        Some(format!("the rule {} allows it for others", rule.name))
+                    }
+                    Effect::Unknown => {
+                        let unknown = unknown(rule, policy, identity)?;
+                        Some(format!("the rule {} may allow it: {unknown}", rule.name))
+                    }
+                }),
+        );
+    }
+    reasons.extend(finding.message);
     Line {
-        name: thing.name().to_owned(),
-        outcome: Outcome::Allowed,
+        name,
+        decision: match mode {
+            Mode::Enforce => Decision::Refused,
+            Mode::Audit => Decision::Warned,
+        },
         reasons,
-        rules: granting.iter().map(|(rule, _)| rule.name.clone()).collect(),
+        rules: finding.rule.into_iter().collect(),
     }
 }
 
-/// The rules that would allow something, were they for this caller.
-fn missed(
-    policy: &Policy,
-    rules: &[Outline],
-    thing: Thing<'_>,
-    identity: &Identity,
-) -> Vec<String> {
-    let missed = rules.iter().filter_map(|rule| {
-        thing.allowed_by(rule)?;
-        match rule.applies_to(identity) {
-            Some(true) => None,
-            Some(false) => Some(format!("the rule {} allows it for others", rule.name)),
-            None => {
-                let unknown = unknown(rule, policy, identity)?;
-                Some(format!("the rule {} may allow it: {unknown}", rule.name))
-            }
-        }
-    });
-    missed.collect()
-}
-
-/// Of whom a rule is for, what is not known, where that keeps it open.
-fn unknown(rule: &Outline, policy: &Policy, identity: &Identity) -> Option<String> {
-    if rule.applies_to(identity).is_some() {
+/// What is unknown of the caller, if that leaves open whether the rule is for them.
+fn unknown(rule: &Rule, policy: &Policy, identity: &Identity) -> Option<String> {
+    if rule.is_for(identity).is_some() {
         return None;
     }
-    let mut unknown = Vec::new();
-    unknown_of(rule.subject.as_ref()?, policy, identity, &mut unknown);
-    Some(format!("{} is not known", unknown.join(", ")))
-}
-
-/// The names of the attributes that a subject asks for and that are not known.
-fn unknown_of(subject: &Subject, policy: &Policy, identity: &Identity, names: &mut Vec<String>) {
-    match subject {
-        Subject::Matches { attribute, .. } | Subject::Within { attribute, .. } => {
-            let known = identity.get(*attribute);
-            if known.is_none_or(|known| !matches!(known, Known::Values(_)))
-                && let Some(name) = policy.attributes().get(*attribute).map(given::name)
-                && !names.contains(&name)
-            {
-                names.push(name);
-            }
+    let mut names = Vec::new();
+    for condition in rule.subject.as_ref()?.conditions() {
+        let known = identity.get(condition.attribute);
+        let name = policy.attributes().get(condition.attribute);
+        let name = name.map(given::name)?;
+        if !matches!(known, Some(Known::Values(_))) && !names.contains(&name) {
+            names.push(name);
         }
-        Subject::All(parts) | Subject::Any(parts) => {
-            for part in parts {
-                unknown_of(part, policy, identity, names);
-            }
-        }
-        Subject::Not(part) => unknown_of(part, policy, identity, names),
     }
+    Some(format!("{} is not known", names.join(", ")))
 }
 
-/// What may change the verdict once more is known.
-fn notes(
-    rules: &[Outline],
-    request: &Request<'_>,
-    identity: &Identity,
-    outcome: Outcome,
-) -> Vec<String> {
+/// The rules that may still decide otherwise once the builder or the caller says more.
+fn notes(rules: &[Rule], request: &Request<'_>, identity: &Identity) -> Vec<String> {
     let mut notes = Vec::new();
-    if outcome == Outcome::Refused {
-        return notes;
-    }
     let packages = request.image.packages();
     for rule in rules {
-        let is_for_caller = rule.applies_to(identity);
+        let is_for_caller = rule.is_for(identity);
         if is_for_caller == Some(false) {
             continue;
         }
+        let mut note = |text: &str| notes.push(format!("the rule {} {text}", rule.name));
         if packages.is_none() && !rule.deny.is_empty() {
-            notes.push(format!(
-                "the rule {} also denies packages; which are in the image the builder says",
-                rule.name
-            ));
+            note("also denies packages; the builder says which ones the image has");
         }
         if rule.facts.is_some() {
-            notes.push(format!(
-                "the rule {} also asks what is in the image, which the builder says",
-                rule.name
-            ));
+            note("also checks the contents of the image, which the builder knows");
+        }
+        // A rule that may be for others allows nothing.
+        if is_for_caller.is_none() || rule.systems().is_none() {
+            continue;
         }
         match packages {
-            Some(packages) if packages.system().is_some() => {}
-            // What may not be for the caller allows nothing.
-            _ if rule.systems().is_none() || is_for_caller.is_none() => {}
-            Some(_) if !rule.allow.is_empty() => notes.push(format!(
-                "the rule {} allows some platforms alone: give --system to see",
-                rule.name
-            )),
-            None if !rule.images.is_empty() => notes.push(format!(
-                "the rule {} allows some platforms alone; which one it is the builder says",
-                rule.name
-            )),
+            Some(packages) if packages.system().is_none() && !rule.allow.is_empty() => {
+                note("allows only some platforms: give --system");
+            }
+            None if !rule.images.is_empty() => {
+                note("allows only some platforms; the builder says which one the image has");
+            }
             _ => {}
         }
     }
@@ -346,16 +257,16 @@ impl fmt::Display for Explanation {
         let Self {
             image,
             revision,
-            outcome,
+            decision,
             lines,
             notes,
         } = self;
-        writeln!(f, "{image}: {outcome} (revision {revision})")?;
+        writeln!(f, "{image}: {decision} (revision {revision})")?;
         let width = lines.iter().map(|line| line.name.len()).max().unwrap_or(0);
         for line in lines {
             let mut reasons = line.reasons.iter();
             let first = reasons.next().map_or("", String::as_str);
-            writeln!(f, "  {:width$}  {}: {first}", line.name, line.outcome)?;
+            writeln!(f, "  {:width$}  {}: {first}", line.name, line.decision)?;
             for reason in reasons {
                 writeln!(f, "  {:width$}    {reason}", "")?;
             }

@@ -5,44 +5,36 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use nixgate_core::distribution::{Error, Repository};
-use nixgate_core::policy::{Outline, Policy};
+use nixgate_core::policy::Policy;
 use nixgate_core::{ImageName, OpaqueNamespaces};
 use serde::de::IgnoredAny;
 
 use super::entries::entries;
 
-/// A policy, compiled and as it was written.
+/// A policy, compiled and as its author wrote it.
 #[derive(Clone, Debug)]
 pub(crate) struct PolicyFile {
-    /// Which names are opaque: as the filter's configuration says; for a policy by itself, the
-    /// namespaces that its patterns of images begin with.
+    /// From the filter's configuration; for a policy by itself, the namespaces that its patterns of
+    /// images begin with.
     pub(crate) opaque_namespaces: OpaqueNamespaces,
-    /// Whether it is a filter's configuration.
+    /// Whether the file is a filter's configuration.
     pub(crate) is_configuration: bool,
-    /// What judges.
     pub(crate) policy: Policy,
-    /// What was written, in that order.
-    pub(crate) rules: Vec<Outline>,
-    /// The policy as it was written.
+    /// The policy's text in the file.
     pub(crate) json: String,
 }
 
 impl PolicyFile {
-    /// Reads a file.
-    ///
     /// # Errors
-    /// When it can't be read, or holds no policy; the error names the file, the rule and the key.
+    /// They name the file, the rule and the key.
     pub(crate) fn read(path: &Path) -> Result<Self> {
-        let json = fs::read(path).with_context(|| format!("can't read {}", path.display()))?;
-        Self::parse(&json).with_context(|| format!("{} is no policy", path.display()))
+        let json = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        Self::parse(&json).with_context(|| format!("{} is not a policy", path.display()))
     }
 
     /// Compiles a policy, or that of an object which has it under the key `policy`.
-    ///
-    /// # Errors
-    /// When it is none.
     pub(crate) fn parse(json: &[u8]) -> Result<Self> {
-        let whole = str::from_utf8(json).context("it is no text")?;
+        let whole = str::from_utf8(json).context("it is not UTF-8")?;
         // Errors of the syntax name the line.
         serde_json::from_str::<IgnoredAny>(whole)?;
         let whole_entries = entries(whole)?;
@@ -51,44 +43,36 @@ impl PolicyFile {
             entries.find_map(|(name, value)| (name == key).then_some(*value))
         };
         let is_configuration = value("policy").is_some();
-        // What stands alone is parsed as it is, so that errors name its lines.
+        // A policy by itself is parsed as it is, so that errors name its lines.
         let text = value("policy").unwrap_or(whole);
-        let json = text.as_bytes();
-        let rules = Policy::outline(json)?;
+        let policy = Policy::parse(text.as_bytes())?;
         let namespaces = match (is_configuration, value("opaque_namespaces")) {
-            (false, _) => namespaces_of(&rules),
+            (false, _) => namespaces_of(&policy),
             (true, None) => Vec::new(),
             (true, Some(names)) => serde_json::from_str(names)
                 .context("opaque_namespaces must be a list of strings")?,
         };
         let opaque_namespaces = OpaqueNamespaces::new(namespaces).context("opaque_namespaces")?;
-        Policy::check_images(json, &opaque_namespaces)?;
+        policy.check_images(&opaque_namespaces)?;
         Ok(Self {
             opaque_namespaces,
             is_configuration,
-            policy: Policy::parse(json)?,
-            rules,
+            policy,
             json: text.to_owned(),
         })
     }
 
-    /// What an image's name means by it.
-    ///
-    /// # Errors
-    /// As [`ImageName::of`].
     pub(crate) fn image(&self, repository: &Repository) -> Result<ImageName, Error> {
         ImageName::of(repository, &self.opaque_namespaces)
     }
 }
 
-/// What stands before the first slash of a pattern, where that is text.
-fn namespaces_of(rules: &[Outline]) -> Vec<String> {
-    let patterns = rules
-        .iter()
-        .flat_map(|rule| rule.images.iter().chain(&rule.deny_images));
-    let prefixes = patterns
-        .flat_map(|pattern| &pattern.globs)
-        .filter_map(|glob| glob.prefix().split_once('/'));
+/// The texts before the first slash of patterns of images, where they have no wildcard.
+fn namespaces_of(policy: &Policy) -> Vec<String> {
+    let rules = policy.rules().iter();
+    let patterns = rules.flat_map(|rule| rule.images.iter().chain(&rule.deny_images));
+    let globs = patterns.flat_map(|pattern| &pattern.globs);
+    let prefixes = globs.filter_map(|glob| glob.prefix().split_once('/'));
     prefixes.map(|(first, _)| first.to_owned()).collect()
 }
 
@@ -104,7 +88,10 @@ mod tests {
         let nested = format!(r#"{{"builder":{{"cluster":"b"}},"policy":{POLICY}}}"#);
         for json in [POLICY, &nested] {
             let file = PolicyFile::parse(json.as_bytes()).unwrap();
-            assert_eq!((file.policy.revision(), file.rules.len()), ("r1", 1));
+            assert_eq!(
+                (file.policy.revision(), file.policy.rules().len()),
+                ("r1", 1)
+            );
         }
     }
 
@@ -157,7 +144,7 @@ mod tests {
             format!("{:#}", PolicyFile::read(&path).unwrap_err())
         };
         let unknown = error("{\"revision\":\"r1\",\n\"defualt\":\"deny\"}");
-        assert!(unknown.contains("policy.json is no policy"), "{unknown}");
+        assert!(unknown.contains("policy.json is not a policy"), "{unknown}");
         assert!(
             unknown.contains("`defualt`") && unknown.contains("line 2"),
             "{unknown}"
@@ -169,6 +156,6 @@ mod tests {
         );
         fs::remove_file(&path).unwrap();
         let missing = format!("{:#}", PolicyFile::read(&path).unwrap_err());
-        assert!(missing.starts_with("can't read"), "{missing}");
+        assert!(missing.starts_with("cannot read"), "{missing}");
     }
 }

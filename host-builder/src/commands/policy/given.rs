@@ -1,12 +1,12 @@
-//! What is known of a caller, as it is written on a command line or in a case.
+//! Attributes of a caller, as a command line or a case gives them.
 //!
 //! ```text
 //!   claim:groups=data-eng,staff      claim:realm.role=admin     header:x-team=a
 //!   host=registry.corp     address=10.0.0.1     uri_san=spiffe://corp/ci     user=alice
 //! ```
 //!
-//! Only what the policy asks for may be given: a misspelt attribute would otherwise be an unknown
-//! one, and a case that expects a refusal would pass for the wrong reason.
+//! An attribute that the policy doesn't use is an error: a misspelt one would be unknown, and a case
+//! that expects a refusal would pass for the wrong reason.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -18,18 +18,14 @@ use serde::Deserialize;
 
 /// One attribute with its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Given {
-    pub(super) attribute: String,
-    pub(super) value: Value,
-}
+pub(super) struct Given(pub(super) String, pub(super) Value);
 
-/// A value as it is written.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(untagged)]
 pub(super) enum Value {
-    /// On a command line, a list too: its items are separated by commas.
+    /// For a list on a command line, commas separate its items.
     One(String),
-    /// In a case.
+    /// Only in cases.
     List(Vec<String>),
 }
 
@@ -40,22 +36,21 @@ impl FromStr for Given {
         let separator = ["claim:", "header:"]
             .iter()
             .any(|kind| text.starts_with(kind));
-        // `host:registry.corp` says all there is to say, too.
+        // `host:registry.corp` is as clear as `host=registry.corp`.
         let end = match text.find('=') {
             None if !separator => text.find(':'),
             end => end,
         };
         let (attribute, value) = end
             .and_then(|end| Some((text.get(..end)?, text.get(end + 1..)?)))
-            .ok_or("an attribute and its value, such as claim:groups=a,b or host=registry.corp")?;
-        Ok(Self {
-            attribute: attribute.to_owned(),
-            value: Value::One(value.to_owned()),
-        })
+            .ok_or(
+                "give an attribute and its value, such as claim:groups=a,b or host=registry.corp",
+            )?;
+        Ok(Self(attribute.to_owned(), Value::One(value.to_owned())))
     }
 }
 
-/// What an attribute is called here.
+/// The name of an attribute here.
 pub(super) fn name(attribute: &Attribute) -> String {
     match attribute {
         Attribute::JwtClaim { path, .. } => format!("claim:{}", path.join(".")),
@@ -67,7 +62,7 @@ pub(super) fn name(attribute: &Attribute) -> String {
     }
 }
 
-/// Whether a caller may have several values of it: lists, and headers that are sent twice.
+/// Whether a caller may have several values of it, as of lists and repeated headers.
 pub(super) const fn is_list(attribute: &Attribute) -> bool {
     matches!(attribute, Attribute::Header { .. }) || is_list_claim(attribute)
 }
@@ -76,19 +71,19 @@ const fn is_list_claim(attribute: &Attribute) -> bool {
     matches!(attribute, Attribute::JwtClaim { kind, .. } if matches!(kind, ClaimKind::List))
 }
 
-/// What the policy knows of a caller of whom this is given; all else is unknown.
-///
-/// # Errors
-/// When the policy asks for no such attribute, or for one of another kind.
-pub(super) fn identity(policy: &Policy, given: &[Given]) -> Result<Identity> {
+/// The caller's attributes as the edge would read them; those that are not given are unknown.
+pub(super) fn identity<'a>(
+    policy: &Policy,
+    given: impl IntoIterator<Item = (&'a String, &'a Value)>,
+) -> Result<Identity> {
     let attributes = policy.attributes();
     let mut identity = vec![Known::Unknown; attributes.len()];
-    for Given { attribute, value } in given {
+    for (attribute, value) in given {
         let wanted = match attribute.split_once(':') {
             Some(("header", header)) => format!("header:{}", header.to_ascii_lowercase()),
             _ => attribute.clone(),
         };
-        // A claim may be asked for both as a text and as a list.
+        // A policy may use a claim both as a text and as a list.
         let (mut named, mut fits) = (false, false);
         for (known, attribute) in identity.iter_mut().zip(attributes) {
             if name(attribute) != wanted {
@@ -106,36 +101,32 @@ pub(super) fn identity(policy: &Policy, given: &[Given]) -> Result<Identity> {
             };
             ensure!(
                 *known == Known::Unknown,
-                "{wanted} is given twice: write the items of a list in one"
+                "{wanted} is given twice: give all items of a list at once"
             );
             fits = true;
             *known = as_the_edge_reads(attribute, values)?;
         }
         if !named {
-            bail!("the policy asks for no {wanted}; {}", asked_for(attributes));
+            bail!("the policy does not use {wanted}; {}", uses(attributes));
         }
-        ensure!(fits, "{wanted} is one text in this policy, not a list");
+        ensure!(fits, "{wanted} is one text in this policy: give no list");
     }
     Ok(identity)
 }
 
-fn asked_for(attributes: &[Attribute]) -> String {
+fn uses(attributes: &[Attribute]) -> String {
     let names: BTreeSet<String> = attributes.iter().map(name).collect();
     match names.len() {
-        0 => "it asks for nothing, its rules are for everybody".to_owned(),
-        _ => {
-            let names: Vec<_> = names.into_iter().collect();
-            format!("it asks for {}", names.join(", "))
-        }
+        0 => "all of its rules are for everybody".to_owned(),
+        _ => format!("it uses {}", Vec::from_iter(names).join(", ")),
     }
 }
 
-/// What the edge would know.
 fn as_the_edge_reads(attribute: &Attribute, values: Vec<String>) -> Result<Known> {
     Ok(match (attribute, &values[..]) {
         (Attribute::Host, [host]) => Known::host(host),
         (Attribute::Address, [address]) if address.parse::<IpAddr>().is_err() => {
-            bail!("\"{address}\" is no address, such as 10.0.0.1")
+            bail!("\"{address}\" is not an IP address such as 10.0.0.1")
         }
         _ => Known::Values(values),
     })
@@ -161,7 +152,10 @@ mod tests {
 
     fn known(texts: &[&str]) -> Result<Vec<String>> {
         let given: Vec<Given> = texts.iter().map(|text| text.parse().unwrap()).collect();
-        let identity = identity(&policy(), &given)?;
+        let given = given
+            .iter()
+            .map(|Given(attribute, value)| (attribute, value));
+        let identity = identity(&policy(), given)?;
         let show = |known: &Known| match known {
             Known::Unknown | Known::Partly(_) => "?".to_owned(),
             Known::Values(values) => values.join(" "),
@@ -200,10 +194,10 @@ mod tests {
         for (texts, part) in [
             (
                 &["claim:group=a"][..],
-                "asks for no claim:group; it asks for address, claim:realm.groups",
+                "does not use claim:group; it uses address, claim:realm.groups",
             ),
             (&["user=a", "user=b"], "user is given twice"),
-            (&["address=10.0.0.1:80"], "is no address"),
+            (&["address=10.0.0.1:80"], "is not an IP address"),
         ] {
             let error = known(texts).unwrap_err().to_string();
             assert!(error.contains(part), "{texts:?}: {error}");
@@ -214,18 +208,14 @@ mod tests {
 
     #[test]
     fn a_list_in_a_case_is_a_list() {
-        let given = |attribute: &str, value| Given {
-            attribute: attribute.to_owned(),
-            value,
-        };
         let list = Value::List(vec!["a,b".to_owned()]);
-        let known = |given| identity(&policy(), &[given]);
-        let claim = known(given("claim:realm.groups", list.clone())).unwrap();
+        let known = |attribute: &str| identity(&policy(), [(&attribute.to_owned(), &list)]);
+        let claim = known("claim:realm.groups").unwrap();
         assert_eq!(
             claim[..2],
             [Known::Values(vec!["a,b".to_owned()]), Known::Unknown]
         );
-        let error = known(given("user", list)).unwrap_err().to_string();
+        let error = known("user").unwrap_err().to_string();
         assert!(error.contains("user is one text"), "{error}");
     }
 }

@@ -1,16 +1,15 @@
-//! `nixgate policy`: what those who write a policy want to know of it before anybody meets it.
+//! `nixgate policy`: checks, explains, tests and applies policies.
 //!
 //! ```text
-//!   check     file ──► lint ───────► rules and patterns that can't matter
+//!   check     file ──► lint ───────► rules and patterns without effect
 //!                        ├ recipes: patterns and namespaces that don't fit them
 //!                        └ package_set: patterns that match nothing in it
-//!   explain   file + Given + image ──► Question ──► the verdict, package by package
-//!   test      cases.yaml ──► many questions, each with what is expected
+//!   explain   file + Given + image ──► Question ──► the decision, package by package
+//!   test      cases.yaml ──► many questions, each with the expected decision
 //!   apply     file ──► the filter's configuration, which a running Envoy watches
 //! ```
 //!
-//! The verdicts are those of `nixgate_core::policy`, which the edge asks too; what is here finds
-//! the words for them, and decides nothing.
+//! `nixgate_core::policy` decides, as it does at the edge.
 
 mod apply;
 mod cases;
@@ -34,10 +33,10 @@ use apply::ApplyArgs;
 pub(crate) use file::PolicyFile;
 use given::Given;
 
-/// `nixgate policy`, as it was written.
+/// `nixgate policy`
 #[derive(Subcommand)]
 pub enum PolicyCommand {
-    /// Find rules that can never matter, and patterns that match nothing
+    /// Find rules without effect, and patterns that match nothing
     Check(Box<CheckArgs>),
     /// Say whether a caller may have an image, and which rules decide
     Explain(ExplainArgs),
@@ -46,7 +45,7 @@ pub enum PolicyCommand {
         /// A YAML file with `policy` and `cases`
         cases: PathBuf,
     },
-    /// Give a running Envoy another policy, and wait for its word
+    /// Give a running Envoy another policy, and wait until it takes it
     Apply(ApplyArgs),
 }
 
@@ -65,27 +64,23 @@ pub struct CheckArgs {
 /// `nixgate policy explain`
 #[derive(Args)]
 pub struct ExplainArgs {
-    /// What Envoy knows of the caller: claim:groups=a,b, header:x-team=a, host=…, address=…,
-    /// uri_san=…, user=…; what is not given is unknown
+    /// An attribute of the caller: claim:groups=a,b, header:x-team=a, host=…, address=…, uri_san=…,
+    /// user=…; all others are unknown
     #[arg(long = "as", value_name = "ATTRIBUTE=VALUE")]
     given: Vec<Given>,
-    /// The tag under which the image is asked for
+    /// The tag of the image
     #[arg(long, default_value = "latest")]
     tag: String,
-    /// The platform, as Nix calls it, where the name says none
+    /// The platform, as Nix calls it, if the name has none
     #[arg(long)]
     system: Option<String>,
     /// A policy, or a filter's configuration with the key `policy`
     policy: PathBuf,
-    /// The name of an image, such as shell/git, or of a recipe, corp/ci-base
+    /// The name of an image, such as shell/git, or of a recipe, such as corp/ci-base
     image: String,
 }
 
-/// Does what was asked for and prints what there is to say. False when there is something to
-/// mend: a finding, a refusal, a case that fails.
-///
-/// # Errors
-/// When a file can't be read or understood; the error says what to do.
+/// Runs a command and prints its result. Returns false after a finding, a refusal or a failed case.
 pub(crate) async fn run(command: PolicyCommand) -> Result<bool> {
     let (text, good) = match command {
         PolicyCommand::Check(arguments) => check(*arguments).await?,
@@ -116,7 +111,10 @@ async fn check(arguments: CheckArgs) -> Result<(String, bool)> {
         .chain(notes)
         .map(|line| format!("{path}: {line}\n"))
         .collect();
-    let (revision, rules) = (file.policy.revision(), count(file.rules.len(), "rule"));
+    let (revision, rules) = (
+        file.policy.revision(),
+        count(file.policy.rules().len(), "rule"),
+    );
     text.push_str(&match findings.len() {
         0 => format!("{path}: revision {revision}, {rules}, nothing to report\n"),
         found => format!(
@@ -129,7 +127,9 @@ async fn check(arguments: CheckArgs) -> Result<(String, bool)> {
 
 fn explain(arguments: &ExplainArgs) -> Result<(String, bool)> {
     let file = PolicyFile::read(&arguments.policy)?;
-    let identity = given::identity(&file.policy, &arguments.given)?;
+    let given = arguments.given.iter();
+    let given = given.map(|Given(attribute, value)| (attribute, value));
+    let identity = given::identity(&file.policy, given)?;
     let tag = Tag::parse(&arguments.tag)?;
     let system = arguments.system.as_deref();
     let question = explain::Question::new(&file, &arguments.image, tag, system)?;

@@ -1,13 +1,13 @@
-//! Patterns that match nothing in a package set: misspelt, or of packages that have gone.
+//! Patterns that match nothing in a package set: misspelt, or of packages that were removed.
 //!
-//! Names are looked at two levels deep, as `xorg.xev`; patterns that reach deeper are left out.
+//! It looks at names of two levels, such as `xorg.xev`, and skips patterns that reach deeper.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use nixgate_core::distribution::Tag;
-use nixgate_core::policy::{Glob, Outline, Pattern};
+use nixgate_core::policy::{Glob, Pattern, Rule};
 
 use super::file::PolicyFile;
 use crate::config::BuildSettings;
@@ -18,24 +18,24 @@ use crate::source::package_index::PackageIndex;
 use crate::telemetry::metrics::Metrics;
 
 pub(super) async fn findings(file: &PolicyFile, settings: BuildSettings) -> Result<Vec<String>> {
-    // A folder of its own: a builder may be running in the one of the settings.
-    let folder = tempfile::tempdir().context("can't make a temporary folder")?;
+    // A builder may be running in the state folder of the settings.
+    let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
     let state = StateDir::open(folder.path())?;
     let system = settings.system;
     let (nix, sources) = open(settings, &state, folder.path())?;
     let pin = sources.wait_for(&Tag::latest()).await?;
-    let mut catalogue = PackageIndex::list(nix, &pin.path, system).await?;
-    let unmatched: Vec<_> = patterns(&file.rules)
-        .filter(|(_, _, pattern)| !is_deep(pattern) && !matches_some(pattern, &catalogue))
+    let mut index = PackageIndex::list(nix, &pin.path, system).await?;
+    let unmatched: Vec<_> = patterns(file.policy.rules())
+        .filter(|(_, _, pattern)| !is_deep(pattern) && !matches_some(pattern, &index))
         .collect();
     let inside: Vec<&Glob> = unmatched
         .iter()
         .flat_map(|(_, _, pattern)| &pattern.globs)
         .collect();
-    catalogue.look_into(&inside).await?;
+    index.look_into(&inside).await?;
     let missing = unmatched
         .into_iter()
-        .filter(|(_, _, pattern)| !matches_some(pattern, &catalogue));
+        .filter(|(_, _, pattern)| !matches_some(pattern, &index));
     let finding = |(rule, key, pattern): (&str, &str, &Pattern)| {
         format!(
             "the rule {rule}: {key}: \"{}\" matches nothing in the package set",
@@ -66,7 +66,7 @@ fn open(
     Ok((nix, sources))
 }
 
-fn patterns(rules: &[Outline]) -> impl Iterator<Item = (&str, &'static str, &Pattern)> {
+fn patterns(rules: &[Rule]) -> impl Iterator<Item = (&str, &'static str, &Pattern)> {
     rules.iter().flat_map(|rule| {
         let allow = rule.allow.iter().map(|pattern| ("allow", pattern));
         let deny = rule.deny.iter().map(|pattern| ("deny", pattern));
@@ -81,6 +81,6 @@ fn is_deep(pattern: &Pattern) -> bool {
     globs.any(|glob| glob.to_string().matches('.').count() > 1)
 }
 
-fn matches_some(pattern: &Pattern, catalogue: &PackageIndex) -> bool {
-    catalogue.names().any(|name| pattern.matches(name))
+fn matches_some(pattern: &Pattern, index: &PackageIndex) -> bool {
+    index.names().any(|name| pattern.matches(name))
 }

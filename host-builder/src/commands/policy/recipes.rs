@@ -1,4 +1,5 @@
-//! A policy beside the recipes: names that no recipe has, and namespaces that the edge would split.
+//! Compares a policy with the recipes: patterns that match no recipe, and namespaces that the edge
+//! would split.
 
 use std::path::Path;
 
@@ -10,25 +11,28 @@ use crate::request::recipes::RecipeFile;
 
 pub(super) fn findings(file: &PolicyFile, recipes: &Path) -> Result<Vec<String>> {
     let recipes = RecipeFile::open(Some(recipes))?.current();
-    let names = || recipes.iter().map(|recipe| recipe.name.as_str());
-    let is_unmatched = |pattern: &&Pattern| !names().any(|name| pattern.matches(name));
-    let unmatched = file.rules.iter().flat_map(|rule| {
-        let sides = [("images", &rule.images), ("deny_images", &rule.deny_images)];
-        sides.into_iter().flat_map(move |(key, patterns)| {
-            let lost = patterns.iter().filter(is_unmatched);
-            lost.map(move |pattern| {
-                let (rule, text) = (&rule.name, &pattern.text);
-                format!("the rule {rule}: {key}: \"{text}\" matches no recipe")
-            })
-        })
-    });
-    // A policy by itself says nothing of the edge's settings.
-    let split = recipes
+    let is_unmatched = |pattern: &Pattern| {
+        let mut names = recipes.iter().map(|recipe| recipe.name.as_str());
+        !names.any(|name| pattern.matches(name))
+    };
+    // A policy by itself has no settings of the edge.
+    let mut findings: Vec<String> = recipes
         .namespaces()
         .iter()
-        .filter(|namespace| file.is_configuration && !file.opaque_namespaces.contains(namespace));
-    let split = split.map(|namespace| {
-        format!("opaque_namespaces lacks {namespace}, the namespace of the recipes")
-    });
-    Ok(split.chain(unmatched).collect())
+        .filter(|namespace| file.is_configuration && !file.opaque_namespaces.contains(namespace))
+        .map(|namespace| {
+            format!("opaque_namespaces lacks {namespace}, the namespace of the recipes")
+        })
+        .collect();
+    for rule in file.policy.rules() {
+        for (key, patterns) in [("images", &rule.images), ("deny_images", &rule.deny_images)] {
+            for Pattern { text, .. } in patterns.iter().filter(|one| is_unmatched(one)) {
+                findings.push(format!(
+                    "the rule {}: {key}: \"{text}\" matches no recipe",
+                    rule.name
+                ));
+            }
+        }
+    }
+    Ok(findings)
 }

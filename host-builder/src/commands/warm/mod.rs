@@ -30,7 +30,7 @@ use futures::stream::StreamExt;
 use nixgate_core::distribution::{Error, ErrorKind, Repository, Tag};
 use nixgate_core::image_name::unknown_image;
 use nixgate_core::package_set::System;
-use nixgate_core::policy::Outline;
+use nixgate_core::policy;
 
 use crate::builder::{Rule, published};
 use crate::commands::policy::PolicyFile;
@@ -76,7 +76,7 @@ pub(crate) async fn run(arguments: WarmArgs, stop: impl Future<Output = ()>) -> 
     let mut report = Report::default();
     let prepared = async {
         let engine = Engine::open(settings).await?;
-        let items = expand(&engine, &file.rules, &mut report).await?;
+        let items = expand(&engine, file.policy.rules(), &mut report).await?;
         anyhow::Ok((engine, items))
     };
     let (engine, items) = tokio::select! {
@@ -97,7 +97,7 @@ pub(crate) async fn run(arguments: WarmArgs, stop: impl Future<Output = ()>) -> 
 /// The images that the rules allow, each once. A tag that can't be pinned counts as a failure.
 async fn expand(
     engine: &Engine,
-    rules: &[Outline],
+    rules: &[policy::Rule],
     report: &mut Report,
 ) -> Result<Vec<PlannedImage>> {
     let mut indexes: BTreeMap<(String, System), PackageIndex> = BTreeMap::new();

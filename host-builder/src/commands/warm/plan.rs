@@ -5,7 +5,7 @@ use std::fmt;
 
 use nixgate_core::distribution::{Repository, Tag};
 use nixgate_core::package_set::{System, with_parents};
-use nixgate_core::policy::{Glob, Mode, Outline, Pattern};
+use nixgate_core::policy::{Glob, Mode, Pattern, Rule};
 
 use crate::request::recipes::Recipes;
 use crate::source::package_index::PackageIndex;
@@ -29,7 +29,7 @@ impl fmt::Display for WarmTarget {
 
 /// The tags and platforms for which something is allowed. `default` is the platform for rules without one: they
 /// allow more than can be built here.
-pub(super) fn scopes(rules: &[Outline], default: System) -> BTreeSet<(Tag, System)> {
+pub(super) fn scopes(rules: &[Rule], default: System) -> BTreeSet<(Tag, System)> {
     let allowing = rules.iter().filter(|rule| !rule.allow.is_empty());
     allowing
         .flat_map(|rule| {
@@ -42,27 +42,27 @@ pub(super) fn scopes(rules: &[Outline], default: System) -> BTreeSet<(Tag, Syste
         .collect()
 }
 
-fn systems(rule: &Outline, default: System) -> BTreeSet<System> {
+fn systems(rule: &Rule, default: System) -> BTreeSet<System> {
     rule.systems()
         .map_or_else(|| [default].into(), Clone::clone)
 }
 
 /// The patterns that are allowed for a tag and platform.
 pub(super) fn allowed<'a>(
-    rules: &'a [Outline],
+    rules: &'a [Rule],
     tag: &Tag,
     system: System,
     default: System,
 ) -> Vec<&'a Glob> {
     let in_scope =
-        |rule: &&Outline| rule.tags().contains(tag) && systems(rule, default).contains(&system);
+        |rule: &&Rule| rule.tags().contains(tag) && systems(rule, default).contains(&system);
     let allowed = rules.iter().filter(in_scope).flat_map(|rule| &rule.allow);
     allowed.flat_map(|pattern| &pattern.globs).collect()
 }
 
 /// The packages that are allowed for a tag and platform, without those that are denied to everybody.
 pub(super) fn targets(
-    rules: &[Outline],
+    rules: &[Rule],
     tag: &Tag,
     system: System,
     default: System,
@@ -83,7 +83,7 @@ pub(super) fn targets(
 
 /// Names, and whether the policy has them literally.
 fn packages<'a>(
-    rules: &[Outline],
+    rules: &[Rule],
     allowed: &[&Glob],
     names: impl Iterator<Item = &'a str>,
 ) -> BTreeMap<String, bool> {
@@ -100,7 +100,7 @@ fn packages<'a>(
 /// The allowed recipes by tag, without those that are denied to everybody by their name or a package. A literal name
 /// without a recipe is included, and will fail.
 pub(super) fn recipes_by_tag(
-    rules: &[Outline],
+    rules: &[Rule],
     recipes: &Recipes,
     default: System,
 ) -> BTreeMap<Tag, BTreeSet<WarmTarget>> {
@@ -125,12 +125,7 @@ pub(super) fn recipes_by_tag(
 }
 
 /// The recipes that one rule allows, and literal names without a recipe.
-fn recipe_targets(
-    rule: &Outline,
-    tag: &Tag,
-    recipes: &Recipes,
-    default: System,
-) -> Vec<WarmTarget> {
+fn recipe_targets(rule: &Rule, tag: &Tag, recipes: &Recipes, default: System) -> Vec<WarmTarget> {
     let globs = || rule.images.iter().flat_map(|pattern| &pattern.globs);
     let target = |name: &str, system| WarmTarget {
         name: name.to_owned(),
@@ -157,12 +152,12 @@ fn recipe_targets(
         .collect()
 }
 
-fn is_denied_package(rules: &[Outline], package: &str) -> bool {
+fn is_denied_package(rules: &[Rule], package: &str) -> bool {
     with_parents(package).any(|name| is_denied(rules, name, |rule| &rule.deny))
 }
 
-fn is_denied(rules: &[Outline], name: &str, deny: fn(&Outline) -> &[Pattern]) -> bool {
-    let for_everybody = |rule: &&Outline| rule.mode == Mode::Enforce && rule.subject.is_none();
+fn is_denied(rules: &[Rule], name: &str, deny: fn(&Rule) -> &[Pattern]) -> bool {
+    let for_everybody = |rule: &&Rule| rule.mode == Mode::Enforce && rule.subject.is_none();
     let mut denied = rules.iter().filter(for_everybody).flat_map(deny);
     denied.any(|pattern| pattern.matches(name))
 }
@@ -174,7 +169,7 @@ mod tests {
 
     use super::*;
 
-    fn rules() -> Vec<Outline> {
+    fn rules() -> Vec<Rule> {
         let policy = json!({"revision": "r1", "default": "deny", "rules": [
             {"name": "a", "allow": ["@shell", "python3*", "gone"], "subject": {"host": {"glob": "a"}}},
             {"name": "b", "allow": ["git*"], "systems": ["aarch64-linux", "x86_64-linux"],
@@ -183,7 +178,10 @@ mod tests {
             {"name": "trial", "mode": "audit", "deny": ["git"]},
             {"name": "some", "subject": {"host": {"glob": "b"}}, "deny": ["gitea"]},
         ]});
-        Policy::outline(policy.to_string().as_bytes()).unwrap()
+        Policy::parse(policy.to_string().as_bytes())
+            .unwrap()
+            .rules()
+            .to_vec()
     }
 
     const AMD64: System = System::X86_64Linux;
@@ -241,7 +239,10 @@ mod tests {
             {"name": "b", "images": ["corp/web"], "tags": ["latest", "v1"]},
             {"name": "hard", "deny_images": ["*-secret"], "deny": ["nano"]},
         ]});
-        let rules = Policy::outline(policy.to_string().as_bytes()).unwrap();
+        let rules = Policy::parse(policy.to_string().as_bytes())
+            .unwrap()
+            .rules()
+            .to_vec();
         let recipe = |packages: &[&str]| json!({"packages": packages});
         let recipes = json!({"namespace": "corp", "images": {
             "ci-arm": recipe(&["arm64", "git"]), "ci-base": recipe(&["git"]),

@@ -41,7 +41,7 @@ fn opaque_names_are_judged_as_one() {
     // What allows every package allows no name.
     check(
         &judge("corp/web", &["git"]),
-        expect!["you may not have corp/web (allowed by no rule for you). (decision d1)"],
+        expect!["you may not have corp/web (no rule allows it for you). (decision d1)"],
     );
     check(
         &judge("corp/ci-secret", &["git"]),
@@ -54,7 +54,7 @@ fn opaque_names_are_judged_as_one() {
     check(
         &judge_opaque(&policy, "corp/ci-base", Some("new"), &[]),
         expect![
-            "you may not have corp/ci-base (the rule ci allows it for the tag latest, old alone). (decision d1)"
+            "you may not have corp/ci-base (the rule ci allows it only for the tag latest, old). (decision d1)"
         ],
     );
     let detail = judge("corp/web", &[]).error("d1").unwrap().detail;
@@ -119,7 +119,7 @@ fn patterns_of_opaque_names_are_no_patterns_of_packages() {
     let policy = policy("deny", rules);
     check(
         &judge(&policy, "git", &vec![]),
-        expect!["you may not have git (allowed by no rule for you). (decision d1)"],
+        expect!["you may not have git (no rule allows it for you). (decision d1)"],
     );
 }
 
@@ -148,7 +148,7 @@ fn what_edge_and_builder_read_differently_is_refused() {
     check(
         &verdict,
         expect![
-            "you may not have this image (edge and builder do not agree on whether it is a list of packages: the builder's recipes and opaque_namespaces differ). (decision d1)"
+            "you may not have this image (edge and builder disagree on whether the name is a list of packages: the builder's recipes and opaque_namespaces differ). (decision d1)"
         ],
     );
 }

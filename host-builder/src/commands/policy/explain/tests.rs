@@ -29,7 +29,10 @@ fn team() -> PolicyFile {
 fn check(image: &str, given: &[&str], system: Option<&str>, expected: Expect) {
     let file = team();
     let given: Vec<Given> = given.iter().map(|text| text.parse().unwrap()).collect();
-    let identity = given::identity(&file.policy, &given).unwrap();
+    let given = given
+        .iter()
+        .map(|Given(attribute, value)| (attribute, value));
+    let identity = given::identity(&file.policy, given).unwrap();
     let question = Question::new(&file, image, Tag::latest(), system).unwrap();
     expected.assert_eq(&explain(&file, &question, &identity).to_string());
 }
@@ -46,8 +49,8 @@ fn each_package_has_its_reason() {
               git       allowed: by the rule data: "git"
               iana-etc  allowed: every image has it
               python3   allowed: by the rule data: "python3*"
-              note: the rule data also asks what is in the image, which the builder says
-              note: the rule data allows some platforms alone: give --system to see
+              note: the rule data also checks the contents of the image, which the builder knows
+              note: the rule data allows only some platforms: give --system
         "#]],
     );
     check(
@@ -63,7 +66,7 @@ fn each_package_has_its_reason() {
               iana-etc         allowed: every image has it
               moreutils        allowed: by the rule everybody: "@shell"
               nano             allowed: by the rule everybody: "@shell"
-              note: the rule data also asks what is in the image, which the builder says
+              note: the rule data also checks the contents of the image, which the builder knows
         "#]],
     );
 }
@@ -77,9 +80,9 @@ fn a_refusal_names_the_rules_that_were_missed() {
         expect![[r#"
             git/htop/nmap-ncat: refused (revision r1)
               cacert     allowed: every image has it
-              git        refused: allowed by no rule for you
+              git        refused: no rule allows it for you
                            the rule data allows it for others
-              htop       refused: allowed by no rule for you
+              htop       refused: no rule allows it for you
                            the rule office may allow it: address is not known
               iana-etc   allowed: every image has it
               nmap-ncat  refused: denied by the rule everybody
@@ -92,7 +95,7 @@ fn a_refusal_names_the_rules_that_were_missed() {
         expect![[r#"
         htop/nano/git: refused (revision r1)
           cacert    allowed: every image has it
-          git       refused: allowed by no rule for you
+          git       refused: no rule allows it for you
                       the rule data may allow it: claim:groups is not known
           htop      refused: the rule office allows it in images of at most 2 packages; this name has 3
           iana-etc  allowed: every image has it
@@ -110,7 +113,7 @@ fn limits_say_what_they_are() {
         expect![[r#"
             git: refused (revision r1)
               cacert    allowed: every image has it
-              git       refused: the rule data allows it for x86_64-linux alone
+              git       refused: the rule data allows it only for x86_64-linux
                           Ask #platform.
               iana-etc  allowed: every image has it
         "#]],
@@ -129,7 +132,7 @@ fn an_audited_rule_warns() {
               emacs     allowed with a warning: not allowed by the rule trial
               iana-etc  allowed: every image has it
               vim       allowed: by the rule trial: "vim"
-              note: the rule data also asks what is in the image, which the builder says
+              note: the rule data also checks the contents of the image, which the builder knows
         "#]],
     );
 }
@@ -172,8 +175,8 @@ fn an_opaque_name_is_one_line() {
     expect![[r#"
         corp/ci-base: allowed (revision r1)
           corp/ci-base  allowed: by the rule ci: "corp/ci-*"
-          note: the rule ci allows some platforms alone; which one it is the builder says
-          note: the rule hard also denies packages; which are in the image the builder says
+          note: the rule ci allows only some platforms; the builder says which one the image has
+          note: the rule hard also denies packages; the builder says which ones the image has
     "#]]
     .assert_eq(&explain("corp/ci-base"));
     expect![[r#"
@@ -183,19 +186,19 @@ fn an_opaque_name_is_one_line() {
     .assert_eq(&explain("corp/ci-secret"));
     expect![[r#"
         corp/web: refused (revision r1)
-          corp/web  refused: allowed by no rule for you
+          corp/web  refused: no rule allows it for you
                       the rule web may allow it: host is not known
     "#]]
     .assert_eq(&explain("corp/web"));
     let platform = Some("aarch64-linux");
     let error = Question::new(&file, "corp/web", Tag::latest(), platform).unwrap_err();
-    assert!(error.to_string().contains("is its recipe's"), "{error}");
+    assert!(error.to_string().contains("sets its platform"), "{error}");
 }
 
 proptest! {
     /// The words are about the verdict that the edge would give.
     #[test]
-    fn the_outcome_is_the_verdicts(
+    fn the_decision_is_the_verdicts(
         rules in prop::collection::vec(
             (any::<bool>(), any::<bool>(), "[ab*]{1,3}", "[ab*]{1,3}"),
             0..4,
@@ -215,10 +218,10 @@ proptest! {
         let verdict = file.policy.judge_name(&question.request(), &identity);
         let explanation = explain(&file, &question, &identity);
         prop_assert_eq!(explanation.allows(), verdict.allows());
-        prop_assert_eq!(explanation.outcome == Outcome::Warned, verdict.allows() && verdict.warning().is_some());
+        prop_assert_eq!(explanation.decision == Decision::Warned, verdict.allows() && verdict.warning().is_some());
         for line in &explanation.lines {
             let refused = verdict.refusals.iter().any(|one| one.about.name() == Some(&line.name));
-            prop_assert_eq!(line.outcome == Outcome::Refused, refused);
+            prop_assert_eq!(line.decision == Decision::Refused, refused);
             prop_assert!(!line.reasons.is_empty());
         }
     }

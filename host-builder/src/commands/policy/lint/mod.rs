@@ -1,14 +1,14 @@
-//! Lint: what stands in a policy and can't matter.
+//! Lint: rules and patterns without effect.
 //!
-//! A policy that is harmless to read in two ways is read wrongly one day, so whatever has no effect
-//! is a finding: its author meant something by it. Only what is certain is reported. Whether a
-//! pattern covers another is decided pattern by pattern, and what only several of them cover
-//! together goes unseen.
+//! Their author meant something by them, so each is a finding. Only what is certain is reported: a
+//! pattern that only several others cover together goes unseen.
 
 mod subject;
 mod unknown;
 
-use nixgate_core::policy::{Default, Glob, Mode, Outline, Pattern};
+use std::collections::BTreeSet;
+
+use nixgate_core::policy::{DefaultDecision, Glob, Kind, Mode, Pattern, Policy, Rule};
 
 use super::file::PolicyFile;
 
@@ -16,136 +16,103 @@ pub(super) use unknown::notes;
 
 /// Each finding is a sentence that names the rule and the key.
 pub(super) fn findings(file: &PolicyFile) -> Vec<String> {
-    let PolicyFile { policy, rules, .. } = file;
+    let policy = &file.policy;
     let mut findings = Vec::new();
-    for (index, rule) in rules.iter().enumerate() {
-        let earlier = rules.get(..index).unwrap_or_default();
-        let at = |text: String| format!("the rule {}: {text}", rule.name);
-        if let Some(twin) = earlier.iter().find(|earlier| earlier.does_the_same(rule)) {
-            // Whatever else is wrong with it was said of the first.
-            findings.push(at(format!("it does the same as the rule {}", twin.name)));
+    for (index, rule) in policy.rules().iter().enumerate() {
+        let mut earlier = policy.rules().iter().take(index);
+        let mut find = |text: String| findings.push(format!("the rule {}: {text}", rule.name));
+        if let Some(twin) = earlier.find(|earlier| policy.do_the_same(earlier, rule)) {
+            // All other findings are those of the first.
+            find(format!("it does the same as the rule {}", twin.name));
             continue;
         }
         let only_refuses = rule.allow.is_empty() && rule.images.is_empty();
         if let Some(subject) = &rule.subject
             && let Some(reason) = subject::never_holds(subject, policy.attributes(), only_refuses)
         {
-            findings.push(at(format!("subject: it is never true: {reason}")));
+            find(format!("subject: it is never true: {reason}"));
         }
         if let Some(reason) = unknown::never_known(rule, policy.attributes()) {
-            findings.push(at(format!("subject: {reason}")));
+            find(format!("subject: {reason}"));
         }
-        let allowing = allowing(rule, rules, policy.default_is());
-        findings.extend(allowing.into_iter().map(at));
-        for (key, patterns) in [
-            ("allow", &rule.allow),
-            ("deny", &rule.deny),
-            ("images", &rule.images),
-            ("deny_images", &rule.deny_images),
-        ] {
-            findings.extend(repeated(patterns).map(|text| at(format!("{key}: {text}"))));
+        allowing(rule, policy).into_iter().for_each(&mut find);
+        for (key, patterns) in rule.patterns() {
+            repeated(patterns).for_each(|text| find(format!("{key}: {text}")));
         }
     }
     findings
 }
 
-/// A list of patterns that allow something, and that which denies the same.
-struct Side {
-    key: &'static str,
-    allow: fn(&Outline) -> &[Pattern],
-    deny: fn(&Outline) -> &[Pattern],
-}
-
-const SIDES: [Side; 2] = [
-    Side {
-        key: "allow",
-        allow: |rule| &rule.allow,
-        deny: |rule| &rule.deny,
-    },
-    Side {
-        key: "images",
-        allow: |rule| &rule.images,
-        deny: |rule| &rule.deny_images,
-    },
-];
-
-/// What keeps a rule from allowing what it names.
-fn allowing(rule: &Outline, rules: &[Outline], default: Default) -> Vec<String> {
-    let sides = SIDES.iter().filter(|side| !(side.allow)(rule).is_empty());
-    let sides: Vec<&Side> = sides.collect();
-    if sides.is_empty() {
-        return Vec::new();
+/// Why a rule doesn't allow what its patterns name.
+fn allowing(rule: &Rule, policy: &Policy) -> Vec<String> {
+    let kinds = [(Kind::Package, "allow"), (Kind::Image, "images")];
+    let kinds = kinds.into_iter();
+    let kinds = kinds.filter(|(kind, _)| !rule.allowing(*kind).is_empty());
+    if policy.default_decision() == DefaultDecision::Allow {
+        return kinds
+            .map(|(_, key)| format!("{key}: it has no effect, since the default is allow"))
+            .collect();
     }
-    if let (Default::Deny, Some(limit)) = (default, empty_limit(rule)) {
+    if kinds.clone().next().is_some()
+        && let Some(limit) = empty_limit(rule)
+    {
         return vec![format!(
-            "{limit}: nothing fits it, so that nothing is allowed"
+            "{limit}: no request fits it, so the rule allows nothing"
         )];
     }
-    let findings = sides
+    kinds
+        .flat_map(|(kind, key)| denied(rule, kind, key, policy.rules()))
+        .collect()
+}
+
+/// The patterns of a rule by which it allows nothing, since other rules deny the same.
+fn denied(rule: &Rule, kind: Kind, key: &str, rules: &[Rule]) -> Vec<String> {
+    let patterns = rule.allowing(kind);
+    let denied: Vec<_> = patterns
+        .iter()
+        .filter_map(|pattern| Some((pattern, denied_by(pattern, kind, rule, rules)?)))
+        .collect();
+    if denied.len() == patterns.len() {
+        let by = names(denied.iter().flat_map(|(_, by)| by.iter().copied()));
+        return vec![format!("{key}: {by} all of it")];
+    }
+    denied
         .into_iter()
-        .flat_map(|side| side.allowing(rule, rules, default));
-    findings.collect()
+        .map(|(pattern, by)| format!("{key}: {} \"{}\"", names(by.into_iter()), pattern.text))
+        .collect()
 }
 
-impl Side {
-    fn allowing(&self, rule: &Outline, rules: &[Outline], default: Default) -> Vec<String> {
-        let (key, patterns) = (self.key, (self.allow)(rule));
-        if default == Default::Allow {
-            return vec![format!(
-                "{key}: nothing has to be allowed, since the default is allow"
-            )];
-        }
-        let denied: Vec<_> = patterns
-            .iter()
-            .filter_map(|pattern| Some((pattern, self.denied_by(pattern, rule, rules)?)))
-            .collect();
-        if denied.len() == patterns.len() {
-            let by = names(denied.iter().flat_map(|(_, by)| by.iter().copied()));
-            return vec![format!("{key}: all of it is denied, by {by}")];
-        }
-        denied
-            .into_iter()
-            .map(|(pattern, by)| {
-                let by = names(by.into_iter());
-                format!("{key}: \"{}\" is denied, by {by}", pattern.text)
-            })
-            .collect()
-    }
-
-    /// The enforced rules by which a pattern of `rule` is denied to all whom the rule is for; none
-    /// when something of it is not.
-    fn denied_by<'a>(
-        &self,
-        pattern: &Pattern,
-        rule: &Outline,
-        rules: &'a [Outline],
-    ) -> Option<Vec<&'a str>> {
-        let denying = |glob: &Glob| {
-            let mut everybodys = rules.iter().filter(|other| {
-                let for_them = other.subject.is_none() || other.subject == rule.subject;
-                other.mode == Mode::Enforce && for_them
-            });
-            let covers = |other: &&Outline| {
-                let mut denied = (self.deny)(other).iter().flat_map(|pattern| &pattern.globs);
-                denied.any(|deny| deny.covers(glob))
-            };
-            everybodys.find(covers).map(|other| other.name.as_str())
+/// The enforced rules that deny a pattern of `rule` to all callers whom the rule is for; none when
+/// they leave something of it.
+fn denied_by<'a>(
+    pattern: &Pattern,
+    kind: Kind,
+    rule: &Rule,
+    rules: &'a [Rule],
+) -> Option<Vec<&'a str>> {
+    let denying = |glob: &Glob| {
+        let mut for_them = rules.iter().filter(|other| {
+            let is_for_them = other.subject.is_none() || other.subject == rule.subject;
+            other.mode == Mode::Enforce && is_for_them
+        });
+        let covers = |other: &&Rule| {
+            let patterns = other.denying(kind).iter();
+            let mut denied = patterns.flat_map(|pattern| &pattern.globs);
+            denied.any(|deny| deny.covers(glob))
         };
-        pattern.globs.iter().map(denying).collect()
-    }
+        for_them.find(covers).map(|other| other.name.as_str())
+    };
+    pattern.globs.iter().map(denying).collect()
 }
 
-fn empty_limit(rule: &Outline) -> Option<&'static str> {
+fn empty_limit(rule: &Rule) -> Option<&'static str> {
     if rule.tags().is_empty() {
         return Some("tags");
     }
-    if rule
-        .systems()
-        .is_some_and(std::collections::BTreeSet::is_empty)
-    {
+    if rule.systems().is_some_and(BTreeSet::is_empty) {
         return Some("systems");
     }
-    // An opaque name has none.
+    // The name of an opaque image counts as no package.
     let is_for_packages = rule.images.is_empty();
     (is_for_packages && rule.max_packages() == Some(0)).then_some("max_packages")
 }
@@ -160,7 +127,7 @@ fn repeated(patterns: &[Pattern]) -> impl Iterator<Item = String> {
         });
         let (_, other) = other?;
         Some(match other.text == pattern.text {
-            true => format!("\"{}\" stands there twice", pattern.text),
+            true => format!("\"{}\" is there twice", pattern.text),
             false => format!("\"{}\" covers \"{}\"", other.text, pattern.text),
         })
     })
@@ -171,6 +138,7 @@ fn covers(wide: &Pattern, narrow: &Pattern) -> bool {
     narrow.globs.iter().all(covered)
 }
 
+/// The subject of a sentence about the rules with these names.
 fn names<'a>(names: impl Iterator<Item = &'a str>) -> String {
     let mut unique: Vec<&str> = Vec::new();
     for name in names {
@@ -178,8 +146,10 @@ fn names<'a>(names: impl Iterator<Item = &'a str>) -> String {
             unique.push(name);
         }
     }
-    let plural = if unique.len() == 1 { "" } else { "s" };
-    format!("the rule{plural} {}", unique.join(", "))
+    match &unique[..] {
+        [one] => format!("the rule {one} denies"),
+        several => format!("the rules {} deny", several.join(", ")),
+    }
 }
 
 #[cfg(test)]

@@ -1,33 +1,33 @@
 //! Subjects that no caller can have.
 //!
-//! A subject is written as alternatives of which each is a list of facts and of their opposites
-//! (disjunctive normal form). It can't hold when each alternative contradicts itself:
+//! A subject expands to alternatives, each a list of conditions that hold or don't (disjunctive normal
+//! form). It never holds when each alternative contradicts itself:
 //!
 //! ```text
 //!   all [ sub = a,  not any [ sub = a*, host = h ] ]
-//!     = sub is a,  sub is not a*,  host is not h       who is a is a*, too
+//!     = sub is a,  sub is not a*,  host is not h       a matches a*, too
 //! ```
 //!
-//! Of lists and headers, a caller may have `a` and `b` at once; of all else there is one value.
+//! Lists and headers may have `a` and `b` at once; all other attributes have one value.
 
-use nixgate_core::policy::{AddressRange, Attribute, Glob, Subject};
+use nixgate_core::policy::{AddressRange, Attribute, Condition, Glob, Subject, Values};
 
 use crate::commands::policy::given;
 
-/// More alternatives than that are not looked at: nobody writes them by hand.
+/// Nobody writes more alternatives by hand.
 const MAX_ALTERNATIVES: usize = 512;
 
-/// Something that is to be true of a caller, or not to be.
+/// A condition that must hold, or must not.
 #[derive(Clone, Copy)]
-struct Fact<'a> {
-    subject: &'a Subject,
+struct Literal<'a> {
+    condition: &'a Condition,
     holds: bool,
 }
 
-type Alternative<'a> = Vec<Fact<'a>>;
+type Alternative<'a> = Vec<Literal<'a>>;
 
-/// Why a subject can't hold, for the first of its alternatives; none when it may hold. In a rule that
-/// only refuses, "not anything" is whoever is not known, for whom such a rule counts too.
+/// Why the first alternative of a subject can't hold; none when some alternative may. A rule that only
+/// refuses counts for unknown callers too, so there "not anything" means them.
 pub(super) fn never_holds(
     subject: &Subject,
     attributes: &[Attribute],
@@ -35,7 +35,7 @@ pub(super) fn never_holds(
 ) -> Option<String> {
     let mut reasons = alternatives(subject, true)?
         .into_iter()
-        .map(|facts| contradiction(&facts, attributes, only_refuses));
+        .map(|literals| contradiction(&literals, attributes, only_refuses));
     let first = reasons.next()??;
     reasons.all(|reason| reason.is_some()).then_some(first)
 }
@@ -68,82 +68,71 @@ fn alternatives(subject: &Subject, holds: bool) -> Option<Vec<Alternative<'_>>> 
             }
             Some(all)
         }
-        (Subject::Matches { .. } | Subject::Within { .. }, _) => {
-            Some(vec![vec![Fact { subject, holds }]])
-        }
+        (Subject::Is(condition), _) => Some(vec![vec![Literal { condition, holds }]]),
     }
 }
 
 fn contradiction(
-    facts: &[Fact<'_>],
+    literals: &[Literal<'_>],
     attributes: &[Attribute],
     only_refuses: bool,
 ) -> Option<String> {
-    let impossible = |fact: &Fact<'_>| fact.impossible(attributes, only_refuses);
-    let impossible = facts.iter().find_map(impossible);
+    let impossible = |literal: &Literal<'_>| literal.impossible(attributes, only_refuses);
+    let impossible = literals.iter().find_map(impossible);
     impossible.or_else(|| {
-        let mut pairs = facts
-            .iter()
-            .enumerate()
-            .flat_map(|(index, one)| facts.iter().skip(index + 1).map(move |other| (one, other)));
+        let mut pairs = literals.iter().enumerate().flat_map(|(index, one)| {
+            literals
+                .iter()
+                .skip(index + 1)
+                .map(move |other| (one, other))
+        });
         pairs.find_map(|(one, other)| one.contradicts(other, attributes))
     })
 }
 
-impl Fact<'_> {
-    fn attribute(&self) -> Option<usize> {
-        match self.subject {
-            Subject::Matches { attribute, .. } | Subject::Within { attribute, .. } => {
-                Some(*attribute)
-            }
-            Subject::All(_) | Subject::Any(_) | Subject::Not(_) => None,
-        }
-    }
-
-    /// What no caller has.
+impl Literal<'_> {
+    /// Why no caller has it.
     fn impossible(&self, attributes: &[Attribute], only_refuses: bool) -> Option<String> {
-        let attribute = attributes.get(self.attribute()?)?;
+        let Condition { attribute, values } = self.condition;
+        let attribute = attributes.get(*attribute)?;
         let name = given::name(attribute);
-        match (self.subject, self.holds) {
-            (Subject::Matches { globs, .. }, true) => {
+        match (values, self.holds) {
+            (Values::Globs(globs), true) => {
+                let mut globs = globs.iter().map(ToString::to_string);
+                let all = globs.all(|glob| can_not_be(attribute, &glob));
                 let reason = match attribute {
                     Attribute::Host => "a host is a name without scheme, port or path",
                     Attribute::UriSan => "a URI has a scheme, such as spiffe:",
-                    Attribute::BasicUser => "a user has no colon in their name",
-                    Attribute::JwtClaim { .. } | Attribute::Header { .. } | Attribute::Address => {
-                        return None;
-                    }
+                    _ => "a user has no colon in their name",
                 };
-                let all = globs
-                    .iter()
-                    .all(|glob| can_not_be(attribute, &glob.to_string()));
                 all.then(|| format!("{name}: {reason}"))
             }
-            (Subject::Matches { globs, .. }, false) => {
+            (Values::Globs(globs), false) => {
                 let everything = globs.iter().any(|glob| glob.to_string() == "*");
                 (everything && !given::is_list(attribute) && !only_refuses)
-                    .then(|| format!("not {name}: every one that is known is \"*\""))
+                    .then(|| format!("not {name}: \"*\" matches every value"))
             }
-            (Subject::Within { ranges, .. }, false) => ranges
+            (Values::Ranges(ranges), false) => ranges
                 .iter()
                 .any(AddressRange::is_everything)
-                .then(|| format!("not {name}: every one is in ::/0")),
-            _ => None,
+                .then(|| format!("not {name}: every address is in ::/0")),
+            (Values::Ranges(_), true) => None,
         }
     }
 
     fn contradicts(&self, other: &Self, attributes: &[Attribute]) -> Option<String> {
-        if self.attribute() != other.attribute() {
+        let (one, two) = (self.condition, other.condition);
+        if one.attribute != two.attribute {
             return None;
         }
-        let attribute = attributes.get(self.attribute()?)?;
-        let name = given::name(attribute);
+        let attribute = attributes.get(one.attribute)?;
         let excluded = match (self.holds, other.holds) {
-            (true, false) => covers(other.subject, self.subject),
-            (false, true) => covers(self.subject, other.subject),
-            (true, true) => !given::is_list(attribute) && are_apart(self.subject, other.subject),
+            (true, false) => covers(&two.values, &one.values),
+            (false, true) => covers(&one.values, &two.values),
+            (true, true) => !given::is_list(attribute) && are_disjoint(&one.values, &two.values),
             (false, false) => false,
         };
+        let name = given::name(attribute);
         excluded.then(|| format!("{name}: two of its conditions exclude each other"))
     }
 }
@@ -157,35 +146,29 @@ fn can_not_be(attribute: &Attribute, glob: &str) -> bool {
     }
 }
 
-/// Whether all that meets `narrow` surely meets `wide`.
-fn covers(wide: &Subject, narrow: &Subject) -> bool {
+/// Whether `wide` surely has all of `narrow`.
+fn covers(wide: &Values, narrow: &Values) -> bool {
     fn each<T>(wide: &[T], narrow: &[T], covers: impl Fn(&T, &T) -> bool) -> bool {
         let covered = |one: &T| wide.iter().any(|wide| covers(wide, one));
         narrow.iter().all(covered)
     }
     match (wide, narrow) {
-        (Subject::Matches { globs: wide, .. }, Subject::Matches { globs: narrow, .. }) => {
-            each(wide, narrow, Glob::covers)
-        }
-        (Subject::Within { ranges: wide, .. }, Subject::Within { ranges: narrow, .. }) => {
-            each(wide, narrow, AddressRange::covers)
-        }
+        (Values::Globs(wide), Values::Globs(narrow)) => each(wide, narrow, Glob::covers),
+        (Values::Ranges(wide), Values::Ranges(narrow)) => each(wide, narrow, AddressRange::covers),
         _ => false,
     }
 }
 
-/// Whether no one value surely meets both.
-fn are_apart(one: &Subject, other: &Subject) -> bool {
-    fn none<T>(one: &[T], other: &[T], apart: impl Fn(&T, &T) -> bool) -> bool {
+/// Whether surely no value is in both.
+fn are_disjoint(one: &Values, other: &Values) -> bool {
+    fn none<T>(one: &[T], other: &[T], disjoint: impl Fn(&T, &T) -> bool) -> bool {
         one.iter()
-            .all(|one| other.iter().all(|other| apart(one, other)))
+            .all(|one| other.iter().all(|other| disjoint(one, other)))
     }
     match (one, other) {
-        (Subject::Matches { globs: one, .. }, Subject::Matches { globs: other, .. }) => {
-            none(one, other, globs_are_apart)
-        }
-        (Subject::Within { ranges: one, .. }, Subject::Within { ranges: other, .. }) => {
-            // Of two ranges, one has the other or they have nothing in common.
+        (Values::Globs(one), Values::Globs(other)) => none(one, other, globs_are_disjoint),
+        (Values::Ranges(one), Values::Ranges(other)) => {
+            // Of two ranges, one covers the other or they are disjoint.
             none(one, other, |one, other| {
                 !one.covers(other) && !other.covers(one)
             })
@@ -194,7 +177,7 @@ fn are_apart(one: &Subject, other: &Subject) -> bool {
     }
 }
 
-fn globs_are_apart(one: &Glob, other: &Glob) -> bool {
+fn globs_are_disjoint(one: &Glob, other: &Glob) -> bool {
     if one.is_literal() || other.is_literal() {
         return !one.covers(other) && !other.covers(one);
     }

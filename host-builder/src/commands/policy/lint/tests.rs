@@ -47,10 +47,10 @@ fn what_is_denied_needs_no_allowing() {
             {"name": "own", "subject": {"host": {"glob": "a"}}, "allow": ["vim*"], "deny": ["vim*", "emacs"]},
         ]),
         expect![[r#"
-            the rule some: allow: "gcc-unwrapped" is denied, by the rule hard
-            the rule some: allow: "{a,b}-unwrapped" is denied, by the rule hard
-            the rule all: allow: all of it is denied, by the rule hard
-            the rule own: allow: all of it is denied, by the rule own
+            the rule some: allow: the rule hard denies "gcc-unwrapped"
+            the rule some: allow: the rule hard denies "{a,b}-unwrapped"
+            the rule all: allow: the rule hard denies all of it
+            the rule own: allow: the rule own denies all of it
         "#]],
     );
 }
@@ -66,7 +66,7 @@ fn what_is_said_twice_is_said_once_too_often() {
         ]),
         expect![[r#"
             the rule a: allow: "git*" covers "git"
-            the rule a: allow: "htop" stands there twice
+            the rule a: allow: "htop" is there twice
             the rule a: allow: "htop" covers "Htop"
             the rule b: it does the same as the rule a
             the rule c: allow: "@shell" covers "nano"
@@ -85,16 +85,16 @@ fn a_rule_that_allows_nothing_is_found() {
             {"name": "c", "allow": ["git"], "tags": []},
         ]),
         expect![[r#"
-            the rule a: max_packages: nothing fits it, so that nothing is allowed
-            the rule b: systems: nothing fits it, so that nothing is allowed
-            the rule c: tags: nothing fits it, so that nothing is allowed
+            the rule a: max_packages: no request fits it, so the rule allows nothing
+            the rule b: systems: no request fits it, so the rule allows nothing
+            the rule c: tags: no request fits it, so the rule allows nothing
         "#]],
     );
     check(
         "allow",
         json!([{"name": "a", "allow": ["git"]}, {"name": "b", "deny": ["vim"]}]),
         expect![[r#"
-            the rule a: allow: nothing has to be allowed, since the default is allow
+            the rule a: allow: it has no effect, since the default is allow
         "#]],
     );
 }
@@ -144,10 +144,10 @@ fn subjects_that_are_never_true_are_found() {
         the rule r9: subject: it is never true: claim:sub: two of its conditions exclude each other
         the rule r10: subject: it is never true: claim:sub: two of its conditions exclude each other
         the rule r11: subject: it is never true: claim:groups: two of its conditions exclude each other
-        the rule r12: subject: it is never true: not claim:sub: every one that is known is "*"
+        the rule r12: subject: it is never true: not claim:sub: "*" matches every value
         the rule r13: subject: it is never true: address: two of its conditions exclude each other
         the rule r14: subject: it is never true: address: two of its conditions exclude each other
-        the rule r15: subject: it is never true: not address: every one is in ::/0
+        the rule r15: subject: it is never true: not address: every address is in ::/0
         the rule r16: subject: it is never true: host: a host is a name without scheme, port or path
         the rule r17: subject: it is never true: host: a host is a name without scheme, port or path
         the rule r18: subject: it is never true: uri_san: a URI has a scheme, such as spiffe:
@@ -167,18 +167,18 @@ fn patterns_of_opaque_names_are_looked_at_as_those_of_packages() {
             {"name": "when", "images": ["corp/web"], "tags": []},
         ]),
         expect![[r#"
-            the rule ci: images: "corp/secret" is denied, by the rule hard
+            the rule ci: images: the rule hard denies "corp/secret"
             the rule ci: images: "corp/ci-*" covers "corp/ci-base"
-            the rule none: images: all of it is denied, by the rule hard
+            the rule none: images: the rule hard denies all of it
             the rule hard: deny_images: "*secret" covers "corp/secret"
-            the rule when: tags: nothing fits it, so that nothing is allowed
+            the rule when: tags: no request fits it, so the rule allows nothing
         "#]],
     );
     check(
         "allow",
         json!([{"name": "ci", "images": ["corp/ci-*"]}]),
         expect![[r#"
-            the rule ci: images: nothing has to be allowed, since the default is allow
+            the rule ci: images: it has no effect, since the default is allow
         "#]],
     );
 }
@@ -238,8 +238,8 @@ fn a_claim_that_a_rule_that_refuses_asks_for_as_two_types_is_found() {
             {"name": "no", "subject": both, "deny": ["git"]},
         ]),
         expect![[r#"
-            the rule may: allow: all of it is denied, by the rule no
-            the rule no: subject: claim:g is asked for as a string and as a list: one of them is never known, so that what the rule denies counts for everybody whom the other doesn't rule out
+            the rule may: allow: the rule no denies all of it
+            the rule no: subject: claim:g is used as a string and as a list: one of them is never known, so what the rule denies counts for everybody whom the other does not exclude
         "#]],
     );
 }
