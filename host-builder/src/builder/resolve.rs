@@ -136,7 +136,7 @@ async fn search<'a>(
                 broken.push(format!("{name} ({reason})"));
             }
             (Err(NixError::Process(ProcessError::Failed { .. })), _) => {
-                pending.extend(halves(names))
+                pending.extend(halves(names));
             }
             (Err(error), _) => return Err(errors::evaluation(error, &image.pin)),
         }

@@ -114,16 +114,14 @@ impl ImageRecord {
     pub(crate) async fn read(storage: &Storage, key: &Key) -> Result<Option<Self>, StorageError> {
         let json = storage.get(key).await?;
         Ok(json.and_then(|json| {
-            let record = serde_json::from_slice(&json);
-            record
-                .inspect_err(|error| {
-                    tracing::warn!(
-                        ?key,
-                        error = chain(error),
-                        "an image's record is damaged: the image is built again"
-                    )
-                })
-                .ok()
+            let record = serde_json::from_slice(&json).inspect_err(|error| {
+                tracing::warn!(
+                    ?key,
+                    error = chain(error),
+                    "rebuilding an image with a damaged record"
+                );
+            });
+            record.ok()
         }))
     }
 
