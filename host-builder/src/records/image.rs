@@ -10,8 +10,9 @@
 //!                                            the same tag: one read ◄────┘
 //! ```
 //!
-//! An image's id is a hash of its blobs, which are the same in both manifests, so both lead to one record. An
-//! image whose record is missing or damaged does not count as published: a pull by tag builds it again.
+//! An image's id is a hash of its blobs, which are the same in both manifests, so both lead to one
+//! record. An image whose record is missing or damaged does not count as published: a pull by tag
+//! builds it again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -138,8 +139,8 @@ pub(crate) fn image_of(manifest: &[u8]) -> ImageId {
     id(&blobs_of(manifest))
 }
 
-/// The blobs of a manifest in either format, with their sizes: its config and its layers. None if the manifest
-/// is damaged.
+/// The blobs of a manifest in either format, with their sizes: its config and its layers. None if the
+/// manifest is damaged.
 pub(crate) fn blobs_of(manifest: &[u8]) -> BTreeMap<Digest, u64> {
     #[derive(Deserialize)]
     struct Descriptor {
