@@ -77,7 +77,7 @@ impl ImageRecord {
         }
     }
 
-    pub(crate) fn image(&self) -> ImageId {
+    pub(crate) fn image_id(&self) -> ImageId {
         id(&self.blobs)
     }
 
