@@ -100,7 +100,7 @@ impl LoginArgs {
             company
                 .as_ref()
                 .is_none_or(|company| company.issuer != self.token_issuer),
-            "NIXGATE_OIDC_ISSUER and NIXGATE_TOKEN_ISSUER are the same, so Envoy can't tell their tokens \
+            "NIXGATE_OIDC_ISSUER and NIXGATE_TOKEN_ISSUER are the same, so Envoy cannot tell their tokens \
              apart. Change NIXGATE_TOKEN_ISSUER"
         );
         let users = self.htpasswd.map(|htpasswd| UserSettings {

@@ -192,7 +192,7 @@ fn option(written: &str) -> Result<(String, String)> {
     keep_nix_option(name, value);
     let own = name.strip_prefix("extra-").unwrap_or(name);
     if let Some((_, instead)) = OWN.iter().find(|(known, _)| *known == own) {
-        bail!("NIXGATE_NIX_OPTIONS can't set {name}: {instead}");
+        bail!("NIXGATE_NIX_OPTIONS cannot set {name}: {instead}");
     }
     let safe = match own {
         "sandbox" => value == "true",
