@@ -1,5 +1,5 @@
-//! Everything that builds images, opened from the settings once: for the server, `nixgate build` and `nixgate
-//! warm`.
+//! Everything that builds images, opened from the settings once: for the server, `nixgate build` and
+//! `nixgate warm`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -120,8 +120,8 @@ impl Engine {
     }
 }
 
-/// Refuses a Nix that is too old for a package set in a folder. Others are checked when they are fetched. A missing
-/// Nix is no error: published images are served without it.
+/// Refuses a Nix that is too old for a package set in a folder. Others are checked when they are
+/// fetched. A missing Nix is no error: published images are served without it.
 async fn check_nix(nix: &dyn Nix, source: &Source) -> Result<()> {
     let found = match nix.version().await {
         Ok(found) => found,
@@ -143,8 +143,8 @@ async fn check_nix(nix: &dyn Nix, source: &Source) -> Result<()> {
     Ok(())
 }
 
-/// Refuses a machine that builds could see. If Nix can't be asked, the first build checks again: published images are
-/// served without Nix.
+/// Refuses a machine that builds could see. If Nix can't be asked, the first build checks again:
+/// published images are served without Nix.
 async fn check_sandbox(nix: &dyn Nix) -> Result<()> {
     match nix.check_sandbox().await {
         Err(

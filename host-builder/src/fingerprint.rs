@@ -1,7 +1,7 @@
 //! Storage keys: a SHA-256 over a canonical encoding.
 //!
-//! The length comes before each part and the count before each list, so that different inputs have different
-//! encodings. The first part is the kind and its version.
+//! The length comes before each part and the count before each list, so that different inputs have
+//! different encodings. The first part is the kind and its version.
 
 use nixgate_core::distribution::Digest;
 use sha2::{Digest as _, Sha256};

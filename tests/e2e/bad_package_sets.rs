@@ -261,23 +261,23 @@ fn what_no_image_can_hold_is_refused_by_package_and_file_and_remembered() -> Res
     for (name, parts) in [
         (
             "whiteout",
-            ["whiteout can't be in an image", "share/.wh.foo: names"],
+            ["whiteout cannot be in an image", "share/.wh.foo: names"],
         ),
         (
             "needs",
-            ["whiteout can't be in an image", "share/.wh.foo: names"],
+            ["whiteout cannot be in an image", "share/.wh.foo: names"],
         ),
         (
             "deep",
-            ["deep can't be in an image", "its path is longer than"],
+            ["deep cannot be in an image", "its path is longer than"],
         ),
         (
             "bottomless",
-            ["bottomless can't be in an image", "directories deep"],
+            ["bottomless cannot be in an image", "directories deep"],
         ),
         (
             "shaft",
-            ["bottomless can't be in an image", "directories deep"],
+            ["bottomless cannot be in an image", "directories deep"],
         ),
     ] {
         let mut asked = Vec::new();

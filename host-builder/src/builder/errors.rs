@@ -41,7 +41,7 @@ impl From<PackError> for Failure {
             PackError::Unfit { path, file, reason } => {
                 let (package, file) = (path.name(), printable(&file));
                 let message = format!(
-                    "{package} can't be in an image because of its file {file}: {reason}. Tell the \
+                    "{package} cannot be in an image because of its file {file}: {reason}. Tell the \
                      package's maintainers"
                 );
                 Self::Client(Error::new(ErrorKind::Denied, message))

@@ -122,7 +122,7 @@ impl Layers {
         let (mut packed, mut altered) = (Vec::with_capacity(count), Vec::new());
         while let Some((index, layer)) = layers.next().await {
             // One more for the symlinks.
-            log.part((index + 1) as f64 / (count + 1) as f64);
+            log.set_progress((index + 1) as f64 / (count + 1) as f64);
             match layer {
                 Ok(layer) => packed.push(layer),
                 Err(Failure::Altered(more)) => altered.extend(more),

@@ -268,7 +268,7 @@ impl Packages {
             let _permit = wait_for(&self.evaluations, rule, log).await;
             log.enter(Phase::Evaluating);
             let found = resolve(&*self.nix, &unknown).await?;
-            log.part(1.0);
+            log.set_progress(1.0);
             known.extend(unknown.packages.into_iter().zip(found));
         }
         let derivations = image.packages.iter().filter_map(|name| known.remove(name));

@@ -33,7 +33,7 @@ pub(crate) async fn publish(
         .put(&Key::blob(&config.digest), config.bytes.clone().into())
         .await?;
     let folder = image.link_folder();
-    let key = Key::record(&folder, &record.image());
+    let key = Key::record(&folder, &record.image_id());
     record.write(storage, &key).await?;
     let manifests = [
         (MediaType::Docker, docker_manifest),
@@ -90,7 +90,7 @@ mod tests {
         let keys = [
             image.manifest_key(MediaType::Oci),
             Key::link(&name, &manifest.digest),
-            Key::record(&name, &record.image()),
+            Key::record(&name, &record.image_id()),
         ];
 
         // Nothing can be written below a file.

@@ -77,7 +77,7 @@ pub(super) async fn resolve(nix: &dyn Nix, image: &ImageRequest) -> Result<Vec<D
     }
     if !broken.is_empty() {
         let message = format!(
-            "Nix can't evaluate {}. Tell the package set's maintainers",
+            "Nix cannot evaluate {}. Tell the package set's maintainers",
             broken.join(", ")
         );
         return Err(Error::new(ErrorKind::BuildFailed, message));
@@ -113,7 +113,8 @@ async fn search<'a>(
             return Err(errors::evaluation(error, &image.pin));
         };
         let reason = reason(stderr).unwrap_or_else(|| error.to_string());
-        let message = format!("Nix can't evaluate the package set: {reason}. Tell its maintainers");
+        let message =
+            format!("Nix cannot evaluate the package set: {reason}. Tell its maintainers");
         return Err(Error::new(ErrorKind::BuildFailed, message));
     }
     // Depth first, so that the evaluations find at least some names.
@@ -136,7 +137,7 @@ async fn search<'a>(
                 broken.push(format!("{name} ({reason})"));
             }
             (Err(NixError::Process(ProcessError::Failed { .. })), _) => {
-                pending.extend(halves(names))
+                pending.extend(halves(names));
             }
             (Err(error), _) => return Err(errors::evaluation(error, &image.pin)),
         }

@@ -39,8 +39,8 @@ pub(crate) enum IncompleteClosure {
 }
 
 impl Closure {
-    /// The closure of `roots`, taken from `records`, which may have more paths. Drops references of a path to
-    /// itself, which Nix reports too.
+    /// The closure of `roots`, taken from `records`, which may have more paths. Drops references of a
+    /// path to itself, which Nix reports too.
     ///
     /// # Errors
     ///

@@ -7,8 +7,8 @@
 //!            └───────────────▶ …-zlib-1.3 ─────────▲
 //! ```
 //!
-//! [`StorePath`] is a path's parsed name, [`Closure`] the graph of the paths. Neither touches a disk or asks
-//! Nix.
+//! [`StorePath`] is a path's parsed name, [`Closure`] the graph of the paths. Neither touches a disk or
+//! asks Nix.
 
 mod graph;
 mod store_path;

@@ -6,7 +6,8 @@
 //!                    of Nix's own base 32             └─ package name: git
 //! ```
 //!
-//! Store paths become file names, tar entries and cache keys, so anything else is refused when it is parsed.
+//! Store paths become file names, tar entries and cache keys, so anything else is refused when it is
+//! parsed.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -22,13 +22,15 @@ pub(crate) struct LoginArgs {
     /// File of these users' groups, with lines `group: user user`; tokens have them as the claim `groups`
     #[arg(long, env = "NIXGATE_GROUPS", value_name = "FILE")]
     pub(crate) groups: Option<PathBuf>,
-    /// File of the private key that signs tokens: P-256, PKCS #8, PEM; several builders need the same. By default
-    /// `token-key.pem` in the state folder, which is made if it is missing. Of several keys in it, the first
-    /// signs and all are published, for a [rotation](rotation.md). Reloaded when it changes
+    /// File of the private key that signs tokens: P-256, PKCS #8, PEM; several builders need the same.
+    /// By default `token-key.pem` in the state folder, which is made if it is missing. Of several keys
+    /// in it, the first signs and all are published, for a [rotation](rotation.md). Reloaded when it
+    /// changes
     #[arg(long, env = "NIXGATE_TOKEN_KEY", value_name = "FILE")]
     pub(crate) token_key: Option<PathBuf>,
     /// Seconds for which a token is valid
-    // Some clients (containerd 1) ignore a token's expiry, and pull a whole image with one, even on a slow line.
+    // Some clients (containerd 1) ignore a token's expiry, and pull a whole image with one, even on a
+    // slow line.
     #[arg(
         long,
         env = TOKEN_SECONDS.variable,
@@ -52,8 +54,8 @@ pub(crate) struct LoginArgs {
         default_value = "nixgate"
     )]
     pub(crate) token_audience: String,
-    /// Public keys (JSON Web Key Set) of the company's issuer, whose tokens are accepted as passwords: a file or an
-    /// `https` URL
+    /// Public keys (JSON Web Key Set) of the company's issuer, whose tokens are accepted as passwords:
+    /// a file or an `https` URL
     #[arg(long, env = "NIXGATE_OIDC_JWKS", value_name = "FILE OR URL")]
     pub(crate) oidc_jwks: Option<String>,
     /// Issuer (`iss`) of these tokens
@@ -98,7 +100,7 @@ impl LoginArgs {
             company
                 .as_ref()
                 .is_none_or(|company| company.issuer != self.token_issuer),
-            "NIXGATE_OIDC_ISSUER and NIXGATE_TOKEN_ISSUER are the same, so Envoy can't tell their tokens \
+            "NIXGATE_OIDC_ISSUER and NIXGATE_TOKEN_ISSUER are the same, so Envoy cannot tell their tokens \
              apart. Change NIXGATE_TOKEN_ISSUER"
         );
         let users = self.htpasswd.map(|htpasswd| UserSettings {

@@ -1,7 +1,7 @@
 //! Settings: parsed ([`ServeArgs`]) → validated ([`Settings`]).
 //!
-//! Every setting is a flag and a variable; settings of Nixery have Nixery's names. The comment of a setting is its
-//! help and its text in the reference page ([`reference`]).
+//! Every setting is a flag and a variable; settings of Nixery have Nixery's names. The comment of a
+//! setting is its help and its text in the reference page ([`reference`]).
 
 mod access;
 mod bounds;
@@ -66,8 +66,8 @@ pub struct ServeArgs {
     /// Port to listen on
     #[arg(long, env = "PORT", default_value_t = 8081)]
     pub(crate) port: u16,
-    /// Secret that Envoy's filter sends with every request; requests without it are refused. An old and a new
-    /// one, separated by a space, during a [rotation](rotation.md)
+    /// Secret that Envoy's filter sends with every request; requests without it are refused. An old and
+    /// a new one, separated by a space, during a [rotation](rotation.md)
     #[arg(
         long,
         env = "NIXGATE_TOKEN",
@@ -81,9 +81,9 @@ pub struct ServeArgs {
     /// Answer requests without a token, even if one is set: nothing checks a policy then
     #[arg(long, env = "NIXGATE_ALLOW_DIRECT")]
     pub(crate) allow_direct: bool,
-    /// Maximum number of connections at once, as far as the limit of open files allows; on further connections the
-    /// builder reports its health, and answers everything else with `429`. Envoy's default is 1,024 for a
-    /// cluster
+    /// Maximum number of connections at once, as far as the limit of open files allows; on further
+    /// connections the builder reports its health, and answers everything else with `429`. Envoy's
+    /// default is 1,024 for a cluster
     #[arg(
         long,
         env = MAX_CONNECTIONS.variable,
@@ -91,8 +91,8 @@ pub struct ServeArgs {
         default_value_t = 2048
     )]
     pub(crate) max_connections: usize,
-    /// Format of the log: one JSON object on each line, or text for people. By default, a terminal gets text, and
-    /// everything else JSON
+    /// Format of the log: one JSON object on each line, or text for people. By default, a terminal gets
+    /// text, and everything else JSON
     #[arg(long, env = "NIXGATE_LOG_FORMAT", value_name = "FORMAT", value_enum)]
     pub(crate) log_format: Option<LogFormat>,
     #[command(flatten)]
@@ -143,7 +143,8 @@ pub(crate) struct BuildArgs {
         hide_env_values = true
     )]
     pub(crate) flake: Option<String>,
-    /// Refs of a git repository from which images may be built, separated by spaces; one `*` matches anything
+    /// Refs of a git repository from which images may be built, separated by spaces; one `*` matches
+    /// anything
     #[arg(
         long,
         env = "NIXGATE_GIT_REFS",
@@ -155,8 +156,8 @@ pub(crate) struct BuildArgs {
     /// Answer every tag as `latest`, as Nixery does
     #[arg(long, env = "NIXGATE_ANY_TAG")]
     pub(crate) any_tag: bool,
-    /// Seconds for which a tag means the same package set before it is looked up again; manifests are cached as
-    /// long
+    /// Seconds for which a tag means the same package set before it is looked up again; manifests are
+    /// cached as long
     #[arg(
         long,
         env = PIN_SECONDS.variable,
@@ -164,8 +165,9 @@ pub(crate) struct BuildArgs {
         default_value_t = 300
     )]
     pub(crate) pin_seconds: u64,
-    /// Branches and tags of a git repository that are pinned at once, besides the default branch and commits. The
-    /// least used ones make room for others; at most twice as many new ones are fetched in an hour
+    /// Branches and tags of a git repository that are pinned at once, besides the default branch and
+    /// commits. The least used ones make room for others; at most twice as many new ones are fetched in
+    /// an hour
     #[arg(
         long,
         env = MAX_REFS.variable,
@@ -188,8 +190,8 @@ pub(crate) struct BuildArgs {
     /// Bucket of the S3 storage; credentials and endpoint come from the usual `AWS_` variables
     #[arg(long, env = "S3_BUCKET", value_name = "NAME")]
     pub(crate) s3_bucket: Option<String>,
-    /// Seconds for which packages that no new image needed are protected from Nix's garbage collector; meanwhile
-    /// their layers are packed without Nix
+    /// Seconds for which packages that no new image needed are protected from Nix's garbage collector;
+    /// meanwhile their layers are packed without Nix
     #[arg(
         long,
         env = "NIXGATE_KEEP_SECONDS",
@@ -197,8 +199,9 @@ pub(crate) struct BuildArgs {
         default_value_t = 604_800
     )]
     pub(crate) keep_seconds: u64,
-    /// Bytes that must stay free on the disks of the state folder, the storage folder and the Nix store: with fewer,
-    /// new images are answered with `429` and `Retry-After`; stored images are served
+    /// Bytes that must stay free on the disks of the state folder, the storage folder and the Nix
+    /// store: with fewer, new images are answered with `429` and `Retry-After`; stored images are
+    /// served
     #[arg(
         long,
         env = "NIXGATE_MIN_FREE_BYTES",
@@ -212,8 +215,8 @@ pub(crate) struct BuildArgs {
     /// meanwhile, so that wrong names are reported at once
     #[arg(long, env = MAX_BUILDS.variable, value_name = "COUNT")]
     pub(crate) max_builds: Option<usize>,
-    /// Maximum number of images that are built or wait; one more is answered with `429` and `Retry-After`, unless its
-    /// policy rule has less than its share
+    /// Maximum number of images that are built or wait; one more is answered with `429` and
+    /// `Retry-After`, unless its policy rule has less than its share
     #[arg(
         long,
         env = MAX_QUEUE.variable,

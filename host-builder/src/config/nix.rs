@@ -32,16 +32,16 @@ pub(crate) struct NixArgs {
     /// Build without a sandbox where none works: builds then see this machine
     #[arg(long, env = "NIXGATE_ALLOW_UNSANDBOXED")]
     pub(crate) allow_unsandboxed: bool,
-    /// Build as the user who owns the Nix store, which happens without a daemon and build users: a package's build
-    /// can then change every other package
+    /// Build as the user who owns the Nix store, which happens without a daemon and build users: a
+    /// package's build can then change every other package
     #[arg(long, env = "NIXGATE_ALLOW_SHARED_BUILD_USER")]
     pub(crate) allow_shared_build_user: bool,
-    /// Refuse to start with a weakness: a Nix with known vulnerabilities, downloads that reach this machine, or an
-    /// `--allow-…` flag
+    /// Refuse to start with a weakness: a Nix with known vulnerabilities, downloads that reach this
+    /// machine, or an `--allow-…` flag
     #[arg(long, env = "NIXGATE_STRICT")]
     pub(crate) strict: bool,
-    /// Version of Nix to which a distribution has added later security fixes, as `nix --version` prints it, such as
-    /// `2.26.3`
+    /// Version of Nix to which a distribution has added later security fixes, as `nix --version` prints
+    /// it, such as `2.26.3`
     #[arg(long, env = "NIXGATE_PATCHED_NIX", value_name = "VERSION")]
     pub(crate) patched_nix: Option<String>,
     /// Seconds that an evaluation of the package set may take
@@ -192,7 +192,7 @@ fn option(written: &str) -> Result<(String, String)> {
     keep_nix_option(name, value);
     let own = name.strip_prefix("extra-").unwrap_or(name);
     if let Some((_, instead)) = OWN.iter().find(|(known, _)| *known == own) {
-        bail!("NIXGATE_NIX_OPTIONS can't set {name}: {instead}");
+        bail!("NIXGATE_NIX_OPTIONS cannot set {name}: {instead}");
     }
     let safe = match own {
         "sandbox" => value == "true",

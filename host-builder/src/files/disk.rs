@@ -6,8 +6,8 @@
 //!   Nix store      packages          ─┘   before packing: is there also room for the layers?
 //! ```
 //!
-//! A bucket has no such bound. Nobody knows what a build will take in the Nix store; there Nix's own `min-free`
-//! makes room. If a disk gets full anyway, that is reported as the builder's failure.
+//! A bucket has no such bound. Nobody knows what a build will take in the Nix store; there Nix's own
+//! `min-free` makes room. If a disk gets full anyway, that is reported as the builder's failure.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -5,8 +5,8 @@
 //!   ─────────────────────────── now ── modified ──►    the clock was set back: the age starts now
 //! ```
 //!
-//! A file with a time in the future would stay too long, and must not count as old, since it may be in use. So its
-//! time is set to now.
+//! A file with a time in the future would stay too long, and must not count as old, since it may be in
+//! use. So its time is set to now.
 
 use std::fs;
 use std::io;
@@ -49,8 +49,8 @@ fn set(path: &Path, made: SystemTime) -> io::Result<()> {
     Ok(utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
-/// Removes files of a folder with matching names that are older than `than`; returns their number. Failures are
-/// logged: they only cost space.
+/// Removes files of a folder with matching names that are older than `than`; returns their number.
+/// Failures are logged: they only cost space.
 pub(crate) fn remove_older(
     folder: &Path,
     matches: impl Fn(&[u8]) -> bool,

@@ -10,8 +10,8 @@
 //!   records/      copies of packages' records in storage
 //! ```
 //!
-//! A second builder would remove the first one's unfinished layers, so nothing is touched without the lock. The
-//! kernel releases it when the builder ends, however that happens.
+//! A second builder would remove the first one's unfinished layers, so nothing is touched without the
+//! lock. The kernel releases it when the builder ends, however that happens.
 
 use std::fs::{self, File, TryLockError};
 use std::io;

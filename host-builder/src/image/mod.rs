@@ -6,8 +6,9 @@
 //!           └──▶ layers, by digest of the compressed bytes
 //! ```
 //!
-//! Clients verify digests, so the exact bytes matter: field order, no white space. Both manifests have the same
-//! config and layers; they differ in media types and in annotations, which Docker's format lacks.
+//! Clients verify digests, so the exact bytes matter: field order, no white space. Both manifests have
+//! the same config and layers; they differ in media types and in annotations, which Docker's format
+//! lacks.
 //!
 //! Specs: OCI image spec 1.1 (`config.md`, `manifest.md`, `descriptor.md`), and Docker's "Image
 //! Manifest Version 2, Schema 2".

@@ -23,8 +23,8 @@ use nixgate_core::distribution::Digest;
 
 /// Codec, level and version; part of storage keys.
 ///
-/// The version must go up whenever the bytes change, by a new zlib-rs or by [`TarWriter`](super::TarWriter).
-/// Tests pin the bytes.
+/// The version must go up whenever the bytes change, by a new zlib-rs or by
+/// [`TarWriter`](super::TarWriter). Tests pin the bytes.
 pub(crate) const ENCODER_ID: &str = "gzip-6-v2";
 
 /// Higher levels take twice the time and save 2 %.

@@ -10,8 +10,8 @@
 //! ```
 //!
 //! Entries are sorted by the bytes of their names, as in a [`Tree`] and in a layer. So one walk writes
-//! both: a [`Visitor`] reads each file, packs it, and writes the same bytes to the archive. The packed bytes
-//! are the hashed ones, whatever happens to the disk meanwhile.
+//! both: a [`Visitor`] reads each file, packs it, and writes the same bytes to the archive. The packed
+//! bytes are the hashed ones, whatever happens to the disk meanwhile.
 
 use std::ffi::OsStr;
 use std::io::{self, Write};

@@ -116,7 +116,7 @@ fn write_entries<W: Write>(tar: &mut TarWriter<W>, at: &Path, entries: &Entries)
                 write_entries(tar, &path, entries)?;
             }
             RootEntry::File(text) => {
-                tar.file(&path, FILE_MODE, text.len() as u64, text.as_bytes())?
+                tar.file(&path, FILE_MODE, text.len() as u64, text.as_bytes())?;
             }
             RootEntry::Symlink(target) => tar.symlink(&path, target)?,
         }

@@ -11,17 +11,17 @@
 //!
 //! # A layer has what Nix made
 //!
-//! Nix records the hash of a store path when it makes it, and does not check it later. So packing hashes the
-//! bytes that go into the layer, and fails if a path was changed ([`Altered`]). [`check`] does the same for
-//! a tree that is read without packing.
+//! Nix records the hash of a store path when it makes it, and does not check it later. So packing
+//! hashes the bytes that go into the layer, and fails if a path was changed ([`Altered`]). [`check`]
+//! does the same for a tree that is read without packing.
 //!
 //! # Hard links
 //!
-//! Hard links on disk depend on the machine: Nix's archive format has none, so packages from a binary cache
-//! have none either, while an optimised store (`nix-store --optimise`) has them everywhere. So a layer
-//! follows *contents*: equal files are stored once, and later names are hard links to the first. Each
-//! package keeps the hard links that it was built with, and every machine gets the same bytes. Packages work
-//! with that, since they work in optimised stores.
+//! Hard links on disk depend on the machine: Nix's archive format has none, so packages from a binary
+//! cache have none either, while an optimised store (`nix-store --optimise`) has them everywhere. So a
+//! layer follows *contents*: equal files are stored once, and later names are hard links to the first.
+//! Each package keeps the hard links that it was built with, and every machine gets the same bytes.
+//! Packages work with that, since they work in optimised stores.
 //!
 //! A file gets up to [`MAX_NAMES`] names; then it is stored again, and the next names are links to that.
 //!

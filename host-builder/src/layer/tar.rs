@@ -109,8 +109,8 @@ impl<W: Write> TarWriter<W> {
         self.builder.into_inner()
     }
 
-    /// Sets names as bytes: the library's own functions normalise them (`./a//b` to `a/b`), and fail on some
-    /// that are not UTF-8.
+    /// Sets names as bytes: the library's own functions normalise them (`./a//b` to `a/b`), and fail on
+    /// some that are not UTF-8.
     fn append(
         &mut self,
         path: &Path,

@@ -22,8 +22,8 @@ const WHITEOUT: &[u8] = b".wh.";
 const MAX_PATH: usize = 4095 - 256;
 
 /// Nested names in a store path. Real packages have fewer than 30. The kernel takes 2,000, for which
-/// recursion over a tree would overflow the stack. In a package's record each directory takes two of the 127
-/// levels that `serde_json` reads.
+/// recursion over a tree would overflow the stack. In a package's record each directory takes two of
+/// the 127 levels that `serde_json` reads.
 pub(crate) const MAX_DEPTH: usize = 60;
 
 #[derive(Debug, thiserror::Error)]

@@ -61,8 +61,8 @@ fn group(closure: &Closure, popularity: &Popularity) -> Vec<Group> {
         .collect()
 }
 
-/// The closure's references and the image's own edges. A node's index is its path's index in the closure; the
-/// last node is the image.
+/// The closure's references and the image's own edges. A node's index is its path's index in the
+/// closure; the last node is the image.
 fn reference_graph(closure: &Closure, popularity: &Popularity) -> (DiGraph<u64, ()>, NodeIndex) {
     let mut graph = DiGraph::with_capacity(closure.paths().len() + 1, 0);
     let nodes: BTreeMap<&StorePath, NodeIndex> = closure
@@ -128,8 +128,8 @@ fn heads(graph: &DiGraph<u64, ()>, image: NodeIndex) -> Vec<NodeIndex> {
         .collect()
 }
 
-/// Climbs the dominator tree from a node to a child of the image. Notes the answer for each node on the way, so
-/// that a long chain is climbed once.
+/// Climbs the dominator tree from a node to a child of the image. Notes the answer for each node on the
+/// way, so that a long chain is climbed once.
 fn head(
     node: NodeIndex,
     image: NodeIndex,

@@ -11,8 +11,8 @@ use crate::closure::{StorePath, package_name};
 /// layers.
 const IN_EVERY_IMAGE: [&str; 3] = ["cacert", "nss-cacert", "iana-etc"];
 
-/// Popularity of [`IN_EVERY_IMAGE`]: far above the number of packages, and small enough that the product with a
-/// size of 4 GB fits into 64 bits.
+/// Popularity of [`IN_EVERY_IMAGE`]: far above the number of packages, and small enough that the
+/// product with a size of 4 GB fits into 64 bits.
 const OF_EVERY_IMAGE: u64 = u32::MAX as u64;
 
 /// Popularity of packages without a count.

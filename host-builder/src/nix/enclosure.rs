@@ -197,10 +197,10 @@ async fn serve(listener: tokio::net::TcpListener, proxy: String) {
             match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(&*proxy)).await {
                 Ok(Ok(outside)) => relay(inside, outside, IDLE).await,
                 Ok(Err(error)) => {
-                    tracing::warn!(%proxy, "cannot connect to NIXGATE_PROXY: {error}")
+                    tracing::warn!(%proxy, "cannot connect to NIXGATE_PROXY: {error}");
                 }
                 Err(_) => {
-                    tracing::warn!(%proxy, "cannot connect to NIXGATE_PROXY within {CONNECT_TIMEOUT:?}")
+                    tracing::warn!(%proxy, "cannot connect to NIXGATE_PROXY within {CONNECT_TIMEOUT:?}");
                 }
             }
         });

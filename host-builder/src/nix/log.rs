@@ -200,7 +200,7 @@ impl<'a> NixLog<'a> {
             }
             Event::Msg { level, msg } => return self.message(level, &plain(&msg)),
         }
-        self.log.work(self.work());
+        self.log.set_work(self.work());
     }
 
     fn start_build(&mut self, id: u64, derivation: String) {

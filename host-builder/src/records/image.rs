@@ -10,8 +10,9 @@
 //!                                            the same tag: one read ◄────┘
 //! ```
 //!
-//! An image's id is a hash of its blobs, which are the same in both manifests, so both lead to one record. An
-//! image whose record is missing or damaged does not count as published: a pull by tag builds it again.
+//! An image's id is a hash of its blobs, which are the same in both manifests, so both lead to one
+//! record. An image whose record is missing or damaged does not count as published: a pull by tag
+//! builds it again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -76,7 +77,7 @@ impl ImageRecord {
         }
     }
 
-    pub(crate) fn image(&self) -> ImageId {
+    pub(crate) fn image_id(&self) -> ImageId {
         id(&self.blobs)
     }
 
@@ -114,16 +115,14 @@ impl ImageRecord {
     pub(crate) async fn read(storage: &Storage, key: &Key) -> Result<Option<Self>, StorageError> {
         let json = storage.get(key).await?;
         Ok(json.and_then(|json| {
-            let record = serde_json::from_slice(&json);
-            record
-                .inspect_err(|error| {
-                    tracing::warn!(
-                        ?key,
-                        error = chain(error),
-                        "an image's record is damaged: the image is built again"
-                    )
-                })
-                .ok()
+            let record = serde_json::from_slice(&json).inspect_err(|error| {
+                tracing::warn!(
+                    ?key,
+                    error = chain(error),
+                    "rebuilding an image with a damaged record"
+                );
+            });
+            record.ok()
         }))
     }
 
@@ -140,8 +139,8 @@ pub(crate) fn image_of(manifest: &[u8]) -> ImageId {
     id(&blobs_of(manifest))
 }
 
-/// The blobs of a manifest in either format, with their sizes: its config and its layers. None if the manifest
-/// is damaged.
+/// The blobs of a manifest in either format, with their sizes: its config and its layers. None if the
+/// manifest is damaged.
 pub(crate) fn blobs_of(manifest: &[u8]) -> BTreeMap<Digest, u64> {
     #[derive(Deserialize)]
     struct Descriptor {

@@ -7,9 +7,9 @@
 //!     trees            for each output: its folders, files and links, for the last layer
 //! ```
 //!
-//! All of it follows from the key, since the source is pinned: a record never changes, and is valid for every
-//! builder that shares the storage. With records and packed layers, an image of a new combination of packages
-//! needs no Nix, and not even the packages.
+//! All of it follows from the key, since the source is pinned: a record never changes, and is valid for
+//! every builder that shares the storage. With records and packed layers, an image of a new combination
+//! of packages needs no Nix, and not even the packages.
 //!
 //! Where storage is remote, each builder has copies in its own folder, which can be deleted at any time.
 
@@ -106,8 +106,8 @@ impl Records {
         Ok(record)
     }
 
-    /// Stores a record, unless an undamaged one is there, and returns the stored one. If that is another, the
-    /// package is not reproducible.
+    /// Stores a record, unless an undamaged one is there, and returns the stored one. If that is
+    /// another, the package is not reproducible.
     ///
     /// # Errors
     /// When storage can't be read or written.

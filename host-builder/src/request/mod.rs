@@ -22,8 +22,8 @@ use recipes::Recipe;
 
 pub(crate) use name::NamedImage;
 
-/// Must change whenever the same packages give another image: by the order of layers, the files of every image,
-/// or the config.
+/// Must change whenever the same packages give another image: by the order of layers, the files of
+/// every image, or the config.
 const LAYOUT: &str = "1";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,9 +112,9 @@ impl ImageRequest {
     }
 }
 
-/// The folder of an image's name in storage, whatever its package set is pinned to. The source is part of it,
-/// since builders with different sources may share storage. An opaque name's folder does not depend on its
-/// recipe, which may change.
+/// The folder of an image's name in storage, whatever its package set is pinned to. The source is part
+/// of it, since builders with different sources may share storage. An opaque name's folder does not
+/// depend on its recipe, which may change.
 pub(crate) fn link_folder(
     source: &str,
     system: System,

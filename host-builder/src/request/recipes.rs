@@ -14,9 +14,9 @@
 //! }
 //! ```
 //!
-//! `corp/ci-base` is then an image of these packages like any other; the recipe adds settings that a list of
-//! packages can't have. A mistake in one recipe makes the whole file invalid, before a client notices. The
-//! file is reloaded when it changes; a build uses the recipe of the time of its request.
+//! `corp/ci-base` is then an image of these packages like any other; the recipe adds settings that a
+//! list of packages can't have. A mistake in one recipe makes the whole file invalid, before a client
+//! notices. The file is reloaded when it changes; a build uses the recipe of the time of its request.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

@@ -143,9 +143,9 @@ impl Storage {
         }
     }
 
-    /// Uploads a blob in pieces. A bucket's object of the same size stays: S3 wrote it atomically, and checked
-    /// its checksum. On a filesystem the blob is replaced: the disk may have damaged it, and checking takes as
-    /// long as writing.
+    /// Uploads a blob in pieces. A bucket's object of the same size stays: S3 wrote it atomically, and
+    /// checked its checksum. On a filesystem the blob is replaced: the disk may have damaged it, and
+    /// checking takes as long as writing.
     ///
     /// # Errors
     /// When the file can't be read or the store can't be written.

@@ -12,8 +12,8 @@ use super::key::FLAT_FOLDERS;
 use super::{Storage, StorageError};
 use crate::files::expiry::remove_older;
 
-/// An unfinished file that is older was left by a builder that was killed. A newer one may belong to another
-/// builder on the same folder.
+/// An unfinished file that is older was left by a builder that was killed. A newer one may belong to
+/// another builder on the same folder.
 const ABANDONED: Duration = Duration::from_secs(3600);
 
 impl Storage {
@@ -55,8 +55,8 @@ impl Storage {
     }
 }
 
-/// Removes old unfinished files, which the store calls `<name>#<number>`. Skips links and records of images,
-/// whose files are small and in many folders. Another builder may be doing the same.
+/// Removes old unfinished files, which the store calls `<name>#<number>`. Skips links and records of
+/// images, whose files are small and in many folders. Another builder may be doing the same.
 fn remove_abandoned(storage: &Path) {
     for folder in FLAT_FOLDERS {
         let folder = storage.join(folder);

@@ -1,8 +1,8 @@
 //! A file as a stream of pieces.
 //!
-//! object_store's own stream of a local file reads each 8 KiB on a blocking thread. Popular blobs are in the
-//! page cache, from which copying is faster than waking a thread. So a piece is read directly if that
-//! needs no disk, else on a blocking thread:
+//! object_store's own stream of a local file reads each 8 KiB on a blocking thread. Popular blobs are
+//! in the page cache, from which copying is faster than waking a thread. So a piece is read directly if
+//! that needs no disk, else on a blocking thread:
 //!
 //! ```text
 //!   piece ──► preadv2(RWF_NOWAIT) ──► all of it
@@ -54,7 +54,8 @@ pub(super) fn of(
     })
 }
 
-/// Reads as much of a piece as needs no disk; returns its length. That is 0 on file systems without support.
+/// Reads as much of a piece as needs no disk; returns its length. That is 0 on file systems without
+/// support.
 fn in_memory(file: &File, piece: &mut [u8], from: u64) -> usize {
     let into = &mut [IoSliceMut::new(piece)];
     rustix::io::preadv2(file, into, from, ReadWriteFlags::NOWAIT).unwrap_or(0)

@@ -200,7 +200,7 @@ impl BuildLog {
     }
 
     /// Sets Nix's progress.
-    pub(crate) fn work(&self, work: Work) {
+    pub(crate) fn set_work(&self, work: Work) {
         let mut state = self.lock();
         state.advance(work.fraction());
         state.work = work;
@@ -213,7 +213,7 @@ impl BuildLog {
     }
 
     /// Sets the fraction of the phase that is done.
-    pub(crate) fn part(&self, fraction: f64) {
+    pub(crate) fn set_progress(&self, fraction: f64) {
         self.lock().advance(fraction);
     }
 
@@ -376,7 +376,7 @@ mod tests {
         let log = BuildLog::new("id", None, &[], "");
         let percent = || log.snapshot().percent;
         let built = |done, expected| {
-            log.work(Work {
+            log.set_work(Work {
                 builds: Counts { done, expected },
                 ..Work::default()
             });
@@ -392,7 +392,7 @@ mod tests {
         assert_eq!(percent(), 37);
         log.enter(Phase::Packing);
         assert_eq!(percent(), 70);
-        log.part(2.0);
+        log.set_progress(2.0);
         assert_eq!(percent(), 99);
         log.finish(None);
         assert_eq!((percent(), log.snapshot().phase), (100, Phase::Done));

@@ -43,10 +43,6 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    #[expect(
-        clippy::new_without_default,
-        reason = "there must be one set of metrics, so none appears by accident"
-    )]
     pub(crate) fn new() -> Self {
         fn add<M: Metric + Clone + Default>(to: &mut Registry, name: &str, help: &str) -> M {
             let metric = M::default();

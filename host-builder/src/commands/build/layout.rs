@@ -1,5 +1,5 @@
-//! Writes images into a folder with the OCI image layout (`image-layout.md`), which skopeo, podman, buildah, crane
-//! and others read.
+//! Writes images into a folder with the OCI image layout (`image-layout.md`), which skopeo, podman,
+//! buildah, crane and others read.
 //!
 //! ```text
 //!   oci-layout               the layout's version              written first
@@ -7,12 +7,13 @@
 //!   index.json               the images, by their tags          written last
 //! ```
 //!
-//! A file is written under a temporary name, and renamed once its digest is verified. So an image in the index is
-//! always complete, even after an interrupted run.
+//! A file is written under a temporary name, and renamed once its digest is verified. So an image in
+//! the index is always complete, even after an interrupted run.
 //!
-//! Several processes on one machine, such as CI jobs, may write to one folder at once. Blobs don't conflict. The index
-//! is rewritten under a lock, which is on the folder itself and ends with its process. On a network folder (NFS, SMB)
-//! the lock may not work between machines: their jobs need separate folders.
+//! Several processes on one machine, such as CI jobs, may write to one folder at once. Blobs don't
+//! conflict. The index is rewritten under a lock, which is on the folder itself and ends with its
+//! process. On a network folder (NFS, SMB) the lock may not work between machines: their jobs need
+//! separate folders.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
@@ -139,8 +140,8 @@ impl Layout {
         self.end(file, &blob(digest))
     }
 
-    /// Waits for other processes of this machine, which hold the lock while they write a small file. Dropping the
-    /// result unlocks.
+    /// Waits for other processes of this machine, which hold the lock while they write a small file.
+    /// Dropping the result unlocks.
     fn lock(&self) -> Result<File> {
         let folder = File::open(&self.folder)?;
         folder.lock()?;

@@ -9,8 +9,8 @@
 //!                                   digest on stdout; with --output, an image layout
 //! ```
 //!
-//! The image is in storage afterwards, for servers with the same storage and for the next run. Stdout has only the
-//! digest; progress and errors go to stderr.
+//! The image is in storage afterwards, for servers with the same storage and for the next run. Stdout
+//! has only the digest; progress and errors go to stderr.
 
 mod layout;
 mod progress;
@@ -39,8 +39,8 @@ use progress::Display;
 pub struct BuildCommand {
     /// The image's name: `shell/git`, or with a tag, `shell/git:latest`; or a recipe, `corp/ci-base`
     image: Target,
-    /// Also copy the image into this folder, as an OCI image layout. Images with other tags in an existing layout
-    /// stay
+    /// Also copy the image into this folder, as an OCI image layout. Images with other tags in an
+    /// existing layout stay
     #[arg(long, value_name = "FOLDER")]
     output: Option<PathBuf>,
     #[command(flatten)]

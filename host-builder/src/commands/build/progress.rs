@@ -115,7 +115,7 @@ mod tests {
         look();
         log.enter(Phase::Building);
         look();
-        log.work(Work {
+        log.set_work(Work {
             builds: Counts {
                 done: 3,
                 expected: 10,

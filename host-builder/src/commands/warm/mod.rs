@@ -12,9 +12,9 @@
 //!
 //! Also builds the recipes whose names are allowed.
 //!
-//! **One image for each package, since there are too many combinations.** A pull takes long while Nix builds or
-//! fetches, which happens once for each package: an image of several then needs only an evaluation, and layers
-//! that none of them has alone.
+//! **One image for each package, since there are too many combinations.** A pull takes long while Nix
+//! builds or fetches, which happens once for each package: an image of several then needs only an
+//! evaluation, and layers that none of them has alone.
 //!
 //! A run leaves only published images. So it may be stopped at any time, and the next run continues.
 
@@ -65,7 +65,8 @@ struct PlannedImage {
     image: ImageRequest,
 }
 
-/// Builds until all images are there or `stop` completes, and prints a summary. False if an image failed or is left.
+/// Builds until all images are there or `stop` completes, and prints a summary. False if an image
+/// failed or is left.
 ///
 /// # Errors
 /// When nothing can be built at all; the error says what to do.

@@ -27,8 +27,8 @@ impl fmt::Display for WarmTarget {
     }
 }
 
-/// The tags and platforms for which something is allowed. `default` is the platform for rules without one: they
-/// allow more than can be built here.
+/// The tags and platforms for which something is allowed. `default` is the platform for rules without
+/// one: they allow more than can be built here.
 pub(super) fn scopes(rules: &[Rule], default: System) -> BTreeSet<(Tag, System)> {
     let allowing = rules.iter().filter(|rule| !rule.allow.is_empty());
     allowing
@@ -97,8 +97,8 @@ fn packages<'a>(
     packages
 }
 
-/// The allowed recipes by tag, without those that are denied to everybody by their name or a package. A literal name
-/// without a recipe is included, and will fail.
+/// The allowed recipes by tag, without those that are denied to everybody by their name or a package. A
+/// literal name without a recipe is included, and will fail.
 pub(super) fn recipes_by_tag(
     rules: &[Rule],
     recipes: &Recipes,

@@ -174,12 +174,12 @@ pub(super) fn verdict(
     }
     if !outside.has_witness {
         return not_sandboxed(format!(
-            "it can't be proven: this machine has no /{WITNESS} that a build could see"
+            "it cannot be proven: this machine has no /{WITNESS} that a build could see"
         ));
     }
     if !report.root.contains(STORE) {
         return not_sandboxed(format!(
-            "it can't be proven: a build saw no /{STORE}, but {:?}",
+            "it cannot be proven: a build saw no /{STORE}, but {:?}",
             report.root
         ));
     }

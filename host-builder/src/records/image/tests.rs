@@ -103,9 +103,9 @@ fn both_manifests_lead_to_the_one_image_and_other_blobs_to_another() {
     assert_ne!(image_of(&other.oci_manifest.bytes), image);
     let manifest = &one.oci_manifest.bytes;
     let record = ImageRecord::new(&request(&[]), &[], &closure(&[]), manifest);
-    assert_eq!(record.image(), image);
+    assert_eq!(record.image_id(), image);
     expect!["6675cd76df251be16d9b80673a8bb1a76f895b9287cc4fc46465017b808d27ac"]
-        .assert_eq(&ImageRecord::example(&[(Digest::of(b"1"), 1)]).image());
+        .assert_eq(&ImageRecord::example(&[(Digest::of(b"1"), 1)]).image_id());
 }
 
 #[tokio::test]

@@ -29,7 +29,7 @@ fn blob(content: &[u8]) -> Digest {
 async fn publish(storage: &Storage, name: &str, blobs: &[Digest]) -> ImageId {
     let blobs: Vec<(Digest, u64)> = blobs.iter().map(|blob| (*blob, 7)).collect();
     let record = ImageRecord::example(&blobs);
-    let image = record.image();
+    let image = record.image_id();
     let key = Key::record(name, &image);
     record.write(storage, &key).await.unwrap();
     image
