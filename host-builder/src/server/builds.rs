@@ -58,7 +58,7 @@ async fn log(
     // A greater number belongs to an earlier build of the same image.
     let last = last.filter(|last| *last <= build.snapshot().lines);
     let events = events(build, last.unwrap_or(0));
-    // Every 15 s, so that no proxy takes the connection for dead.
+    // Every 15 s, so that proxies keep an idle connection.
     let keep_alive = KeepAlive::default().text("still there");
     Ok(([no_store()], Sse::new(events).keep_alive(keep_alive)))
 }
@@ -66,8 +66,8 @@ async fn log(
 fn find(app: &App, id: Id) -> Result<Arc<BuildLog>, Error> {
     let build = id.ok().and_then(|Path(id)| app.engine.logs.get(&id));
     build.ok_or_else(|| {
-        let message = "no build has this id. The builder forgets a build some time after its end, and \
-                       when it restarts; /builds lists the others";
+        let message = "no build has this id: the builder forgets builds some time after they end, and \
+                       when it restarts. /builds lists those that it knows";
         Error::new(ErrorKind::RouteUnknown, message)
     })
 }

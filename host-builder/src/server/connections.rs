@@ -12,9 +12,9 @@
 //! and connections to storage need files as well. So a quarter of the open files is set aside for these,
 //! there is a slot for every two of the rest, and clients can't use up the builder's files.
 //!
-//! Every wait for a client ends: for the head of a request, or on an idle connection, after
-//! [`HEAD_TIMEOUT`]; for a client that does not read, after [`UNREAD_TIMEOUT`]. Only a login reads a body, and
-//! has its own timeout. Pipelined requests wait in a buffer of the size of a head, and are answered in order.
+//! Every wait for a client has a timeout: [`HEAD_TIMEOUT`] for the head of a request and for an idle
+//! connection, [`UNREAD_TIMEOUT`] for a client that does not read. Only a login reads a body, and has its own
+//! timeout. Pipelined requests wait in a buffer of the size of a head, and are answered in order.
 //!
 //! `axum::serve` has none of these limits, so `hyper` serves the connections.
 
@@ -52,7 +52,7 @@ const HEAD_BYTES: usize = 128 << 10;
 const SPARE_SLOTS: usize = 16;
 /// How long open requests may go on during a shutdown.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often the same problem is logged at most.
+/// The time between two log lines about the same problem.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Serves connections until `stop` is done, then waits for open requests. Connections on spare slots get the
@@ -108,7 +108,8 @@ fn http_server(head_timeout: Duration) -> http1::Builder {
     server
 }
 
-/// axum gives every response to `HEAD` the length of its body. RFC 9110, 8.6 forbids that here.
+/// axum sets `Content-Length: 0` on a response to `HEAD` without a body. With these statuses, RFC 9110, 8.6
+/// forbids it.
 fn without_needless_length(mut response: Response) -> Response {
     if let StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED = response.status() {
         response.headers_mut().remove(CONTENT_LENGTH);
@@ -116,7 +117,7 @@ fn without_needless_length(mut response: Response) -> Response {
     response
 }
 
-/// Ends the connection when its other end reads nothing for this long, or is gone without a word.
+/// Ends the connection when its other end reads nothing for this long, or has vanished.
 fn end_when_unread(stream: &TcpStream, timeout: Duration) {
     let milliseconds = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
     if let Err(error) = set_tcp_user_timeout(stream, milliseconds) {

@@ -9,8 +9,8 @@ use nixgate_core::wire::{self, Preferences};
 
 const PREFER: HeaderName = HeaderName::from_static(wire::PREFER);
 pub(super) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
-/// axum's `Json` would do, but its feature turns on `raw_value` of serde_json, with which an object can hide
-/// JSON in a string.
+/// `axum::Json` is not used: its feature turns on `raw_value` of serde_json for the whole program, with which
+/// a crafted object is read as the JSON in a string of it.
 pub(super) const JSON: [(HeaderName, &str); 1] = [(CONTENT_TYPE, "application/json")];
 /// How long a request waits for its image, in seconds, when it doesn't say.
 const DEFAULT_WAIT: u64 = 20;

@@ -81,7 +81,7 @@ pub(crate) struct App {
     pub(crate) readiness: Readiness,
 }
 
-/// The label of a response in the metrics.
+/// The label of a response in the metrics, by default `other`.
 #[derive(Clone, Copy)]
 struct RouteLabel(&'static str);
 

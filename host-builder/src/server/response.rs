@@ -31,7 +31,7 @@ pub(super) fn set_header(
 ) -> Result<(), HttpError> {
     let value = HeaderValue::try_from(value).map_err(|_| {
         HttpError::internal(format!(
-            "HTTP does not allow the value of the header {name}"
+            "HTTP does not allow the value of the response header {name}: report this defect"
         ))
     })?;
     headers.insert(name, value);

@@ -3,7 +3,7 @@
 //! ```text
 //!   GET  /v2/token?service=…&scope=…    Basic        Docker's token authentication
 //!   POST /v2/token                      a form       its OAuth 2 variant, with a password
-//!   GET  /.well-known/jwks.json         open         for whoever checks the tokens
+//!   GET  /.well-known/jwks.json         open         for Envoy, which checks the tokens
 //! ```
 //!
 //! Envoy routes the first two here past the filter, and adds the edge's token. The query is ignored: a token
