@@ -28,7 +28,7 @@ pub enum Attribute {
     JwtClaim {
         /// Names of fields, outermost first.
         path: Vec<String>,
-        /// What the claim must be.
+        /// The type that the claim must have.
         kind: ClaimKind,
     },
     /// A request header. Envoy must remove it from clients' requests.
