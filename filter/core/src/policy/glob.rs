@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// What `*` and `?` match.
+/// The characters that `*` and `?` match.
 ///
 /// `allow` with `python3*` means the interpreters and not `python3packages.requests`; `deny` with
 /// `*-unwrapped` means it at every depth. Each reading lets less through.

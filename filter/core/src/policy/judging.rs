@@ -54,13 +54,13 @@ impl<'r> Item<'r> {
 pub struct Reasons<'p> {
     /// The package, or the opaque name.
     pub name: &'p str,
-    /// What stands against it: an enforced rule refuses, an audited one warns.
+    /// The finding against it: by an enforced rule it refuses, by an audited one it warns.
     pub finding: Option<(Mode, Finding)>,
     /// The rules whose patterns allow it, each with its first pattern that does.
     pub allowing: Vec<(&'p Rule, &'p Pattern, Effect)>,
 }
 
-/// Whether what a rule allows counts for a request.
+/// Whether a rule that allows an item counts for a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// It counts.
@@ -73,7 +73,7 @@ pub enum Effect {
     Unknown,
 }
 
-/// A request, its caller, and what is known of the image.
+/// A request, its caller, and the facts of the image, if they are known.
 pub(super) struct Judging<'p, 'r> {
     policy: &'p Policy,
     request: &'r Request<'r>,
@@ -214,7 +214,7 @@ impl<'p, 'r> Judging<'p, 'r> {
         })
     }
 
-    /// The first audited rule that is surely for the caller: it lets through what no rule allows.
+    /// The first audited rule that is surely for the caller: it lets through items that no rule allows.
     fn auditor(&mut self) -> Option<(usize, &'p Rule)> {
         let policy = self.policy;
         let mut audited = policy.audited.iter();
@@ -224,7 +224,6 @@ impl<'p, 'r> Judging<'p, 'r> {
         })
     }
 
-    /// What stands against an item.
     fn finding(&mut self, item: Item<'_>) -> Option<(Mode, Finding)> {
         let denied = self.denied(item);
         stands_against(denied, || self.not_allowed(item))
@@ -263,8 +262,8 @@ impl<'p, 'r> Judging<'p, 'r> {
         Some((mode, finding))
     }
 
-    /// Finds that a rule denies an item, under its own name or, for a package, that of what it is in
-    /// or the one that the builder says it really has.
+    /// Finds that a rule denies an item by its name. A package is also denied by its parents' names
+    /// and by its real name, which the builder knows.
     fn denied(&mut self, item: Item<'_>) -> Option<(Denial<'p>, Finding)> {
         let Policy {
             deny, deny_images, ..
@@ -280,8 +279,8 @@ impl<'p, 'r> Judging<'p, 'r> {
         Some((denial, Finding::denied(item.about(), name, denial)))
     }
 
-    /// An enforced rule goes before an audited one, one that is surely for the caller before one that
-    /// may be, then the first that is written.
+    /// Enforced rules go before audited ones, then rules that are surely for the caller before those
+    /// that may be, then earlier rules before later ones.
     fn first_denial<'b>(
         &mut self,
         deny: &GlobSet,
@@ -305,8 +304,8 @@ impl<'p, 'r> Judging<'p, 'r> {
     }
 }
 
-/// An audited rule lets through what it denies when it is surely for the caller. One that may be for
-/// somebody else only warns.
+/// An audited rule that is surely for the caller lets through what it denies. One that may be for
+/// others only warns.
 fn stands_against(
     denied: Option<(Denial<'_>, Finding)>,
     not_allowed: impl FnOnce() -> Option<(Mode, Finding)>,

@@ -31,8 +31,8 @@
 //! A package that is really called otherwise (an alias, `pname`) is denied under both names, and
 //! allowed under the one that the caller wrote.
 //!
-//! **The unknown refuses.** Where it is unknown whether a rule is for the caller, what it allows does
-//! not count, and what it denies does (`subject.rs`).
+//! **The unknown refuses.** A rule that may be for the caller, or may not, denies and does not allow
+//! (`subject.rs`).
 //!
 //! One of the rules that let a caller in is its *grantor* ([`Policy::grantor`]). The builder takes
 //! grantors in turn; it decides nothing else.
@@ -224,7 +224,7 @@ impl Policy {
         self.hide
     }
 
-    /// What the subjects ask of a caller, in the order of an [`Identity`].
+    /// The attributes that subjects use, in the order of an [`Identity`].
     pub fn attributes(&self) -> &[Attribute] {
         &self.attributes
     }
@@ -234,8 +234,7 @@ impl Policy {
         &self.fact_rules
     }
 
-    /// Judges a request by its name, before the builder is asked. No facts can allow what this
-    /// refuses.
+    /// Judges a request by its name, before the builder is asked. No facts can undo its refusals.
     pub fn judge_name(&self, request: &Request<'_>, identity: &Identity) -> Verdict {
         Judging::new(self, request, identity, None).verdict()
     }

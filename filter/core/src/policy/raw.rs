@@ -1,7 +1,7 @@
 //! A policy as its author writes it, and its compilation.
 //!
-//! Compiling refuses what the author can't have meant and names the rule and the key: a policy that
-//! is read in another way than its author thought is worse than none.
+//! Compiling refuses patterns and limits that no author can mean, and names the rule and the key: a
+//! policy that means something else than its author thought is worse than none.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -138,7 +138,7 @@ fn is_word(text: &str) -> bool {
 const WORD: &str = "must have 1 to 128 letters, digits, dots, dashes or underscores";
 
 impl RawPolicy {
-    /// `prefix` stands before the names under which the builder checks the rules' facts, so that two
+    /// `prefix` precedes the names under which the builder checks the rules' facts, so that two
     /// policies can have rules of the same name.
     pub(crate) fn compile(self, prefix: &str) -> Result<Policy, PolicyError> {
         let Self {

@@ -23,7 +23,7 @@ pub enum Mode {
     Audit,
 }
 
-/// What a pattern is compared with.
+/// The kind of names that a pattern matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A package: `allow` and `deny`.
@@ -37,7 +37,7 @@ pub enum Kind {
 pub struct Pattern {
     /// As its author wrote it.
     pub text: Box<str>,
-    /// What it expands to: several when it has braces or is a meta-package.
+    /// Its expansion: several when it has braces or is a meta-package.
     pub globs: Vec<Glob>,
 }
 
@@ -120,7 +120,7 @@ impl Rule {
     }
 }
 
-/// Where a rule allows what it allows. What it denies, it denies everywhere.
+/// The limits within which a rule allows. It denies without limits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Limits {
     pub(super) tags: Vec<Tag>,

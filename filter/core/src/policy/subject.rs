@@ -28,7 +28,7 @@ pub enum Attribute {
     JwtClaim {
         /// Names of fields, outermost first.
         path: Vec<String>,
-        /// What the claim must be.
+        /// The type that the claim must have.
         kind: ClaimKind,
     },
     /// A request header. Envoy must remove it from clients' requests.
@@ -133,26 +133,21 @@ pub enum Values {
     Ranges(Vec<AddressRange>),
 }
 
-impl Values {
-    /// Whether a value is one of them; none when it can't be compared.
-    fn contain(&self, value: &str) -> Option<bool> {
-        Some(match self {
-            Self::Globs(globs) => globs.iter().any(|glob| glob.matches(value)),
-            Self::Ranges(ranges) => {
-                let address = value.parse().ok()?;
-                ranges.iter().any(|range| range.contains(address))
-            }
-        })
-    }
-}
-
 impl Subject {
     /// Whether it holds for the caller; none when that is unknown.
     pub fn holds(&self, identity: &Identity) -> Option<bool> {
         match self {
             Self::Is(Condition { attribute, values }) => {
                 let known = identity.get(*attribute)?;
-                known.some(|value| values.contain(value))
+                match values {
+                    Values::Globs(globs) => {
+                        known.some(|value| Some(globs.iter().any(|glob| glob.matches(value))))
+                    }
+                    Values::Ranges(ranges) => known.some(|value| {
+                        let address = value.parse().ok()?;
+                        Some(ranges.iter().any(|range| range.contains(address)))
+                    }),
+                }
             }
             Self::All(parts) => {
                 let is_false = |part: &Self| part.holds(identity).map(|holds| !holds);

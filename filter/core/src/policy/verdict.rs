@@ -1,11 +1,11 @@
-//! The decision on a request, and what the caller reads of it.
+//! The decision on a request, and its text for the caller.
 
 use serde_json::{Value, json};
 
 use super::rule::{Mode, Rule};
 use crate::distribution::{Error, ErrorKind};
 
-/// What a finding is about.
+/// The subject of a finding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum About {
     /// A package.
@@ -37,7 +37,7 @@ pub(super) struct Denial<'p> {
 /// A reason to refuse a request or to warn of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// What it is about.
+    /// The package or image that is refused.
     pub about: About,
     /// The rule; none when the reason is that no rule allows it.
     pub rule: Option<String>,
@@ -99,8 +99,8 @@ impl Finding {
     }
 
     fn words(&self) -> String {
-        let what = self.about.name().unwrap_or("this image");
-        format!("{what} ({})", self.reason)
+        let name = self.about.name().unwrap_or("this image");
+        format!("{name} ({})", self.reason)
     }
 
     fn json(&self) -> Value {
@@ -123,7 +123,7 @@ pub struct Verdict {
     revision: String,
     /// Why it is refused; empty when it is not.
     pub refusals: Vec<Finding>,
-    /// What audited rules would have refused.
+    /// Refusals that audited rules turn into warnings.
     pub warnings: Vec<Finding>,
     /// Whether it is refused because edge and builder disagree, and not by the policy.
     pub is_mismatch: bool,

@@ -202,7 +202,7 @@ fn line(policy: &Policy, reasons: Reasons<'_>, identity: &Identity) -> Line {
     }
 }
 
-/// What is unknown of the caller, if that leaves open whether the rule is for them.
+/// The caller's unknown attributes, if they leave open whether the rule is for them.
 fn unknown(rule: &Rule, policy: &Policy, identity: &Identity) -> Option<String> {
     if rule.is_for(identity).is_some() {
         return None;
