@@ -71,7 +71,9 @@ impl Answer {
                 504 => "it did not answer in time".to_owned(),
                 503 => "no connection to it".to_owned(),
                 0 => "the connection to it broke".to_owned(),
-                status => format!("a server that is not a nixgate builder answered with status {status}"),
+                status => {
+                    format!("a server that is not a nixgate builder answered with status {status}")
+                }
             }));
         }
         if response.header(wire::REFUSES) == Some(wire::REFUSES_TOKEN) {
