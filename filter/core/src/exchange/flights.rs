@@ -356,7 +356,7 @@ impl<S: Copy + Ord> Flights<S> {
         let entry = answer.entry(now);
         match answer {
             Answer::Building { for_seconds } => {
-                self.continue_or_end(config, key, flight, for_seconds, now)
+                self.continue_or_end(config, key, flight, for_seconds, now);
             }
             Answer::Failed(error) => {
                 self.resolve(flight.waiting, Resolution::Failure(Reply::error(&error)));
