@@ -12,10 +12,10 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use nixgate_tests::live::clients::docker::Docker;
+use nixgate_tests::live::envoy::{self, Envoy};
 use nixgate_tests::live::git_https::{PASSWORD, USER};
 use nixgate_tests::live::git_ssh::GitSsh;
 use nixgate_tests::live::http::get;
-use nixgate_tests::live::envoy::{self, Envoy};
 use nixgate_tests::live::{install, poll, process, scratch};
 
 use crate::git_hosts::repository_and_host;
@@ -322,7 +322,9 @@ fn a_private_host_is_used_by_the_commands_of_the_page() -> Result<()> {
     fs::copy(host.key(), folder.join("key"))?;
     fs::set_permissions(folder.join("key"), PermissionsExt::from_mode(0o600))?;
     let url = host.repository(&repository.path().join(".git"));
-    let port = url.split([':', '/']).find(|part| part.parse::<u16>().is_ok());
+    let port = url
+        .split([':', '/'])
+        .find(|part| part.parse::<u16>().is_ok());
     let scan = format!("ssh-keyscan -p {}", port.context("a port")?);
     let changes = [
         build,
@@ -338,7 +340,12 @@ fn a_private_host_is_used_by_the_commands_of_the_page() -> Result<()> {
 
 /// Every page of the documentation, by its path.
 fn pages() -> Result<Vec<PathBuf>> {
-    let names = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"];
+    let names = [
+        "README.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "CHANGELOG.md",
+    ];
     let mut pages: Vec<_> = names.map(PathBuf::from).into();
     for entry in fs::read_dir(install::root().join("docs/src"))? {
         let name = entry?.file_name();
@@ -419,7 +426,10 @@ fn files_that_the_documentation_names_are_there() -> Result<()> {
                 && *word != "nix/shell/git"
         };
         if !page.ends_with("CHANGELOG.md") {
-            broken.extend(code.filter(is_path).filter(|path| !root.join(path).exists()));
+            broken.extend(
+                code.filter(is_path)
+                    .filter(|path| !root.join(path).exists()),
+            );
         }
         assert!(broken.is_empty(), "{} names {broken:?}", page.display());
     }
