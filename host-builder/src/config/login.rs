@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
 use super::bounds::Bounds;
-use crate::login::{CompanySettings, LoginSettings, UserSettings};
+use crate::login::{LoginSettings, OidcSettings, UserSettings};
 use crate::telemetry::redact::keep_url;
 
 /// Envoy and clients take a minute for clocks that differ.
@@ -85,9 +85,9 @@ impl LoginArgs {
                 );
             }
         }
-        let company = match (self.oidc_jwks, self.oidc_issuer, self.oidc_audience) {
+        let oidc = match (self.oidc_jwks, self.oidc_issuer, self.oidc_audience) {
             (None, None, None) => None,
-            (Some(keys), Some(issuer), Some(audience)) => Some(CompanySettings {
+            (Some(keys), Some(issuer), Some(audience)) => Some(OidcSettings {
                 keys: keys.parse().context("NIXGATE_OIDC_JWKS")?,
                 issuer,
                 audience,
@@ -99,9 +99,8 @@ impl LoginArgs {
         };
         // Envoy chooses the keys by the issuer.
         ensure!(
-            company
-                .as_ref()
-                .is_none_or(|company| company.issuer != self.token_issuer),
+            oidc.as_ref()
+                .is_none_or(|oidc| oidc.issuer != self.token_issuer),
             "NIXGATE_OIDC_ISSUER and NIXGATE_TOKEN_ISSUER are the same: tokens of the two could \
              not be told apart"
         );
@@ -113,6 +112,6 @@ impl LoginArgs {
             issuer: self.token_issuer,
             audience: self.token_audience,
         });
-        Ok(LoginSettings { users, company })
+        Ok(LoginSettings { users, oidc })
     }
 }

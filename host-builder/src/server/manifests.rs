@@ -15,8 +15,8 @@ use super::answer::{self, Body};
 use super::facts;
 use super::images::Image;
 use crate::builder::{Progress, suggestions};
+use crate::memo::Known;
 use crate::records::image_of;
-use crate::source::Pinned;
 use crate::storage::{Key, StorageError};
 
 /// How long a caller is kept that doesn't say how long it wants to wait.
@@ -95,8 +95,8 @@ impl App {
         let wanted = self.engine.wanted(repository)?;
         let (wait, started) = (wait_of(request), Instant::now());
         let (pin, holds) = match self.engine.sources.pin(tag, wait).await? {
-            Pinned::Pin(pin, holds) => (pin, holds),
-            Pinned::Preparing(elapsed) => return Ok(still_building(request, elapsed)),
+            Known::Value(pin, holds) => (pin, holds),
+            Known::Pending(elapsed) => return Ok(still_building(request, elapsed)),
         };
         let wait = wait.saturating_sub(started.elapsed());
         let source = format!("{} {}", self.engine.sources.source().kind(), pin.revision);
