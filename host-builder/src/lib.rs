@@ -36,6 +36,7 @@ mod image;
 mod layer;
 mod layering;
 mod login;
+mod memo;
 mod negative_ttl;
 mod nix;
 mod process;

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
 use super::bounds::Bounds;
-use crate::login::{CompanySettings, LoginSettings, UserSettings};
+use crate::login::{LoginSettings, OidcSettings, UserSettings};
 use crate::telemetry::redact::keep_url;
 
 /// Envoy and clients allow for clocks that differ by a minute.
@@ -83,9 +83,9 @@ impl LoginArgs {
                 );
             }
         }
-        let company = match (self.oidc_jwks, self.oidc_issuer, self.oidc_audience) {
+        let oidc = match (self.oidc_jwks, self.oidc_issuer, self.oidc_audience) {
             (None, None, None) => None,
-            (Some(keys), Some(issuer), Some(audience)) => Some(CompanySettings {
+            (Some(keys), Some(issuer), Some(audience)) => Some(OidcSettings {
                 keys: keys.parse().context("NIXGATE_OIDC_JWKS")?,
                 issuer,
                 audience,
@@ -97,9 +97,8 @@ impl LoginArgs {
         };
         // Envoy selects the keys by the issuer.
         ensure!(
-            company
-                .as_ref()
-                .is_none_or(|company| company.issuer != self.token_issuer),
+            oidc.as_ref()
+                .is_none_or(|oidc| oidc.issuer != self.token_issuer),
             "NIXGATE_OIDC_ISSUER and NIXGATE_TOKEN_ISSUER are the same, so Envoy cannot tell their tokens \
              apart. Change NIXGATE_TOKEN_ISSUER"
         );
@@ -111,6 +110,6 @@ impl LoginArgs {
             issuer: self.token_issuer,
             audience: self.token_audience,
         });
-        Ok(LoginSettings { users, company })
+        Ok(LoginSettings { users, oidc })
     }
 }

@@ -1,19 +1,19 @@
-//! A file that is read again when it has changed.
+//! A file that is reloaded when it changes.
 //!
-//! Users and recipes come and go, and a builder that is started anew ends the builds that are under
-//! way. So each use looks whether the file is the one that was read (a system call). A new content
-//! that is not right changes nothing, and is told in the log once.
+//! A restart would end running builds, so changes of users and recipes must not need one. Each use
+//! compares the file with the last one that was read (one system call). Invalid content changes nothing,
+//! and is logged once.
 //!
-//! **Half a file changes nothing either.** The safe way to change one is to write another beside it
-//! and to rename that onto it. Not everybody does, and half a list of users is one of fewer users. So
+//! **Nor does an incomplete file.** The safe way to change a file is to rename a new one onto it. Not
+//! everybody does, and half a list of users is a list of fewer users. So
 //!
-//! - a change is taken once the file has rested for [`REST`]: by its own time, or by how long it has
-//!   looked the same, where a clock was set back;
-//! - it has to be the same before and after it was read;
-//! - a file of lines has to end with the end of a line ([`lines`]), which the empty one does not;
-//!   JSON and PEM are whole or can't be read.
+//! - a file is read once it was unchanged for [`REST`]: by its modification time, or by the time since
+//!   the change was seen, in case the clock was set back;
+//! - it must be the same before and after it is read;
+//! - a file of lines must end with a newline ([`lines`]), so it can't be empty; JSON and PEM can't be
+//!   parsed unless they are complete.
 //!
-//! What is left is a writer that stops for longer, or dies, at the end of a line.
+//! A writer that pauses for longer, or dies, at the end of a line is not noticed.
 
 use std::fs;
 use std::io;
@@ -24,13 +24,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 
-/// For how long a file that has changed has to stay as it is before it is read: programs that write
-/// into it take milliseconds.
-const REST: Duration = Duration::from_secs(1);
-
 use crate::telemetry::logging::chain;
 
-/// What tells one content from the next: orchestrators replace the file, editors write into it.
+/// How long a changed file must stay the same. Writers take milliseconds.
+const REST: Duration = Duration::from_secs(1);
+
+/// Differs for each content: orchestrators replace the file, editors write into it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     inode: u64,
@@ -38,7 +37,7 @@ struct Stamp {
     modified: Option<SystemTime>,
 }
 
-/// A file and what it says.
+/// A file and its parsed content.
 pub(crate) struct Reloading<T> {
     path: PathBuf,
     parse: fn(&str) -> Result<T>,
@@ -46,24 +45,22 @@ pub(crate) struct Reloading<T> {
 }
 
 struct Last<T> {
-    /// Of the content that was read last, whether or not it was right.
+    /// Of the last content, valid or not.
     read: Stamp,
-    /// What was right last.
+    /// The last valid content.
     content: Arc<T>,
-    /// Another content, and when it was seen first.
+    /// Another content, and when it was first seen.
     new: Option<(Stamp, Instant)>,
-    /// A content that could not be read, of which the log has been told.
+    /// An unreadable file that was logged already.
     unreadable: Option<Stamp>,
 }
 
 impl<T> Reloading<T> {
-    /// Reads a file.
-    ///
     /// # Errors
-    /// When it can't be read or `parse` refuses it.
+    /// When the file can't be read or parsed.
     pub(crate) fn open(path: &Path, parse: fn(&str) -> Result<T>) -> Result<Self> {
         let (stamp, text) = read(path)?;
-        let content = parse(&ended(text)).with_context(|| unusable(path))?;
+        let content = parse(&with_newline(text)).with_context(|| unusable(path))?;
         Ok(Self {
             path: path.to_path_buf(),
             parse,
@@ -76,26 +73,26 @@ impl<T> Reloading<T> {
         })
     }
 
-    /// What the file says now, or said when it was last right. It reads from the disk.
+    /// The latest valid content. This reads from the disk.
     pub(crate) fn current(&self) -> Arc<T> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         match self.changed(&mut last) {
             Ok(None) => {}
             Ok(Some(content)) => {
-                tracing::info!(path = %self.path.display(), "read again, since it has changed");
+                tracing::info!(path = %self.path.display(), "reloaded the changed file");
                 last.content = Arc::new(content);
             }
             Err(error) => tracing::error!(
                 error = chain(&*error),
-                "what was read before stays in force"
+                "cannot reload a changed file: its earlier content stays in force"
             ),
         }
         Arc::clone(&last.content)
     }
 
-    /// What the file says, when that is something new and has come to rest.
+    /// The content, if it is new and has rested.
     fn changed(&self, last: &mut Last<T>) -> Result<Option<T>> {
-        // One that is being replaced may be away for a moment.
+        // A file that is being replaced may be missing for a moment.
         let Ok(stamp) = Stamp::of(&self.path) else {
             return Ok(None);
         };
@@ -107,16 +104,12 @@ impl<T> Reloading<T> {
         let since = seen.map_or(now, |(_, since)| since);
         last.new = Some((stamp, since));
         if !has_rested(stamp.modified, SystemTime::now(), now.duration_since(since)) {
-            tracing::debug!(
-                path = %self.path.display(),
-                "it has just changed, and is read once it has rested"
-            );
+            tracing::debug!(path = %self.path.display(), "waiting until the changed file has rested");
             return Ok(None);
         }
         let (before, text) = match read(&self.path) {
             Ok(read) => read,
-            // Its rights may change without a change of what its stamp says: it is tried again each
-            // time, and told of once.
+            // Its permissions may change without its stamp: it is read each time, and logged once.
             Err(_) if last.unreadable == Some(stamp) => return Ok(None),
             Err(error) => {
                 last.unreadable = Some(stamp);
@@ -124,39 +117,42 @@ impl<T> Reloading<T> {
             }
         };
         if before != stamp || Stamp::of(&self.path).ok() != Some(stamp) {
-            // It was changed again while it was read.
+            // It changed meanwhile.
             return Ok(None);
         }
         let is_replaced = stamp.inode != last.read.inode;
         last.read = stamp;
         last.unreadable = None;
-        let text = if is_replaced { ended(text) } else { text };
+        let text = if is_replaced {
+            with_newline(text)
+        } else {
+            text
+        };
         let content = (self.parse)(&text).with_context(|| unusable(&self.path))?;
         Ok(Some(content))
     }
 }
 
-/// A text that is whole: it was there at the start, or came under the file's name by a rename, as
-/// orchestrators mount secrets, whose last lines often have no end.
-fn ended(mut text: String) -> String {
+/// Ends the last line of a file that must be complete: it was there at the start, or replaced another.
+/// Secrets that orchestrators mount often lack that newline.
+fn with_newline(mut text: String) -> String {
     if !text.is_empty() && !text.ends_with('\n') {
         text.push('\n');
     }
     text
 }
 
-/// The lines of a text that say something, with their numbers.
+/// The lines of a text without comments and blank lines, numbered from 1.
 ///
 /// # Errors
-/// When the last one does not end: more may have been meant to follow.
+/// When the last line has no end: the text may be incomplete.
 pub(crate) fn lines(text: &str) -> Result<impl Iterator<Item = (usize, &str)>> {
     ensure!(
         text.ends_with('\n'),
-        "its last line has no end, so that it may be half of a file: end it with a newline, and \
-         rename the new file onto the old one"
+        "its last line has no newline, so the file may be incomplete: add a newline, and rename the \
+         new file onto the old one"
     );
-    let lines = text.lines().enumerate();
-    let lines = lines.map(|(index, line)| (index + 1, line.trim()));
+    let lines = (1..).zip(text.lines().map(str::trim));
     Ok(lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')))
 }
 
@@ -176,14 +172,14 @@ impl Stamp {
     }
 }
 
-/// What a file says, and its stamp before.
+/// The text of a file, and its stamp before.
 fn read(path: &Path) -> Result<(Stamp, String)> {
     let read = || Ok((Stamp::of(path)?, fs::read_to_string(path)?));
     read().map_err(|error: io::Error| anyhow::Error::new(error).context(unusable(path)))
 }
 
 fn unusable(path: &Path) -> String {
-    format!("{} can't be used", path.display())
+    format!("cannot use {}", path.display())
 }
 
 #[cfg(test)]
@@ -197,7 +193,7 @@ mod tests {
         Ok(lines.next().context("no number")?.1.parse()?)
     }
 
-    /// Changes a file as something did that has let it rest since.
+    /// Changes a file, which has rested since.
     fn write(path: &Path, content: &str) {
         fs::write(path, content).unwrap();
         rest(path);
@@ -210,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_seen_and_a_wrong_one_changes_nothing() {
+    fn a_valid_change_is_loaded_and_an_invalid_one_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("number");
         assert!(Reloading::open(&path, number).is_err());
@@ -231,19 +227,19 @@ mod tests {
     }
 
     #[test]
-    fn half_a_file_changes_nothing() {
+    fn an_incomplete_file_changes_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("number");
         write(&path, "12\n");
         let file = Reloading::open(&path, number).unwrap();
-        // What a writer has written until somebody looks: it could be read, and is not.
+        // A writer is at work: the text could be parsed, and is not.
         for half in ["", "3", "34\n"] {
             fs::write(&path, half).unwrap();
             assert_eq!(*file.current(), 12, "{half:?}");
         }
         rest(&path);
         assert_eq!(*file.current(), 34);
-        // And when the writer is gone, what does not end.
+        // The writer is gone, and the last line has no end.
         for half in ["", "5", "56\n7"] {
             write(&path, half);
             assert_eq!(*file.current(), 34, "{half:?}");
@@ -253,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_renamed_or_there_at_the_start_is_whole() {
+    fn a_file_is_complete_at_the_start_and_after_a_rename() {
         let folder = tempfile::tempdir().unwrap();
         let (path, new) = (folder.path().join("number"), folder.path().join("new"));
         write(&path, "12");
@@ -263,16 +259,16 @@ mod tests {
         fs::rename(&new, &path).unwrap();
         assert_eq!(*file.current(), 34);
         write(&path, "5");
-        assert_eq!(*file.current(), 34, "it is written into");
+        assert_eq!(*file.current(), 34, "written in place");
     }
 
     #[test]
-    fn a_file_that_can_not_be_read_is_read_as_soon_as_it_can() {
+    fn an_unreadable_file_is_loaded_once_it_is_readable() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("number");
         write(&path, "12\n");
         let file = Reloading::open(&path, number).unwrap();
-        // Root may read whatever there is: a folder, it can't.
+        // Root can read any file, but not a folder.
         fs::remove_file(&path).unwrap();
         fs::create_dir(&path).unwrap();
         File::open(&path)
@@ -288,14 +284,14 @@ mod tests {
     }
 
     #[test]
-    fn a_file_has_rested_by_its_own_time_or_by_how_long_it_was_seen() {
+    fn a_file_has_rested_by_its_own_time_or_since_it_was_seen() {
         let now = SystemTime::now();
         let (little, long) = (REST / 2, REST * 2);
         for (modified, seen_for, expected) in [
             (Some(now), Duration::ZERO, false),
             (Some(now - little), little, false),
             (Some(now - long), Duration::ZERO, true),
-            // The clock was set back, or there is none.
+            // The clock was set back, or the file has no time.
             (Some(now + long), little, false),
             (Some(now + long), REST, true),
             (None, little, false),
@@ -307,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_say_something_have_the_numbers_that_people_count() {
+    fn lines_are_numbered_from_one_without_blanks_and_comments() {
         let found: Vec<_> = lines("# a\n\n b \nc\n").unwrap().collect();
         assert_eq!(found, [(3, "b"), (4, "c")]);
         assert!(lines("a\nb").is_err() && lines("").is_err());

@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
-/// What somebody says to be, and the proof. There is no `Debug`, so that no log can show it.
+/// A user's name and password. There is no `Debug`, so that no log can show them.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Credentials {
     user: String,
@@ -11,7 +11,7 @@ pub(crate) struct Credentials {
 }
 
 impl Credentials {
-    /// Reads the value of an `Authorization` header; none when it is not Basic, or not text.
+    /// Parses an `Authorization` header; none when it is not Basic, or not UTF-8.
     pub(crate) fn from_basic(header: &[u8]) -> Option<Self> {
         let header = std::str::from_utf8(header).ok()?;
         let (scheme, encoded) = header.trim().split_once(' ')?;
@@ -28,8 +28,7 @@ impl Credentials {
         })
     }
 
-    /// Reads `username` and `password` of a form whose `grant_type` is `password`; none when it is
-    /// another form.
+    /// Parses a form with the `grant_type` `password`; none for other forms.
     pub(crate) fn from_form(form: &[u8]) -> Option<Self> {
         let field = |wanted: &str| {
             let mut fields = form_urlencoded::parse(form);
@@ -39,30 +38,27 @@ impl Credentials {
         (field("grant_type")? == "password").then_some(Self { user, password })
     }
 
-    /// The name.
     pub(crate) fn user(&self) -> &str {
         &self.user
     }
 
-    /// The password.
     pub(crate) fn password(&self) -> &str {
         &self.password
     }
 
-    /// The password, which alone says who it is when it is a token.
     pub(crate) fn into_password(self) -> String {
         self.password
     }
 
-    /// Whether the password is written as a JSON Web Token is. It may be one that is refused.
+    /// Whether the password has the shape of a JSON Web Token, valid or not.
     pub(crate) fn password_is_token(&self) -> bool {
-        jsonwebtoken_shape(&self.password)
+        has_jwt_shape(&self.password)
     }
 }
 
-/// Three parts of base64url with dots between. The first is JSON, and `{"` is `eyJ`; the last is
-/// empty in a token without signature, which is to be refused as the token that it is.
-fn jsonwebtoken_shape(text: &str) -> bool {
+/// Three parts of base64url, separated by dots. The first is JSON, and `{"` is `eyJ`; the last is empty
+/// in an unsigned token, which must be refused as a token.
+fn has_jwt_shape(text: &str) -> bool {
     let of_base64url = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     text.starts_with("eyJ") && text.matches('.').count() == 2 && text.chars().all(of_base64url)
 }
@@ -77,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn basic_is_read_as_the_rfc_has_it() {
+    fn basic_credentials_are_parsed_by_the_rfc() {
         let pair = |user: &str, password: &str| Some((user.to_owned(), password.to_owned()));
         let aladdin = "QWxhZGRpbjpvcGVuIHNlc2FtZQ==";
         assert_eq!(
@@ -100,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn forms_are_read_when_they_bring_a_password() {
+    fn only_forms_with_a_password_are_parsed() {
         let form = |text: &str| Credentials::from_form(text.as_bytes());
         let found = form("grant_type=password&username=a%2Bb&password=p+%26q&scope=x").unwrap();
         assert_eq!((found.user(), found.password()), ("a+b", "p &q"));
@@ -115,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_that_looks_like_a_token_is_taken_for_one() {
+    fn a_password_with_the_shape_of_a_token_is_recognised() {
         for (password, expected) in [
             ("eyJhbGciOiJub25lIn0.eyJzdWIiOiJhIn0.", true),
             ("eyJh.eyJz.c2ln", true),
@@ -123,7 +119,7 @@ mod tests {
             ("eyJh.ey z.c2ln", false),
             ("secret", false),
         ] {
-            assert_eq!(jsonwebtoken_shape(password), expected, "{password}");
+            assert_eq!(has_jwt_shape(password), expected, "{password}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The groups file, as Apache's `AuthGroupFile` has it: `group: user user`, one group on each line.
+//! The groups file in the format of Apache's `AuthGroupFile`: lines `group: user user`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,17 +6,17 @@ use anyhow::{Context, Result};
 
 use crate::files::reload;
 
-/// Who is in which group.
+/// The groups of each user.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Groups {
     of: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Groups {
-    /// Reads the content of a file. A group on several lines has the users of all of them.
+    /// A group on several lines has the users of all of them.
     ///
     /// # Errors
-    /// When a line names no group, by its number, and when the last one does not end.
+    /// When a line has no group, by its number; when the last line has no end.
     pub(super) fn parse(text: &str) -> Result<Self> {
         let mut groups = Self::default();
         for (number, line) in reload::lines(text)? {
@@ -33,7 +33,7 @@ impl Groups {
         Ok(groups)
     }
 
-    /// The groups that a user is in, sorted.
+    /// The groups of a user, sorted.
     pub(super) fn of(&self, user: &str) -> Vec<String> {
         let groups = self.of.get(user).into_iter().flatten();
         groups.cloned().collect()
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn users_have_the_groups_that_name_them() {
+    fn users_are_in_the_groups_that_list_them() {
         let groups = Groups::parse(
             "# teams\n\nweb-team: bob\ndata-team:\talice bob\nweb-team: carol\nempty:\n",
         )
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_wrong_is_named() {
+    fn an_invalid_line_is_named_by_its_number() {
         for line in ["alice bob", ": alice", "two words: alice"] {
             let error = Groups::parse(&format!("a: b\n{line}\n")).unwrap_err();
             assert!(error.to_string().contains("line 2"), "{line}: {error}");
@@ -65,11 +65,11 @@ mod tests {
     }
 
     #[test]
-    fn half_a_file_is_refused() {
+    fn an_incomplete_file_is_refused() {
         let whole = "data-team: alice bob\nweb-team: carol\n";
         for end in 0..whole.len() {
             let half = Groups::parse(&whole[..end]);
-            // A line that ends is where another may begin.
+            // A file may end after any line.
             assert_eq!(half.is_ok(), whole[..end].ends_with('\n'), "{end}");
         }
     }

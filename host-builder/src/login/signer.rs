@@ -1,11 +1,11 @@
-//! Signing tokens: ES256 (RFC 7518), which every verifier knows, with a short key and signature.
+//! Signs tokens with ES256 (RFC 7518), which every verifier supports; keys and signatures are short.
 //!
-//! A key's name (`kid`) is its thumbprint (RFC 7638): builders that share a key agree on it, and one
-//! that was replaced has another name.
+//! A key's id (`kid`) is its thumbprint (RFC 7638): builders that share a key agree on it, and a new key
+//! has a new id.
 //!
-//! A file may have several keys: the first signs, and verifiers are told all of them. So a key is
-//! exchanged without a token that is refused: the new one is added behind the old, put before it once
-//! verifiers know it, and alone once all tokens of the old one have ended.
+//! A file may have several keys. The first signs, and all are published. So a key is replaced without
+//! refused tokens: the new key is added last, moved to the front once verifiers know it, and left alone
+//! once the old key's tokens have expired.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
@@ -22,40 +22,35 @@ use serde::Serialize;
 
 use crate::files::reload::Reloading;
 
-/// A private key, and the public halves of all that verifiers are to know.
+/// A private key for signing, and all public keys.
 pub(super) struct Signer {
     key: EncodingKey,
     header: Header,
+    /// A JSON Web Key Set.
     keys: String,
 }
 
-/// What a token says.
+/// The claims of a token (RFC 7519). Times are in seconds since 1970.
 #[derive(Serialize)]
 pub(super) struct Claims<'a> {
-    /// Who made it.
-    pub(crate) iss: &'a str,
-    /// Whom it is about.
-    pub(crate) sub: &'a str,
-    /// Whom it is for.
-    pub(crate) aud: &'a str,
-    /// When it was made, in seconds since 1970.
-    pub(crate) iat: u64,
-    /// From when on it is good: the same. A clock that is set back would else prolong its life.
-    pub(crate) nbf: u64,
-    /// When it ends.
-    pub(crate) exp: u64,
-    /// The groups that the user is in.
-    pub(crate) groups: Vec<String>,
+    pub(super) iss: &'a str,
+    pub(super) sub: &'a str,
+    pub(super) aud: &'a str,
+    pub(super) iat: u64,
+    /// Without it, a clock that is set back would prolong the token's life.
+    pub(super) nbf: u64,
+    pub(super) exp: u64,
+    pub(super) groups: Vec<String>,
 }
 
 impl Signer {
-    /// Takes private keys for P-256 in PKCS #8, as `openssl genpkey` writes them.
+    /// Parses P-256 private keys in PKCS #8, as `openssl genpkey` writes them.
     ///
     /// # Errors
-    /// When one is of another kind or cut off, and when there is none.
+    /// When a key has another type or is cut off, and when there is none.
     fn parse(text: &str) -> Result<Self> {
-        let wrong = "it is no private key for P-256 in PKCS #8: make one by `openssl genpkey \
-                     -algorithm EC -pkeyopt ec_paramgen_curve:P-256`";
+        let wrong = "not a P-256 private key in PKCS #8: create one with `openssl genpkey -algorithm \
+                     EC -pkeyopt ec_paramgen_curve:P-256`";
         let blocks = pem::parse_many(text).context(wrong)?;
         let (mut signing, mut keys) = (None, Vec::new());
         for block in &blocks {
@@ -67,10 +62,10 @@ impl Signer {
             keys.push(public);
             signing.get_or_insert((key, kid));
         }
-        // One that doesn't end is left out by the parser.
+        // The parser skips a key without an end.
         ensure!(
             blocks.len() == text.matches("-----BEGIN ").count(),
-            "a key in it does not end"
+            "a key is incomplete: its END line is missing"
         );
         let (key, kid) = signing.context(wrong)?;
         let mut header = Header::new(Algorithm::ES256);
@@ -82,29 +77,28 @@ impl Signer {
         })
     }
 
-    /// Reads the keys in a file, which is read again when it changes.
+    /// Reads the keys in a file, and again when it changes.
     ///
     /// # Errors
-    /// When it can't be read or has no key; the error names the file.
+    /// When the file is missing or invalid; the error names it.
     pub(super) fn open(path: &Path) -> Result<Reloading<Self>> {
         Reloading::open(path, Self::parse)
     }
 
-    /// The same, after making a key there that its owner alone can read, where there is no file.
+    /// The same. A missing file is created, readable by its owner alone.
     ///
     /// # Errors
-    /// As [`Signer::open`], and when it can't be written.
-    pub(super) fn open_or_make(path: &Path) -> Result<Reloading<Self>> {
+    /// As [`Signer::open`], and when the file can't be written.
+    pub(super) fn open_or_create(path: &Path) -> Result<Reloading<Self>> {
         if !path.try_exists()? {
-            make_key(path).with_context(|| format!("can't make a key in {}", path.display()))?;
+            create_key(path)
+                .with_context(|| format!("cannot create the key {}", path.display()))?;
         }
         Self::open(path)
     }
 
-    /// A token that says this.
-    ///
     /// # Errors
-    /// Never in practice: the key has been tried.
+    /// None in practice: the key is valid.
     pub(super) fn sign(&self, claims: &Claims<'_>) -> Result<String> {
         Ok(jsonwebtoken::encode(&self.header, claims, &self.key)?)
     }
@@ -115,10 +109,10 @@ impl Signer {
     }
 }
 
-/// Written aside and renamed: a builder that is killed meanwhile leaves no half of a key.
-fn make_key(path: &Path) -> Result<()> {
+/// Writes another file and renames it: a builder that is killed meanwhile leaves no incomplete key.
+fn create_key(path: &Path) -> Result<()> {
     let key = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())
-        .map_err(|_| anyhow!("the system has no random numbers"))?;
+        .map_err(|_| anyhow!("the system's random number generator failed"))?;
     let pem = Pem::new("PRIVATE KEY", key.as_ref());
     let text = pem::encode_config(&pem, EncodeConfig::new().set_line_ending(LineEnding::LF));
     let new = path.with_extension("new");
@@ -134,7 +128,7 @@ fn make_key(path: &Path) -> Result<()> {
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(new, path)?;
-    tracing::info!(path = %path.display(), "made a key to sign tokens with");
+    tracing::info!(path = %path.display(), "created a key to sign tokens with");
     Ok(())
 }
 
@@ -163,11 +157,11 @@ mod tests {
     fn the_published_key_verifies_what_was_signed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key.pem");
-        let signer = Signer::open_or_make(&path).unwrap().current();
+        let signer = Signer::open_or_create(&path).unwrap().current();
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
 
-        // The private number, `d`, is not among them.
+        // The private number `d` is not published.
         let public: Value = serde_json::from_str(signer.keys()).unwrap();
         let fields: Vec<&String> = public["keys"][0].as_object().unwrap().keys().collect();
         assert_eq!(fields, ["alg", "crv", "kid", "kty", "use", "x", "y"]);
@@ -182,7 +176,7 @@ mod tests {
         assert_eq!(read.claims["groups"], serde_json::json!(["data-team"]));
 
         // The next start finds the same key.
-        let again = Signer::open_or_make(&path).unwrap().current();
+        let again = Signer::open_or_create(&path).unwrap().current();
         assert_eq!(again.keys(), signer.keys());
     }
 
@@ -191,7 +185,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let [old, new] = ["old", "new"].map(|name| {
             let path = folder.path().join(name);
-            Signer::open_or_make(&path).unwrap();
+            Signer::open_or_create(&path).unwrap();
             fs::read_to_string(path).unwrap()
         });
         let kids = |signer: &Signer| -> Vec<String> {
@@ -214,7 +208,7 @@ mod tests {
         let turned = Signer::parse(&turned).unwrap();
         assert_eq!(kids(&turned), [&both[1][..], &both[0]]);
         assert_eq!(signs(&turned), both[1]);
-        // Half of the second is not one key.
+        // The second key is incomplete.
         for end in old.len() + 11..old.len() + new.len() - 1 {
             let half = format!("{old}{new}");
             assert!(Signer::parse(&half[..end]).is_err(), "{}", &half[..end]);
@@ -222,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn another_kind_of_key_is_refused_with_the_remedy() {
+    fn another_type_of_key_is_refused_with_the_command_to_create_one() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key.pem");
         // `openssl genpkey -algorithm ed25519`
@@ -231,7 +225,7 @@ mod tests {
                        -----END PRIVATE KEY-----\n";
         for content in ["", "secret", ed25519] {
             fs::write(&path, content).unwrap();
-            let error = Signer::open_or_make(&path).err().expect(content);
+            let error = Signer::open_or_create(&path).err().expect(content);
             let error = format!("{error:#}");
             assert!(
                 error.contains("key.pem") && error.contains("openssl genpkey"),

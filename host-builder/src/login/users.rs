@@ -1,4 +1,4 @@
-//! Users of the htpasswd file, and the tokens that they get.
+//! Users of the htpasswd file, and their tokens.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,24 +14,24 @@ use super::signer::{Claims, Signer};
 use super::{Credentials, Issued, Refusal, UserSettings};
 use crate::files::reload::Reloading;
 
-/// Passwords that are checked at once. Each takes a processor for as long as its hash was made to
-/// cost, and builds want the processors too; the others wait.
-const CHECKS: usize = 2;
+/// Passwords that are checked at once. A check takes a processor for the cost of its hash, and builds
+/// need processors too.
+const MAX_CHECKS: usize = 2;
 
-/// For how long a login waits for its turn. Envoy gives a login 20 s in all, and a client that is told
-/// to come again is better off than one that is cut off.
-const TURN: Duration = Duration::from_secs(10);
+/// How long a login waits for a permit. Envoy gives a login 20 s in all; a client that gets an error with
+/// an advice is better off than one that is cut off.
+const PERMIT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// By how much the clock of whoever checks a token may be behind this one, in seconds.
-const CLOCKS_DIFFER: u64 = 300;
+/// How far the clock of a verifier may be behind, in seconds.
+const CLOCK_SKEW: u64 = 300;
 
-/// Who has a password, and what a token is made with.
+/// See the module.
 pub(super) struct Users {
     files: Arc<Files>,
     signer: Reloading<Signer>,
     settings: UserSettings,
     checks: Arc<Semaphore>,
-    patience: Duration,
+    permit_timeout: Duration,
 }
 
 struct Files {
@@ -40,7 +40,7 @@ struct Files {
 }
 
 impl Files {
-    /// The user's groups, when the password is right.
+    /// The user's groups, if the password is right.
     fn check(&self, credentials: &Credentials) -> Result<Vec<String>, Refusal> {
         let user = credentials.user();
         let htpasswd = self.htpasswd.current();
@@ -54,48 +54,48 @@ impl Files {
 }
 
 impl Users {
-    /// Reads the files. The key is made at `new_key` when the settings name none.
+    /// Reads the files. Without a key in the settings, one is read or created at `new_key`.
     pub(super) fn open(settings: UserSettings, new_key: &Path) -> Result<Self> {
+        let groups = settings.groups.as_ref();
+        let groups = groups.map(|path| Reloading::open(path, Groups::parse));
         let files = Files {
             htpasswd: Reloading::open(&settings.htpasswd, Htpasswd::parse)?,
-            groups: match &settings.groups {
-                Some(path) => Some(Reloading::open(path, Groups::parse)?),
-                None => None,
-            },
+            groups: groups.transpose()?,
         };
         let signer = match &settings.key {
             Some(path) => Signer::open(path)?,
-            None => Signer::open_or_make(new_key)?,
+            None => Signer::open_or_create(new_key)?,
         };
         Ok(Self {
             files: Arc::new(files),
             signer,
             settings,
-            checks: Arc::new(Semaphore::new(CHECKS)),
-            patience: TURN,
+            checks: Arc::new(Semaphore::new(MAX_CHECKS)),
+            permit_timeout: PERMIT_TIMEOUT,
         })
     }
 
-    /// The public keys of the tokens.
+    /// The tokens' public keys, as a JSON Web Key Set.
     pub(super) fn keys(&self) -> String {
         self.signer.current().keys().to_owned()
     }
 
     /// A token for the user of these credentials.
     pub(super) async fn token(&self, credentials: Credentials) -> Result<Issued, Refusal> {
-        let failed = |_| Refusal::Unready("the password could not be checked".to_owned());
-        // GcRoots by the check, which goes on when whoever asked has hung up.
-        let turn = timeout(self.patience, Arc::clone(&self.checks).acquire_owned()).await;
-        let turn = turn.map_err(|_| Refusal::Busy)?;
+        let permit = Arc::clone(&self.checks).acquire_owned();
+        let permit = timeout(self.permit_timeout, permit).await;
+        // The check owns the permit, since it goes on when the client has hung up.
+        let permit = permit.map_err(|_| Refusal::Busy)?;
         let files = Arc::clone(&self.files);
         let request = tracing::Span::current();
         let checked = tokio::task::spawn_blocking(move || {
-            let (_turn, _request) = (turn, request.entered());
-            files
-                .check(&credentials)
-                .map(|groups| (credentials, groups))
+            let (_permit, _request) = (permit, request.entered());
+            (files.check(&credentials), credentials)
         });
-        let (credentials, groups) = checked.await.map_err(failed)??;
+        let failed = "cannot check the password: see the builder's log";
+        let (groups, credentials) = checked
+            .await
+            .map_err(|_| Refusal::Unready(failed.to_owned()))?;
         let (at, lifetime) = (SystemTime::now(), self.settings.lifetime);
         let now = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let claims = Claims {
@@ -103,15 +103,15 @@ impl Users {
             sub: credentials.user(),
             aud: &self.settings.audience,
             iat: now,
-            nbf: now.saturating_sub(CLOCKS_DIFFER),
+            nbf: now.saturating_sub(CLOCK_SKEW),
             exp: now.saturating_add(lifetime.as_secs()),
-            groups,
+            groups: groups?,
         };
         let signer = self.signer.current();
         let token = signer
             .sign(&claims)
-            .map_err(|error| Refusal::Unready(format!("no token could be signed: {error:#}")))?;
-        tracing::debug!(user = claims.sub, groups = ?claims.groups, "a token");
+            .map_err(|error| Refusal::Unready(format!("cannot sign a token: {error:#}")))?;
+        tracing::debug!(user = claims.sub, groups = ?claims.groups, "issued a token");
         Ok(Issued {
             token,
             at,
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_login_does_not_wait_for_its_turn_for_ever() {
+    async fn a_login_waits_for_a_permit_for_a_limited_time() {
         let folder = tempfile::tempdir().unwrap();
         let htpasswd = folder.path().join("htpasswd");
         std::fs::write(&htpasswd, format!("a:{}\n", bcrypt::hash("b", 4).unwrap())).unwrap();
@@ -138,10 +138,10 @@ mod tests {
             audience: "nixgate".to_owned(),
         };
         let mut users = Users::open(settings, &folder.path().join("key.pem")).unwrap();
-        users.patience = Duration::from_millis(1);
+        users.permit_timeout = Duration::from_millis(1);
         let ask = || Credentials::from_basic(b"Basic YTpi").unwrap();
         assert!(users.token(ask()).await.is_ok());
-        // Others have all the turns.
+        // Others have all permits.
         users.checks = Arc::new(Semaphore::new(0));
         assert_eq!(users.token(ask()).await.err(), Some(Refusal::Busy));
     }

@@ -1,60 +1,58 @@
-//! Which images there are of a name: their blobs, and what is known of them.
+//! The images of each name, with their records and tags, cached.
 //!
-//! Nothing of that ever changes, it only grows. So what was read once is remembered, and a pull by a
-//! tag that was answered before costs no read. A blob or a digest belongs to every image of the name
-//! that has it, and another builder may have published one meanwhile, or answered another tag: the
-//! name is listed again when that was done too long ago, or when nothing that is remembered fits,
-//! and those images are read that are new.
+//! Records never change, and their number only grows. So each record is read once, and a repeated pull by
+//! tag reads nothing. A blob or digest belongs to every image of the name that has it, and another builder
+//! may publish one or record a tag at any time. So the name is listed again when the last listing is
+//! older than [`LISTING_TTL`] or nothing in the cache matches; then the new images are read.
 //!
-//! A name of which somebody else has the images, who shares the storage, is never asked for here. It
-//! turns up where all names are listed, and takes no place among those that are asked for: it is
-//! remembered that it is foreign, and nothing else, for as long as it is listed.
+//! Names of others who share the storage are never requested here. They only appear when all names are
+//! listed. The cache has a set of these foreign names, and none of their images.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use futures::stream::{StreamExt, TryStreamExt};
+use futures::stream::{self, StreamExt, TryStreamExt};
 use nixgate_core::distribution::{Digest, Tag};
 
 use crate::records::{ImageId, ImageRecord};
 use crate::storage::{Fact, Key, Storage, StorageError};
 
-/// Digests and names of store paths that are remembered, of about 100 bytes each.
-const REMEMBERED: usize = 500_000;
+/// The size of the cache, in digests, tags and names of store paths of about 100 bytes each.
+const MAX_WEIGHT: usize = 500_000;
 /// Records that are read at once.
 const READS_AT_ONCE: usize = 8;
-/// For how long a listing holds. What another builder learns is known here so much later at most.
-const LISTED_FOR: Duration = Duration::from_secs(10);
-/// Tags that are kept of one image. Only where every tag is answered (`NIXGATE_ANY_TAG`) could
-/// clients make more and more of them.
+/// How far the cache may be behind other builders.
+const LISTING_TTL: Duration = Duration::from_secs(10);
+/// Tags that are recorded of one image. With `NIXGATE_ANY_TAG`, clients can invent tags.
 const MAX_TAGS: usize = 100;
 
 /// An image of a name.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Image {
-    /// What is known of it.
     pub(super) record: Arc<ImageRecord>,
-    /// The tags by which it was had.
+    /// The tags by which it was pulled.
     pub(super) tags: BTreeSet<Tag>,
-    /// When it was made, or had by another tag, whichever is later.
+    /// When it was built or first pulled by its latest tag.
     pub(super) latest: SystemTime,
 }
 
-/// What is remembered of a name.
+type ImagesById = BTreeMap<ImageId, Image>;
+
+/// The cache of a name.
 #[derive(Default)]
-struct Name {
+struct CachedName {
     used: Option<Instant>,
     listed: Option<Instant>,
-    images: BTreeMap<ImageId, Image>,
+    images: ImagesById,
 }
 
 /// See the module.
 pub(crate) struct Images {
-    names: Mutex<BTreeMap<String, Name>>,
+    names: Mutex<BTreeMap<String, CachedName>>,
     foreign: Mutex<BTreeSet<String>>,
-    listed_for: Duration,
-    remembered: usize,
+    listing_ttl: Duration,
+    max_weight: usize,
 }
 
 impl Default for Images {
@@ -62,15 +60,14 @@ impl Default for Images {
         Self {
             names: Mutex::default(),
             foreign: Mutex::default(),
-            listed_for: LISTED_FOR,
-            remembered: REMEMBERED,
+            listing_ttl: LISTING_TTL,
+            max_weight: MAX_WEIGHT,
         }
     }
 }
 
 impl Images {
-    /// The image that is had by a tag, which is kept among its tags from now on; none when nothing
-    /// is known of it.
+    /// Looks up an image and records `tag` as one of its tags. None when the image has no record.
     pub(super) async fn tagged(
         &self,
         storage: &Storage,
@@ -78,26 +75,28 @@ impl Images {
         image: &ImageId,
         tag: &Tag,
     ) -> Result<Option<Image>, StorageError> {
-        let known = self.recall(name, |known| known.images.get(image).cloned());
-        if let Some(known) = known.filter(|known| known.tags.contains(tag)) {
-            return Ok(Some(known));
+        let cached = self.cached(name, |known| known.images.get(image).cloned());
+        if let Some(cached) = cached.filter(|cached| cached.tags.contains(tag)) {
+            return Ok(Some(cached));
         }
         let key = Key::tagged(name, image, tag);
-        let (record, kept) = match ImageRecord::read(storage, &key).await? {
-            Some(record) => (record, true),
+        let mut is_recorded = true;
+        let record = match ImageRecord::read(storage, &key).await? {
+            Some(record) => record,
             None => {
-                let Some(record) = ImageRecord::read(storage, &Key::record(name, image)).await?
-                else {
+                let record = ImageRecord::read(storage, &Key::record(name, image)).await?;
+                let Some(record) = record else {
                     return Ok(None);
                 };
                 let facts = storage.facts(name, Some(image)).await?;
                 let tags = facts.iter().filter(|fact| fact.tag.is_some()).count();
-                if tags < MAX_TAGS {
+                is_recorded = tags < MAX_TAGS;
+                if is_recorded {
                     record.write(storage, &key).await?;
                 } else {
-                    tracing::warn!(%tag, "an image was had by {tags} tags already: not kept");
+                    tracing::warn!(%tag, "image already has {tags} tags; not recording another");
                 }
-                (record, tags < MAX_TAGS)
+                record
             }
         };
         let found = Image {
@@ -105,22 +104,20 @@ impl Images {
             tags: [tag.clone()].into(),
             latest: SystemTime::now(),
         };
-        if !kept {
+        if !is_recorded {
             return Ok(Some(found));
         }
-        let learnt = BTreeMap::from([(image.clone(), found)]);
-        let found = |known: &Name| known.images.get(image).cloned();
-        Ok(self.learn(name, learnt, None, found))
+        let new = [(image.clone(), found)].into();
+        Ok(self.add(name, new, None, |known| known.images.get(image).cloned()))
     }
 
-    /// The image itself.
     pub(super) async fn image(
         &self,
         storage: &Storage,
         name: &str,
         image: &ImageId,
     ) -> Result<Option<Image>, StorageError> {
-        let images = self.fitting(storage, name, |id, _| id == image).await?;
+        let images = self.matching(storage, name, |id, _| id == image).await?;
         Ok(images.into_iter().next())
     }
 
@@ -131,45 +128,44 @@ impl Images {
         name: &str,
         blob: &Digest,
     ) -> Result<Vec<Image>, StorageError> {
-        let has = |_: &ImageId, image: &Image| image.record.size(blob).is_some();
-        self.fitting(storage, name, has).await
+        let has_blob = |_: &ImageId, image: &Image| image.record.size(blob).is_some();
+        self.matching(storage, name, has_blob).await
     }
 
-    async fn fitting(
+    async fn matching(
         &self,
         storage: &Storage,
         name: &str,
-        fits: impl Fn(&ImageId, &Image) -> bool,
+        matches: impl Fn(&ImageId, &Image) -> bool,
     ) -> Result<Vec<Image>, StorageError> {
-        let fitting = |known: &Name| {
-            let images = known.images.iter().filter(|(id, image)| fits(id, image));
+        let matching = |known: &CachedName| {
+            let images = known.images.iter().filter(|(id, image)| matches(id, image));
             images.map(|(_, image)| image.clone()).collect::<Vec<_>>()
         };
-        let known = self.recall(name, |known| match known.listed {
-            Some(listed) if listed.elapsed() < self.listed_for => fitting(known),
+        let cached = self.cached(name, |known| match known.listed {
+            Some(listed) if listed.elapsed() < self.listing_ttl => matching(known),
             _ => Vec::new(),
         });
-        if !known.is_empty() {
-            return Ok(known);
+        if !cached.is_empty() {
+            return Ok(cached);
         }
         let listed = Instant::now();
         let facts = storage.facts(name, None).await?;
         let images = self.read_new(storage, name, facts).await?;
-        Ok(self.learn(name, images, Some(listed), fitting))
+        Ok(self.add(name, images, Some(listed), matching))
     }
 
-    /// Of all names that there are, those that aren't known to be foreign.
+    /// Removes the foreign names from a list of all names.
     pub(super) fn without_foreign(
         &self,
         mut names: BTreeMap<String, Vec<Fact>>,
     ) -> BTreeMap<String, Vec<Fact>> {
-        let mut foreign = self.foreign.lock().unwrap_or_else(PoisonError::into_inner);
-        foreign.retain(|name| names.remove(name).is_some());
+        lock(&self.foreign).retain(|name| names.remove(name).is_some());
         names
     }
 
-    /// The images of a name of which this was listed, at that time; none when it is foreign: by any
-    /// of its records, `is_ours` says whether it isn't.
+    /// The images of a name, by a listing of the time `at`. A foreign name has none: `is_ours` tells by
+    /// any record of the name.
     pub(super) async fn listed(
         &self,
         storage: &Storage,
@@ -178,116 +174,111 @@ impl Images {
         at: Instant,
         is_ours: impl Fn(&ImageRecord) -> bool,
     ) -> Result<Vec<Image>, StorageError> {
-        if self.recall(name, |known| known.images.is_empty()) {
+        if self.cached(name, |known| known.images.is_empty()) {
             let Some(record) = first(storage, &facts).await? else {
                 return Ok(Vec::new());
             };
             if !is_ours(&record) {
-                let mut foreign = self.foreign.lock().unwrap_or_else(PoisonError::into_inner);
-                foreign.insert(name.to_owned());
+                lock(&self.foreign).insert(name.to_owned());
                 return Ok(Vec::new());
             }
         }
         let images = self.read_new(storage, name, facts).await?;
-        let all = |known: &Name| known.images.values().cloned().collect();
-        Ok(self.learn(name, images, Some(at), all))
+        let all = |known: &CachedName| known.images.values().cloned().collect();
+        Ok(self.add(name, images, Some(at), all))
     }
 
-    /// The images of a name of which this was listed. Those are read that are new.
+    /// The images in a listing of a name. Reads the records of those that are not cached.
     async fn read_new(
         &self,
         storage: &Storage,
         name: &str,
         listed: Vec<Fact>,
-    ) -> Result<BTreeMap<ImageId, Image>, StorageError> {
+    ) -> Result<ImagesById, StorageError> {
         let mut facts: BTreeMap<ImageId, Vec<Fact>> = BTreeMap::new();
         for fact in listed {
             facts.entry(fact.image.clone()).or_default().push(fact);
         }
-        let known = self.recall(name, |known| {
-            let records = known.images.iter();
-            let records = records.map(|(id, image)| (id.clone(), Arc::clone(&image.record)));
-            records.collect::<BTreeMap<_, _>>()
-        });
         let reads = facts.into_iter().map(|(id, facts)| {
-            let known = known.get(&id).cloned();
+            let record = |known: &CachedName| Some(Arc::clone(&known.images.get(&id)?.record));
+            let cached = self.cached(name, record);
             async move {
-                let image = read(storage, facts, known).await?;
+                let record = match cached {
+                    Some(record) => Some(record),
+                    None => first(storage, &facts).await?.map(Arc::new),
+                };
+                let latest = facts.iter().map(|fact| fact.written).max();
+                let image = record.zip(latest).map(|(record, latest)| Image {
+                    record,
+                    tags: facts.into_iter().filter_map(|fact| fact.tag).collect(),
+                    latest,
+                });
                 Ok::<_, StorageError>(image.map(|image| (id, image)))
             }
         });
-        let images: Vec<Option<_>> = futures::stream::iter(reads)
-            .buffer_unordered(READS_AT_ONCE)
-            .try_collect()
-            .await?;
+        let reads = stream::iter(reads).buffer_unordered(READS_AT_ONCE);
+        let images: Vec<Option<_>> = reads.try_collect().await?;
         Ok(images.into_iter().flatten().collect())
     }
 
-    fn recall<T>(&self, name: &str, what: impl FnOnce(&Name) -> T) -> T {
-        match self.lock().get_mut(name) {
+    /// Reads the cache of a name, which is empty for an unknown one.
+    fn cached<T>(&self, name: &str, read: impl FnOnce(&CachedName) -> T) -> T {
+        match lock(&self.names).get_mut(name) {
             Some(known) => {
                 known.used = Some(Instant::now());
-                what(known)
+                read(known)
             }
-            None => what(&Name::default()),
+            None => read(&CachedName::default()),
         }
     }
 
-    /// Adds what was read to what is remembered, which may have grown meanwhile, and says `what`
-    /// of it. When it is too much, the names are forgotten that were used longest ago; one without
-    /// images takes no place.
-    fn learn<T>(
+    /// Adds images to the cache of a name, which may have grown meanwhile, and reads it. Beyond the
+    /// maximum weight, the names that were used longest ago are evicted. A name without images is not
+    /// cached.
+    fn add<T>(
         &self,
         name: &str,
-        images: BTreeMap<ImageId, Image>,
+        images: ImagesById,
         listed: Option<Instant>,
-        what: impl FnOnce(&Name) -> T,
+        read: impl FnOnce(&CachedName) -> T,
     ) -> T {
-        let mut names = self.lock();
+        let mut names = lock(&self.names);
         if images.is_empty() && !names.contains_key(name) {
-            return what(&Name::default());
+            return read(&CachedName::default());
         }
         let known = names.entry(name.to_owned()).or_default();
         known.used = Some(Instant::now());
         known.listed = known.listed.max(listed);
         for (id, image) in images {
-            match known.images.get_mut(&id) {
-                Some(known) => {
-                    known.tags.extend(image.tags);
-                    known.latest = known.latest.max(image.latest);
-                }
-                None => {
-                    known.images.insert(id, image);
-                }
-            }
+            let known = known.images.entry(id).or_insert_with(|| image.clone());
+            known.tags.extend(image.tags);
+            known.latest = known.latest.max(image.latest);
         }
-        let answer = what(known);
-        while names.len() > 1 && names.values().map(Name::weight).sum::<usize>() > self.remembered {
+        let answer = read(known);
+        while names.len() > 1
+            && names.values().map(CachedName::weight).sum::<usize>() > self.max_weight
+        {
             let oldest = names.iter().min_by_key(|(_, known)| known.used);
-            let Some(oldest) = oldest.map(|(name, _)| name.clone()) else {
-                break;
-            };
-            names.remove(&oldest);
+            let oldest = oldest.map(|(name, _)| name.clone());
+            oldest.and_then(|name| names.remove(&name));
         }
         answer
     }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Name>> {
-        self.names.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-impl Name {
-    /// How many digests and words it holds.
+impl CachedName {
     fn weight(&self) -> usize {
         let images = self.images.values();
-        1 + images
-            .map(|image| image.record.weight() + image.tags.len())
-            .sum::<usize>()
+        let weights = images.map(|image| image.record.weight() + image.tags.len());
+        1 + weights.sum::<usize>()
     }
 }
 
-/// The first record that can be read: storage may have lost others.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The first readable record: storage may have lost others.
 async fn first(storage: &Storage, facts: &[Fact]) -> Result<Option<ImageRecord>, StorageError> {
     for fact in facts {
         if let Some(record) = ImageRecord::read(storage, &fact.key).await? {
@@ -295,24 +286,6 @@ async fn first(storage: &Storage, facts: &[Fact]) -> Result<Option<ImageRecord>,
         }
     }
     Ok(None)
-}
-
-/// An image by what was listed of it. Any of its records will do.
-async fn read(
-    storage: &Storage,
-    facts: Vec<Fact>,
-    known: Option<Arc<ImageRecord>>,
-) -> Result<Option<Image>, StorageError> {
-    let record = match known {
-        Some(known) => Some(known),
-        None => first(storage, &facts).await?.map(Arc::new),
-    };
-    let latest = facts.iter().map(|fact| fact.written).max();
-    Ok(record.zip(latest).map(|(record, latest)| Image {
-        record,
-        tags: facts.into_iter().filter_map(|fact| fact.tag).collect(),
-        latest,
-    }))
 }
 
 #[cfg(test)]

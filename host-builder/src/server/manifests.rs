@@ -20,9 +20,9 @@ use super::images::Image;
 use super::response::{response, set_header};
 use super::{App, facts};
 use crate::builder::{Progress, suggestions};
+use crate::memo::Known;
 use crate::records::image_of;
 use crate::request::ImageRequest;
-use crate::source::Pinned;
 use crate::storage::Key;
 
 /// How long the edge may cache a manifest by digest under an opaque name.
@@ -80,8 +80,8 @@ impl App {
         let named = self.engine.named_image(repository)?;
         let deadline = deadline(&request.headers);
         let (pin, lifetime) = match self.engine.sources.pin(tag, remaining(deadline)).await? {
-            Pinned::Pin(pin, lifetime) => (pin, lifetime),
-            Pinned::Preparing(elapsed) => return still_building(request, elapsed),
+            Known::Value(pin, lifetime) => (pin, lifetime),
+            Known::Pending(elapsed) => return still_building(request, elapsed),
         };
         let source = format!("{} {}", self.engine.sources.source().kind(), pin.revision);
         let image = self.engine.image(pin, &named);

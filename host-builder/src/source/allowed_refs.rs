@@ -1,8 +1,8 @@
-//! Which refs of a repository images may be made of.
+//! The refs of a repository that images may be made of.
 //!
 //! Forges list more than branches and tags: each merge request is a ref, with a commit that anybody
-//! may have written. So nothing is taken from a ref that the administrator's patterns don't name, and
-//! a commit only when such a ref holds it.
+//! may have written. So only refs that match the administrator's patterns count, and only commits that
+//! such a ref contains.
 
 use anyhow::{Result, ensure};
 
@@ -17,7 +17,7 @@ impl Default for AllowedRefs {
 }
 
 impl AllowedRefs {
-    /// Reads patterns, each with at most one `*`, which stands for anything.
+    /// Parses patterns, each with at most one `*`, which matches anything.
     ///
     /// # Errors
     /// A sentence that names the setting and what is wrong with it.
@@ -26,29 +26,29 @@ impl AllowedRefs {
         let patterns: Vec<_> = given.cloned().collect();
         ensure!(
             !patterns.is_empty(),
-            "NIXGATE_GIT_REFS has no pattern: refs/heads/* and refs/tags/* are all branches and tags"
+            "NIXGATE_GIT_REFS has no pattern: set refs/heads/* and refs/tags/* for all branches and \
+             tags"
         );
         for pattern in &patterns {
-            // What git takes for something else than the name of a ref (git-check-ref-format).
+            // Git gives other characters a meaning (git-check-ref-format).
             let fit = |c: char| c.is_ascii_graphic() && !r"~^:?[\+".contains(c);
             ensure!(
                 pattern.starts_with("refs/")
                     && pattern.chars().all(fit)
                     && !pattern.contains("..")
                     && pattern.matches('*').count() <= 1,
-                "NIXGATE_GIT_REFS has \"{pattern}\": a pattern is the full name of a ref, with one \
-                 * at most, such as refs/heads/release-*"
+                "NIXGATE_GIT_REFS has the invalid pattern \"{pattern}\": write the full name of a \
+                 ref, with one * at most, such as refs/heads/release-*"
             );
         }
         Ok(Self(patterns))
     }
 
-    /// The patterns, as they were written.
     pub(crate) fn patterns(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(String::as_str)
     }
 
-    /// Whether images may be made of what this ref points at.
+    /// Whether a ref matches, by its full name.
     pub(crate) fn allow(&self, reference: &str) -> bool {
         self.patterns()
             .any(|pattern| match pattern.split_once('*') {
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ref_is_allowed_when_a_pattern_names_it() {
+    fn a_ref_is_allowed_when_a_pattern_matches_it() {
         let allowed = parse(&["refs/heads/release-*", "refs/tags/v1", "refs/heads/*/ok"]).unwrap();
         for (reference, expected) in [
             ("refs/heads/release-1", true),
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn what_git_would_take_for_something_else_is_refused() {
+    fn a_pattern_that_means_something_else_to_git_is_refused() {
         for pattern in [
             "main",
             "--upload-pack=x",

@@ -1,4 +1,4 @@
-//! Finding out what a tag means now: the slow part of pinning, which runs in tasks of its own.
+//! Finds and fetches the package set of a tag: the slow part of pinning.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,119 +9,110 @@ use tokio::sync::Semaphore;
 
 use super::git::{self, Commit, Refs};
 use super::mirror::Mirror;
-use super::refreshing::{Known, Refreshing};
 use super::roots::Roots;
-use super::{DEFAULT, PIN_STALE, Pin, PinError, Pins, Source, required_nix};
+use super::{DEFAULT, Pin, PinError, Source, required_nix};
 use crate::closure::STORE_DIR;
+use crate::memo::{Bound, Known, Lifetime, Memo};
 use crate::nix::{Fetched, Nix};
 use crate::telemetry::logging::chain;
 
-/// How long the list of a repository's branches and tags holds: so long an unknown tag stays
-/// unknown without asking the repository again.
+/// How long the list of a repository's refs is used. An unknown tag stays unknown for as long.
 const REFS_TTL: Duration = Duration::from_secs(30);
-/// Package sets of names that are fetched at once: each may be a whole nixpkgs.
+/// Fetches at once: each may be a whole nixpkgs. Names in use, new names and commits have permits of
+/// their own, so that nobody waits behind the many that one client may ask for.
 const NAMES_AT_ONCE: usize = 2;
-/// Those of names that are new, and of commits, which have turns of their own: a client may ask for many
-/// of them, and what others use is not to wait behind these.
 const NEW_NAMES_AT_ONCE: usize = 2;
 const COMMITS_AT_ONCE: usize = 1;
 
-/// A source, and what finding out takes.
+/// See the module.
 pub(super) struct Finder {
-    source: Arc<Source>,
+    pub(super) source: Arc<Source>,
+    pub(super) roots: Roots,
     nix: Arc<dyn Nix>,
-    refs: Refreshing<Arc<Refs>>,
+    refs: Memo<Arc<Refs>, PinError>,
     mirror: Option<Mirror>,
-    roots: Roots,
-    name_turns: Semaphore,
-    new_name_turns: Semaphore,
-    commit_turns: Semaphore,
-    /// The pins, whose links stay for as long as they are remembered.
-    pins: Pins,
+    names: Semaphore,
+    new_names: Semaphore,
+    commits: Semaphore,
 }
 
 impl Finder {
+    /// Links of package sets are in `state_dir`. They stay for the time `keep` after the last fetch.
     pub(super) fn new(
         source: Source,
         nix: Arc<dyn Nix>,
-        hold: Duration,
+        keep: Duration,
         state_dir: &Path,
-        pins: Pins,
     ) -> std::io::Result<Self> {
         let repository = source.repository();
-        let mirror = repository.map(|(_, allowed)| Mirror::new(state_dir, allowed.clone()));
         Ok(Self {
+            mirror: repository.map(|(url, allowed)| Mirror::new(state_dir, url, allowed)),
             source: Arc::new(source),
             nix,
-            mirror,
-            // An old list can't say that a tag is unknown.
-            refs: Refreshing::new(REFS_TTL, Duration::ZERO),
-            roots: Roots::new(state_dir, hold + PIN_STALE)?,
-            name_turns: Semaphore::new(NAMES_AT_ONCE),
-            new_name_turns: Semaphore::new(NEW_NAMES_AT_ONCE),
-            commit_turns: Semaphore::new(COMMITS_AT_ONCE),
-            pins,
+            refs: Memo::new(Bound::NONE),
+            roots: Roots::new(state_dir, keep)?,
+            names: Semaphore::new(NAMES_AT_ONCE),
+            new_names: Semaphore::new(NEW_NAMES_AT_ONCE),
+            commits: Semaphore::new(COMMITS_AT_ONCE),
         })
     }
 
-    pub(super) fn source(&self) -> &Source {
-        &self.source
+    /// Whether the package set of a tag is in the store already, perhaps in an older revision; true
+    /// for the default branch.
+    pub(super) fn is_known(&self, tag: &str) -> bool {
+        tag == DEFAULT || self.roots.link(tag).exists()
     }
 
-    /// The branches and tags of a git repository, for which this waits at most `wait`; of another
-    /// source there are none.
-    pub(super) async fn refs(&self, wait: Duration) -> Result<Known<Arc<Refs>>, PinError> {
+    /// The refs of the git repository, for which this waits at most `wait`; none for other sources.
+    pub(super) async fn refs(&self, wait: Duration) -> Result<Option<Known<Arc<Refs>>>, PinError> {
         let Some((url, allowed)) = self.source.repository() else {
-            return Ok(Known::Value(Arc::default(), REFS_TTL));
+            return Ok(None);
         };
-        let (nix, url, allowed) = (Arc::clone(&self.nix), url.to_owned(), allowed.clone());
-        let source = Arc::clone(&self.source);
-        let list = || {
-            let listed = async move {
+        let list = |_: &[()]| {
+            let (nix, source) = (Arc::clone(&self.nix), Arc::clone(&self.source));
+            let (url, allowed) = (url.to_owned(), allowed.clone());
+            let refs = async move {
                 let refs = git::refs(&*nix, &url, &allowed).await;
-                refs.map(Arc::new).map_err(|error| source.explain(error))
+                let refs = refs.map(Arc::new).map_err(|error| source.explain(error));
+                if let Err(error) = &refs {
+                    tracing::warn!(
+                        error = chain(error),
+                        "cannot list the branches and tags of the package source"
+                    );
+                }
+                (refs, Lifetime::fresh(REFS_TTL))
             };
-            listed
-                .inspect(|listed| log_failure("its branches and tags can't be listed", listed))
-                .boxed()
+            Ok(refs.boxed())
         };
-        self.refs.get("", wait, list).await
+        let refs = self.refs.get("", wait, (), list).await;
+        refs.map(Some).map_err(|(error, _)| error)
     }
 
-    /// The package set that `wanted` means now, in the Nix store and kept there.
-    pub(super) async fn find(&self, wanted: &str) -> Result<Pin, PinError> {
-        let found = self.fetch_and_keep(wanted).await;
+    /// Fetches the package set of a tag into the Nix store, and keeps it there.
+    pub(super) async fn find(&self, tag: &str) -> Result<Pin, PinError> {
+        let found = self.fetch_and_keep(tag).await;
         let found = found.map_err(|error| self.source.explain(error));
         match &found {
-            Ok(pin) => tracing::info!(
-                tag = wanted,
-                revision = pin.revision,
-                "pinned the package set"
-            ),
-            Err(_) => log_failure(&format!("\"{wanted}\" can't be pinned"), &found),
+            Ok(Pin { revision, .. }) => tracing::info!(tag, revision, "pinned the package set"),
+            Err(error) => {
+                tracing::warn!(tag, error = chain(error), "cannot pin the package source");
+            }
         }
         found
     }
 
-    async fn fetch_and_keep(&self, wanted: &str) -> Result<Pin, PinError> {
-        // Before the turn: to find a commit may take a mirror of the whole repository.
-        let commit = match self.source.repository() {
-            Some(_) => Some(self.commit(wanted).await?),
-            None => None,
+    async fn fetch_and_keep(&self, tag: &str) -> Result<Pin, PinError> {
+        // Before the permit: it may take a mirror of the whole repository.
+        let commit = self.commit(tag).await?;
+        let permits = match git::is_commit(tag) {
+            true => &self.commits,
+            false if self.is_known(tag) => &self.names,
+            false => &self.new_names,
         };
-        let is_known = wanted == DEFAULT || self.pins.of(wanted).last(wanted).is_some();
-        let turns = match (git::is_commit(wanted), is_known) {
-            (true, _) => &self.commit_turns,
-            (false, false) => &self.new_name_turns,
-            (false, true) => &self.name_turns,
-        };
-        let turn = turns.acquire().await;
-        let _turn = turn.map_err(|_| PinError::Interrupted)?;
+        let permit = permits.acquire().await;
+        let _permit = permit.map_err(|_| PinError::Interrupted)?;
         let Fetched { path, revision } = self.fetch(commit).await?;
-        let root = self.roots.link(wanted);
-        self.nix.keep(&path, &root).await?;
-        let Pins { names, commits } = &self.pins;
-        self.roots.prune(&names.keys(), &commits.keys());
+        self.nix.keep(&path, &self.roots.link(tag)).await?;
         if let Some(needed) = required_nix(&path) {
             let found = self.nix.version().await?.version;
             if found < needed {
@@ -131,27 +122,23 @@ impl Finder {
         Ok(Pin { path, revision })
     }
 
-    /// The commit that a tag means, and an allowed ref that holds it.
-    async fn commit(&self, wanted: &str) -> Result<Commit, PinError> {
-        let Known::Value(refs, _) = self.refs(git::LIMIT).await? else {
-            return Err(PinError::Interrupted);
+    /// The commit of a tag, with an allowed ref that contains it; none without a git repository.
+    async fn commit(&self, tag: &str) -> Result<Option<Commit>, PinError> {
+        let refs = match self.refs(git::LIST_TIMEOUT).await? {
+            Some(Known::Value(refs, _)) => refs,
+            Some(Known::Pending(_)) => return Err(PinError::Interrupted),
+            None => return Ok(None),
         };
-        let tip = refs.find(wanted);
-        match (&tip, &self.mirror, self.source.repository()) {
-            (Err(_), Some(mirror), Some((url, _))) if git::is_commit(wanted) => {
-                let holder = mirror.holder(&*self.nix, url, &refs, wanted).await?;
-                holder.map_or(tip, |reference| {
-                    Ok(Commit {
-                        reference,
-                        id: wanted.to_owned(),
-                    })
-                })
-            }
-            _ => tip,
+        let tip = refs.find(tag);
+        if let (Err(_), Some(mirror), true) = (&tip, &self.mirror, git::is_commit(tag))
+            && let Some(reference) = mirror.ref_containing(&*self.nix, &refs, tag).await?
+        {
+            let id = tag.to_owned();
+            return Ok(Some(Commit { reference, id }));
         }
+        tip.map(Some)
     }
 
-    /// `commit` is the one that is wanted of a repository.
     async fn fetch(&self, commit: Option<Commit>) -> Result<Fetched, PinError> {
         match &*self.source {
             Source::Channel { name, base } => {
@@ -159,21 +146,18 @@ impl Finder {
                 Ok(self.nix.fetch_tarball(&url).await?)
             }
             Source::Git { url, .. } => {
-                let commit = commit.ok_or(PinError::Interrupted)?;
-                Ok(self
-                    .nix
-                    .fetch_git(url, &commit.reference, &commit.id)
-                    .await?)
+                let Commit { reference, id } = commit.ok_or(PinError::Interrupted)?;
+                Ok(self.nix.fetch_git(url, &reference, &id).await?)
             }
             Source::Flake { url, .. } => {
                 let pinned = url.at(commit.as_ref());
-                let fetched = self.nix.fetch_flake(&pinned, url.dir()).await?;
-                Ok(Fetched {
-                    revision: commit.map_or(fetched.revision, |commit| commit.id),
-                    ..fetched
-                })
+                let mut fetched = self.nix.fetch_flake(&pinned, url.dir()).await?;
+                if let Some(Commit { id, .. }) = commit {
+                    fetched.revision = id;
+                }
+                Ok(fetched)
             }
-            // The store is immutable already, and the name says it all.
+            // Immutable already.
             Source::Path { path } if path.starts_with(STORE_DIR) => Ok(Fetched {
                 path: path.clone(),
                 revision: path.display().to_string(),
@@ -183,16 +167,11 @@ impl Finder {
                     return Err(PinError::Folder {
                         path: path.clone(),
                         reason: error.to_string(),
+                        setting: "NIXERY_PKGS_PATH",
                     });
                 }
                 Ok(self.nix.add_folder(path).await?)
             }
         }
-    }
-}
-
-fn log_failure<T>(what: &str, result: &Result<T, PinError>) {
-    if let Err(error) = result {
-        tracing::warn!(error = chain(error), "package source: {what}");
     }
 }

@@ -1,4 +1,4 @@
-//! Where a flake is, as far as pinning looks into it.
+//! The URL of a flake, and the tags that follow from it.
 //!
 //! | written | tags |
 //! | --- | --- |
@@ -15,19 +15,17 @@ use super::git::Commit;
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FlakeUrl {
-    /// As Nix takes it.
+    /// In Nix's syntax.
     url: String,
-    /// The repository's, for git, when tags choose what of it is used.
+    /// The URL of the git repository whose refs are tags, if there is one.
     repository: Option<String>,
-    /// The folder of the flake in its source.
+    /// The folder of the flake in its source; empty for the top.
     dir: String,
 }
 
 impl FlakeUrl {
-    /// Reads what was written.
-    ///
     /// # Errors
-    /// A sentence that names the setting and what is wrong with it.
+    /// A sentence that names the setting and the mistake.
     pub(crate) fn parse(text: &str) -> Result<Self> {
         let url = match text.strip_prefix('/') {
             Some(_) => format!("path:{text}"),
@@ -35,24 +33,24 @@ impl FlakeUrl {
         };
         ensure!(
             url.contains(':') && !url.starts_with("flake:") && !url.starts_with("path:."),
-            "NIXGATE_FLAKE is \"{text}\": it must be a URL of a flake, such as path:/folder, \
-             git+https://host/repository or github:owner/repository; names of a registry mean \
-             something else on each machine"
+            "NIXGATE_FLAKE is \"{text}\": set the URL of a flake, such as path:/folder, \
+             git+https://host/repository or github:owner/repository. A registry's name has another \
+             meaning on each machine"
         );
         ensure!(
             !url.contains('#'),
-            "NIXGATE_FLAKE is \"{text}\": leave out what begins with #, all packages of a flake are \
-             served"
+            "NIXGATE_FLAKE is \"{text}\": remove the part after #. All packages of a flake are served"
         );
         ensure!(
             !url.contains(|c: char| c.is_whitespace() || c.is_control()),
-            "NIXGATE_FLAKE is \"{text}\": a URL has no spaces"
+            "NIXGATE_FLAKE is \"{text}\": remove the spaces"
         );
         let (address, query) = url.split_once('?').unwrap_or((&url, ""));
         let parameter = |wanted: &str| {
-            let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-            let mut values = pairs.filter_map(|(name, value)| (name == wanted).then_some(value));
-            values.next()
+            let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+            pairs
+                .find(|(name, _)| *name == wanted)
+                .map(|(_, value)| value)
         };
         let dir = parameter("dir").unwrap_or_default().to_owned();
         let is_pinned = parameter("ref").or_else(|| parameter("rev")).is_some();
@@ -69,17 +67,16 @@ impl FlakeUrl {
         self.url.starts_with("path:")
     }
 
-    /// The repository that tags are looked up in, as git takes it.
+    /// The git repository whose refs are tags, in git's syntax.
     pub(crate) fn repository(&self) -> Option<&str> {
         self.repository.as_deref()
     }
 
-    /// The folder of the flake in its source; empty for the top.
     pub(crate) fn dir(&self) -> &str {
         &self.dir
     }
 
-    /// What Nix is to fetch.
+    /// The URL of the flake at a commit.
     pub(super) fn at(&self, commit: Option<&Commit>) -> String {
         let Some(Commit { reference, id }) = commit else {
             return self.url.clone();
@@ -88,7 +85,7 @@ impl FlakeUrl {
             true => '&',
             false => '?',
         };
-        // Whoever may push a branch chooses its name, which may have a `&` in it.
+        // Whoever can push a branch chooses its name, which may contain `&`.
         let reference: Vec<String> = reference
             .split('/')
             .map(|part| form_urlencoded::byte_serialize(part.as_bytes()).collect())
@@ -108,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_name_of_a_branch_says_nothing_but_itself() {
+    fn the_name_of_a_branch_changes_no_other_parameter() {
         let commit = Commit {
             reference: "refs/heads/!x&rev=b#c".to_owned(),
             id: "a".repeat(40),
@@ -124,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_tags_choose_from_and_what_nix_fetches() {
+    fn repositories_folders_and_fetched_urls_of_flakes() {
         let commit = Commit {
             reference: "refs/heads/main".to_owned(),
             id: "a".repeat(40),
@@ -161,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_means_something_else_on_each_machine_is_refused() {
+    fn urls_that_depend_on_the_machine_are_refused() {
         for text in [
             "nixpkgs",
             "flake:nixpkgs",

@@ -1,16 +1,16 @@
-//! Which commit a branch or tag of a remote repository is.
+//! The commit of a branch or tag of a remote repository.
 
 use std::ffi::OsString;
 use std::time::Duration;
 
-use super::PinError;
 use super::allowed_refs::AllowedRefs;
+use super::{DEFAULT, PinError};
 use crate::nix::Nix;
 
-/// How long a repository may take to list its branches and tags.
-pub(super) const LIMIT: Duration = Duration::from_secs(60);
+/// How long listing the refs of a repository may take.
+pub(super) const LIST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A commit and a ref that holds it.
+/// A commit and a ref that contains it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Commit {
     /// Full name, such as `refs/heads/main`.
@@ -19,12 +19,12 @@ pub(super) struct Commit {
     pub(super) id: String,
 }
 
-/// The refs of a repository that may be used, as `git ls-remote` lists them.
+/// The allowed refs of a repository, as `git ls-remote` lists them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Refs(String);
 
-/// Asks a repository for the refs that may be used, and for no others: forges list their merge
-/// requests too, by the hundred thousand.
+/// Asks a repository for its allowed refs alone: forges also list merge requests, by the hundred
+/// thousand.
 pub(super) async fn refs(
     nix: &dyn Nix,
     url: &str,
@@ -34,12 +34,12 @@ pub(super) async fn refs(
         .map(Into::into)
         .into();
     arguments.extend(allowed.patterns().map(Into::into));
-    let output = nix.git(arguments, LIMIT).await?;
+    let output = nix.git(arguments, LIST_TIMEOUT).await?;
     Ok(Refs::of(&String::from_utf8_lossy(&output), allowed))
 }
 
 impl Refs {
-    /// The lines about refs that may be used: git takes a pattern for the end of a name as well.
+    /// Keeps the lines of allowed refs. Git also lists refs whose names end like a pattern.
     fn of(listing: &str, allowed: &AllowedRefs) -> Self {
         let usable = |line: &&str| {
             let name = line.split_once('\t').map_or("", |(_, name)| name);
@@ -58,65 +58,66 @@ impl Refs {
         })
     }
 
-    /// Finds the commit of a branch, a tag, or `latest`, which is the default branch; or a commit's
-    /// own id when a ref points at it.
-    pub(super) fn find(&self, wanted: &str) -> Result<Commit, PinError> {
-        choose(&self.0, wanted).ok_or_else(|| {
-            PinError::TagUnknown(match (is_commit(wanted), wanted) {
+    /// The commit of a branch, of a tag, or of `latest`, the default branch; or a commit itself when
+    /// a ref points at it.
+    ///
+    /// # Errors
+    /// [`PinError::TagUnknown`].
+    pub(super) fn find(&self, tag: &str) -> Result<Commit, PinError> {
+        choose(&self.0, tag).ok_or_else(|| {
+            PinError::TagUnknown(match (is_commit(tag), tag) {
                 (true, _) => format!(
-                    "the package repository has the commit {wanted} on none of its branches and \
-                     tags that images may be made of (NIXGATE_GIT_REFS)"
+                    "no allowed branch or tag of the package repository contains the commit \
+                     {tag}: see NIXGATE_GIT_REFS"
                 ),
-                (false, "latest") => {
-                    "the package repository has no default branch that images may \
-                                      be made of: pull by the name of a branch or tag"
-                        .to_owned()
-                }
-                (false, _) => format!("the package repository has no branch or tag \"{wanted}\""),
+                (false, DEFAULT) => "the package repository has no default branch, or does not \
+                                     allow it: pull by the name of a branch or tag"
+                    .to_owned(),
+                (false, _) => format!("the package repository has no branch or tag \"{tag}\""),
             })
         })
     }
 }
 
-/// Whether a tag can only be a commit's id: 40 hexadecimal digits.
+/// Whether a tag is the id of a commit: 40 hexadecimal digits.
 pub(super) fn is_commit(tag: &str) -> bool {
     let digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
     tag.len() == 40 && tag.bytes().all(digit)
 }
 
-/// Whether a ref's name is one that every program takes for a name: whoever may push a branch may
-/// give it another, and the commit may be on a better one.
+/// Whether a ref's name is safe to pass to any program. Whoever can push chooses names, and another ref
+/// may contain the same commit.
 pub(super) fn is_plain(reference: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte);
     reference.bytes().all(plain)
 }
 
-/// Chooses among the lines of `git ls-remote`: `<id>\t<ref>`.
-fn choose(listing: &str, wanted: &str) -> Option<Commit> {
+/// Finds a ref in the lines of `git ls-remote`: `<id>\t<ref>`.
+fn choose(listing: &str, tag: &str) -> Option<Commit> {
     let refs: Vec<_> = listing
         .lines()
         .filter_map(|line| line.split_once('\t'))
         .collect();
     let named = |name: &str| refs.iter().find(|(_, reference)| *reference == name);
     let branch = |name: &str| named(&format!("refs/heads/{name}"));
-    let found = if wanted == "latest" {
-        // `ref: refs/heads/main\tHEAD`. Some repositories have no HEAD, or one that leads nowhere.
+    let found = if tag == DEFAULT {
+        // `ref: refs/heads/main\tHEAD`. Some repositories have no HEAD, or one without a target.
         let head = refs.iter().find_map(|(target, name)| {
             let target = target.strip_prefix("ref: ")?;
             (*name == "HEAD").then(|| named(target))?
         });
         head.or_else(|| branch("main")).or_else(|| branch("master"))
-    } else if is_commit(wanted) {
-        // Never a branch that somebody called so.
-        let at_commit = |(id, name): &&(&str, &str)| *id == wanted && *name != "HEAD";
+    } else if is_commit(tag) {
+        // Never a branch with that name.
+        let at_commit = |(id, name): &&(&str, &str)| *id == tag && *name != "HEAD";
         let mut refs = refs.iter().filter(at_commit).peekable();
         let first = refs.peek().copied();
         refs.find(|(_, name)| is_plain(name)).or(first)
     } else {
-        branch(wanted)
+        branch(tag)
             // An annotated tag is listed twice; the peeled line has the commit.
-            .or_else(|| named(&format!("refs/tags/{wanted}^{{}}")))
-            .or_else(|| named(&format!("refs/tags/{wanted}")))
+            .or_else(|| named(&format!("refs/tags/{tag}^{{}}")))
+            .or_else(|| named(&format!("refs/tags/{tag}")))
     };
     found.map(|(id, name)| Commit {
         reference: name.trim_end_matches("^{}").to_owned(),
@@ -158,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_branch_or_tag_points_at_is_not_found() {
+    fn what_no_allowed_ref_points_at_is_not_found() {
         check("nope", None);
         check("HEAD", None);
         check("pull/1/head", None);
@@ -175,7 +176,7 @@ mod tests {
                 format!("{B}\trefs/heads/x\n{A}\trefs/heads/master"),
                 Some(A),
             ),
-            // It points at a branch that may not be used.
+            // It points at a branch that is not allowed.
             (
                 format!("ref: refs/heads/x\tHEAD\n{C}\tHEAD\n{A}\trefs/heads/main"),
                 Some(A),

@@ -1,71 +1,59 @@
-//! What to do when a source can't be fetched for want of a setting: git, ssh and Nix say what is
-//! wrong, each in its own words, and none knows nixgate's settings.
+//! Hints for sources that can't be fetched: the errors of git, ssh and Nix, and the settings that help.
 
-/// What a program prints when this is what is wrong, in small letters, and what to do.
+/// Parts of error messages in lower case, separated by `|`; each with the cause and the setting.
 ///
-/// Those of ssh come first: git adds to each of them that access may be lacking.
-const REMEDIES: [(&[&str], &str); 8] = [
+/// Errors of ssh come first: git adds to each of them that access rights may be missing.
+const HINTS: [(&str, &str); 8] = [
     (
-        &[
-            "host key verification failed",
-            "host identification has changed",
-        ],
-        "ssh does not know its host key, or knows another one: put the key into \
+        "host key verification failed|host identification has changed",
+        "ssh does not know its host key, or knows another one. Put the key into \
          ~/.ssh/known_hosts of the builder's user, or into a file that GIT_SSH_COMMAND names \
-         (ssh -o UserKnownHostsFile=FILE). ssh-keyscan prints it; compare it with what the host's \
-         administrators publish",
+         (ssh -o UserKnownHostsFile=FILE). ssh-keyscan prints the key; compare it with the one that \
+         the host's administrators publish",
     ),
     (
-        &["permission denied (", "no supported authentication methods"],
-        "it takes none of the keys that ssh offers: put one into ~/.ssh of the builder's user, name \
-         it by GIT_SSH_COMMAND (ssh -i FILE), or set SSH_AUTH_SOCK. A key with a passphrase needs an \
-         agent: nobody is asked",
+        "permission denied (|no supported authentication methods",
+        "it accepts none of ssh's keys. Put a key into ~/.ssh of the builder's user, name it by \
+         GIT_SSH_COMMAND (ssh -i FILE), or set SSH_AUTH_SOCK. A key with a passphrase needs an \
+         agent: ssh can't ask for it",
     ),
     (
-        &["no user exists for uid"],
-        "ssh works for users in /etc/passwd alone: add the builder's user there, or fetch by https",
+        "no user exists for uid",
+        "ssh needs the builder's user in /etc/passwd. Add it there, or fetch by https",
     ),
     (
-        &["cannot run ssh", "ssh: not found", "unable to fork"],
-        "install ssh (openssh-client) on the builder",
+        "cannot run ssh|ssh: not found|unable to fork",
+        "ssh is missing. Install openssh-client on the builder",
     ),
     (
-        &["certificate", "ssl ca cert", "(60)"],
-        "its certificate is of an authority that is not trusted, or not for this name: \
-         NIX_SSL_CERT_FILE names the file of the authorities that are trusted (PEM), the company's \
-         among them",
+        "certificate|ssl ca cert|(60)",
+        "its certificate is not trusted, or not for this name. Set NIX_SSL_CERT_FILE to a PEM file \
+         with all trusted authorities, including the company's",
     ),
     (
-        &[
-            "authentication failed",
-            "could not read username",
-            "could not read password",
-            "http error 401",
-            "error: 401",
-            "http basic: access denied",
-        ],
-        "it wants a user and a password, and has not got them or takes others: put them into the \
+        "authentication failed|could not read username|could not read password|http error 401|\
+         error: 401|http basic: access denied",
+        "authentication failed: the user and password are missing or wrong. Put them into the \
          file that NIXGATE_NETRC names (machine HOST login USER password PASSWORD)",
     ),
     (
-        &["http error 403", "error: 403"],
-        "it knows who the builder is and lets it have nothing, or lets nobody in who gives no \
-         password: check the user in the file that NIXGATE_NETRC names, and what that may read",
+        "http error 403|error: 403",
+        "access is forbidden. Check the user in the file that NIXGATE_NETRC names, and that the \
+         user may read the repository",
     ),
     (
-        &["dubious ownership"],
-        "git reads no repository of another user: give the folder to the builder's user, or name it \
-         as safe.directory in ~/.gitconfig of that user",
+        "dubious ownership",
+        "the repository belongs to another user. Change its owner to the builder's user, or add it \
+         as safe.directory to ~/.gitconfig of that user",
     ),
 ];
 
-/// What to do, if that is known.
-pub(super) fn remedy(stderr: &str) -> Option<&'static str> {
+/// The cause and the setting, if the error is a known one.
+pub(super) fn hint(stderr: &str) -> Option<&'static str> {
     let text = stderr.to_ascii_lowercase();
-    let fits = |words: &[&str]| words.iter().any(|words| text.contains(words));
-    REMEDIES
-        .iter()
-        .find_map(|(words, remedy)| fits(words).then_some(*remedy))
+    let fits = |parts: &str| parts.split('|').any(|part| text.contains(part));
+    let found = HINTS.iter().find(|(parts, _)| fits(parts));
+    found.map(|(_, hint)| *hint)
 }
 
 #[cfg(test)]
@@ -73,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_programs_say_leads_to_the_setting() {
+    fn an_error_of_a_program_leads_to_the_setting() {
         for (said, setting) in [
             (
                 "Host key verification failed.\nfatal: Could not read from remote repository.",
@@ -107,10 +95,10 @@ mod tests {
                 "safe.directory",
             ),
         ] {
-            let remedy = remedy(said).unwrap();
-            assert!(remedy.contains(setting), "{said}: {remedy}");
+            let hint = hint(said).unwrap();
+            assert!(hint.contains(setting), "{said}: {hint}");
         }
-        assert_eq!(remedy("fatal: repository 'https://h/x' not found"), None);
-        assert_eq!(remedy("HTTP error 404"), None);
+        assert_eq!(hint("fatal: repository 'https://h/x' not found"), None);
+        assert_eq!(hint("HTTP error 404"), None);
     }
 }

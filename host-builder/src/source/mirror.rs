@@ -1,4 +1,4 @@
-//! The builder's own mirror of a git repository: which commits its allowed refs hold.
+//! A mirror of a git repository, which tells the commits of its allowed refs.
 //!
 //! ```text
 //!   commit ── a tip? ── yes ─────────────────────────────────────► the ref
@@ -7,18 +7,17 @@
 //!   mirror ── as old as the list of refs? ── no ── git fetch ─┐
 //!               │ yes                                        │
 //!               ▼                                            ▼
-//!             a ref that is allowed contains it ── yes ────► that ref
+//!             an allowed ref contains it ── yes ───────────► that ref
 //!               │ no
 //!               ▼
 //!             unknown, without an evaluation
 //! ```
 //!
-//! A forge is not asked whether it has a commit: it has those of every fork and merge request, under
-//! the name of the repository. The mirror has the commits of allowed refs, and of these nothing but
-//! the commits: no folders, no files, where the server can leave them out (`--filter=tree:0`). It is
-//! fetched when the first commit is asked for, and again when the list of refs has changed. Until
-//! then, a commit that it hasn't is remembered for a while, so that a client who insists costs no
-//! process.
+//! A forge can't be asked: it serves the commits of every fork and merge request under the name of the
+//! repository. The mirror has the commits of allowed refs alone, without folders and files where the
+//! server can leave them out (`--filter=tree:0`). It is fetched for the first commit that is not a tip,
+//! and again once the list of refs has changed. Until then an unknown commit is remembered for a while,
+//! so that a client that retries starts no process.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -28,6 +27,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::future::BoxFuture;
 use tokio::sync::Mutex;
 
 use super::PinError;
@@ -38,39 +38,39 @@ use crate::negative_ttl;
 use crate::nix::{Nix, NixError};
 use crate::process::ProcessError;
 
-/// How long a fetch may take: all commits of nixpkgs are some hundred megabytes.
-const FETCH: Duration = Duration::from_secs(900);
-/// How long a look at the mirror may take.
-const LOOK: Duration = Duration::from_secs(60);
+/// All commits of nixpkgs are some hundred megabytes.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(900);
+const LOCAL_TIMEOUT: Duration = Duration::from_secs(60);
 /// Unknown commits that are remembered, of about 100 bytes each.
-const MOST_UNKNOWN: usize = 1000;
+const MAX_UNKNOWN: usize = 1000;
 
 /// See the module.
 pub(super) struct Mirror {
-    folder: PathBuf,
+    url: String,
     allowed: AllowedRefs,
-    /// Whoever fetches or looks holds it.
-    fetched: Mutex<Fetched>,
+    folder: PathBuf,
+    git_dir: PathBuf,
+    /// Locked while git runs.
+    state: Mutex<State>,
 }
 
-/// What the mirror has.
 #[derive(Default)]
-struct Fetched {
-    /// The list of refs that was fetched last.
+struct State {
+    /// The list of refs of the last fetch.
     refs: Option<Arc<Refs>>,
-    /// Commits that none of these refs holds, each until it is looked for again.
+    /// Commits that none of these refs contains, and until when that is remembered.
     unknown: BTreeMap<String, Instant>,
 }
 
-impl Fetched {
+impl State {
     fn is_unknown(&mut self, commit: &str) -> bool {
         let now = Instant::now();
         self.unknown.retain(|_, until| now < *until);
         self.unknown.contains_key(commit)
     }
 
-    fn note_unknown(&mut self, commit: &str) {
-        if self.unknown.len() < MOST_UNKNOWN {
+    fn add_unknown(&mut self, commit: &str) {
+        if self.unknown.len() < MAX_UNKNOWN {
             let until = Instant::now() + negative_ttl::hold_for(commit);
             self.unknown.insert(commit.to_owned(), until);
         }
@@ -78,102 +78,96 @@ impl Fetched {
 }
 
 impl Mirror {
-    pub(super) fn new(state_dir: &Path, allowed: AllowedRefs) -> Self {
+    pub(super) fn new(state_dir: &Path, url: &str, allowed: &AllowedRefs) -> Self {
+        let folder = state_dir.join("mirrors");
         Self {
-            folder: state_dir.join("mirrors"),
-            allowed,
-            fetched: Mutex::default(),
+            url: url.to_owned(),
+            allowed: allowed.clone(),
+            git_dir: folder.join(Fingerprint::new("mirror-1").part(url).hex()),
+            folder,
+            state: Mutex::default(),
         }
     }
 
-    /// An allowed ref of the repository that contains a commit, if there is one. `refs` is what the
-    /// repository lists now.
-    pub(super) async fn holder(
+    /// An allowed ref that contains a commit, if there is one. `refs` is the repository's list now.
+    pub(super) async fn ref_containing(
         &self,
         nix: &dyn Nix,
-        url: &str,
         refs: &Arc<Refs>,
         commit: &str,
     ) -> Result<Option<String>, PinError> {
-        let mut fetched = self.fetched.lock().await;
-        let mirror = self
-            .folder
-            .join(Fingerprint::new("mirror-1").part(url).hex());
-        if fetched.refs.as_ref() != Some(refs) {
-            *fetched = Fetched::default();
-            let new = ["init", "--quiet", "--bare", "--"];
-            let mut new: Vec<OsString> = new.map(Into::into).into();
-            new.push(mirror.clone().into());
-            // The repository's URL, and a password in it, will be in the mirror's configuration.
-            let made = DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(&self.folder);
-            made.map_err(|error| PinError::Folder {
-                path: self.folder.clone(),
-                reason: error.to_string(),
-            })?;
-            nix.git(new, LOOK).await?;
-            let Some(fetch) = self.fetch(&mirror, url, refs) else {
-                return Ok(None);
-            };
-            nix.git(fetch, FETCH).await?;
-            fetched.refs = Some(Arc::clone(refs));
+        let mut state = self.state.lock().await;
+        if state.refs.as_ref() != Some(refs) {
+            *state = State::default();
+            self.fetch(nix, refs).await?;
+            state.refs = Some(Arc::clone(refs));
         }
-        if fetched.is_unknown(commit) {
+        if state.is_unknown(commit) {
             return Ok(None);
         }
-        let holder = match nix.git(self.look(&mirror, commit), LOOK).await {
-            Ok(output) => {
-                let output = String::from_utf8_lossy(&output);
-                let holders = || output.lines().filter(|name| !name.is_empty());
-                let plain = holders().find(|name| is_plain(name));
-                plain.or_else(|| holders().next()).map(str::to_owned)
-            }
+        // A mirror without files would ask the repository for missing objects, and forges have them.
+        let contains = format!("--contains={commit}");
+        let no_network = ["-c", "protocol.allow=never"];
+        let list = ["for-each-ref", "--format=%(refname)", &contains];
+        let listed = self.git(nix, &[&no_network[..], &list].concat(), LOCAL_TIMEOUT);
+        let listed = match listed.await {
             // It doesn't have the commit at all.
-            Err(NixError::Process(ProcessError::Failed { .. })) => None,
-            Err(error) => return Err(error.into()),
+            Err(NixError::Process(ProcessError::Failed { .. })) => Vec::new(),
+            listed => listed?,
         };
-        if holder.is_none() {
-            fetched.note_unknown(commit);
+        let listed = String::from_utf8_lossy(&listed);
+        // The mirror may have refs of earlier settings.
+        let mut names = listed.lines().filter(|name| refs.has(name)).peekable();
+        let first = names.peek().copied();
+        let found = names.find(|name| is_plain(name)).or(first);
+        if found.is_none() {
+            state.add_unknown(commit);
         }
-        Ok(holder)
+        Ok(found.map(str::to_owned))
     }
 
-    /// Fetches what there is of the allowed refs; none when there is nothing. A name without a star
-    /// that the repository doesn't have would make git fail.
-    fn fetch(&self, mirror: &Path, url: &str, refs: &Refs) -> Option<Vec<OsString>> {
-        let mut arguments = at(mirror);
-        // Looking for a commit among thousands of refs is quick with it.
-        arguments.extend(["-c", "fetch.writeCommitGraph=true"].map(Into::into));
-        let fetch = ["fetch", "--quiet", "--prune", "--no-tags", "--force"];
-        arguments.extend(fetch.map(Into::into));
-        arguments.extend(["--filter=tree:0", "--", url].map(Into::into));
+    async fn fetch(&self, nix: &dyn Nix, refs: &Refs) -> Result<(), PinError> {
+        // Its configuration has the repository's URL, which may have a password.
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.folder)
+            .map_err(|error| PinError::Folder {
+                path: self.folder.clone(),
+                reason: error.to_string(),
+                setting: "NIXGATE_STATE_DIR",
+            })?;
+        let init = ["init", "--quiet", "--bare"];
+        self.git(nix, &init, LOCAL_TIMEOUT).await?;
+        // A full name that the repository doesn't have would make git fail.
         let patterns = self.allowed.patterns();
-        let mut patterns = patterns
-            .filter(|pattern| pattern.contains('*') || refs.has(pattern))
-            .map(|pattern| format!("+{pattern}:{pattern}").into())
-            .peekable();
-        patterns.peek()?;
-        arguments.extend(patterns);
-        Some(arguments)
+        let patterns = patterns.filter(|pattern| pattern.contains('*') || refs.has(pattern));
+        let patterns: Vec<_> = patterns
+            .map(|pattern| format!("+{pattern}:{pattern}"))
+            .collect();
+        if patterns.is_empty() {
+            return Ok(());
+        }
+        // Looking for a commit among thousands of refs is quick with a commit graph.
+        let mut fetch = vec!["-c", "fetch.writeCommitGraph=true"];
+        fetch.extend(["fetch", "--quiet", "--prune", "--no-tags", "--force"]);
+        fetch.extend(["--filter=tree:0", "--", &self.url]);
+        fetch.extend(patterns.iter().map(String::as_str));
+        self.git(nix, &fetch, FETCH_TIMEOUT).await?;
+        Ok(())
     }
 
-    fn look(&self, mirror: &Path, commit: &str) -> Vec<OsString> {
-        let mut arguments = at(mirror);
-        // A mirror without files would ask the repository for what it lacks, and forges have it.
-        arguments.extend(["-c", "protocol.allow=never"].map(Into::into));
-        let look = ["for-each-ref", "--format=%(refname)"];
-        arguments.extend(look.map(Into::into));
-        arguments.push(format!("--contains={commit}").into());
-        arguments
+    fn git<'a>(
+        &self,
+        nix: &'a dyn Nix,
+        arguments: &[&str],
+        limit: Duration,
+    ) -> BoxFuture<'a, Result<Vec<u8>, NixError>> {
+        let mut git_dir = OsString::from("--git-dir=");
+        git_dir.push(&self.git_dir);
+        let arguments = arguments.iter().map(OsString::from);
+        nix.git([git_dir].into_iter().chain(arguments).collect(), limit)
     }
-}
-
-fn at(mirror: &Path) -> Vec<OsString> {
-    let mut git_dir = OsString::from("--git-dir=");
-    git_dir.push(mirror);
-    vec![git_dir]
 }
 
 #[cfg(test)]
@@ -182,10 +176,11 @@ mod tests {
 
     use super::*;
     use crate::nix::fake::FakeNix;
-    use crate::source::{git, tests};
+    use crate::source::git;
+    use crate::source::pins::tests;
 
     #[tokio::test]
-    async fn an_unknown_commit_is_not_looked_for_again_until_the_refs_change() {
+    async fn an_unknown_commit_costs_no_process_until_the_refs_change_and_only_listed_refs_count() {
         let (repository, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let run = |arguments: &[&str]| tests::git(repository.path(), arguments);
         run(&["init", "--quiet", "--initial-branch=main"]);
@@ -197,13 +192,13 @@ mod tests {
 
         let url = format!("file://{}", repository.path().display());
         let (allowed, nix) = (AllowedRefs::default(), FakeNix::default());
-        let mirror = Mirror::new(state.path(), allowed.clone());
+        let mirror = Mirror::new(state.path(), &url, &allowed);
         let refs = async || Arc::new(git::refs(&nix, &url, &allowed).await.unwrap());
         let listed = refs().await;
         let mut calls = Vec::new();
         for _ in 0..3 {
-            let holder = mirror.holder(&nix, &url, &listed, &wanted).await.unwrap();
-            assert_eq!(holder, None);
+            let found = mirror.ref_containing(&nix, &listed, &wanted).await.unwrap();
+            assert_eq!(found, None);
             calls.push(nix.gits.load(Ordering::SeqCst));
         }
         assert_eq!(calls, [calls[0]; 3]);
@@ -211,17 +206,27 @@ mod tests {
         run(&["branch", "--force", "main"]);
         run(&commit);
         run(&["branch", "next"]);
-        let holder = mirror.holder(&nix, &url, &refs().await, &wanted).await;
-        assert_eq!(holder.unwrap().as_deref(), Some("refs/heads/main"));
+        let found = mirror.ref_containing(&nix, &refs().await, &wanted).await;
+        assert_eq!(found.unwrap().as_deref(), Some("refs/heads/main"));
+
+        // After a restart with fewer refs, the mirror has more than are allowed.
+        for (pattern, expected) in [("refs/heads/next", true), ("refs/heads/ma*", false)] {
+            let wanted = run(&["rev-parse", "next"]);
+            let allowed = AllowedRefs::parse(&[pattern.to_owned()]).unwrap();
+            let refs = Arc::new(git::refs(&nix, &url, &allowed).await.unwrap());
+            let mirror = Mirror::new(state.path(), &url, &allowed);
+            let found = mirror.ref_containing(&nix, &refs, &wanted).await.unwrap();
+            assert_eq!(found.is_some(), expected, "{pattern}");
+        }
     }
 
     #[test]
-    fn unknown_commits_without_end_are_not_remembered() {
-        let mut fetched = Fetched::default();
-        for number in 0..2 * MOST_UNKNOWN {
-            fetched.note_unknown(&number.to_string());
+    fn the_number_of_remembered_unknown_commits_is_bounded() {
+        let mut state = State::default();
+        for number in 0..2 * MAX_UNKNOWN {
+            state.add_unknown(&number.to_string());
         }
-        assert_eq!(fetched.unknown.len(), MOST_UNKNOWN);
-        assert!(fetched.is_unknown("0"));
+        assert_eq!(state.unknown.len(), MAX_UNKNOWN);
+        assert!(state.is_unknown("0"));
     }
 }

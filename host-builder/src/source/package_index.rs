@@ -1,14 +1,14 @@
-//! The names of a package set, as far as patterns need them.
+//! The names of a package set that patterns may match.
 //!
 //! ```text
-//!   the set ──► its names ──────────────────────► git, python3, python3packages …
-//!                  │ those that a pattern looks into
-//!                  └──► the names inside ───────► python3packages.requests …
+//!   the set ──► its names ──────────────────────────► git, python3, python3packages …
+//!                  │ sets that a pattern reaches into
+//!                  └──► the names inside ───────────► python3packages.requests …
 //! ```
 //!
-//! A whole nixpkgs is never evaluated for that: names are listed without looking at what they
-//! name, and only those sets are opened that some pattern reaches into. Where Nix can't evaluate
-//! something, and can't catch that either, it is found by halves and left out.
+//! A whole nixpkgs is never evaluated: names are listed without their values, and only sets that a
+//! pattern reaches into are opened. A name whose evaluation fails beyond catching is found by bisection
+//! and left out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -23,14 +23,13 @@ use crate::nix::{Attribute, Nix, NixError};
 use crate::process::ProcessError;
 use crate::telemetry::logging::chain;
 
-/// Paths that are looked at in one evaluation: as one argument of a process they must stay below
-/// the kernel's 128 KiB.
+/// Paths per evaluation: they are one argument of a process, and the kernel's limit is 128 KiB.
 const PATHS_AT_ONCE: usize = 1000;
 
-/// An attribute path as the set spells it.
+/// With the set's own capital letters.
 type AttributePath = Vec<String>;
 
-/// See the module. Names are in lower case, as in the names of images.
+/// See the module. Names are in lower case, as in images' names.
 pub(crate) struct PackageIndex {
     nix: Arc<dyn Nix>,
     source: PathBuf,
@@ -49,22 +48,22 @@ impl PackageIndex {
         system: System,
     ) -> Result<Self, NixError> {
         let seen = nix.look(source, system, &[Vec::new()]).await?;
-        let mut catalogue = Self {
+        let mut index = Self {
             nix,
             source: source.to_owned(),
             system,
             names: BTreeMap::new(),
         };
         if let [Attribute::Set { names }] = &seen[..] {
-            catalogue.add(&[], names);
+            index.add(&[], names);
         }
-        Ok(catalogue)
+        Ok(index)
     }
 
-    /// Lists what is inside of those sets that some of the patterns may reach into.
+    /// Lists the names inside of sets that a pattern may reach into.
     ///
     /// # Errors
-    /// When Nix can't be asked.
+    /// When Nix can't run.
     pub(crate) async fn look_into(&mut self, patterns: &[&Glob]) -> Result<(), NixError> {
         let reached = |name: &str| patterns.iter().any(|glob| reaches_into(glob, name));
         let paths: Vec<AttributePath> = self
@@ -81,36 +80,30 @@ impl PackageIndex {
         Ok(())
     }
 
-    /// The names, each with what it means.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.names.keys().map(String::as_str)
     }
 
-    /// Those of these names under which there is a package. Whether Nix would refuse it, as one
-    /// that is unfree, is not looked at.
+    /// Those of these names that are packages, whether or not Nix would refuse them, as it does unfree
+    /// ones.
     ///
     /// # Errors
-    /// When Nix can't be asked.
+    /// When Nix can't run.
     pub(crate) async fn packages(
         &self,
         names: &BTreeSet<String>,
     ) -> Result<BTreeSet<String>, NixError> {
-        let paths: BTreeMap<&AttributePath, &String> = names
-            .iter()
-            .filter_map(|name| Some((self.names.get(name)?, name)))
-            .collect();
-        let seen = self
-            .look(paths.keys().map(|&path| path.clone()).collect())
-            .await?;
-        let packages = seen
-            .into_iter()
-            .filter(|(_, attribute)| *attribute == Attribute::Package)
-            .filter_map(|(path, _)| paths.get(&path).map(|&name| name.clone()));
+        let paths = names.iter();
+        let paths = paths.filter_map(|name| Some((self.names.get(name)?.clone(), name.clone())));
+        let mut paths: BTreeMap<AttributePath, String> = paths.collect();
+        let mut seen = self.look(paths.keys().cloned().collect()).await?;
+        seen.retain(|(_, attribute)| *attribute == Attribute::Package);
+        let packages = seen.iter().filter_map(|(path, _)| paths.remove(path));
         Ok(packages.collect())
     }
 
-    /// Adds what is inside of a path. Where names differ in case alone, the first one is meant, as
-    /// when they are resolved.
+    /// Adds the names inside of a path. Of names that differ in case alone the first counts, as in
+    /// `nix/resolve.nix`.
     fn add(&mut self, inside: &[String], names: &[String]) {
         for name in names {
             let mut path = inside.to_vec();
@@ -122,7 +115,7 @@ impl PackageIndex {
         }
     }
 
-    /// What is at these paths, but for those whose evaluation fails beyond catching.
+    /// The attributes at these paths, without those whose evaluation fails beyond catching.
     async fn look(
         &self,
         paths: Vec<AttributePath>,
@@ -142,7 +135,7 @@ impl PackageIndex {
                     tracing::warn!(
                         path,
                         error = chain(&error),
-                        "left out, since Nix can't evaluate it"
+                        "leaving out a package that Nix cannot evaluate"
                     );
                 }
                 Err(error) => return Err(error),
@@ -152,19 +145,18 @@ impl PackageIndex {
     }
 }
 
-/// Whether an image can have the package by this name: not when the grammar of names forbids it,
-/// or the name is a meta-package's.
+/// Whether an image's name can have this component, and it is no meta-package's.
 fn can_be_pulled(name: &str) -> bool {
     let repository = Repository::parse(name).ok();
     let set = repository.and_then(|repository| PackageSet::of(&repository).ok());
     set.is_some_and(|set| set.packages().any(|package| package == name))
 }
 
-/// Whether a pattern may match something inside of the set `name`.
+/// Whether a pattern may match a name inside of the set `name`.
 fn reaches_into(glob: &Glob, name: &str) -> bool {
     let text = glob.to_string();
     match text.split_once('.') {
-        // Up to its first dot, a pattern is about the outermost set alone.
+        // Up to its first dot, a pattern matches the outermost set alone.
         Some((outer, _)) if !outer.contains('*') || !crosses_dots(glob) => {
             let outer = Glob::parse(outer, Reach::OneAttribute);
             outer.is_ok_and(|globs| globs.iter().any(|glob| glob.matches(name)))
@@ -177,7 +169,7 @@ fn reaches_into(glob: &Glob, name: &str) -> bool {
     }
 }
 
-/// Whether a wildcard of the pattern may stand for a dot.
+/// Whether a wildcard of the pattern may match a dot.
 fn crosses_dots(glob: &Glob) -> bool {
     let probe = glob.to_string().replace(['*', '?'], ".");
     !glob.is_literal() && glob.matches(&probe)

@@ -1,27 +1,25 @@
 //! Links that keep pinned package sets from Nix's garbage collector.
 //!
-//! One link a tag, renewed whenever the tag is pinned, and removed when that was too long ago for
-//! the pin to be of use. Clients choose among all commits that there ever were, and all branches and
-//! tags: so of both, those links stay whose pins are remembered. The links outlive the builder, so that
-//! the next one need not fetch again: where fewer are remembered than may be, those that were pinned last
-//! stay as well.
+//! There is one link per tag. It is renewed with each fetch, and removed when the last one is too long
+//! ago for the pin to be of use. Clients choose among all branches, tags and commits, so the links of
+//! names and of commits are bounded: those of remembered pins stay, and the latest others up to the
+//! bound. Links outlive the builder, so that the next one need not fetch again.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::DEFAULT;
 use super::git::is_commit;
-use super::refreshing::Keys;
 use crate::files::expiry::{remove_all_but_latest, remove_older};
 use crate::fingerprint::Fingerprint;
 
-/// What the names of links of commits begin with.
+/// The prefix of links of commits.
 const COMMIT: &str = "commit-";
 
 /// A folder of links.
 pub(super) struct Roots {
     folder: PathBuf,
-    /// How long a link stays that isn't renewed.
     keep: Duration,
 }
 
@@ -34,56 +32,43 @@ impl Roots {
         Ok(Self { folder, keep })
     }
 
-    /// Where the link of a tag is. Not by its name, which may be too long for a file.
+    /// The path of a tag's link. A tag may be too long for the name of a file, so it is hashed.
     pub(super) fn link(&self, tag: &str) -> PathBuf {
-        self.folder.join(name(tag))
+        self.folder.join(file_name(tag))
     }
 
-    /// Removes what is too old, and of names and commits what is too many beside those that are
-    /// remembered.
-    pub(super) fn prune(&self, names: &Keys, commits: &Keys) {
+    /// Removes old links, and those beyond the bounds. `names` and `commits` are remembered tags, each
+    /// with the bound for the links of its kind. The link of the default branch does not count.
+    pub(super) fn prune(&self, names: (&[String], usize), commits: (&[String], usize)) {
         remove_older(&self.folder, |_| true, self.keep);
-        self.remove_others(false, names);
-        self.remove_others(true, commits);
-    }
-
-    fn remove_others(&self, of_commits: bool, Keys { keys, bound }: &Keys) {
-        let is_always = |key: &&String| bound.always == Some(key.as_str());
-        let counted = keys.iter().filter(|key| !is_always(key)).count();
-        let remembered = keys.iter().map(String::as_str).chain(bound.always);
-        let remembered: BTreeSet<_> = remembered.map(name).collect();
-        let is_other = |name: &[u8]| {
-            let name = str::from_utf8(name).unwrap_or_default();
-            name.starts_with(COMMIT) == of_commits && !remembered.contains(name)
-        };
-        let room = bound.most.saturating_sub(counted);
-        remove_all_but_latest(&self.folder, is_other, room);
+        for (of_commits, (remembered, most)) in [(false, names), (true, commits)] {
+            let counted = remembered.iter().filter(|tag| *tag != DEFAULT).count();
+            let remembered = remembered.iter().map(String::as_str);
+            let remembered: BTreeSet<_> = remembered.chain([DEFAULT]).map(file_name).collect();
+            let is_other = |name: &[u8]| {
+                let name = str::from_utf8(name).unwrap_or_default();
+                name.starts_with(COMMIT) == of_commits && !remembered.contains(name)
+            };
+            remove_all_but_latest(&self.folder, is_other, most.saturating_sub(counted));
+        }
     }
 }
 
-fn name(tag: &str) -> String {
-    let kind = if is_commit(tag) { COMMIT } else { "" };
+fn file_name(tag: &str) -> String {
+    let prefix = if is_commit(tag) { COMMIT } else { "" };
     let name = Fingerprint::new("source-1").part(tag).hex();
-    format!("{kind}{name}")
+    format!("{prefix}{name}")
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::refreshing::Bound;
     use super::*;
     use crate::files::expiry::date;
 
     const MOST: usize = 20;
 
-    fn keys(keys: &[String], most: usize) -> Keys {
-        let keys = keys.to_vec();
-        let always = Some("latest");
-        let bound = Bound { most, always };
-        Keys { keys, bound }
-    }
-
     #[test]
-    fn links_that_were_not_renewed_are_removed() {
+    fn links_that_are_not_renewed_are_removed() {
         let state = tempfile::tempdir().unwrap();
         for (keep, stays) in [(Duration::from_secs(3600), true), (Duration::ZERO, false)] {
             let roots = Roots::new(state.path(), keep).unwrap();
@@ -91,27 +76,28 @@ mod tests {
             if !link.is_symlink() {
                 std::os::unix::fs::symlink("/nonexistent", &link).unwrap();
             }
-            roots.prune(&keys(&[], 100), &keys(&[], 100));
+            roots.prune((&[], 100), (&[], 100));
             assert_eq!(link.is_symlink(), stays, "{keep:?}");
         }
     }
+
     #[test]
-    fn links_that_are_dated_ahead_stay_since_their_pins_may_be_in_use() {
+    fn links_dated_ahead_stay_since_their_pins_may_be_in_use() {
         let state = tempfile::tempdir().unwrap();
         let keep = Duration::from_secs(3600);
         let roots = Roots::new(state.path(), keep).unwrap();
         let link = roots.link("latest");
         std::os::unix::fs::symlink("/nonexistent", &link).unwrap();
         date(&link, 1000 * keep, true);
-        roots.prune(&keys(&[], 100), &keys(&[], 100));
+        roots.prune((&[], 100), (&[], 100));
         assert!(link.is_symlink());
         date(&link, 2 * keep, false);
-        roots.prune(&keys(&[], 100), &keys(&[], 100));
+        roots.prune((&[], 100), (&[], 100));
         assert!(!link.is_symlink());
     }
 
     #[test]
-    fn links_of_commits_stay_that_are_remembered_however_old_and_others_while_there_is_room() {
+    fn links_of_remembered_commits_stay_and_the_latest_others_up_to_the_bound() {
         let state = tempfile::tempdir().unwrap();
         let day = Duration::from_secs(24 * 3600);
         let roots = Roots::new(state.path(), 1000 * day).unwrap();
@@ -127,17 +113,17 @@ mod tests {
             stay.collect::<Vec<_>>()
         };
         let (oldest, others) = commits.split_last().unwrap();
-        roots.prune(&keys(&[], 1), &keys(std::slice::from_ref(oldest), MOST));
+        roots.prune((&[], 1), (std::slice::from_ref(oldest), MOST));
         let mut expected = vec![true; MOST + 1];
         expected[MOST - 1] = false;
         assert_eq!(stay(), expected);
-        roots.prune(&keys(&[], 1), &keys(others, MOST));
+        roots.prune((&[], 1), (others, MOST));
         expected[MOST] = false;
         assert_eq!(stay(), expected);
     }
 
     #[test]
-    fn links_of_names_are_bounded_for_themselves_and_that_of_the_default_branch_stays() {
+    fn links_of_names_have_a_bound_of_their_own_and_the_default_branch_stays() {
         let state = tempfile::tempdir().unwrap();
         let roots = Roots::new(state.path(), Duration::from_secs(3600)).unwrap();
         let names = ["latest", "old", "new", "asked"].map(str::to_owned);
@@ -148,7 +134,7 @@ mod tests {
             date(&link, age * Duration::from_secs(60), false);
         }
         let asked = [names[3].clone()];
-        roots.prune(&keys(&asked, 2), &keys(&[], 1));
+        roots.prune((&asked, 2), (&[], 1));
         let stay = names.map(|name| roots.link(&name).is_symlink());
         assert_eq!(stay, [true, false, true, true]);
         assert!(roots.link(&commit).is_symlink());

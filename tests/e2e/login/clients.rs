@@ -60,7 +60,7 @@ fn docker_logs_in_and_pulls() -> Result<()> {
 
     let refused = told(docker.command(&["pull", &image]));
     assert!(
-        refused.contains("user and password are needed"),
+        refused.contains("user and password are missing"),
         "{refused}"
     );
     let refused = told(login("wrong"));

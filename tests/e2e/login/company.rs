@@ -99,9 +99,9 @@ fn a_token_of_the_company_is_a_password() -> Result<()> {
 
         // What is wrong with one is told at the login, and the gateway takes none of them.
         let stranger = Issuer::new("first")?.sign(&claims(&json!({})))?;
-        let mut bad = vec![("no key of the company's issuer", stranger)];
+        let mut bad = vec![("no key of the OIDC issuer", stranger)];
         bad.push((
-            "no key of the company's issuer",
+            "no key of the OIDC issuer",
             company.confuse(&claims(&json!({})))?,
         ));
         for (part, changes) in [

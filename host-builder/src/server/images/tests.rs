@@ -1,4 +1,4 @@
-//! What is read how often, and who learns what.
+//! How often records are read, and which builder knows which tags.
 
 use nixgate_core::distribution::Digest;
 
@@ -6,17 +6,17 @@ use super::*;
 
 const NAME: &str = "name";
 
-/// A storage, and what reads it without having read it before.
+/// A storage, and an empty cache.
 fn fresh() -> (tempfile::TempDir, Storage, Images) {
     let folder = tempfile::tempdir().unwrap();
     let storage = Storage::filesystem(folder.path()).unwrap();
     (folder, storage, Images::default())
 }
 
-/// One that lists again whenever it is asked.
-fn attentive() -> Images {
+/// A cache that lists a name for each request.
+fn uncached() -> Images {
     Images {
-        listed_for: Duration::ZERO,
+        listing_ttl: Duration::ZERO,
         ..Images::default()
     }
 }
@@ -51,7 +51,7 @@ async fn tags_with(images: &Images, storage: &Storage, blob: &Digest) -> Vec<Vec
 }
 
 #[tokio::test]
-async fn a_pull_by_a_tag_that_was_answered_before_reads_nothing() {
+async fn a_repeated_pull_by_tag_reads_nothing() {
     let (folder, storage, images) = fresh();
     let one = publish(&storage, NAME, &[blob(b"1")]).await;
     let latest = Tag::latest();
@@ -60,21 +60,21 @@ async fn a_pull_by_a_tag_that_was_answered_before_reads_nothing() {
         assert_eq!(tags(&found.unwrap()), ["latest"]);
         let _ = std::fs::remove_dir_all(folder.path().join("facts"));
     }
-    let unknown = attentive().tagged(&storage, NAME, &one, &latest).await;
+    let unknown = uncached().tagged(&storage, NAME, &one, &latest).await;
     assert_eq!(unknown.unwrap(), None, "the record is lost");
 }
 
 #[tokio::test]
-async fn each_tag_is_kept_for_all_builders_and_stays_with_its_image() {
+async fn a_tag_is_recorded_for_all_builders_and_stays_with_its_image() {
     let (_folder, storage, images) = fresh();
     let shared = blob(b"shared");
     let one = publish(&storage, NAME, &[blob(b"1"), shared]).await;
     let two = publish(&storage, NAME, &[blob(b"2"), shared]).await;
     publish(&storage, "other", &[blob(b"3"), shared]).await;
-    let others = [attentive(), attentive()];
+    let others = [uncached(), uncached()];
     assert_eq!(tags_with(&images, &storage, &blob(b"1")).await, [[""; 0]]);
 
-    // Two builders learn a tag each at the same time, a third one is asked for the blobs.
+    // Two builders record a tag each at the same time; a third one gets requests for the blobs.
     let (v1, v2) = (tag("v1"), tag("v2"));
     let (first, second) = tokio::join!(
         others[0].tagged(&storage, NAME, &one, &v1),
@@ -92,7 +92,7 @@ async fn each_tag_is_kept_for_all_builders_and_stays_with_its_image() {
         assert_eq!(tags_with(other, &storage, &blob(b"2")).await, [["v2"]]);
         assert!(tags_with(other, &storage, &blob(b"3")).await.is_empty());
     }
-    // What this one has answered itself, it knows at once.
+    // It knows its own answer at once.
     let image = images.image(&storage, NAME, &two).await.unwrap();
     assert_eq!(tags(&image.unwrap()), ["v2"]);
 }
@@ -109,7 +109,7 @@ async fn an_image_is_read_once_and_a_new_one_is_found() {
     for blob in [&second, &first] {
         assert_eq!(tags_with(&images, &storage, blob).await.len(), 1);
     }
-    assert_eq!(tags_with(&attentive(), &storage, &first).await.len(), 0);
+    assert_eq!(tags_with(&uncached(), &storage, &first).await.len(), 0);
 }
 
 #[tokio::test]
@@ -130,7 +130,7 @@ async fn an_image_is_known_as_long_as_one_of_its_records_is_there() {
 }
 
 #[tokio::test]
-async fn tags_without_end_are_not_kept() {
+async fn the_number_of_recorded_tags_is_bounded() {
     let (_folder, storage, images) = fresh();
     let one = publish(&storage, NAME, &[blob(b"1")]).await;
     for number in 0..MAX_TAGS + 2 {
@@ -138,18 +138,18 @@ async fn tags_without_end_are_not_kept() {
         let found = images.tagged(&storage, NAME, &one, &tag).await.unwrap();
         assert!(found.unwrap().tags.contains(&tag), "{number}");
     }
-    for images in [images, attentive()] {
+    for images in [images, uncached()] {
         let image = images.image(&storage, NAME, &one).await.unwrap();
         assert_eq!(image.unwrap().tags.len(), MAX_TAGS);
     }
 }
 
 #[tokio::test]
-async fn what_was_used_longest_ago_is_forgotten() {
+async fn the_name_that_was_used_longest_ago_is_evicted() {
     let (folder, storage, _) = fresh();
     // An image with one blob weighs one, and so does its name.
     let images = Images {
-        remembered: 4,
+        max_weight: 4,
         ..Images::default()
     };
     let content = blob(b"1");
@@ -167,8 +167,7 @@ async fn what_was_used_longest_ago_is_forgotten() {
     }
 }
 
-/// What each name that there is has of images, as the list of all has them: all are foreign but
-/// `ours`.
+/// The number of images of each name, as the catalog has them. All names but `ours` are foreign.
 async fn list(images: &Images, storage: &Storage, ours: &str) -> Vec<(String, usize)> {
     let names = images.without_foreign(storage.all_facts().await.unwrap());
     let mut list = Vec::new();
@@ -185,10 +184,10 @@ fn listed<const N: usize>(items: [(&str, usize); N]) -> Vec<(String, usize)> {
 }
 
 #[tokio::test]
-async fn a_foreign_name_is_read_once_and_takes_no_place() {
+async fn a_foreign_name_is_read_once_and_is_not_cached() {
     let (folder, storage, _) = fresh();
     let images = Images {
-        remembered: 6,
+        max_weight: 6,
         ..Images::default()
     };
     for number in 0..2_u8 {
@@ -202,17 +201,17 @@ async fn a_foreign_name_is_read_once_and_takes_no_place() {
         let ours = listed([("ours", 2)]);
         assert_eq!(list(&images, &storage, "ours").await, ours);
     }
-    let names: Vec<_> = images.lock().keys().cloned().collect();
+    let names: Vec<_> = lock(&images.names).keys().cloned().collect();
     assert_eq!(names, ["ours"]);
 
-    // What is no longer there is forgotten.
+    // A name that is gone from storage is no longer foreign.
     let facts = folder.path().join("facts");
     std::fs::remove_dir_all(facts.join("theirs")).unwrap();
     assert_eq!(list(&images, &storage, "ours").await.len(), 1);
     publish(&storage, "theirs", &[blob(b"1")]).await;
     assert_eq!(list(&images, &storage, "ours").await, both);
 
-    // One whose records can't be read may be mended, and is neither.
+    // A name with unreadable records may be repaired, and is neither.
     let damaged = publish(&storage, "damaged", &[blob(b"1")]).await;
     let record = facts.join("damaged").join(damaged).join("record");
     let good = std::fs::read(&record).unwrap();

@@ -54,35 +54,32 @@ fn glob(text: &str, reach: Reach) -> Glob {
     Glob::parse(text, reach).unwrap().remove(0)
 }
 
-fn all(catalogue: &PackageIndex) -> String {
-    catalogue.names().collect::<Vec<_>>().join(" ")
+fn all(index: &PackageIndex) -> String {
+    index.names().collect::<Vec<_>>().join(" ")
 }
 
 #[tokio::test]
-async fn names_are_those_by_which_images_can_be_pulled() {
+async fn names_are_those_that_images_can_have() {
     let nix = Arc::new(nix());
-    let catalogue = list(&nix).await;
-    assert_eq!(
-        all(&catalogue),
-        "1password bad git lib python3 python3packages"
-    );
+    let index = list(&nix).await;
+    assert_eq!(all(&index), "1password bad git lib python3 python3packages");
     // The first of two that differ in case, as when they are resolved.
-    assert_eq!(catalogue.names["git"], ["Git"]);
+    assert_eq!(index.names["git"], ["Git"]);
     assert_eq!(nix.looked.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]
 async fn sets_are_opened_when_a_pattern_reaches_into_them() {
     let nix = Arc::new(nix());
-    let mut catalogue = list(&nix).await;
+    let mut index = list(&nix).await;
     let (git, all_of) = (
         glob("git*", Reach::OneAttribute),
         glob("python3packages.*", Reach::OneAttribute),
     );
-    catalogue.look_into(&[&git]).await.unwrap();
-    assert!(!all(&catalogue).contains('.'));
-    catalogue.look_into(&[&git, &all_of]).await.unwrap();
-    let names = all(&catalogue);
+    index.look_into(&[&git]).await.unwrap();
+    assert!(!all(&index).contains('.'));
+    index.look_into(&[&git, &all_of]).await.unwrap();
+    let names = all(&index);
     assert!(
         names.contains("python3packages.six") && !names.contains("lib.version"),
         "{names}"
@@ -90,14 +87,14 @@ async fn sets_are_opened_when_a_pattern_reaches_into_them() {
 }
 
 #[tokio::test]
-async fn what_can_not_be_evaluated_hides_nothing_else() {
+async fn a_broken_package_hides_no_other() {
     let nix = Arc::new(nix());
-    let mut catalogue = list(&nix).await;
+    let mut index = list(&nix).await;
     let everything = glob("*", Reach::Anything);
-    catalogue.look_into(&[&everything]).await.unwrap();
-    let names: BTreeSet<String> = catalogue.names().map(str::to_owned).collect();
+    index.look_into(&[&everything]).await.unwrap();
+    let names: BTreeSet<String> = index.names().map(str::to_owned).collect();
     assert!(names.contains("lib.version"));
-    let packages = catalogue.packages(&names).await.unwrap();
+    let packages = index.packages(&names).await.unwrap();
     let packages: Vec<_> = packages.into_iter().collect();
     assert_eq!(
         packages,
@@ -112,7 +109,7 @@ async fn what_can_not_be_evaluated_hides_nothing_else() {
 }
 
 #[test]
-fn a_pattern_reaches_where_it_could_match() {
+fn a_pattern_reaches_into_sets_that_it_could_match() {
     for (text, name, inside, anywhere) in [
         ("git", "git", false, false),
         ("git*", "git", false, true),

@@ -198,7 +198,7 @@ fn other_text_stays() {
         "warning: ignoring the client-specified setting 'access-tokens', because it is a restricted setting",
         "error: builder for '/nix/store/a-tokenizer-1.drv' failed with exit code 1",
         "pass a token; the author: nobody. basic authentication is required",
-        "the keys of the company's issuer can't be fetched",
+        "cannot fetch the keys of the OIDC issuer",
         "?author=alice&tokens",
         "@nix {\"action\":\"msg\",\"level\":0,\"msg\":\"error: attribute 'password' missing\"}",
         "default login",

@@ -1,10 +1,9 @@
-//! The public keys of the company's issuer: a JSON Web Key Set in a file or at an address.
+//! The public keys of the OIDC issuer: a JSON Web Key Set (JWKS) in a file or at a URL.
 //!
-//! Issuers change their keys, and publish the new one under a new name (`kid`) before they sign by
-//! it. So an address is asked again when a token names a key that isn't known, and now and then
-//! anyway, since a key that was withdrawn has to go. Whoever sends tokens with invented names can't
-//! have the issuer asked more often than [`AT_MOST`]. While the issuer doesn't answer, the keys that
-//! are known stay.
+//! Issuers publish a new key under a new id (`kid`) before they sign with it. So the URL is fetched
+//! again when a token has an unknown `kid`, at most once in [`MIN_AGE`] since clients can invent ids;
+//! and after [`MAX_AGE`], to drop withdrawn keys. While the issuer doesn't answer, the earlier keys
+//! stay.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -20,47 +19,42 @@ use super::Refusal;
 use crate::files::reload::Reloading;
 use crate::telemetry::logging::chain;
 
-/// Keys are fetched again after so long.
-const FRESH: Duration = Duration::from_secs(300);
-/// And not again before so long has passed.
-const AT_MOST: Duration = Duration::from_secs(10);
-/// How long the issuer may take.
+const MAX_AGE: Duration = Duration::from_secs(300);
+const MIN_AGE: Duration = Duration::from_secs(10);
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// A set of keys takes a few kilobytes.
+/// Real ones have a few kilobytes.
 const MAX_BYTES: usize = 1 << 20;
 
-/// Where an issuer's public keys are.
+/// Where the keys are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum KeySource {
-    /// In a file.
+pub(crate) enum JwksSource {
     File(PathBuf),
-    /// At an address.
     Url(Url),
 }
 
-impl FromStr for KeySource {
+impl FromStr for JwksSource {
     type Err = anyhow::Error;
 
-    /// What has `://` is an address, which must be https: whoever can change the keys on their way
-    /// can log in as anybody. On loopback there is no way.
+    /// Text with `://` is a URL. It must use https, except on loopback: whoever can change the keys in
+    /// transit can log in as anybody.
     fn from_str(text: &str) -> Result<Self> {
         if !text.contains("://") {
             return Ok(Self::File(PathBuf::from(text)));
         }
         let url: Url = text
             .parse()
-            .with_context(|| format!("\"{text}\" is no URL"))?;
+            .with_context(|| format!("\"{text}\" is not a URL"))?;
         let on_loopback = matches!(url.host_str(), Some("127.0.0.1" | "[::1]" | "localhost"));
         match url.scheme() {
             "https" => Ok(Self::Url(url)),
             "http" if on_loopback => Ok(Self::Url(url)),
-            _ => bail!("\"{text}\" is not https, so that anybody on the way could change the keys"),
+            _ => bail!("\"{text}\" is not an https URL: anybody in between could change the keys"),
         }
     }
 }
 
-/// The keys, as far as they are known.
-pub(super) enum CompanyKeys {
+/// See the module.
+pub(super) enum Jwks {
     File(Reloading<JwkSet>),
     Url {
         client: Client,
@@ -69,32 +63,33 @@ pub(super) enum CompanyKeys {
     },
 }
 
-/// What came of the last attempts.
 #[derive(Default)]
 pub(super) struct Fetched {
+    /// The last attempt.
     tried: Option<Instant>,
+    /// Of the last success.
     keys: Option<Vec<Jwk>>,
 }
 
 impl Fetched {
-    /// Whether the issuer is to be asked for a token that names this key.
-    fn must_ask(&self, kid: Option<&str>, now: Instant) -> bool {
+    /// Whether the keys must be fetched for a token with this `kid`.
+    fn is_due(&self, kid: Option<&str>, now: Instant) -> bool {
         let Some(age) = self.tried.map(|tried| now.duration_since(tried)) else {
             return true;
         };
         let has = |keys: &Vec<Jwk>| {
             kid.is_none() || keys.iter().any(|key| key.common.key_id.as_deref() == kid)
         };
-        age >= FRESH || (age >= AT_MOST && !self.keys.as_ref().is_some_and(has))
+        age >= MAX_AGE || (age >= MIN_AGE && !self.keys.as_ref().is_some_and(has))
     }
 }
 
-impl CompanyKeys {
-    /// Reads the file; an address is asked when the first token comes.
-    pub(super) fn open(source: &KeySource) -> Result<Self> {
+impl Jwks {
+    /// Reads a file. A URL is fetched for the first token.
+    pub(super) fn open(source: &JwksSource) -> Result<Self> {
         Ok(match source {
-            KeySource::File(path) => Self::File(Reloading::open(path, parse)?),
-            KeySource::Url(url) => Self::Url {
+            JwksSource::File(path) => Self::File(Reloading::open(path, parse)?),
+            JwksSource::Url(url) => Self::Url {
                 // A redirect could lead away from https.
                 client: Client::builder()
                     .timeout(TIMEOUT)
@@ -106,8 +101,8 @@ impl CompanyKeys {
         })
     }
 
-    /// The keys that are known, after asking for one of this name where it is not among them.
-    pub(super) async fn that_have(&self, kid: Option<&str>) -> Result<Vec<Jwk>, Refusal> {
+    /// All keys, fetched again if none has this `kid`.
+    pub(super) async fn get(&self, kid: Option<&str>) -> Result<Vec<Jwk>, Refusal> {
         match self {
             Self::File(file) => Ok(file.current().keys.clone()),
             Self::Url {
@@ -115,25 +110,24 @@ impl CompanyKeys {
                 url,
                 fetched,
             } => {
-                // Held while asking: whoever comes meanwhile gets the same answer.
+                // Locked during the fetch, so that concurrent logins share it.
                 let mut fetched = fetched.lock().await;
                 let now = Instant::now();
-                if fetched.must_ask(kid, now) {
+                if fetched.is_due(kid, now) {
                     fetched.tried = Some(now);
                     match fetch(client, url).await {
                         Ok(keys) => fetched.keys = Some(keys.keys),
                         Err(error) => tracing::error!(
                             %url,
                             error = chain(&*error),
-                            "the keys of the company's issuer can't be fetched, so tokens are \
-                             checked by those that are known"
+                            "cannot fetch the keys of the OIDC issuer: the earlier ones stay in force"
                         ),
                     }
                 }
                 fetched.keys.clone().ok_or_else(|| {
-                    Refusal::Unready(
-                        "the keys of the company's issuer are not known yet".to_owned(),
-                    )
+                    let message = "the keys of the OIDC issuer are not available yet: try again \
+                                   later, and see the builder's log";
+                    Refusal::Unready(message.to_owned())
                 })
             }
         }
@@ -141,21 +135,21 @@ impl CompanyKeys {
 }
 
 fn parse(text: &str) -> Result<JwkSet> {
-    serde_json::from_str(text).context("it is no JSON Web Key Set")
+    serde_json::from_str(text).context("not a JSON Web Key Set")
 }
 
 async fn fetch(client: &Client, url: &Url) -> Result<JwkSet> {
     let mut answer = client.get(url.clone()).send().await?;
-    ensure!(answer.status() == 200, "it answered {}", answer.status());
+    ensure!(answer.status() == 200, "HTTP status {}", answer.status());
     let mut body = Vec::new();
     while let Some(chunk) = answer.chunk().await? {
         body.extend_from_slice(&chunk);
         ensure!(
             body.len() <= MAX_BYTES,
-            "the answer has more than {MAX_BYTES} bytes"
+            "the body has more than {MAX_BYTES} bytes"
         );
     }
-    parse(std::str::from_utf8(&body).context("the answer is no text")?)
+    parse(std::str::from_utf8(&body).context("the body is not UTF-8")?)
 }
 
 #[cfg(test)]
@@ -163,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_fetched_where_nobody_can_change_them() {
+    fn keys_are_fetched_by_https_or_from_loopback() {
         for (text, good) in [
             ("https://login.example/keys", true),
             ("http://127.0.0.1:8000/keys", true),
@@ -173,30 +167,33 @@ mod tests {
             ("ftp://login.example/keys", false),
             ("https://", false),
         ] {
-            assert_eq!(text.parse::<KeySource>().is_ok(), good, "{text}");
+            assert_eq!(text.parse::<JwksSource>().is_ok(), good, "{text}");
         }
-        let file = KeySource::File(PathBuf::from("/etc/keys.json"));
-        assert_eq!("/etc/keys.json".parse::<KeySource>().unwrap(), file);
+        let file = JwksSource::File(PathBuf::from("/etc/keys.json"));
+        assert_eq!("/etc/keys.json".parse::<JwksSource>().unwrap(), file);
     }
 
     #[test]
-    fn a_new_name_has_the_issuer_asked_and_invented_ones_not_all_the_time() {
+    fn a_new_kid_causes_a_fetch_at_most_once_in_ten_seconds() {
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
         let mut fetched = Fetched::default();
-        assert!(fetched.must_ask(Some("a"), start));
+        assert!(fetched.is_due(Some("a"), start));
 
         fetched.tried = Some(start);
-        assert!(!fetched.must_ask(Some("a"), after(9)), "it has just failed");
-        assert!(fetched.must_ask(Some("a"), after(10)));
+        assert!(
+            !fetched.is_due(Some("a"), after(9)),
+            "the fetch has just failed"
+        );
+        assert!(fetched.is_due(Some("a"), after(10)));
 
         let set = r#"{"keys":[{"kty":"EC","crv":"P-256","kid":"a","x":"AA","y":"AA"}]}"#;
         fetched.keys = Some(parse(set).unwrap().keys);
         for kid in [Some("a"), None] {
-            assert!(!fetched.must_ask(kid, after(299)));
-            assert!(fetched.must_ask(kid, after(300)));
+            assert!(!fetched.is_due(kid, after(299)));
+            assert!(fetched.is_due(kid, after(300)));
         }
-        assert!(!fetched.must_ask(Some("b"), after(9)));
-        assert!(fetched.must_ask(Some("b"), after(10)));
+        assert!(!fetched.is_due(Some("b"), after(9)));
+        assert!(fetched.is_due(Some("b"), after(10)));
     }
 }

@@ -1,4 +1,4 @@
-//! Pins, without Nix: what it fetches is a folder of the test's. Git is real.
+//! Pins over a fake Nix, whose every fetch is one folder. Git is real.
 
 use std::process::Command;
 use std::sync::atomic::Ordering;
@@ -6,7 +6,10 @@ use std::sync::atomic::Ordering;
 use tempfile::TempDir;
 
 use super::*;
+use crate::nix::Version;
 use crate::nix::fake::FakeNix;
+use crate::source::roots::Roots;
+use crate::source::{AllowedRefs, required_nix};
 
 const LONG: Duration = Duration::from_secs(60);
 const MAX_REFS: usize = 4;
@@ -20,12 +23,15 @@ struct Fixture {
 
 impl Fixture {
     fn new(source: Source, any_tag: bool) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::open(source, any_tag, tempfile::tempdir().unwrap())
+    }
+
+    fn open(source: Source, any_tag: bool, folder: TempDir) -> Self {
         let nix = Arc::new(FakeNix {
             store: folder.path().join("store"),
             ..FakeNix::default()
         });
-        std::fs::create_dir(&nix.store).unwrap();
+        std::fs::create_dir_all(&nix.store).unwrap();
         let shared: Arc<dyn Nix> = Arc::clone(&nix) as _;
         let sources = Sources::new(source, shared, any_tag, LONG, MAX_REFS, folder.path()).unwrap();
         Self {
@@ -37,19 +43,19 @@ impl Fixture {
 
     async fn pin(&self, tag: &str) -> Result<Pin, PinError> {
         match self.sources.pin(&Tag::parse(tag).unwrap(), LONG).await? {
-            Pinned::Pin(pin, _) => Ok(pin),
-            Pinned::Preparing(since) => panic!("not pinned after {since:?}"),
+            Known::Value(pin, _) => Ok(pin),
+            Known::Pending(elapsed) => panic!("not pinned after {elapsed:?}"),
         }
     }
 
-    /// How many package sets are kept by links.
+    /// The number of links.
     fn links(&self) -> usize {
         let links = std::fs::read_dir(self.folder.path().join("sources"));
         links.unwrap().count()
     }
 
     fn has_link(&self, tag: &str) -> bool {
-        let roots = roots::Roots::new(self.folder.path(), LONG).unwrap();
+        let roots = Roots::new(self.folder.path(), LONG).unwrap();
         roots.link(tag).is_symlink()
     }
 
@@ -108,7 +114,7 @@ async fn a_channel_is_named_by_the_hash_of_its_archive_and_fetched_once() {
 }
 
 #[tokio::test]
-async fn what_has_gone_from_the_store_is_fetched_again() {
+async fn a_package_set_that_left_the_store_is_fetched_again() {
     let channel = Fixture::new(channel(), false);
     channel.pin("latest").await.unwrap();
     std::fs::remove_dir(&channel.nix.store).unwrap();
@@ -117,7 +123,7 @@ async fn what_has_gone_from_the_store_is_fetched_again() {
 }
 
 #[tokio::test]
-async fn a_package_set_that_needs_another_nix_says_so() {
+async fn a_package_set_that_needs_a_newer_nix_is_refused_with_both_versions() {
     let channel = Fixture::new(channel(), false);
     let lib = channel.nix.store.join("lib");
     std::fs::create_dir(&lib).unwrap();
@@ -129,7 +135,7 @@ async fn a_package_set_that_needs_another_nix_says_so() {
     assert!(other.pin("latest").await.is_ok());
 }
 
-pub(super) fn git(repository: &Path, arguments: &[&str]) -> String {
+pub(in crate::source) fn git(repository: &Path, arguments: &[&str]) -> String {
     let mut git = Command::new("git");
     git.arg("-C").arg(repository);
     git.args(["-c", "user.name=n", "-c", "user.email=e"]);
@@ -139,7 +145,7 @@ pub(super) fn git(repository: &Path, arguments: &[&str]) -> String {
 }
 
 #[tokio::test]
-async fn branches_and_tags_of_a_repository_are_found_and_others_cost_nothing() {
+async fn branches_and_tags_of_a_repository_are_found_and_unknown_ones_cost_nothing() {
     let repository = tempfile::tempdir().unwrap();
     let git = |arguments: &[&str]| git(repository.path(), arguments);
     git(&["init", "--quiet", "--initial-branch=main"]);
@@ -156,7 +162,7 @@ async fn branches_and_tags_of_a_repository_are_found_and_others_cost_nothing() {
         assert_eq!(&fixture.pin(tag).await.unwrap().revision, commit, "{tag}");
     }
     assert_eq!(fixture.fetched(), 3);
-    // Without the repository no tag can be looked up that the list doesn't have.
+    // Without the repository, only the list can tell.
     std::fs::remove_dir_all(repository.path()).unwrap();
     for number in 0..100 {
         let unknown = fixture.pin(&format!("unknown-{number}")).await;
@@ -170,7 +176,7 @@ async fn branches_and_tags_of_a_repository_are_found_and_others_cost_nothing() {
 }
 
 #[tokio::test]
-async fn of_all_commits_only_the_latest_that_were_asked_for_stay_pinned() {
+async fn only_the_commits_of_the_latest_requests_stay_pinned() {
     let repository = tempfile::tempdir().unwrap();
     let git = |arguments: &[&str]| git(repository.path(), arguments);
     git(&["init", "--quiet", "--initial-branch=main"]);
@@ -184,15 +190,15 @@ async fn of_all_commits_only_the_latest_that_were_asked_for_stay_pinned() {
     let fixture = Fixture::new(git_source(url), false);
     fixture.pin("main").await.unwrap();
     let (last, first) = commits.split_last().unwrap();
-    // Who is asked for again and again is remembered, and the next one forgotten.
+    // The first is requested again and stays; the second is evicted.
     for commit in first.iter().chain([&commits[0], last]) {
         assert_eq!(&fixture.pin(commit).await.unwrap().revision, commit);
     }
     let fetched = fixture.fetched();
     assert_eq!(fetched, commits.len() + 1);
     // The name, and all but the second.
-    assert_eq!(fixture.sources.pins.names.fresh().len(), 1);
-    assert_eq!(fixture.sources.pins.commits.fresh().len(), MAX_COMMITS);
+    assert_eq!(fixture.sources.names.memo.fresh().len(), 1);
+    assert_eq!(fixture.sources.commits.memo.fresh().len(), MAX_COMMITS);
     for wanted in commits.iter().skip(2).chain(&[commits[0], "main"]) {
         fixture.pin(wanted).await.unwrap();
         assert!(fixture.has_link(wanted), "{wanted}");
@@ -200,17 +206,16 @@ async fn of_all_commits_only_the_latest_that_were_asked_for_stay_pinned() {
     assert_eq!(fixture.fetched(), fetched);
     fixture.pin(commits[1]).await.unwrap();
     assert_eq!(fixture.fetched(), fetched + 1);
-    // As many links as are remembered, that of the name, and one that is forgotten since then.
+    // One per pinned commit, one of the name, and one of the pin evicted last.
     assert_eq!(fixture.links(), MAX_COMMITS + 2);
 }
 
 #[tokio::test]
-async fn who_asks_for_tag_after_tag_keeps_no_more_of_them_than_may_be_and_the_default_branch_stays()
-{
+async fn many_tags_keep_no_more_pins_than_the_bound_and_the_default_branch_stays() {
     let repository = tempfile::tempdir().unwrap();
     let git = |arguments: &[&str]| git(repository.path(), arguments);
     git(&["init", "--quiet", "--initial-branch=main"]);
-    let tags: Vec<_> = (0..3 * MAX_REFS)
+    let tags: Vec<_> = (0..5 * MAX_REFS)
         .map(|number| format!("v{number}"))
         .collect();
     for tag in &tags {
@@ -226,11 +231,11 @@ async fn who_asks_for_tag_after_tag_keeps_no_more_of_them_than_may_be_and_the_de
             Ok(_) => pinned += 1,
             Err(error) => assert!(matches!(error, PinError::TooMany), "{error}"),
         }
-        // Beside the default branch, one more than is remembered: that of what is let go of now.
+        // The default branch, and the pin that is evicted now.
         assert!(fixture.links() <= MAX_REFS + 2);
     }
     assert_eq!(pinned, 2 * MAX_REFS);
-    assert_eq!(fixture.sources.pins.names.fresh().len(), MAX_REFS + 1);
+    assert_eq!(fixture.sources.names.memo.fresh().len(), MAX_REFS + 1);
     let fetched = fixture.fetched();
     let kept = &tags[pinned - MAX_REFS..pinned];
     for tag in kept.iter().map(String::as_str).chain(["latest"]) {
@@ -238,10 +243,29 @@ async fn who_asks_for_tag_after_tag_keeps_no_more_of_them_than_may_be_and_the_de
         assert!(fixture.has_link(tag), "{tag}");
     }
     assert_eq!(fixture.fetched(), fetched);
+
+    // After a restart, tags with links are not new.
+    let source = fixture.sources.source().clone();
+    let again = Fixture::open(source, false, fixture.folder);
+    for tag in kept.iter().chain(&tags[pinned..2 * pinned]) {
+        assert!(again.pin(tag).await.is_ok(), "{tag}");
+    }
+    let error = again.pin(&tags[2 * pinned]).await.unwrap_err();
+    assert!(matches!(error, PinError::TooMany), "{error}");
+}
+
+#[test]
+fn a_rate_limit_frees_what_is_an_hour_old_or_released() {
+    let (limit, start) = (RateLimit::new(2), Instant::now());
+    let acquire = |minutes| limit.try_acquire(start + minutes * Duration::from_secs(60));
+    assert!(acquire(0) && acquire(30) && !acquire(59));
+    assert!(acquire(60) && !acquire(60));
+    limit.release();
+    assert!(acquire(61) && !acquire(89) && acquire(90));
 }
 
 #[tokio::test]
-async fn names_do_not_wait_behind_the_commits_that_a_client_chooses() {
+async fn names_do_not_wait_behind_commits() {
     let repository = tempfile::tempdir().unwrap();
     let git = |arguments: &[&str]| git(repository.path(), arguments);
     git(&["init", "--quiet", "--initial-branch=main"]);
@@ -276,13 +300,13 @@ async fn names_do_not_wait_behind_the_commits_that_a_client_chooses() {
 }
 
 #[tokio::test]
-async fn a_client_in_a_hurry_is_told_that_the_package_set_is_being_prepared() {
+async fn a_short_wait_ends_while_the_package_set_is_being_fetched() {
     let fixture = Fixture::new(channel(), false);
     let open = Arc::new(tokio::sync::Semaphore::new(0));
     *fixture.nix.gate.lock().unwrap() = Some(Arc::clone(&open));
     let latest = Tag::latest();
     let pinned = fixture.sources.pin(&latest, Duration::ZERO).await.unwrap();
-    assert!(matches!(pinned, Pinned::Preparing(_)), "{pinned:?}");
+    assert!(matches!(pinned, Known::Pending(_)), "{pinned:?}");
     let current = fixture.sources.current(Duration::ZERO).await;
     assert!(matches!(current, Err(PinError::Preparing)), "{current:?}");
     open.add_permits(1);

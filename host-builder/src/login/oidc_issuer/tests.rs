@@ -1,4 +1,4 @@
-//! Tokens that are the issuer's, and those that only look like it.
+//! Tokens of the issuer, and forgeries.
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
@@ -11,7 +11,7 @@ use jsonwebtoken::{EncodingKey, get_current_timestamp};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::login::KeySource;
+use crate::login::JwksSource;
 
 struct Issuer {
     key: EncodingKey,
@@ -35,7 +35,7 @@ impl Issuer {
     }
 }
 
-/// The claims of a good token, but for what `changes` says; null takes a claim away.
+/// The claims of a good token with these changes; null removes a claim.
 fn claims(changes: Value) -> Value {
     let mut claims = json!({
         "iss": "https://login.example",
@@ -51,33 +51,33 @@ fn claims(changes: Value) -> Value {
     claims
 }
 
-fn company(keys: Vec<Jwk>) -> OidcIssuer {
+fn oidc(keys: Vec<Jwk>) -> OidcIssuer {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), json!(JwkSet { keys }).to_string()).unwrap();
-    OidcIssuer::open(CompanySettings {
-        keys: KeySource::File(file.path().to_path_buf()),
+    OidcIssuer::open(OidcSettings {
+        keys: JwksSource::File(file.path().to_path_buf()),
         issuer: "https://login.example".to_owned(),
         audience: "registry".to_owned(),
     })
     .unwrap()
 }
 
-async fn refusal(company: &OidcIssuer, token: String) -> String {
-    let refused = company.check(token).await.err();
+async fn refusal(oidc: &OidcIssuer, token: String) -> String {
+    let refused = oidc.check(token).await.err();
     refused.expect("it is refused").to_string()
 }
 
 #[tokio::test]
-async fn a_good_token_comes_back_with_the_time_that_it_has_left() {
+async fn a_good_token_is_returned_with_the_time_that_is_left() {
     let (old, new) = (Issuer::new("old"), Issuer::new("new"));
-    let company = company(vec![old.public.clone(), new.public.clone()]);
+    let oidc = oidc(vec![old.public.clone(), new.public.clone()]);
     let of_the_new_key = new.sign(&claims(json!({})));
     // `aud` may be a text, `exp` have a fraction; clocks may differ by less than a minute.
     let soon = get_current_timestamp() + 30;
     let changes = json!({"aud": "registry", "exp": soon as f64 + 600.5, "nbf": soon});
     let other = old.sign(&claims(changes));
     for (token, at_most) in [(of_the_new_key, 600), (other, 631)] {
-        let issued = company.check(token.clone()).await.ok().unwrap();
+        let issued = oidc.check(token.clone()).await.ok().unwrap();
         assert_eq!(issued.token, token);
         let left = issued.expires_in.as_secs();
         assert!(0 < left && left <= at_most, "{left}");
@@ -87,13 +87,13 @@ async fn a_good_token_comes_back_with_the_time_that_it_has_left() {
     let mut header = Header::new(Algorithm::ES256);
     header.kid = None;
     let unnamed = jsonwebtoken::encode(&header, &claims(json!({})), &new.key).unwrap();
-    assert!(company.check(unnamed).await.is_ok());
+    assert!(oidc.check(unnamed).await.is_ok());
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_token_is_told() {
+async fn a_refusal_names_the_invalid_claim() {
     let issuer = Issuer::new("a");
-    let company = company(vec![issuer.public.clone()]);
+    let oidc = oidc(vec![issuer.public.clone()]);
     let now = get_current_timestamp();
     for (changes, part) in [
         (json!({"exp": now - 1}), "expired"),
@@ -111,14 +111,14 @@ async fn what_is_wrong_with_a_token_is_told() {
         (json!({"sub": null}), "lacks"),
     ] {
         let token = issuer.sign(&claims(changes.clone()));
-        let reason = refusal(&company, token.clone()).await;
+        let reason = refusal(&oidc, token.clone()).await;
         assert!(reason.contains(part), "{changes}: {reason}");
         assert!(!reason.contains(&token));
     }
 }
 
 #[tokio::test]
-async fn a_signature_of_nobody_or_somebody_else_is_refused() {
+async fn a_missing_or_foreign_signature_is_refused() {
     let issuer = Issuer::new("a");
     let mut for_encryption = Issuer::new("e");
     for_encryption.public.common.public_key_use = Some(PublicKeyUse::Encryption);
@@ -133,7 +133,7 @@ async fn a_signature_of_nobody_or_somebody_else_is_refused() {
         }),
     };
     let keys = vec![issuer.public.clone(), for_encryption.public.clone(), shared];
-    let company = company(keys);
+    let oidc = oidc(keys);
     let good = issuer.sign(&claims(json!({})));
     let parts: Vec<&str> = good.split('.').collect();
     let [_, payload, signature] = parts[..] else {
@@ -183,11 +183,11 @@ async fn a_signature_of_nobody_or_somebody_else_is_refused() {
         .chain(confused)
         .chain(["eyJh.eyJh.eyJh".to_owned(), String::new()])
     {
-        let reason = refusal(&company, token.clone()).await;
+        let reason = refusal(&oidc, token.clone()).await;
         let of_the_signature = reason.contains("no key") || reason.contains("header");
         assert!(of_the_signature, "{token}: {reason}");
     }
-    assert!(company.check(good).await.is_ok());
+    assert!(oidc.check(good).await.is_ok());
 }
 
 fn decoded(text: &str) -> Vec<u8> {
