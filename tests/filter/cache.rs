@@ -272,7 +272,7 @@ fn a_builder_that_refuses_the_token_is_one_that_is_away() {
     let log = host.log(root);
     let mut told = log.iter().map(|line| &line.message);
     assert!(told.any(|text| text.contains("refuses this Envoy's token")));
-    // Once it is mended, the next one who asks is answered.
+    // Once that works again, the next request is answered.
     let again = host.get(root, "/v2/htop/manifests/latest");
     let callout = host.callout();
     host.respond(&callout, manifest(b"{ }"));

@@ -21,7 +21,6 @@ mod resolve;
 mod single_flight;
 pub(crate) mod suggestions;
 
-use futures::future::BoxFuture;
 use nixgate_core::distribution::Error;
 
 use crate::request::ImageRequest;
@@ -35,9 +34,9 @@ pub(crate) use single_flight::{Progress, SingleFlight};
 
 pub(crate) trait Builder: Send + Sync + 'static {
     /// Builds and publishes an image on behalf of a rule.
-    fn build<'a>(
-        &'a self,
-        image: &'a ImageRequest,
-        rule: &'a Rule,
-    ) -> BoxFuture<'a, Result<(), Error>>;
+    fn build(
+        &self,
+        image: &ImageRequest,
+        rule: &Rule,
+    ) -> impl Future<Output = Result<(), Error>> + Send;
 }

@@ -13,7 +13,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use futures::future::BoxFuture;
 use nixgate_core::distribution::Error;
 use nixgate_core::package_set::System;
 
@@ -137,30 +136,24 @@ impl NixBuilder {
 }
 
 impl Builder for NixBuilder {
-    fn build<'a>(
-        &'a self,
-        image: &'a ImageRequest,
-        rule: &'a Rule,
-    ) -> BoxFuture<'a, Result<(), Error>> {
-        Box::pin(async move {
-            self.disks.check()?;
-            let id = image.fingerprint();
-            let (recipe, system) = (image.opaque_name(), image.system.nix());
-            let log = self.logs.begin(&id, recipe, &image.packages, system);
-            let result = NixBuilder::build(self, image, rule, &log).await;
-            log.end(result.as_ref().err().cloned());
-            if let Err(error) = &result {
-                let packages = image.packages.join(" ");
-                tracing::warn!(
-                    recipe,
-                    packages,
-                    kind = ?error.kind,
-                    error = chain(error),
-                    "not built"
-                );
-            }
-            result
-        })
+    async fn build(&self, image: &ImageRequest, rule: &Rule) -> Result<(), Error> {
+        self.disks.check()?;
+        let id = image.fingerprint();
+        let (recipe, system) = (image.opaque_name(), image.system.nix());
+        let log = self.logs.begin(&id, recipe, &image.packages, system);
+        let result = NixBuilder::build(self, image, rule, &log).await;
+        log.end(result.as_ref().err().cloned());
+        if let Err(error) = &result {
+            let packages = image.packages.join(" ");
+            tracing::warn!(
+                recipe,
+                packages,
+                kind = ?error.kind,
+                error = chain(error),
+                "not built"
+            );
+        }
+        result
     }
 }
 

@@ -110,7 +110,6 @@ const fn is_kept(kind: ErrorKind) -> bool {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use futures::future::BoxFuture;
     use tokio::sync::Semaphore;
 
     use super::*;
@@ -122,23 +121,17 @@ mod tests {
     }
 
     impl Builder for Barrier {
-        fn build<'a>(
-            &'a self,
-            image: &'a ImageRequest,
-            _: &'a Rule,
-        ) -> BoxFuture<'a, Result<(), Error>> {
-            Box::pin(async {
-                self.builds.fetch_add(1, Ordering::SeqCst);
-                self.open.acquire().await.unwrap().forget();
-                match image.packages[0].as_str() {
-                    "broken" => Err(Error::new(ErrorKind::BuildFailed, "broken")),
-                    "killed" => Err(Error::new(ErrorKind::BuildBroken, "killed")),
-                    "altered" => Err(Error::new(ErrorKind::PackageAltered, "altered")),
-                    "unready" => Err(Error::new(ErrorKind::BuilderUnready, "no storage")),
-                    "panic" => panic!("on purpose"),
-                    _ => Ok(()),
-                }
-            })
+        async fn build(&self, image: &ImageRequest, _: &Rule) -> Result<(), Error> {
+            self.builds.fetch_add(1, Ordering::SeqCst);
+            self.open.acquire().await.unwrap().forget();
+            match image.packages[0].as_str() {
+                "broken" => Err(Error::new(ErrorKind::BuildFailed, "broken")),
+                "killed" => Err(Error::new(ErrorKind::BuildBroken, "killed")),
+                "altered" => Err(Error::new(ErrorKind::PackageAltered, "altered")),
+                "unready" => Err(Error::new(ErrorKind::BuilderUnready, "no storage")),
+                "panic" => panic!("on purpose"),
+                _ => Ok(()),
+            }
         }
     }
 

@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use serde::de::DeserializeOwned;
 use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 
@@ -16,7 +17,7 @@ use super::enclosure::{self, Proxy};
 use super::log::NixLog;
 use super::output::{self, Attribute, Derivation, Resolution};
 use super::sandbox::{self, Probe, Sandbox};
-use super::{Fetched, Nix, NixError, NixFuture};
+use super::{Fetched, Nix, NixError};
 use crate::closure::{Closure, StorePath};
 use crate::process::{self, Command, Limits, NetworkSettings, ProcessError, Purpose};
 use crate::telemetry::build_log::BuildLog;
@@ -262,177 +263,154 @@ fn expect_answers<T>(answers: Vec<T>, questions: usize) -> Result<Vec<T>, NixErr
     Ok(answers)
 }
 
+#[async_trait]
 impl Nix for NixCli {
-    fn version(&self) -> NixFuture<'_, Release> {
-        Box::pin(async {
-            let output = self.query(arguments::version()).await?;
-            let text = String::from_utf8_lossy(&output);
-            Release::parse(&text).ok_or_else(|| not_understood("nix", format!("{text:?}")))
-        })
+    async fn version(&self) -> Result<Release, NixError> {
+        let output = self.query(arguments::version()).await?;
+        let text = String::from_utf8_lossy(&output);
+        Release::parse(&text).ok_or_else(|| not_understood("nix", format!("{text:?}")))
     }
 
-    fn ask_store(&self) -> NixFuture<'_, ()> {
-        Box::pin(async {
-            // Counted apart: readiness checks come every few seconds, whatever is built. And without a
-            // permit: a busy builder is ready.
-            self.metrics.store_checks.inc();
-            let command = arguments::ask_store(&self.options);
-            let network = self.network(Purpose::Nix).await?;
-            let limits = Limits::time(STORE_CHECK_TIMEOUT);
-            let answer = process::run(command, Purpose::Nix, network, limits).await;
-            Ok(answer.map(drop)?)
-        })
+    async fn ask_store(&self) -> Result<(), NixError> {
+        // Counted apart: readiness checks come every few seconds, whatever is built. And without a
+        // permit: a busy builder is ready.
+        self.metrics.store_checks.inc();
+        let command = arguments::ask_store(&self.options);
+        let network = self.network(Purpose::Nix).await?;
+        let limits = Limits::time(STORE_CHECK_TIMEOUT);
+        let answer = process::run(command, Purpose::Nix, network, limits).await;
+        Ok(answer.map(drop)?)
     }
 
-    fn check_sandbox(&self) -> NixFuture<'_, ()> {
-        Box::pin(async {
-            let prove = || async {
-                let release = self.version().await?;
-                let weakness = release.weakness(self.settings.patched.as_deref());
-                weakness.map_or(Ok(()), |weakness| self.report_weakness(&weakness))?;
-                match self.settings.sandbox {
-                    Sandbox::Required { shared_user } => self.probe_sandbox(shared_user).await,
-                    Sandbox::Wanted => Ok(()),
-                }
-            };
-            self.trusted.get_or_try_init(prove).await.copied()
-        })
-    }
-
-    fn resolve<'a>(
-        &'a self,
-        source: &'a Path,
-        system: System,
-        names: &'a [String],
-    ) -> NixFuture<'a, Vec<Resolution>> {
-        Box::pin(async move {
-            let evaluation = self.evaluation("resolve.nix", source, system);
-            let output = self.evaluate(arguments::resolve(evaluation, names)).await?;
-            let found = output::resolutions(&output);
-            let found = found.map_err(|error| not_understood("nix-instantiate", error))?;
-            expect_answers(found, names.len())
-        })
-    }
-
-    fn explain<'a>(
-        &'a self,
-        source: &'a Path,
-        system: System,
-        name: &'a str,
-    ) -> NixFuture<'a, Option<String>> {
-        Box::pin(async move {
-            let evaluation = self.evaluation("resolve.nix", source, system);
-            match self.evaluate(arguments::explain(evaluation, name)).await {
-                Ok(_) => Ok(None),
-                Err(NixError::Process(ProcessError::Failed { stderr, .. })) => {
-                    Ok(output::reason(&stderr))
-                }
-                Err(error) => Err(error),
+    async fn check_sandbox(&self) -> Result<(), NixError> {
+        let prove = || async {
+            let release = self.version().await?;
+            let weakness = release.weakness(self.settings.patched.as_deref());
+            weakness.map_or(Ok(()), |weakness| self.report_weakness(&weakness))?;
+            match self.settings.sandbox {
+                Sandbox::Required { shared_user } => self.probe_sandbox(shared_user).await,
+                Sandbox::Wanted => Ok(()),
             }
-        })
+        };
+        self.trusted.get_or_try_init(prove).await.copied()
     }
 
-    fn look<'a>(
-        &'a self,
-        source: &'a Path,
+    async fn resolve(
+        &self,
+        source: &Path,
         system: System,
-        paths: &'a [Vec<String>],
-    ) -> NixFuture<'a, Vec<Attribute>> {
-        Box::pin(async move {
-            let evaluation = self.evaluation("attributes.nix", source, system);
-            let output = self.evaluate(arguments::look(evaluation, paths)).await?;
-            expect_answers(parse("nix-instantiate", &output)?, paths.len())
-        })
+        names: &[String],
+    ) -> Result<Vec<Resolution>, NixError> {
+        let evaluation = self.evaluation("resolve.nix", source, system);
+        let output = self.evaluate(arguments::resolve(evaluation, names)).await?;
+        let found = output::resolutions(&output);
+        let found = found.map_err(|error| not_understood("nix-instantiate", error))?;
+        expect_answers(found, names.len())
     }
 
-    fn realise<'a>(
-        &'a self,
-        derivations: &'a [Derivation],
-        roots: &'a Path,
-        log: &'a BuildLog,
-    ) -> NixFuture<'a, ()> {
+    async fn explain(
+        &self,
+        source: &Path,
+        system: System,
+        name: &str,
+    ) -> Result<Option<String>, NixError> {
+        let evaluation = self.evaluation("resolve.nix", source, system);
+        match self.evaluate(arguments::explain(evaluation, name)).await {
+            Ok(_) => Ok(None),
+            Err(NixError::Process(ProcessError::Failed { stderr, .. })) => {
+                Ok(output::reason(&stderr))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn look(
+        &self,
+        source: &Path,
+        system: System,
+        paths: &[Vec<String>],
+    ) -> Result<Vec<Attribute>, NixError> {
+        let evaluation = self.evaluation("attributes.nix", source, system);
+        let output = self.evaluate(arguments::look(evaluation, paths)).await?;
+        expect_answers(parse("nix-instantiate", &output)?, paths.len())
+    }
+
+    async fn realise(
+        &self,
+        derivations: &[Derivation],
+        roots: &Path,
+        log: &BuildLog,
+    ) -> Result<(), NixError> {
         let timeout = self.settings.derivation_timeout;
         let command = arguments::realise(&self.options, derivations, roots, timeout);
-        Box::pin(self.build(command, log))
+        self.build(command, log).await
     }
 
-    fn repair<'a>(&'a self, paths: &'a [StorePath], log: &'a BuildLog) -> NixFuture<'a, ()> {
+    async fn repair(&self, paths: &[StorePath], log: &BuildLog) -> Result<(), NixError> {
         let timeout = self.settings.derivation_timeout;
         let command = arguments::repair(&self.options, paths, timeout);
-        Box::pin(self.build(command, log))
+        self.build(command, log).await
     }
 
-    fn closure<'a>(&'a self, roots: &'a [StorePath]) -> NixFuture<'a, Closure> {
-        Box::pin(async move {
-            let output = self
-                .query(arguments::path_info(&self.options, roots))
-                .await?;
-            output::closure(&output, roots).map_err(|reason| not_understood("nix", reason))
-        })
+    async fn closure(&self, roots: &[StorePath]) -> Result<Closure, NixError> {
+        let output = self
+            .query(arguments::path_info(&self.options, roots))
+            .await?;
+        output::closure(&output, roots).map_err(|reason| not_understood("nix", reason))
     }
 
-    fn add_folder<'a>(&'a self, folder: &'a Path) -> NixFuture<'a, Fetched> {
-        Box::pin(async move {
-            let output = self
-                .fetch(arguments::add_folder(&self.options, folder))
-                .await?;
-            parse::<StorePath>("nix-instantiate", &output).map(Fetched::from)
-        })
+    async fn add_folder(&self, folder: &Path) -> Result<Fetched, NixError> {
+        let output = self
+            .fetch(arguments::add_folder(&self.options, folder))
+            .await?;
+        parse::<StorePath>("nix-instantiate", &output).map(Fetched::from)
     }
 
-    fn keep<'a>(&'a self, path: &'a Path, link: &'a Path) -> NixFuture<'a, ()> {
+    async fn keep(&self, path: &Path, link: &Path) -> Result<(), NixError> {
         let command = arguments::keep(&self.options, path, link);
-        Box::pin(async { self.fetch(command).await.map(drop) })
+        self.fetch(command).await.map(drop)
     }
 
-    fn fetch_tarball<'a>(&'a self, url: &'a str) -> NixFuture<'a, Fetched> {
-        Box::pin(async move {
-            let command = arguments::prefetch_tarball(&self.options, url);
-            let output = String::from_utf8_lossy(&self.fetch(command).await?).into_owned();
-            match output.lines().collect::<Vec<_>>().as_slice() {
-                [hash, path] => Ok(Fetched {
-                    path: path.into(),
-                    revision: (*hash).to_owned(),
-                }),
-                _ => Err(not_understood("nix-prefetch-url", format!("{output:?}"))),
-            }
-        })
+    async fn fetch_tarball(&self, url: &str) -> Result<Fetched, NixError> {
+        let command = arguments::prefetch_tarball(&self.options, url);
+        let output = String::from_utf8_lossy(&self.fetch(command).await?).into_owned();
+        match output.lines().collect::<Vec<_>>().as_slice() {
+            [hash, path] => Ok(Fetched {
+                path: path.into(),
+                revision: (*hash).to_owned(),
+            }),
+            _ => Err(not_understood("nix-prefetch-url", format!("{output:?}"))),
+        }
     }
 
-    fn fetch_flake<'a>(&'a self, url: &'a str, dir: &'a str) -> NixFuture<'a, Fetched> {
-        Box::pin(async move {
-            let archive = self
-                .fetch(arguments::archive_flake(&self.options, url))
-                .await?;
-            let archive = String::from_utf8_lossy(&archive);
-            let expression = self.expressions.join("flake.nix");
-            let command = arguments::pin_flake(&self.options, &expression, archive.trim(), dir);
-            let output = self.query(command).await?;
-            parse::<StorePath>("nix-instantiate", &output).map(Fetched::from)
-        })
+    async fn fetch_flake(&self, url: &str, dir: &str) -> Result<Fetched, NixError> {
+        let archive = self
+            .fetch(arguments::archive_flake(&self.options, url))
+            .await?;
+        let archive = String::from_utf8_lossy(&archive);
+        let expression = self.expressions.join("flake.nix");
+        let command = arguments::pin_flake(&self.options, &expression, archive.trim(), dir);
+        let output = self.query(command).await?;
+        parse::<StorePath>("nix-instantiate", &output).map(Fetched::from)
     }
 
-    fn git(&self, arguments: Vec<OsString>, limit: Duration) -> NixFuture<'_, Vec<u8>> {
-        Box::pin(async move {
-            let command = Command::new("git").args(arguments);
-            let (network, limits) = (&self.settings.network, Limits::time(limit));
-            Ok(process::run(command, Purpose::Fetch, network, limits).await?)
-        })
+    async fn git(&self, arguments: Vec<OsString>, limit: Duration) -> Result<Vec<u8>, NixError> {
+        let command = Command::new("git").args(arguments);
+        let (network, limits) = (&self.settings.network, Limits::time(limit));
+        Ok(process::run(command, Purpose::Fetch, network, limits).await?)
     }
 
-    fn fetch_git<'a>(
-        &'a self,
-        url: &'a str,
-        reference: &'a str,
-        commit: &'a str,
-    ) -> NixFuture<'a, Fetched> {
-        Box::pin(async move {
-            let command = arguments::fetch_git(&self.options, url, reference, commit);
-            let path = parse("nix-instantiate", &self.fetch(command).await?)?;
-            Ok(Fetched {
-                path,
-                revision: commit.to_owned(),
-            })
+    async fn fetch_git(
+        &self,
+        url: &str,
+        reference: &str,
+        commit: &str,
+    ) -> Result<Fetched, NixError> {
+        let command = arguments::fetch_git(&self.options, url, reference, commit);
+        let path = parse("nix-instantiate", &self.fetch(command).await?)?;
+        Ok(Fetched {
+            path,
+            revision: commit.to_owned(),
         })
     }
 }

@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures::future::{FutureExt, ready};
+use async_trait::async_trait;
 use tokio::sync::Semaphore;
 
-use super::{Attribute, Derivation, Fetched, Nix, NixError, NixFuture, Release, Resolution};
+use super::{Attribute, Derivation, Fetched, Nix, NixError, Release, Resolution};
 use crate::closure::{Closure, PathInfo, StorePath};
 use crate::process::{self, Command, Limits, NetworkSettings, ProcessError, Purpose};
 use crate::telemetry::build_log::BuildLog;
@@ -51,19 +51,17 @@ pub(crate) struct FakeNix {
 }
 
 impl FakeNix {
-    fn fetched(&self, revision: String) -> NixFuture<'_, Fetched> {
+    async fn fetched(&self, revision: String) -> Result<Fetched, NixError> {
         self.fetched.fetch_add(1, Ordering::SeqCst);
         let gate = self.gate.lock().unwrap().clone();
         let fetched = Fetched {
             path: self.store.clone(),
             revision,
         };
-        Box::pin(async {
-            if let Some(gate) = gate {
-                gate.acquire().await.unwrap().forget();
-            }
-            Ok(fetched)
-        })
+        if let Some(gate) = gate {
+            gate.acquire().await.unwrap().forget();
+        }
+        Ok(fetched)
     }
 }
 
@@ -75,28 +73,29 @@ fn failed(name: &str) -> NixError {
     })
 }
 
+#[async_trait]
 impl Nix for FakeNix {
-    fn version(&self) -> NixFuture<'_, Release> {
-        ready(Ok(Release::parse("nix (Nix) 2.8.0").unwrap())).boxed()
+    async fn version(&self) -> Result<Release, NixError> {
+        Ok(Release::parse("nix (Nix) 2.8.0").unwrap())
     }
 
-    fn ask_store(&self) -> NixFuture<'_, ()> {
-        ready(Ok(())).boxed()
+    async fn ask_store(&self) -> Result<(), NixError> {
+        Ok(())
     }
 
-    fn check_sandbox(&self) -> NixFuture<'_, ()> {
-        ready(Ok(())).boxed()
+    async fn check_sandbox(&self) -> Result<(), NixError> {
+        Ok(())
     }
 
-    fn resolve<'a>(
-        &'a self,
-        _: &'a Path,
+    async fn resolve(
+        &self,
+        _: &Path,
         _: System,
-        names: &'a [String],
-    ) -> NixFuture<'a, Vec<Resolution>> {
+        names: &[String],
+    ) -> Result<Vec<Resolution>, NixError> {
         self.resolved.fetch_add(1, Ordering::SeqCst);
         if let Some(name) = names.iter().find(|name| self.broken.contains(name)) {
-            return ready(Err(failed(name))).boxed();
+            return Err(failed(name));
         }
         let found = |name| {
             self.packages
@@ -106,89 +105,75 @@ impl Nix for FakeNix {
                     near: self.near.clone(),
                 })
         };
-        ready(Ok(names.iter().map(found).collect())).boxed()
+        Ok(names.iter().map(found).collect())
     }
 
-    fn explain<'a>(
-        &'a self,
-        _: &'a Path,
-        _: System,
-        name: &'a str,
-    ) -> NixFuture<'a, Option<String>> {
-        ready(Ok(Some(format!("{name} has an unfree license")))).boxed()
+    async fn explain(&self, _: &Path, _: System, name: &str) -> Result<Option<String>, NixError> {
+        Ok(Some(format!("{name} has an unfree license")))
     }
 
-    fn look<'a>(
-        &'a self,
-        _: &'a Path,
+    async fn look(
+        &self,
+        _: &Path,
         _: System,
-        paths: &'a [Vec<String>],
-    ) -> NixFuture<'a, Vec<Attribute>> {
+        paths: &[Vec<String>],
+    ) -> Result<Vec<Attribute>, NixError> {
         self.looked.fetch_add(1, Ordering::SeqCst);
         let broken = |path: &Vec<String>| self.broken.contains(&path.join("."));
         if let Some(path) = paths.iter().find(|path| broken(path)) {
-            return ready(Err(failed(&path.join(".")))).boxed();
+            return Err(failed(&path.join(".")));
         }
         let seen = paths.iter().map(|path| {
             let seen = self.attributes.get(&path.join("."));
             seen.cloned().unwrap_or(Attribute::Refused)
         });
-        ready(Ok(seen.collect())).boxed()
+        Ok(seen.collect())
     }
 
-    fn realise<'a>(
-        &'a self,
-        _: &'a [Derivation],
-        _: &'a Path,
-        _: &'a BuildLog,
-    ) -> NixFuture<'a, ()> {
+    async fn realise(&self, _: &[Derivation], _: &Path, _: &BuildLog) -> Result<(), NixError> {
         self.realised.fetch_add(1, Ordering::SeqCst);
-        Box::pin(async {
-            if let Some(gate) = &self.realise_gate {
-                drop(gate.acquire().await);
-            }
-            self.failure.lock().unwrap().clone().map_or(Ok(()), Err)
-        })
+        if let Some(gate) = &self.realise_gate {
+            drop(gate.acquire().await);
+        }
+        self.failure.lock().unwrap().clone().map_or(Ok(()), Err)
     }
 
-    fn repair<'a>(&'a self, _: &'a [StorePath], _: &'a BuildLog) -> NixFuture<'a, ()> {
-        ready(self.failure.lock().unwrap().clone().map_or(Ok(()), Err)).boxed()
+    async fn repair(&self, _: &[StorePath], _: &BuildLog) -> Result<(), NixError> {
+        self.failure.lock().unwrap().clone().map_or(Ok(()), Err)
     }
 
-    fn closure<'a>(&'a self, _: &'a [StorePath]) -> NixFuture<'a, Closure> {
+    async fn closure(&self, _: &[StorePath]) -> Result<Closure, NixError> {
         let roots = self.paths.keys().cloned();
-        ready(Ok(Closure::new(roots, self.paths.clone()).unwrap())).boxed()
+        Ok(Closure::new(roots, self.paths.clone()).unwrap())
     }
 
-    fn add_folder<'a>(&'a self, _: &'a Path) -> NixFuture<'a, Fetched> {
-        self.fetched("hash of the folder".to_owned())
+    async fn add_folder(&self, _: &Path) -> Result<Fetched, NixError> {
+        self.fetched("hash of the folder".to_owned()).await
     }
 
-    fn keep<'a>(&'a self, path: &'a Path, root: &'a Path) -> NixFuture<'a, ()> {
+    async fn keep(&self, path: &Path, root: &Path) -> Result<(), NixError> {
         let _ = std::fs::remove_file(root);
         std::os::unix::fs::symlink(path, root).unwrap();
-        ready(Ok(())).boxed()
+        Ok(())
     }
 
-    fn fetch_tarball<'a>(&'a self, url: &'a str) -> NixFuture<'a, Fetched> {
-        self.fetched(format!("hash of {url}"))
+    async fn fetch_tarball(&self, url: &str) -> Result<Fetched, NixError> {
+        self.fetched(format!("hash of {url}")).await
     }
 
-    fn fetch_flake<'a>(&'a self, url: &'a str, _: &'a str) -> NixFuture<'a, Fetched> {
-        self.fetched(format!("hash of {url}"))
+    async fn fetch_flake(&self, url: &str, _: &str) -> Result<Fetched, NixError> {
+        self.fetched(format!("hash of {url}")).await
     }
 
     /// Git is real.
-    fn git(&self, arguments: Vec<OsString>, limit: Duration) -> NixFuture<'_, Vec<u8>> {
+    async fn git(&self, arguments: Vec<OsString>, limit: Duration) -> Result<Vec<u8>, NixError> {
         self.gits.fetch_add(1, Ordering::SeqCst);
-        Box::pin(async move {
-            let command = Command::new("git").args(arguments);
-            let limits = Limits::time(limit);
-            Ok(process::run(command, Purpose::Fetch, &NetworkSettings::default(), limits).await?)
-        })
+        let command = Command::new("git").args(arguments);
+        let limits = Limits::time(limit);
+        Ok(process::run(command, Purpose::Fetch, &NetworkSettings::default(), limits).await?)
     }
 
-    fn fetch_git<'a>(&'a self, _: &'a str, _: &'a str, commit: &'a str) -> NixFuture<'a, Fetched> {
-        self.fetched(commit.to_owned())
+    async fn fetch_git(&self, _: &str, _: &str, commit: &str) -> Result<Fetched, NixError> {
+        self.fetched(commit.to_owned()).await
     }
 }

@@ -32,7 +32,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use futures::future::BoxFuture;
+use async_trait::async_trait;
 
 use crate::closure::{Closure, StorePath};
 use crate::telemetry::build_log::BuildLog;
@@ -54,8 +54,6 @@ pub(crate) struct Fetched {
     pub(crate) revision: String,
 }
 
-pub(crate) type NixFuture<'a, T> = BoxFuture<'a, Result<T, NixError>>;
-
 impl From<StorePath> for Fetched {
     fn from(path: StorePath) -> Self {
         Self {
@@ -65,85 +63,86 @@ impl From<StorePath> for Fetched {
     }
 }
 
+#[async_trait]
 pub(crate) trait Nix: Send + Sync + 'static {
-    fn version(&self) -> NixFuture<'_, Release>;
+    async fn version(&self) -> Result<Release, NixError>;
 
     /// Checks that the store answers.
-    fn ask_store(&self) -> NixFuture<'_, ()>;
+    async fn ask_store(&self) -> Result<(), NixError>;
 
     /// Checks that this Nix can be trusted with builds: that it is not vulnerable, or only a warning was
     /// asked for, and that it builds in a sandbox if it has to. Success is remembered.
-    fn check_sandbox(&self) -> NixFuture<'_, ()>;
+    async fn check_sandbox(&self) -> Result<(), NixError>;
 
     /// Resolves names in one evaluation; one answer for each, in order. Fails with
     /// [`ProcessError::Failed`](crate::process::ProcessError::Failed) when one of them, or the package
     /// set itself, can't be evaluated.
-    fn resolve<'a>(
-        &'a self,
-        source: &'a Path,
+    async fn resolve(
+        &self,
+        source: &Path,
         system: System,
-        names: &'a [String],
-    ) -> NixFuture<'a, Vec<Resolution>>;
+        names: &[String],
+    ) -> Result<Vec<Resolution>, NixError>;
 
     /// Nix's own reason why a name is [`Resolution::Refused`], if it has one.
-    fn explain<'a>(
-        &'a self,
-        source: &'a Path,
+    async fn explain(
+        &self,
+        source: &Path,
         system: System,
-        name: &'a str,
-    ) -> NixFuture<'a, Option<String>>;
+        name: &str,
+    ) -> Result<Option<String>, NixError>;
 
     /// Looks up attribute paths, spelled as in the package set; the empty path is the set itself. One
     /// answer for each, in order. Fails with
     /// [`ProcessError::Failed`](crate::process::ProcessError::Failed) when one of them has an error that
     /// Nix code can't catch.
-    fn look<'a>(
-        &'a self,
-        source: &'a Path,
+    async fn look(
+        &self,
+        source: &Path,
         system: System,
-        paths: &'a [Vec<String>],
-    ) -> NixFuture<'a, Vec<Attribute>>;
+        paths: &[Vec<String>],
+    ) -> Result<Vec<Attribute>, NixError>;
 
     /// Builds or substitutes derivations. Links in the folder `roots` protect their outputs from the
     /// garbage collector; `log` gets the progress. Fails with [`NixError::Killed`] when something outside
     /// ended a build.
-    fn realise<'a>(
-        &'a self,
-        derivations: &'a [Derivation],
-        roots: &'a Path,
-        log: &'a BuildLog,
-    ) -> NixFuture<'a, ()>;
+    async fn realise(
+        &self,
+        derivations: &[Derivation],
+        roots: &Path,
+        log: &BuildLog,
+    ) -> Result<(), NixError>;
 
     /// Fetches or builds store paths again that were altered; `log` gets the progress.
-    fn repair<'a>(&'a self, paths: &'a [StorePath], log: &'a BuildLog) -> NixFuture<'a, ()>;
+    async fn repair(&self, paths: &[StorePath], log: &BuildLog) -> Result<(), NixError>;
 
     /// The closure of valid store paths.
-    fn closure<'a>(&'a self, roots: &'a [StorePath]) -> NixFuture<'a, Closure>;
+    async fn closure(&self, roots: &[StorePath]) -> Result<Closure, NixError>;
 
     /// Copies a folder, without `.git`, into the store; the revision is the hash in the store path, which
     /// follows from the content.
-    fn add_folder<'a>(&'a self, folder: &'a Path) -> NixFuture<'a, Fetched>;
+    async fn add_folder(&self, folder: &Path) -> Result<Fetched, NixError>;
 
     /// Protects a store path from the garbage collector by a link to it.
-    fn keep<'a>(&'a self, path: &'a Path, link: &'a Path) -> NixFuture<'a, ()>;
+    async fn keep(&self, path: &Path, link: &Path) -> Result<(), NixError>;
 
     /// Unpacks a tarball from a URL into the store.
-    fn fetch_tarball<'a>(&'a self, url: &'a str) -> NixFuture<'a, Fetched>;
+    async fn fetch_tarball(&self, url: &str) -> Result<Fetched, NixError>;
 
     /// Fetches a flake and its locked inputs into the store, and makes a package set of them; `dir` is
     /// the flake's folder in its source. The revision is the hash in the package set's store path, which
     /// follows from all content.
-    fn fetch_flake<'a>(&'a self, url: &'a str, dir: &'a str) -> NixFuture<'a, Fetched>;
+    async fn fetch_flake(&self, url: &str, dir: &str) -> Result<Fetched, NixError>;
 
     /// Runs git for at most `limit`; returns its stdout.
-    fn git(&self, arguments: Vec<OsString>, limit: Duration) -> NixFuture<'_, Vec<u8>>;
+    async fn git(&self, arguments: Vec<OsString>, limit: Duration) -> Result<Vec<u8>, NixError>;
 
     /// Fetches a commit of a git repository into the store; `reference` is the full name of a ref that
     /// contains it (`refs/heads/main`).
-    fn fetch_git<'a>(
-        &'a self,
-        url: &'a str,
-        reference: &'a str,
-        commit: &'a str,
-    ) -> NixFuture<'a, Fetched>;
+    async fn fetch_git(
+        &self,
+        url: &str,
+        reference: &str,
+        commit: &str,
+    ) -> Result<Fetched, NixError>;
 }

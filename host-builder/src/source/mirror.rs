@@ -27,7 +27,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::future::BoxFuture;
 use tokio::sync::Mutex;
 
 use super::PinError;
@@ -109,8 +108,8 @@ impl Mirror {
         let contains = format!("--contains={commit}");
         let no_network = ["-c", "protocol.allow=never"];
         let list = ["for-each-ref", "--format=%(refname)", &contains];
-        let listed = self.git(nix, &[&no_network[..], &list].concat(), LOCAL_TIMEOUT);
-        let listed = match listed.await {
+        let arguments = [&no_network[..], &list].concat();
+        let listed = match self.git(nix, &arguments, LOCAL_TIMEOUT).await {
             // It doesn't have the commit at all.
             Err(NixError::Process(ProcessError::Failed { .. })) => Vec::new(),
             listed => listed?,
@@ -157,16 +156,17 @@ impl Mirror {
         Ok(())
     }
 
-    fn git<'a>(
+    async fn git(
         &self,
-        nix: &'a dyn Nix,
+        nix: &dyn Nix,
         arguments: &[&str],
         limit: Duration,
-    ) -> BoxFuture<'a, Result<Vec<u8>, NixError>> {
+    ) -> Result<Vec<u8>, NixError> {
         let mut git_dir = OsString::from("--git-dir=");
         git_dir.push(&self.git_dir);
         let arguments = arguments.iter().map(OsString::from);
-        nix.git([git_dir].into_iter().chain(arguments).collect(), limit)
+        let arguments = [git_dir].into_iter().chain(arguments).collect();
+        nix.git(arguments, limit).await
     }
 }
 

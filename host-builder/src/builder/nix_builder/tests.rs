@@ -71,7 +71,7 @@ async fn a_wrong_name_is_reported_while_builds_run() {
     };
     let builder = builder(Arc::new(nix), folder.path());
     let git = ImageRequest::example(&["git"]);
-    let mut build = Builder::build(&builder, &git, &Rule::NONE);
+    let mut build = Box::pin(Builder::build(&builder, &git, &Rule::NONE));
     while builder.packages.builds.available_permits() > 0 {
         assert!(futures::poll!(&mut build).is_pending());
         tokio::time::sleep(Duration::from_millis(1)).await;
