@@ -21,6 +21,7 @@ const ENDPOINT: &str = "/load_assignment/endpoints/0/lb_endpoints/0/endpoint/add
 
 /// `envoy.yaml` of an example, and the `filter.yaml` beside it.
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct EnvoyConfig {
     envoy: Value,
     filter: Option<FilterConfig>,
@@ -44,12 +45,9 @@ impl EnvoyConfig {
 
     /// `envoy/existing-ingress/` without nixgate.
     pub fn ingress_before_nixgate(app: u16) -> Self {
-        let envoy = parse(&shipped("existing-ingress/envoy.before.yaml"));
-        let config = Self {
-            envoy,
-            filter: None,
-        };
-        config.upstream("app", app)
+        let before = shipped("existing-ingress/envoy.before.yaml");
+        let (envoy, filter) = (parse(&before), None);
+        Self { envoy, filter }.upstream("app", app)
     }
 
     /// `envoy/corporate-gateway/`
@@ -71,124 +69,98 @@ impl EnvoyConfig {
     }
 
     fn with_filter(folder: &str) -> Self {
-        Self {
-            envoy: parse(&shipped(&format!("{folder}/envoy.yaml"))),
-            filter: Some(FilterConfig::parse(&shipped(&format!(
-                "{folder}/filter.yaml"
-            )))),
-        }
+        let file = |name| shipped(&format!("{folder}/{name}"));
+        let envoy = parse(&file("envoy.yaml"));
+        let filter = Some(FilterConfig::parse(&file("filter.yaml")));
+        Self { envoy, filter }
     }
 
     /// Patches the filter's settings.
-    #[must_use]
     pub fn settings(mut self, patch: Value) -> Self {
         merge(&mut self.filter_mut().settings, patch);
         self
     }
 
     /// Changes the rules of the filter's policy.
-    #[must_use]
     pub fn rules(mut self, change: impl FnOnce(&mut Vec<Value>)) -> Self {
         change(list(at(&mut self.filter_mut().settings, "/policy/rules")));
         self
     }
 
     /// Patches the `PluginConfig` in which the settings are.
-    #[must_use]
     pub fn plugin(mut self, patch: Value) -> Self {
         merge(at(&mut self.filter_mut().file, PLUGIN), patch);
         self
     }
 
     /// Patches the HTTP connection manager.
-    #[must_use]
     pub fn manager(mut self, patch: Value) -> Self {
-        merge(at(&mut self.envoy, MANAGER), patch);
+        merge(self.in_manager(""), patch);
         self
     }
 
     /// Patches a cluster.
-    #[must_use]
     pub fn cluster(mut self, name: &str, patch: Value) -> Self {
         merge(named(self.clusters(), name), patch);
         self
     }
 
     /// Patches where the route for `/v2` leads.
-    #[must_use]
     pub fn registry_route(mut self, patch: Value) -> Self {
-        let routes = list(at(
-            &mut self.envoy,
-            &format!("{MANAGER}/route_config/virtual_hosts/0/routes"),
-        ));
-        let mut routes = routes.iter_mut();
-        let route = routes.find(|route| route["match"]["path_separated_prefix"] == "/v2");
-        merge(at(route.expect("a route for /v2"), "/route"), patch);
+        merge(
+            at(self.route("path_separated_prefix", "/v2"), "/route"),
+            patch,
+        );
         self
     }
 
     /// Patches what `jwt_authn` has of the builder's tokens.
-    #[must_use]
     pub fn builder_tokens(mut self, patch: Value) -> Self {
-        let filters = at(&mut self.envoy, &format!("{MANAGER}/http_filters"));
-        let filter = named(list(filters), "envoy.filters.http.jwt_authn");
+        let filters = list(self.in_manager("/http_filters"));
+        let filter = named(filters, "envoy.filters.http.jwt_authn");
         merge(at(filter, "/typed_config/providers/nixgate"), patch);
         self
     }
 
     /// Patches the token bucket that each address has for logins.
-    #[must_use]
     pub fn login_limit(mut self, patch: Value) -> Self {
-        let routes = format!("{MANAGER}/route_config/virtual_hosts/0/routes");
-        let mut routes = list(at(&mut self.envoy, &routes)).iter_mut();
-        let login = routes.find(|route| route["match"]["path"] == "/v2/token");
-        let filters = at(
-            login.expect("a route for logins"),
-            "/typed_per_filter_config",
-        );
-        let bucket = "/envoy.filters.http.local_ratelimit/descriptors/0/token_bucket";
-        merge(at(filters, bucket), patch);
+        let bucket = "/typed_per_filter_config/envoy.filters.http.local_ratelimit\
+                      /descriptors/0/token_bucket";
+        merge(at(self.route("path", "/v2/token"), bucket), patch);
         self
     }
 
     /// Adds an HTTP filter before all others.
-    #[must_use]
     pub fn http_filter(mut self, filter: Value) -> Self {
-        list(at(&mut self.envoy, &format!("{MANAGER}/http_filters"))).insert(0, filter);
+        list(self.in_manager("/http_filters")).insert(0, filter);
         self
     }
 
     /// Adds a virtual host.
-    #[must_use]
     pub fn virtual_host(mut self, host: Value) -> Self {
-        let hosts = format!("{MANAGER}/route_config/virtual_hosts");
-        list(at(&mut self.envoy, &hosts)).push(host);
+        list(self.in_manager("/route_config/virtual_hosts")).push(host);
         self
     }
 
     /// Adds access logs, a list.
-    #[must_use]
     pub fn access_logs(mut self, mut logs: Value) -> Self {
-        list(at(&mut self.envoy, &format!("{MANAGER}/access_log"))).append(list(&mut logs));
+        list(self.in_manager("/access_log")).append(list(&mut logs));
         self
     }
 
     /// Adds listeners, a list.
-    #[must_use]
     pub fn listeners(mut self, mut listeners: Value) -> Self {
         list(at(&mut self.envoy, "/static_resources/listeners")).append(list(&mut listeners));
         self
     }
 
     /// Adds clusters, a list.
-    #[must_use]
     pub fn more_clusters(mut self, mut clusters: Value) -> Self {
         self.clusters().append(list(&mut clusters));
         self
     }
 
     /// Has a listener listen at another port.
-    #[must_use]
     pub fn listen(mut self, index: usize, port: u16) -> Self {
         let port_value =
             format!("/static_resources/listeners/{index}/address/socket_address/port_value");
@@ -197,7 +169,6 @@ impl EnvoyConfig {
     }
 
     /// Has a cluster lead to a port of loopback.
-    #[must_use]
     pub fn upstream(mut self, cluster: &str, port: u16) -> Self {
         let address = at(named(self.clusters(), cluster), ENDPOINT);
         merge(
@@ -208,7 +179,6 @@ impl EnvoyConfig {
     }
 
     /// Has a cluster lead to a socket.
-    #[must_use]
     pub fn upstream_socket(mut self, cluster: &str, socket: &Path) -> Self {
         *at(
             named(self.clusters(), cluster),
@@ -218,14 +188,12 @@ impl EnvoyConfig {
     }
 
     /// Has the admin page at a socket.
-    #[must_use]
     pub fn admin(mut self, socket: &Path) -> Self {
         *at(&mut self.envoy, "/admin/address/pipe/path") = text(socket);
         self
     }
 
     /// Has Envoy load the filter from a file.
-    #[must_use]
     pub fn module(mut self, module: &Path) -> Self {
         let filename = format!("{PLUGIN}/vm_config/code/local/filename");
         *at(&mut self.filter_mut().file, &filename) = text(module);
@@ -233,34 +201,21 @@ impl EnvoyConfig {
     }
 
     /// Has the gateway send clients to a port of loopback to log in.
-    #[must_use]
     pub fn realm(mut self, port: u16) -> Self {
         let realm = |port: u16| format!("realm=\"https://127.0.0.1:{port}/v2/token\"");
-        let mappers = list(at(
-            &mut self.envoy,
-            &format!("{MANAGER}/local_reply_config/mappers"),
-        ));
-        let headers = mappers
-            .iter_mut()
-            .filter_map(|mapper| mapper.pointer_mut("/headers_to_add/0/header"));
-        let challenges = headers.filter(|header| header["key"] == "www-authenticate");
+        let mappers = list(self.in_manager("/local_reply_config/mappers")).iter_mut();
+        let headers = mappers.filter_map(|one| one.pointer_mut("/headers_to_add/0/header/value"));
         let mut count = 0;
-        for challenge in challenges {
-            let value = challenge["value"].as_str().expect("a text");
-            let (shipped, ours) = (realm(8443), realm(port));
-            assert!(value.contains(&shipped), "{value}");
-            challenge["value"] = value.replace(&shipped, &ours).into();
-            count += 1;
+        for value in headers {
+            let text = value.as_str().unwrap_or_default();
+            count += text.matches(&realm(8443)).count();
+            *value = text.replace(&realm(8443), &realm(port)).into();
         }
-        assert_eq!(
-            count, 3,
-            "the head of the file says how many realms there are"
-        );
+        assert_eq!(count, 3, "envoy.yaml tells users to change three realms");
         self
     }
 
     /// Has the listener read its certificate's file elsewhere.
-    #[must_use]
     pub fn certificate(mut self, file: &Path) -> Self {
         let secret = "/static_resources/listeners/0/filter_chains/0/transport_socket/typed_config\
                       /common_tls_context/tls_certificate_sds_secret_configs/0\
@@ -272,7 +227,7 @@ impl EnvoyConfig {
     /// The fields of the access log.
     pub fn access_log_fields(mut self) -> Value {
         let fields = "/access_log/0/typed_config/log_format/json_format";
-        at(&mut self.envoy, &format!("{MANAGER}{fields}")).take()
+        self.in_manager(fields).take()
     }
 
     /// The filter's file.
@@ -289,16 +244,27 @@ impl EnvoyConfig {
     /// # Errors
     /// When they can't be written.
     pub fn write(mut self, folder: &Path) -> io::Result<PathBuf> {
-        if let Some(filter) = &self.filter {
+        if let Some(filter) = self.filter.take() {
             let file = folder.join("filter.yaml");
             fs::write(&file, filter.yaml())?;
-            let filters = list(at(&mut self.envoy, &format!("{MANAGER}/http_filters")));
+            let filters = list(self.in_manager("/http_filters"));
             let source = "/config_discovery/config_source/path_config_source/path";
             *at(named(filters, "nixgate"), source) = text(&file);
         }
         let file = folder.join("envoy.yaml");
         fs::write(&file, yaml(&self.envoy))?;
         Ok(file)
+    }
+
+    fn in_manager(&mut self, pointer: &str) -> &mut Value {
+        at(&mut self.envoy, &format!("{MANAGER}{pointer}"))
+    }
+
+    /// The first virtual host's route with this match.
+    fn route(&mut self, kind: &str, path: &str) -> &mut Value {
+        let routes = list(self.in_manager("/route_config/virtual_hosts/0/routes"));
+        let route = routes.iter_mut().find(|one| one["match"][kind] == path);
+        route.unwrap_or_else(|| panic!("the shipped configuration has no route for {path}"))
     }
 
     fn clusters(&mut self) -> &mut Vec<Value> {
@@ -312,6 +278,7 @@ impl EnvoyConfig {
 
 /// A `filter.yaml`.
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct FilterConfig {
     file: Value,
     settings: Value,
@@ -333,14 +300,12 @@ impl FilterConfig {
     }
 
     /// The same with a patch on the settings.
-    #[must_use]
     pub fn settings(mut self, patch: Value) -> Self {
         merge(&mut self.settings, patch);
         self
     }
 
     /// The same under another name.
-    #[must_use]
     pub fn name(mut self, name: &str) -> Self {
         *at(&mut self.file, "/resources/0/name") = name.into();
         self

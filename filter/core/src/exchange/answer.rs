@@ -91,14 +91,8 @@ impl Answer {
                 };
             }
             (200, Target::Manifest { reference, .. }) => manifest(response, reference),
-            (200, Target::Tags) => match tags::parse(&response.body) {
-                Some(_) => Ok(list(response)),
-                None => Err(malformed_list()),
-            },
-            (200, Target::Catalog) => match Catalog::parse(&response.body) {
-                Some(_) => Ok(list(response)),
-                None => Err(malformed_list()),
-            },
+            (200, Target::Tags) => list(response, tags::parse(&response.body).is_some()),
+            (200, Target::Catalog) => list(response, Catalog::parse(&response.body).is_some()),
             (307, Target::Blob { .. }) => response
                 .header("location")
                 .filter(|location| is_absolute(location))
@@ -173,14 +167,8 @@ fn is_refusal(body: &[u8], target: &Target) -> bool {
         #[serde(rename = "code")]
         _code: String,
     }
-    let head = matches!(
-        target,
-        Target::Blob {
-            method: Method::Head,
-            ..
-        }
-    );
-    if head && body.is_empty() {
+    let is_head = matches!(target, Target::Blob { method, .. } if *method == Method::Head);
+    if is_head && body.is_empty() {
         return true;
     }
     serde_json::from_slice(body).is_ok_and(|Body { errors }| !errors.is_empty())
@@ -197,14 +185,17 @@ pub(super) fn malformed_list() -> Error {
     unavailable("its list is malformed")
 }
 
-/// A list has no digest to check.
-fn list(response: &Response) -> Content {
-    Content::Document {
+/// A list has no digest to check, only its form.
+fn list(response: &Response, is_valid: bool) -> Result<Content, Error> {
+    if !is_valid {
+        return Err(malformed_list());
+    }
+    Ok(Content::Document {
         media_type: JSON.to_owned(),
         digest: None,
         source: None,
         body: response.body.as_slice().into(),
-    }
+    })
 }
 
 /// A client would resolve a relative location against the registry, not against storage.
