@@ -101,9 +101,11 @@ struct Entry<V, E, O> {
 struct Task<V, E, O> {
     owner: O,
     started: Instant,
-    /// The outcome, and when it was there; none after a panic.
-    ended: Shared<BoxFuture<'static, Option<(Result<V, E>, Lifetime, Instant)>>>,
+    ended: Shared<BoxFuture<'static, Ended<V, E>>>,
 }
+
+/// The outcome of a task and its time; none after a panic.
+type Ended<V, E> = Option<(Result<V, E>, Lifetime, Instant)>;
 
 enum Next<V, E, O> {
     Answer(Answer<V, E>),
