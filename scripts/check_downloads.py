@@ -15,7 +15,7 @@ import sys
 from fnmatch import fnmatch
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[1]
 NAMES = ["*.sh", "Makefile", "*.mk", "[Dd]ockerfile*", "[Cc]ontainerfile*"]
 # Built or installed files.
 SKIPPED = {"target", ".git", ".nixgate"}
