@@ -93,7 +93,11 @@ fn events(build: Arc<BuildLog>, last: u64) -> impl Stream<Item = Result<Event, I
             let last = lines.last().map_or(last, |(number, _)| *number);
             let mut events: Vec<_> = lines
                 .iter()
-                .map(|(number, line)| Event::default().id(number.to_string()).data(line))
+                .map(|(number, line)| {
+                    // Browsers ignore an event without data.
+                    let data = if line.is_empty() { " " } else { line };
+                    Event::default().id(number.to_string()).data(data)
+                })
                 .collect();
             if ended {
                 let page = page(build.snapshot()).to_string();
@@ -119,13 +123,15 @@ mod tests {
     async fn a_follower_gets_each_line_once_and_the_end() {
         let logs = BuildLogs::default();
         let build = logs.begin("id", None, &[], "");
-        build.line("one\ntwo");
+        build.line("one\ntwo\n\nthree");
         let response = Sse::new(events(logs.get("id").unwrap(), 1)).into_response();
         let mut body = response.into_body().into_data_stream();
         let mut next = async || body.next().await.map(|event| event.unwrap());
         assert_eq!(next().await.unwrap(), "id: 2\ndata: two\n\n");
-        let (event, ()) = tokio::join!(next(), async { build.line("three") });
-        assert_eq!(event.unwrap(), "id: 3\ndata: three\n\n");
+        assert_eq!(next().await.unwrap(), "id: 3\ndata:  \n\n");
+        assert_eq!(next().await.unwrap(), "id: 4\ndata: three\n\n");
+        let (event, ()) = tokio::join!(next(), async { build.line("four") });
+        assert_eq!(event.unwrap(), "id: 5\ndata: four\n\n");
         build.end(Some(Error::new(ErrorKind::BuilderUnready, "at /srv")));
         let end = next().await.unwrap();
         let end = str::from_utf8(&end).unwrap();

@@ -108,7 +108,7 @@ fn http_server(head_timeout: Duration) -> http1::Builder {
     server
 }
 
-/// axum sets `Content-Length: 0` on a response to `HEAD` without a body. With these statuses, RFC 9110, 8.6
+/// axum sets `Content-Length: 0` on a response without a body. With these statuses, RFC 9110, 8.6
 /// forbids it.
 fn without_needless_length(mut response: Response) -> Response {
     if let StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED = response.status() {
@@ -192,12 +192,13 @@ impl Slots {
 
     /// Waits for a slot for an accepted connection.
     async fn acquire(&mut self) -> Slot {
-        let (is_spare, permit) = tokio::select! {
-            biased;
-            permit = Arc::clone(&self.regular).acquire_owned() => (false, permit),
-            permit = Arc::clone(&self.spare).acquire_owned() => (true, permit),
-        };
-        if is_spare && let Some(times) = self.full.count(Instant::now()) {
+        if let Ok(permit) = Arc::clone(&self.regular).try_acquire_owned() {
+            return Slot {
+                is_spare: false,
+                _permit: permit,
+            };
+        }
+        if let Some(times) = self.full.count(Instant::now()) {
             let max = self.limit.max;
             tracing::warn!(
                 "all {max} connections are in use, and {times} more came since this was last logged: \
@@ -207,6 +208,11 @@ impl Slots {
                 self.limit.advice()
             );
         }
+        let (is_spare, permit) = tokio::select! {
+            biased;
+            permit = Arc::clone(&self.regular).acquire_owned() => (false, permit),
+            permit = Arc::clone(&self.spare).acquire_owned() => (true, permit),
+        };
         Slot {
             is_spare,
             _permit: permit.expect("the semaphores are never closed"),

@@ -48,7 +48,7 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get};
+use axum::routing::any;
 use axum::{Extension, Router};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method};
@@ -139,9 +139,9 @@ fn routers(app: &Arc<App>) -> [Router; 2] {
         .fallback(registry)
         .layer(from_fn(only_reading))
         .layer(require_token.clone());
-    let login = get(token::issue).post(token::issue);
+    // `get` and `post` would add their own `Allow` header to refusals.
     let login = Router::new()
-        .route("/v2/token", login.fallback(token::method_unsupported))
+        .route("/v2/token", any(token::issue))
         .layer(require_token)
         .layer(from_fn(log_errors))
         .layer(map_response(token::no_cache));

@@ -43,6 +43,9 @@ pub(super) async fn issue(
     headers: HeaderMap,
     body: Body,
 ) -> Response {
+    if !matches!(method, Method::GET | Method::HEAD | Method::POST) {
+        return method_unsupported(&method).into_response();
+    }
     let credentials = match basic(&headers) {
         None if method == Method::POST => form(body).await,
         credentials => Ok(credentials),
@@ -63,7 +66,7 @@ pub(super) async fn issue(
     }
 }
 
-pub(super) async fn method_unsupported(method: Method) -> impl IntoResponse {
+fn method_unsupported(method: &Method) -> impl IntoResponse {
     let message = format!("the login does not support {method}: use GET or POST");
     let error = Error::new(ErrorKind::MethodUnsupported, message);
     ([(ALLOW, "GET, HEAD, POST")], render(&error))

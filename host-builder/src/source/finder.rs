@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use super::git::{self, Commit, Refs};
 use super::mirror::Mirror;
 use super::roots::Roots;
-use super::{DEFAULT, Pin, PinError, Source, required_nix};
+use super::{Pin, PinError, Source, required_nix};
 use crate::closure::STORE_DIR;
 use crate::memo::{Bound, Known, Lifetime, Memo};
 use crate::nix::{Fetched, Nix};
@@ -57,12 +57,6 @@ impl Finder {
         })
     }
 
-    /// Whether the package set of a tag is in the store already, perhaps in an older revision; true
-    /// for the default branch.
-    pub(super) fn is_known(&self, tag: &str) -> bool {
-        tag == DEFAULT || self.roots.link(tag).exists()
-    }
-
     /// The refs of the git repository, for which this waits at most `wait`; none for other sources.
     pub(super) async fn refs(&self, wait: Duration) -> Result<Option<Known<Arc<Refs>>>, PinError> {
         let Some((url, allowed)) = self.source.repository() else {
@@ -89,8 +83,8 @@ impl Finder {
     }
 
     /// Fetches the package set of a tag into the Nix store, and keeps it there.
-    pub(super) async fn find(&self, tag: &str) -> Result<Pin, PinError> {
-        let found = self.fetch_and_keep(tag).await;
+    pub(super) async fn find(&self, tag: &str, is_new: bool) -> Result<Pin, PinError> {
+        let found = self.fetch_and_keep(tag, is_new).await;
         let found = found.map_err(|error| self.source.explain(error));
         match &found {
             Ok(Pin { revision, .. }) => tracing::info!(tag, revision, "pinned the package set"),
@@ -101,13 +95,13 @@ impl Finder {
         found
     }
 
-    async fn fetch_and_keep(&self, tag: &str) -> Result<Pin, PinError> {
+    async fn fetch_and_keep(&self, tag: &str, is_new: bool) -> Result<Pin, PinError> {
         // Before the permit: it may take a mirror of the whole repository.
         let commit = self.commit(tag).await?;
         let permits = match git::is_commit(tag) {
             true => &self.commits,
-            false if self.is_known(tag) => &self.names,
-            false => &self.new_names,
+            false if is_new => &self.new_names,
+            false => &self.names,
         };
         let permit = permits.acquire().await;
         let _permit = permit.map_err(|_| PinError::Interrupted)?;

@@ -7,7 +7,8 @@
 //! Clients choose among all branches, tags and commits that a repository ever had, and each may be a
 //! whole nixpkgs in the Nix store. So pins are bounded, those of commits apart from those of names, and
 //! so are new ones in an hour: garbage collection may take that long to free their disk space. A tag
-//! that has a link in the state folder is not new: its package set is in the store.
+//! that had a link in the state folder at the start is not new the first time: its package set is in the
+//! store.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -90,7 +91,9 @@ impl Sources {
         let tag = self.canonical(tag)?;
         let started = Instant::now();
         let pins = self.pins_of(&tag);
-        match pins.memo.last(&tag) {
+        let last = pins.memo.last(&tag);
+        let is_known = tag == DEFAULT || last.is_some();
+        match last {
             Some(pin) if !pin.path.exists() => {
                 let path = pin.path.display();
                 tracing::warn!(%path, "the package set is no longer in the Nix store: fetching it again");
@@ -107,8 +110,11 @@ impl Sources {
         }
         let wait = wait.saturating_sub(started.elapsed());
         let start = |running: &[()]| {
-            let is_new = !self.finder.is_known(&tag);
-            if running.len() >= pins.most || (is_new && !pins.new.try_acquire(Instant::now())) {
+            if running.len() >= pins.most {
+                return Err(PinError::TooMany);
+            }
+            let is_new = !is_known && !self.finder.roots.take_restored(&tag);
+            if is_new && !pins.new.try_acquire(Instant::now()) {
                 return Err(PinError::TooMany);
             }
             let (sources, tag) = (self.clone(), tag.clone());
@@ -149,12 +155,15 @@ impl Sources {
     }
 
     async fn find(&self, tag: &str, is_new: bool) -> (Result<Pin, PinError>, Lifetime) {
-        let found = self.finder.find(tag).await;
-        let Self { names, commits, .. } = self;
-        self.finder.roots.prune(
-            (&names.memo.keys(), names.most),
-            (&commits.memo.keys(), commits.most),
-        );
+        let found = self.finder.find(tag, is_new).await;
+        // A tag that does not exist evicts nothing.
+        if found.is_ok() {
+            let Self { names, commits, .. } = self;
+            self.finder.roots.prune(
+                (&names.memo.keys(), names.most),
+                (&commits.memo.keys(), commits.most),
+            );
+        }
         let lifetime = match &found {
             Ok(_) => self.lifetime,
             Err(PinError::TagUnknown(_)) => Lifetime::NONE,

@@ -6,7 +6,9 @@
 //! bound. Links outlive the builder, so that the next one need not fetch again.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::DEFAULT;
@@ -21,6 +23,8 @@ const COMMIT: &str = "commit-";
 pub(super) struct Roots {
     folder: PathBuf,
     keep: Duration,
+    /// The links of an earlier builder whose tags nobody has requested since.
+    restored: Mutex<BTreeSet<OsString>>,
 }
 
 impl Roots {
@@ -29,12 +33,24 @@ impl Roots {
         std::fs::create_dir_all(&folder)?;
         // Nix links to roots by their absolute paths.
         let folder = folder.canonicalize()?;
-        Ok(Self { folder, keep })
+        let links = std::fs::read_dir(&folder)?.flatten();
+        Ok(Self {
+            restored: Mutex::new(links.map(|link| link.file_name()).collect()),
+            folder,
+            keep,
+        })
     }
 
     /// The path of a tag's link. A tag may be too long for the name of a file, so it is hashed.
     pub(super) fn link(&self, tag: &str) -> PathBuf {
         self.folder.join(file_name(tag))
+    }
+
+    /// Whether an earlier builder has left a link of a tag; true once.
+    pub(super) fn take_restored(&self, tag: &str) -> bool {
+        let restored = self.restored.lock();
+        let mut restored = restored.unwrap_or_else(PoisonError::into_inner);
+        restored.remove(&OsString::from(file_name(tag)))
     }
 
     /// Removes old links, and those beyond the bounds. `names` and `commits` are remembered tags, each

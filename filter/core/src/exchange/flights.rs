@@ -23,7 +23,7 @@
 //! by one ([`Flights::next`]), as many as it can execute now:
 //!
 //! ```text
-//!   on(event) ──► flights ──► due: Store, Call, Land { waiting, resolution } ──► next() ──► one command
+//!   on(event) ──► flights ──► due: Command, Resolve { waiting, resolution } ──► next() ──► one command
 //! ```
 //!
 //! A reply is built when it is taken. So no callback builds thousands of them, and a policy that arrives

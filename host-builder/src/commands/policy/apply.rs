@@ -315,7 +315,10 @@ fn replace(path: &Path, text: &str) -> Result<()> {
     if (made.uid(), made.gid()) != (old.uid(), old.gid()) {
         let (uid, gid) = (old.uid(), old.gid());
         fchown(new.as_file(), Some(uid), Some(gid)).with_context(|| {
-            format!("cannot keep its owner {uid} and group {gid}: run the command as its owner")
+            format!(
+                "cannot keep its owner {uid} and group {gid}: run the command as root, or as \
+                 its owner in that group"
+            )
         })?;
     }
     new.as_file().set_permissions(old.permissions())?;

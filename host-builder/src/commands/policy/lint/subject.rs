@@ -98,14 +98,12 @@ impl Literal<'_> {
         let name = given::name(attribute);
         match (values, self.holds) {
             (Values::Globs(globs), true) => {
-                let mut globs = globs.iter().map(ToString::to_string);
-                let all = globs.all(|glob| can_not_be(attribute, &glob));
-                let reason = match attribute {
-                    Attribute::Host => "a host is a name without scheme, port or path",
-                    Attribute::UriSan => "a URI has a scheme, such as spiffe:",
-                    _ => "a user has no colon in their name",
-                };
-                all.then(|| format!("{name}: {reason}"))
+                let reasons = globs
+                    .iter()
+                    .map(|glob| why_never(attribute, &glob.to_string()));
+                let reasons: Vec<_> = reasons.collect::<Option<_>>()?;
+                let reason = reasons.first()?;
+                Some(format!("{name}: {reason}"))
             }
             (Values::Globs(globs), false) => {
                 let everything = globs.iter().any(|glob| glob.to_string() == "*");
@@ -137,13 +135,21 @@ impl Literal<'_> {
     }
 }
 
-fn can_not_be(attribute: &Attribute, glob: &str) -> bool {
-    match attribute {
-        Attribute::Host => glob.contains('/') || (glob.contains(':') && !glob.starts_with('[')),
-        Attribute::UriSan => !glob.contains([':', '*', '?']),
-        Attribute::BasicUser => glob.contains(':'),
-        Attribute::JwtClaim { .. } | Attribute::Header { .. } | Attribute::Address => false,
-    }
+/// Why no value of the attribute matches; none when one may.
+fn why_never(attribute: &Attribute, glob: &str) -> Option<&'static str> {
+    let (never, reason) = match attribute {
+        Attribute::Host => (
+            glob.contains('/') || (glob.contains(':') && !glob.starts_with('[')),
+            "a host is a name without scheme, port or path",
+        ),
+        Attribute::UriSan => (
+            !glob.contains([':', '*', '?']),
+            "a URI has a scheme, such as spiffe:",
+        ),
+        Attribute::BasicUser => (glob.contains(':'), "a user has no colon in their name"),
+        Attribute::JwtClaim { .. } | Attribute::Header { .. } | Attribute::Address => return None,
+    };
+    never.then_some(reason)
 }
 
 /// Whether `wide` surely has all of `narrow`.
