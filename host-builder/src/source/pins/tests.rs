@@ -252,6 +252,12 @@ async fn many_tags_keep_no_more_pins_than_the_bound_and_the_default_branch_stays
     }
     let error = again.pin(&tags[2 * pinned]).await.unwrap_err();
     assert!(matches!(error, PinError::TooMany), "{error}");
+    // Nor can they be cycled: an evicted tag is new, also while its link is there.
+    let mut answered = 0;
+    for tag in &tags[pinned..2 * pinned] {
+        answered += usize::from(again.pin(tag).await.is_ok());
+    }
+    assert!(answered <= MAX_REFS, "{answered}");
 }
 
 #[test]
