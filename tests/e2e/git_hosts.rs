@@ -115,7 +115,7 @@ fn a_repository_over_https_that_lets_nobody_in_says_what_to_set() -> Result<()> 
     let trusted = ("NIX_SSL_CERT_FILE", authority);
     says(
         &[repository, ("NIXGATE_NETRC", right)],
-        &[&url, "NIX_SSL_CERT_FILE names"],
+        &[&url, "Set NIX_SSL_CERT_FILE"],
         PASSWORD,
     )?;
     says(
@@ -187,7 +187,7 @@ fn a_channel_over_https_with_a_private_authority_and_a_password() -> Result<()> 
     let archive = format!("{}/stable.tar.gz", base.1);
     says(
         &[name, base, credentials],
-        &[&archive, "NIX_SSL_CERT_FILE names"],
+        &[&archive, "Set NIX_SSL_CERT_FILE"],
         PASSWORD,
     )?;
     says(

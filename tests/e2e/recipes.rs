@@ -133,7 +133,7 @@ fn a_changed_recipe_is_another_image_and_a_removed_one_is_gone() -> Result<()> {
             (builder.log().matches(told).count() > told_before).then_some(())
         })
     };
-    write(changed.to_string(), "read again")?;
+    write(changed.to_string(), "reloaded the changed file")?;
     let second = builder.get(tagged)?;
     manifest(&second)?;
     assert_ne!(second.header("docker-content-digest"), first);
@@ -147,7 +147,7 @@ fn a_changed_recipe_is_another_image_and_a_removed_one_is_gone() -> Result<()> {
 
     let removed = changed["images"].as_object_mut().context("images")?;
     removed.remove("team/tree");
-    write(changed.to_string(), "read again")?;
+    write(changed.to_string(), "reloaded the changed file")?;
     for path in [tagged, &pinned, &blob] {
         let answer = builder.get(path)?;
         assert_eq!(answer.status, StatusCode::NOT_FOUND, "{path}");

@@ -187,7 +187,7 @@ fn a_nix_too_old_for_the_package_set_is_refused_at_start() -> Result<()> {
     let found = run(Command::new("nix").arg("--version"))?;
     let found = found.trim().rsplit(' ').next().unwrap_or_default();
     let short = found.splitn(3, '.').take(2).collect::<Vec<_>>().join(".");
-    for part in ["exit status: 1", "99.1", &short, "install a newer Nix"] {
+    for part in ["exit status: 1", "99.1", &short, "Install a newer Nix"] {
         assert!(error.contains(part), "{part}: {error}");
     }
     assert!(!error.contains("backtrace"), "{error}");
@@ -232,10 +232,18 @@ fn a_builder_that_refuses_the_edges_token_is_one_that_is_away() -> Result<()> {
         fs::write(&new, text)?;
         fs::rename(&new, &file)?;
         // It is looked at when somebody asks.
-        let before = stack.builder.log().matches("read again").count();
+        let before = stack
+            .builder
+            .log()
+            .matches("reloaded the changed file")
+            .count();
         poll::until("the builder reads its tokens again", || {
             _ = stack.builder.get("/v2/").ok()?;
-            let now = stack.builder.log().matches("read again").count();
+            let now = stack
+                .builder
+                .log()
+                .matches("reloaded the changed file")
+                .count();
             (now > before).then_some(())
         })
     };
