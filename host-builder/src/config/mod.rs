@@ -28,7 +28,7 @@ use crate::telemetry::redact::keep_url;
 
 use bounds::Bounds;
 
-pub(crate) use access::{Access, Tokens};
+pub(crate) use access::{Access, Signed, Tokens};
 pub(crate) use login::LoginArgs;
 pub(crate) use nix::NixArgs;
 

@@ -99,9 +99,13 @@ pub(super) fn render(error: &Error) -> Response {
     if error.kind == ErrorKind::MethodUnsupported {
         headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
     }
-    if error.kind == ErrorKind::TokenRefused {
-        let token = HeaderValue::from_static(wire::REFUSES_TOKEN);
-        headers.insert(wire::REFUSES, token);
+    let refused = match error.kind {
+        ErrorKind::TokenRefused => Some(wire::REFUSES_TOKEN),
+        ErrorKind::SignatureOutdated => Some(wire::REFUSES_TIME),
+        _ => None,
+    };
+    if let Some(refused) = refused {
+        headers.insert(wire::REFUSES, HeaderValue::from_static(refused));
     }
     response
 }

@@ -89,6 +89,8 @@ pub enum ErrorKind {
     Denied,
     /// The builder refuses the edge's token, and says nothing of the image.
     TokenRefused,
+    /// The builder refuses the time of the edge's signature.
+    SignatureOutdated,
     /// The caller has no valid credentials.
     Unauthenticated,
     /// The client's time is used up while the build goes on.
@@ -150,7 +152,8 @@ impl ErrorKind {
             | Self::BuilderUnready
             | Self::BuildBroken
             | Self::PackageAltered
-            | Self::TokenRefused => (503, Code::Unavailable, Soon),
+            | Self::TokenRefused
+            | Self::SignatureOutdated => (503, Code::Unavailable, Soon),
         }
     }
 
