@@ -69,15 +69,17 @@ pub(crate) async fn published(
 mod tests {
     use std::collections::BTreeMap;
 
+    use nixgate_core::package_set::System;
+
     use super::*;
     use crate::closure::Closure;
-    use crate::image::{Architecture, Execution, ImageSpec};
+    use crate::image::{Execution, ImageSpec};
 
     #[tokio::test]
     async fn there_is_no_manifest_without_the_record() {
         let image = ImageRequest::example(&[]);
         let documents = Image::new(&ImageSpec {
-            architecture: Architecture::Amd64,
+            system: System::X86_64Linux,
             layers: Vec::new(),
             execution: Execution::default(),
             labels: BTreeMap::new(),

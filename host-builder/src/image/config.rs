@@ -17,20 +17,10 @@ const ENV: [(&str, &str); 2] = [
     ("SSL_CERT_FILE", "/etc/ssl/certs/ca-bundle.crt"),
 ];
 
-/// By the names that OCI has taken from Go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Architecture {
-    /// `x86_64-linux` in Nix.
-    Amd64,
-    /// `aarch64-linux` in Nix.
-    Arm64,
-}
-
 #[derive(Debug, Serialize)]
 pub(super) struct Config<'a> {
     created: &'static str,
-    architecture: Architecture,
+    architecture: &'static str,
     os: &'static str,
     config: Parameters<'a>,
     rootfs: RootFs<'a>,
@@ -78,7 +68,7 @@ impl Config<'_> {
     pub(super) fn new(spec: &ImageSpec) -> Config<'_> {
         Config {
             created: CREATED,
-            architecture: spec.architecture,
+            architecture: spec.system.architecture(),
             os: "linux",
             config: Parameters::new(&spec.execution, &spec.labels),
             rootfs: RootFs {

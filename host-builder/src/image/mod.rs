@@ -21,9 +21,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
 use nixgate_core::distribution::Digest;
+use nixgate_core::package_set::System;
 use serde::Serialize;
-
-pub(crate) use config::Architecture;
 
 /// Layers of an image, including that of the symlinks. Docker's limit is 127.
 pub(crate) const MAX_LAYERS: RangeInclusive<usize> = 2..=127;
@@ -31,7 +30,7 @@ pub(crate) const MAX_LAYERS: RangeInclusive<usize> = 2..=127;
 /// Everything that an image's documents depend on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ImageSpec {
-    pub(crate) architecture: Architecture,
+    pub(crate) system: System,
     /// Lowest first. The last one has the symlinks.
     pub(crate) layers: Vec<LayerSpec>,
     pub(crate) execution: Execution,
