@@ -98,8 +98,7 @@ impl Layers {
             })
         });
         let layers = futures::stream::iter(layers).buffered(LAYERS_AT_ONCE);
-        let layers = layers.try_collect().await.map_err(errors::storage)?;
-        Ok(LayerPlan(layers))
+        Ok(LayerPlan(layers.try_collect().await?))
     }
 
     /// Packs the layers that storage lacks, whose store paths must stay in the Nix store meanwhile. Goes on
@@ -148,9 +147,7 @@ impl Layers {
                     .write(move |file| layer::pack_store_paths(Path::new("/"), &paths, file))
                     .await?;
                 let json = serde_json::to_vec(&packed).map_err(errors::internal)?;
-                self.store_record(&layer.key, &packed, json.into())
-                    .await
-                    .map_err(errors::storage)?;
+                self.store_record(&layer.key, &packed, json.into()).await?;
                 packed
             }
         };
@@ -243,10 +240,7 @@ impl Layers {
         })
         .await
         .map_err(errors::internal)??;
-        self.storage
-            .upload(&packed.digest, file.path())
-            .await
-            .map_err(errors::storage)?;
+        self.storage.upload(&packed.digest, file.path()).await?;
         self.count("packed");
         Ok(packed)
     }

@@ -118,9 +118,7 @@ impl NixBuilder {
         });
         let manifest = &documents.oci_manifest.bytes;
         let record = ImageRecord::new(image, &derivations, closure, manifest);
-        publish(&self.storage, image, &documents, &record)
-            .await
-            .map_err(errors::storage)?;
+        publish(&self.storage, image, &documents, &record).await?;
         tracing::info!(
             recipe = image.opaque_name(),
             packages = image.packages.join(" "),
