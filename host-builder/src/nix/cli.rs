@@ -81,7 +81,7 @@ pub(crate) struct NixCli {
 }
 
 impl NixCli {
-    pub(crate) fn new(settings: NixSettings, expressions: PathBuf, metrics: Metrics) -> Self {
+    pub(crate) fn new(settings: NixSettings, expressions: &Path, metrics: Metrics) -> Self {
         let mut options = settings.options.clone();
         // Last, so that they win.
         let own = settings.sandbox.options();
@@ -93,7 +93,7 @@ impl NixCli {
         Self {
             settings,
             options,
-            expressions,
+            expressions: expressions.to_owned(),
             metrics,
             trusted: OnceCell::new(),
             enclosed: OnceCell::new(),
