@@ -79,7 +79,7 @@ impl Layers {
     ) -> Result<LayerPlan, Error> {
         let budget = NonZeroUsize::new(max_layers.saturating_sub(1)).unwrap_or(NonZeroUsize::MIN);
         let plan = layering::plan(closure, &self.popularity, budget);
-        let layers = plan.layers.into_iter().map(|group| async move {
+        let layers = plan.into_iter().map(|group| async move {
             let known = closure.paths();
             let infos = group
                 .paths
@@ -151,7 +151,8 @@ impl Layers {
                 packed
             }
         };
-        Ok(spec(packed, contents.into_iter().collect()))
+        let contents = contents.into_iter().collect();
+        Ok(LayerSpec { packed, contents })
     }
 
     /// A layer's record, if storage has the blob too.
@@ -216,7 +217,8 @@ impl Layers {
         let packed = self
             .write(move |file| layer::pack_root(&merged.root, file))
             .await?;
-        Ok(spec(packed, vec!["symlinks".to_owned()]))
+        let contents = vec!["symlinks".to_owned()];
+        Ok(LayerSpec { packed, contents })
     }
 
     /// Packs into a file and uploads it. The permit covers both, which bounds the files and the memory of
@@ -250,15 +252,6 @@ impl Layers {
             .layers
             .get_or_create(&OutcomeLabels { outcome })
             .inc();
-    }
-}
-
-fn spec(packed: Packed, contents: Vec<String>) -> LayerSpec {
-    LayerSpec {
-        diff_id: packed.diff_id,
-        digest: packed.digest,
-        size: packed.size,
-        contents,
     }
 }
 

@@ -66,6 +66,7 @@ struct History {
 
 impl Config<'_> {
     pub(super) fn new(spec: &ImageSpec) -> Config<'_> {
+        let packed = spec.layers.iter().map(|layer| &layer.packed);
         Config {
             created: CREATED,
             architecture: spec.system.architecture(),
@@ -73,7 +74,7 @@ impl Config<'_> {
             config: Parameters::new(&spec.execution, &spec.labels),
             rootfs: RootFs {
                 kind: "layers",
-                diff_ids: spec.layers.iter().map(|layer| &layer.diff_id).collect(),
+                diff_ids: packed.map(|packed| &packed.diff_id).collect(),
             },
             history: spec.layers.iter().map(History::new).collect(),
         }

@@ -5,13 +5,16 @@ use expect_test::{Expect, expect};
 use super::*;
 
 fn layer(digit: &str, size: u64, contents: &[&str]) -> LayerSpec {
-    LayerSpec {
+    let packed = Packed {
         diff_id: format!("sha256:{}", digit.repeat(64)).parse().unwrap(),
         digest: format!("sha256:{}", digit.repeat(64))
             .replace("sha256:1", "sha256:f")
             .parse()
             .unwrap(),
         size,
+    };
+    LayerSpec {
+        packed,
         contents: contents.iter().map(|&name| name.to_owned()).collect(),
     }
 }

@@ -5,6 +5,7 @@ use expect_test::expect;
 use super::*;
 use crate::closure::PathInfo;
 use crate::image::{Execution, Image, ImageSpec, LayerSpec};
+use crate::layer::Packed;
 
 fn request(packages: &[&str]) -> ImageRequest {
     ImageRequest {
@@ -44,9 +45,11 @@ fn documents(layer: &[u8]) -> Image {
     Image::new(&ImageSpec {
         system: System::Aarch64Linux,
         layers: vec![LayerSpec {
-            diff_id: Digest::of(b"uncompressed"),
-            digest: Digest::of(layer),
-            size: 7,
+            packed: Packed {
+                diff_id: Digest::of(b"uncompressed"),
+                digest: Digest::of(layer),
+                size: 7,
+            },
             contents: Vec::new(),
         }],
         execution: Execution::default(),
