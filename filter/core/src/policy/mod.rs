@@ -65,7 +65,7 @@ pub use glob::{Glob, Reach};
 pub use judging::{Effect, Reasons};
 pub use raw::PolicyError;
 pub(crate) use raw::RawPolicy;
-pub use rule::{Kind, Mode, Pattern, Rule};
+pub use rule::{Kind, Limits, Mode, Pattern, Rule};
 pub use subject::{
     AddressRange, Attribute, ClaimKind, Condition, Identity, Known, Subject, Values,
 };
