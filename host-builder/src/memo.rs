@@ -289,18 +289,14 @@ impl<V: Clone, E: Clone, O: Clone> Entries<V, E, O> {
     }
 
     fn evict(&mut self, now: Instant) {
-        let Bound {
-            most,
-            always,
-            window,
-        } = self.bound;
+        let bound = self.bound;
         loop {
             let idle = self.by_key.iter();
-            let idle = idle.filter(|(key, entry)| entry.task.is_none() && *key != always);
-            if idle.clone().count() <= most {
+            let idle = idle.filter(|(key, entry)| entry.task.is_none() && *key != bound.always);
+            if idle.clone().count() <= bound.most {
                 return;
             }
-            let unused = idle.min_by_key(|(_, entry)| (entry.usage(now, window), entry.used));
+            let unused = idle.min_by_key(|(_, entry)| (entry.usage(now, bound.window), entry.used));
             let unused = unused.map(|(key, _)| key.clone());
             unused.and_then(|key| self.by_key.remove(&key));
         }

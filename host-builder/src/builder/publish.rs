@@ -24,11 +24,7 @@ pub(crate) async fn publish(
     documents: &Image,
     record: &ImageRecord,
 ) -> Result<(), StorageError> {
-    let Image {
-        config,
-        docker_manifest,
-        oci_manifest,
-    } = documents;
+    let config = &documents.config;
     storage
         .put(&Key::blob(&config.digest), config.bytes.clone().into())
         .await?;
@@ -36,8 +32,8 @@ pub(crate) async fn publish(
     let key = Key::record(&folder, &record.image_id());
     record.write(storage, &key).await?;
     let manifests = [
-        (MediaType::Docker, docker_manifest),
-        (MediaType::Oci, oci_manifest),
+        (MediaType::Docker, &documents.docker_manifest),
+        (MediaType::Oci, &documents.oci_manifest),
     ];
     for (_, manifest) in manifests {
         let link = Key::link(&folder, &manifest.digest);

@@ -104,13 +104,8 @@ impl Finding {
     }
 
     fn json(&self) -> Value {
-        let Self {
-            about,
-            rule,
-            reason,
-            ..
-        } = self;
-        match about {
+        let (rule, reason) = (&self.rule, &self.reason);
+        match &self.about {
             About::Image(image) => json!({ "image": image, "rule": rule, "reason": reason }),
             about => json!({ "package": about.name(), "rule": rule, "reason": reason }),
         }

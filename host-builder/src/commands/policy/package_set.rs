@@ -42,11 +42,9 @@ pub(super) async fn findings(file: &PolicyFile, settings: BuildSettings) -> Resu
 
 fn patterns(rules: &[Rule]) -> impl Iterator<Item = (&str, &'static str, &Pattern)> {
     rules.iter().flat_map(|rule| {
-        let allow = rule.allow.iter().map(|pattern| ("allow", pattern));
-        let deny = rule.deny.iter().map(|pattern| ("deny", pattern));
-        allow
-            .chain(deny)
-            .map(|(key, pattern)| (rule.name.as_str(), key, pattern))
+        let allow = rule.allow.iter().map(|one| (&*rule.name, "allow", one));
+        let deny = rule.deny.iter().map(|one| (&*rule.name, "deny", one));
+        allow.chain(deny)
     })
 }
 
