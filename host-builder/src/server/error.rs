@@ -15,7 +15,6 @@ use nixgate_core::wire;
 
 use super::headers::{JSON, max_age, no_store};
 use crate::negative_ttl;
-use crate::storage::StorageError;
 use crate::telemetry::logging::chain;
 use crate::telemetry::redact::{redact, redact_value};
 
@@ -39,12 +38,6 @@ impl<E: Into<Error>> From<E> for HttpError {
             error: error.into(),
             max_age: None,
         }
-    }
-}
-
-impl From<StorageError> for Error {
-    fn from(error: StorageError) -> Self {
-        Self::new(ErrorKind::BuilderUnready, error.to_string())
     }
 }
 

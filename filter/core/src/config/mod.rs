@@ -15,7 +15,7 @@
 
 mod raw;
 
-use std::fmt;
+use thiserror::Error;
 
 use crate::cache::Seal;
 use crate::distribution::{Digest, Repository};
@@ -85,32 +85,22 @@ impl Config {
             );
             error
         })?;
-        let Raw {
-            builder,
-            name_prefix,
-            opaque_namespaces,
-            hold_seconds,
-            cache,
-            catalog,
-            policy,
-            shadow,
-            identity,
-        } = raw;
-        if builder.cluster.is_empty() {
+        if raw.builder.cluster.is_empty() {
             return Err(ConfigError::new(
                 "builder.cluster is empty: name the Envoy cluster of the builder".to_owned(),
             ));
         }
-        let token = environment(&builder.token_env).unwrap_or_default();
+        let token = environment(&raw.builder.token_env).unwrap_or_default();
         if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(ConfigError::new(format!(
                 "builder.token_env: the variable {name} holds no token (printable ASCII without \
                  spaces). Set it for Envoy, list it in vm_config.environment_variables.host_env_keys, \
                  and start the builder with the same value",
-                name = builder.token_env
+                name = raw.builder.token_env
             )));
         }
-        let name_prefix = name_prefix
+        let name_prefix = raw
+            .name_prefix
             .map(|prefix| Repository::parse(&prefix))
             .transpose()
             .map_err(|error| {
@@ -119,18 +109,19 @@ impl Config {
                      \"nix\" or \"corp/nix\"; leave it out when all names are nixgate's"
                 ))
             })?;
-        let opaque_namespaces = OpaqueNamespaces::new(opaque_namespaces)
+        let opaque_namespaces = OpaqueNamespaces::new(raw.opaque_namespaces)
             .map_err(|error| ConfigError::new(format!("opaque_namespaces: {error}")))?;
-        if !(1..=HOLD_LIMIT).contains(&hold_seconds) {
+        let hold = raw.hold_seconds;
+        if !(1..=HOLD_LIMIT).contains(&hold) {
             return Err(ConfigError::new(format!(
-                "hold_seconds is {hold_seconds}: it must be from 1 to {HOLD_LIMIT}, since \
+                "hold_seconds is {hold}: it must be from 1 to {HOLD_LIMIT}, since \
                  containerd and Docker give up after 30 s"
             )));
         }
-        if cache.max_bytes < CACHE_MINIMUM {
+        if raw.cache.max_bytes < CACHE_MINIMUM {
             return Err(ConfigError::new(format!(
                 "cache.max_bytes is {}: it must be at least {CACHE_MINIMUM}",
-                cache.max_bytes
+                raw.cache.max_bytes
             )));
         }
         let compile = |raw: Option<RawPolicy>, key: &str, prefix: &str| {
@@ -143,29 +134,29 @@ impl Config {
                 .transpose()
                 .map_err(|error| ConfigError::of_policy(key, &error.to_string()))
         };
-        let policy = compile(policy, "policy", "")?;
-        let shadow = compile(shadow, "shadow", SHADOW)?;
+        let policy = compile(raw.policy, "policy", "")?;
+        let shadow = compile(raw.shadow, "shadow", SHADOW)?;
         let mut fact_rules = FactRules::default();
         for policy in [&policy, &shadow].into_iter().flatten() {
             fact_rules = fact_rules
                 .and(policy.fact_rules())
                 .map_err(|error| ConfigError::of_policy("policy", &error.to_string()))?;
-            identity.check(policy)?;
+            raw.identity.check(policy)?;
         }
         Ok(Self {
-            cluster: builder.cluster,
+            cluster: raw.builder.cluster,
             seal: Seal::new(&token),
             signing_key: SigningKey::new(&Digest::of(token.as_bytes())),
             name_prefix,
             opaque_namespaces,
-            hold: hold_seconds,
-            budget: hold_seconds.saturating_mul(REDIRECTS),
-            cache_max_bytes: cache.max_bytes,
-            catalog,
+            hold,
+            budget: hold.saturating_mul(REDIRECTS),
+            cache_max_bytes: raw.cache.max_bytes,
+            catalog: raw.catalog,
             policy,
             shadow,
             fact_rules,
-            identity,
+            identity: raw.identity,
             scope: Digest::of(json).hex(),
         })
     }
@@ -200,7 +191,8 @@ impl Identity {
 }
 
 /// An invalid configuration, explained to the administrator.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("nixgate filter configuration: {message}")]
 pub struct ConfigError {
     message: String,
     /// Replaces the message for clients, when it may quote the policy.
@@ -231,7 +223,7 @@ impl ConfigError {
     /// Not JSON, or not the settings. Errors about types quote values.
     fn of_json(error: &serde_json::Error) -> Self {
         let text = error.to_string();
-        let is_about_a_key = ["unknown field", "missing field", "duplicate field"]
+        let is_about_a_key = ["unknown field", "missing field"]
             .iter()
             .any(|start| text.starts_with(start));
         let (line, column) = (error.line(), error.column());
@@ -241,14 +233,6 @@ impl ConfigError {
         }
     }
 }
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "nixgate filter configuration: {}", self.message)
-    }
-}
-
-impl std::error::Error for ConfigError {}
 
 #[cfg(test)]
 mod tests;

@@ -4,8 +4,6 @@
 //! Status, code and whether to try again are decided in one match without a wildcard,
 //! `ErrorKind::wire`: a new kind forces the decision.
 
-use std::fmt;
-
 use serde_json::{Value, json};
 
 /// A code of the distribution spec, or one of the two older ones that clients know for 5xx.
@@ -170,7 +168,8 @@ impl ErrorKind {
 }
 
 /// An error for a registry client.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{message}")]
 pub struct Error {
     /// What went wrong.
     pub kind: ErrorKind,
@@ -216,14 +215,6 @@ impl Error {
         json!({ "errors": [error] }).to_string().into_bytes()
     }
 }
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for Error {}
 
 #[cfg(test)]
 mod tests {
