@@ -16,6 +16,8 @@
 //!   builder → edge    Nixgate-Builder: <version>     on every answer; without it, the answer is Envoy's
 //!                     Nixgate-Refuses: token         the edge's token is wrong; the answer says
 //!                                                    nothing about the image
+//!                     422, Nixgate-Status: 500       the client's status, when it is a 5xx that is no
+//!                                                    fault of this builder: the build failed
 //!                     Cache-Control: max-age=<s>     how long the edge may cache the answer
 //!                     Nixgate-Building-For: <s>      with 202: how long the build has run
 //!                     Nixgate-Source: git <commit>   with a manifest by tag: its package set, also in
@@ -23,6 +25,17 @@
 //!                     Nixgate-Facts: [{…}]           with a manifest or a blob: the images of the
 //!                                                    name that have it ([`ImageFacts`])
 //! ```
+//!
+//! # Errors that are no fault of the builder
+//!
+//! A failed build is `500` for the client. On the way from builder to edge it is not: there, Envoy takes a
+//! `5xx` for a sick builder. Outlier detection would eject the builder for everybody because of five broken
+//! packages, and a retry policy would ask for each of them again. So the builder answers [`NO_FAULT`], with
+//! the client's status in [`STATUS`] and all else as the client gets it; the edge answers the client with
+//! that status. `ErrorKind::is_fault_of_the_builder` says which errors these are.
+//!
+//! The builder does so only for a request with `Prefer: wait`, which the edge reads the answer of. A request
+//! that the edge lets through goes past it on its way back, so its answer is for the client.
 //!
 //! The answer to `GET /v2/_catalog` is a [`Catalog`], which has the facts of each name.
 //!
@@ -42,6 +55,11 @@ pub const BUILDER: &str = "nixgate-builder";
 pub const REFUSES: &str = "nixgate-refuses";
 /// Its value, when it is the edge's token.
 pub const REFUSES_TOKEN: &str = "token";
+/// The client's status, with an answer of [`NO_FAULT`].
+pub const STATUS: &str = "nixgate-status";
+/// The status between builder and edge of an error that is a `5xx` for the client, and no fault of the
+/// builder. No error has this status itself.
+pub const NO_FAULT: u16 = 422;
 /// With `202`: for how many seconds the build has run.
 pub const BUILDING_FOR: &str = "nixgate-building-for";
 /// The fact parts of the policy's rules, which the builder evaluates.
