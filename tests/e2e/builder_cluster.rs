@@ -182,11 +182,14 @@ fn with_retries(version: &str, hedging: Value) -> EnvoyConfig {
     });
     let route = json!({"retry_policy": policy, "hedge_policy": hedging});
     let config = EnvoyConfig::standalone().registry_route(route);
-    // Older ones have no retries for a cluster.
-    match version {
-        "1.36.2" => config,
-        _ => protocol(config, json!({"retry_policy": policy})),
+    match has_cluster_retries(version) {
+        true => protocol(config, json!({"retry_policy": policy})),
+        false => config,
     }
+}
+
+fn has_cluster_retries(version: &str) -> bool {
+    version != "1.36.2"
 }
 
 #[test]
@@ -210,6 +213,26 @@ fn retries_and_hedging_build_nothing_twice() -> Result<()> {
             assert_eq!(edge.count("upstream_rq_retry"), 0);
             number += 1;
         }
+    }
+    Ok(())
+}
+
+/// That a cluster's retries reach callouts: what is not repeated above would be.
+#[test]
+fn what_a_sick_builder_answers_is_asked_for_again() -> Result<()> {
+    let state = scratch::folder("builder-")?;
+    let settings = builder::Settings::new(state.path())?.with("PATH", "/nowhere");
+    let builder = Builder::start(&settings)?;
+    for version in ENVOY_VERSIONS {
+        let edge = Edge::start(version, with_retries(version, Value::Null), &builder)?;
+        let before = builder.manifest_requests()?;
+        assert_eq!(edge.manifest("hello")?.status.as_u16(), 503);
+        let retries = if has_cluster_retries(version) { 3 } else { 0 };
+        assert_eq!(
+            builder.manifest_requests()?,
+            before + 1 + retries,
+            "{version}"
+        );
     }
     Ok(())
 }

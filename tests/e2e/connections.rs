@@ -83,6 +83,8 @@ fn health_is_told_while_all_connections_are_in_use_and_pulls_recover() -> Result
 
     // More than there are places, and more than the builder may have files.
     let held = silent(builder.port(), 300)?;
+    let health2 = http2::get_all(builder.port(), &["/healthz".to_owned()], &[])?;
+    assert_eq!(health2[0].status, StatusCode::OK);
     for _ in 0..20 {
         let answer = poll::until("health is told", || health(&builder).ok())?;
         assert_eq!(answer.status, StatusCode::OK, "{}", builder.log());
@@ -167,7 +169,8 @@ fn one_connection_over_http2_takes_no_more_than_many_others() -> Result<()> {
     let set = GatedSet::write(state.path())?;
     // Its files allow 88 connections.
     let builder = limited(&set.settings(state.path())?, "64:256")?;
-    let paths = vec!["/v2/gated/manifests/latest".to_owned(); 100];
+    let mut paths = vec!["/v2/gated/manifests/latest".to_owned(); 100];
+    paths.push("/healthz".to_owned());
     let headers = [(TOKEN_HEADER, TOKEN), ("prefer", "wait=3")];
     let answers = http2::get_all(builder.port(), &paths, &headers)?;
     let with = |status| {
@@ -180,6 +183,7 @@ fn one_connection_over_http2_takes_no_more_than_many_others() -> Result<()> {
         with(StatusCode::TOO_MANY_REQUESTS),
     );
     assert_eq!((held.len(), refused.len()), (88, 12));
+    assert_eq!(with(StatusCode::OK).len(), 1, "health is told");
     for answer in refused {
         let (code, message) = answer.error()?;
         assert_eq!(code, "TOOMANYREQUESTS");

@@ -33,6 +33,7 @@ fn a_miss_asks_the_builder_for_the_canonical_image() {
         ),
         ("nixgate-token", Some(TOKEN)),
         ("prefer", Some("wait=20, similar-names")),
+        ("nixgate-status", Some("accepted")),
         ("accept", Some(OCI)),
         ("authorization", None),
         // The builder's log names the request by it.

@@ -11,6 +11,7 @@
 //!                                                    fair between rules; missing if none is needed
 //!                     Nixgate-Client-Address: <ip>   with a login: the client's address, for the log.
 //!                                                    The route adds it, not the filter
+//!                     Nixgate-Status: accepted       the edge reads this header of the answer
 //!                     X-Request-Id: 5f0c2d1e-…       Envoy's id of the request, for the builder's log
 //!
 //!   builder → edge    Nixgate-Builder: <version>     on every answer; without it, the answer is Envoy's
@@ -34,8 +35,8 @@
 //! the client's status in [`STATUS`] and all else as the client gets it; the edge answers the client with
 //! that status. `ErrorKind::is_fault_of_the_builder` says which errors these are.
 //!
-//! The builder does so only for a request with `Prefer: wait`, which the edge reads the answer of. A request
-//! that the edge lets through goes past it on its way back, so its answer is for the client.
+//! The builder does so only for a request that says that its sender reads the header: a callout of the edge.
+//! A request that the edge lets through goes past it on its way back, so its answer is for the client.
 //!
 //! The answer to `GET /v2/_catalog` is a [`Catalog`], which has the facts of each name.
 //!
@@ -55,8 +56,10 @@ pub const BUILDER: &str = "nixgate-builder";
 pub const REFUSES: &str = "nixgate-refuses";
 /// Its value, when it is the edge's token.
 pub const REFUSES_TOKEN: &str = "token";
-/// The client's status, with an answer of [`NO_FAULT`].
+/// The client's status, with an answer of [`NO_FAULT`]. In a request, that its sender reads this.
 pub const STATUS: &str = "nixgate-status";
+/// Its value in a request.
+pub const STATUS_ACCEPTED: &str = "accepted";
 /// The status between builder and edge of an error that is a `5xx` for the client, and no fault of the
 /// builder. No error has this status itself.
 pub const NO_FAULT: u16 = 422;
@@ -80,7 +83,7 @@ pub const ORIGINAL_PATH: &str = "x-envoy-original-path";
 pub const PREFER: &str = "prefer";
 /// Headers of clients that are removed before a request continues to the builder: their credentials, and
 /// those that the builder would take for the edge's.
-pub const CLIENT_ONLY: [&str; 7] = [
+pub const CLIENT_ONLY: [&str; 8] = [
     "authorization",
     "cookie",
     "proxy-authorization",
@@ -88,6 +91,7 @@ pub const CLIENT_ONLY: [&str; 7] = [
     PREFER,
     RULE,
     RULES,
+    STATUS,
 ];
 
 /// The preferences of a request (RFC 7240). Unknown ones are ignored, as the RFC demands.

@@ -143,7 +143,7 @@ impl Connection {
         let read = Cursor::new(beginning.0).chain(read);
         let io = TokioIo::new(tokio::io::join(read, write));
         if is_http2 {
-            return Ok(http2::serve(io, self, head_timeout).await?);
+            return Ok(http2::serve(io, self, head_timeout, UNREAD_TIMEOUT).await?);
         }
         let [all, health] = self.services;
         let service = if self.is_spare { health } else { all };

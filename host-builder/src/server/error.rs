@@ -14,7 +14,7 @@ use http::{HeaderValue, StatusCode};
 use nixgate_core::distribution::{Error, ErrorKind};
 use nixgate_core::wire;
 
-use super::headers::{JSON, is_read_by_the_edge, max_age, no_store};
+use super::headers::{JSON, max_age, no_store};
 use crate::negative_ttl;
 use crate::storage::StorageError;
 use crate::telemetry::logging::chain;
@@ -60,12 +60,12 @@ impl IntoResponse for HttpError {
 /// Middleware: logs the error of a response, and sets its `Cache-Control`.
 pub(super) async fn log_errors(request: Request, next: Next) -> Response {
     let uri = request.uri().clone();
-    let is_read_by_the_edge = is_read_by_the_edge(request.headers());
+    let reads_status = request.headers().contains_key(wire::STATUS);
     let mut response = next.run(request).await;
     if let Some(HttpError { error, max_age }) = response.extensions_mut().remove() {
         log(uri.path(), &error);
         response = ([cache_control(&error, max_age, uri.path())], response).into_response();
-        if is_read_by_the_edge && !error.kind.is_fault_of_the_builder() {
+        if reads_status && !error.kind.is_fault_of_the_builder() {
             response.extensions_mut().insert(NoFault);
         }
     }
@@ -185,7 +185,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_the_edge_gets_another_status_and_only_for_what_is_no_fault_of_the_builder() {
-        for (kind, wait, seen) in [
+        for (kind, reads_status, seen) in [
             (ErrorKind::BuildFailed, true, (422, Some("500"))),
             (ErrorKind::BuildTimedOut, true, (422, Some("504"))),
             (ErrorKind::BuildBroken, true, (422, Some("503"))),
@@ -198,9 +198,9 @@ mod tests {
             let fails = async move || HttpError::from(Error::new(kind, "failed"));
             let router = Router::new().fallback(fails).layer(from_fn(log_errors));
             let mut request = Request::new(Body::empty());
-            if wait {
-                let prefer = HeaderValue::from_static("wait=20");
-                request.headers_mut().insert(wire::PREFER, prefer);
+            if reads_status {
+                let accepted = HeaderValue::from_static(wire::STATUS_ACCEPTED);
+                request.headers_mut().insert(wire::STATUS, accepted);
             }
             let response = for_the_edge(router.oneshot(request).await.unwrap());
             let status = response.headers().get(wire::STATUS);

@@ -27,12 +27,6 @@ pub(super) fn preferences(headers: &HeaderMap) -> Preferences {
     Preferences::parse(texts(headers, PREFER))
 }
 
-/// Whether the edge reads the answer itself: it says how long it waits. The answer to a request that it lets
-/// through, without this preference, goes to the client.
-pub(super) fn is_read_by_the_edge(headers: &HeaderMap) -> bool {
-    preferences(headers).wait.is_some()
-}
-
 /// When a request has to be answered, finished image or not.
 pub(super) fn deadline(headers: &HeaderMap) -> Instant {
     let wait = preferences(headers).wait.unwrap_or(DEFAULT_WAIT);

@@ -14,8 +14,8 @@ use serde_json::Value;
 
 use super::error::HttpError;
 use super::headers::{
-    CONTENT_DIGEST, deadline, entity_tag, immutable, is_read_by_the_edge, max_age, no_store,
-    preferences, remaining, texts,
+    CONTENT_DIGEST, deadline, entity_tag, immutable, max_age, no_store, preferences, remaining,
+    texts,
 };
 use super::images::Image;
 use super::response::{response, set_header};
@@ -171,7 +171,7 @@ fn manifest_response(
 /// it waits, understands 202. A client whose request the edge let through is redirected to the path that
 /// it asked for.
 fn still_building(request: &Parts, elapsed: Duration) -> Result<Response, HttpError> {
-    if !is_read_by_the_edge(&request.headers) {
+    if preferences(&request.headers).wait.is_none() {
         let path = texts(&request.headers, ORIGINAL_PATH).next();
         let path = path.filter(|path| path.starts_with("/v2/"));
         // Over HTTP/2, the URI has the scheme and the builder's authority as well.

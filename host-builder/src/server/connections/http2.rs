@@ -4,8 +4,8 @@
 //! | --- | --- | --- |
 //! | requests at once | one for each connection | a slot for each beside the first; without one, only health and `429` |
 //! | no request, or half a head | [`HEAD_TIMEOUT`](super::HEAD_TIMEOUT) | the same, then the connection ends gracefully |
-//! | a client that reads nothing | [`UNREAD_TIMEOUT`] for its connection | the same for the request: other requests on the connection go on |
-//! | a client that has vanished | [`UNREAD_TIMEOUT`] | [`PING_INTERVAL`] and [`PING_TIMEOUT`] |
+//! | a client that reads nothing | [`UNREAD_TIMEOUT`](super::UNREAD_TIMEOUT) for its connection | the same for the request: other requests on the connection go on |
+//! | a client that has vanished | the same | [`PING_INTERVAL`] and [`PING_TIMEOUT`] |
 //! | the longest head | [`HEAD_BYTES`] | the same for the decoded headers, then `431` |
 //! | requests that are reset | | [`RESETS`], [`ERRORS`] |
 //!
@@ -28,10 +28,10 @@ use hyper_util::rt::TokioTimer;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tower::ServiceExt;
 
-use super::{Connection, HEAD_BYTES, SHUTDOWN_TIMEOUT, Slots, UNREAD_TIMEOUT};
+use super::{Connection, HEAD_BYTES, SHUTDOWN_TIMEOUT, Slots};
 
-/// The most requests at once on a connection. As many as Envoy sends before it knows this number, so that it
-/// never has to send one again.
+/// The most requests at once on a connection. By default, Envoy from 1.36 on sends as many before it knows
+/// this number; with a smaller one, some would be refused, and fail.
 const STREAMS: u32 = 1024;
 /// The most bytes of a request's body that wait to be read, and of all bodies of a connection. Only a login
 /// has a body, of at most 64 KiB.
@@ -60,6 +60,7 @@ pub(super) async fn serve(
     io: impl Read + Write + Unpin,
     connection: Connection,
     idle_timeout: Duration,
+    unread_timeout: Duration,
 ) -> hyper::Result<()> {
     let Connection {
         is_spare,
@@ -70,6 +71,7 @@ pub(super) async fn serve(
     let streams = Streams {
         slots: (!is_spare).then_some(slots),
         counts: watch::Sender::default(),
+        unread_timeout,
     };
     let service = service_fn(move |request: Request<Incoming>| {
         let (all, health) = (all.clone(), health.clone());
@@ -119,6 +121,7 @@ struct Streams {
     /// None on a spare slot.
     slots: Option<Arc<Slots>>,
     counts: watch::Sender<Counts>,
+    unread_timeout: Duration,
 }
 
 #[derive(Default)]
@@ -172,12 +175,12 @@ impl Streams {
 
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
     fn execute(&self, answering: F) {
-        let stream = Arc::new(self.open());
+        let (stream, timeout) = (Arc::new(self.open()), self.unread_timeout);
         tokio::spawn(STREAM.scope(Arc::clone(&stream), async move {
             tokio::select! {
                 () = answering => {}
                 // Dropping the request resets it.
-                () = stream.unread(UNREAD_TIMEOUT) => {}
+                () = stream.unread(timeout) => {}
             }
         }));
     }
@@ -246,5 +249,106 @@ impl HttpBody for Watched {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::routing::any;
+    use hyper_util::rt::TokioIo;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+    use tower::util::MapResponse;
+
+    use super::super::{ConnectionLimit, HTTP2_PREFACE};
+    use super::*;
+
+    /// Types of frames (RFC 9113, section 6).
+    const HEADERS: u8 = 1;
+    const RST_STREAM: u8 = 3;
+    const SETTINGS: u8 = 4;
+    const GOAWAY: u8 = 7;
+
+    fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+        let length = u8::try_from(payload.len()).unwrap();
+        let head = [0, 0, length, kind, flags, 0, 0, 0, stream];
+        [&head, payload].concat()
+    }
+
+    /// A request that ends with its headers, which are in HPACK's static table but for the path.
+    fn get(path: &str, stream: u8) -> Vec<u8> {
+        const GET_HTTP: [u8; 3] = [0x82, 0x86, 0x04];
+        let length = u8::try_from(path.len()).unwrap();
+        let block = [&GET_HTTP, &[length][..], path.as_bytes()].concat();
+        frame(HEADERS, 5, stream, &block)
+    }
+
+    /// The next frame of this type: its stream.
+    async fn next(client: &mut DuplexStream, wanted: u8) -> u8 {
+        loop {
+            let mut head = [0; 9];
+            client.read_exact(&mut head).await.unwrap();
+            let [l0, l1, l2, kind, .., stream] = head;
+            let length = u32::from_be_bytes([0, l0, l1, l2]);
+            let mut payload = vec![0; length.try_into().unwrap()];
+            client.read_exact(&mut payload).await.unwrap();
+            if kind == wanted {
+                return stream;
+            }
+        }
+    }
+
+    /// A client of a connection that allows the server to send no byte of a body.
+    async fn connect(idle: Duration, unread: Duration) -> (DuplexStream, watch::Sender<()>) {
+        let router = Router::new()
+            .route("/full", any(async || "a body"))
+            .route("/empty", any(async || ()));
+        let service = MapResponse::new(router, super::super::without_needless_length as _);
+        let (stop, stopping) = watch::channel(());
+        let connection = Connection {
+            is_spare: false,
+            slots: Arc::new(Slots::new(ConnectionLimit::new(10, 1 << 20))),
+            services: [service.clone(), service],
+            stopping,
+        };
+        let (mut client, server) = tokio::io::duplex(1 << 16);
+        tokio::spawn(serve(TokioIo::new(server), connection, idle, unread));
+        let no_window = frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
+        let first = [HTTP2_PREFACE, &no_window].concat();
+        client.write_all(&first).await.unwrap();
+        (client, stop)
+    }
+
+    const LONG: Duration = Duration::from_secs(600);
+    const SHORT: Duration = Duration::from_millis(300);
+
+    #[tokio::test]
+    async fn a_request_whose_answer_nobody_reads_is_reset_and_others_go_on() {
+        let (mut client, _stop) = connect(LONG, SHORT).await;
+        client.write_all(&get("/full", 1)).await.unwrap();
+        assert_eq!(next(&mut client, HEADERS).await, 1);
+        assert_eq!(next(&mut client, RST_STREAM).await, 1);
+        client.write_all(&get("/empty", 3)).await.unwrap();
+        assert_eq!(next(&mut client, HEADERS).await, 3);
+    }
+
+    #[tokio::test]
+    async fn a_connection_without_requests_ends_and_one_with_a_request_does_not() {
+        let (mut client, _stop) = connect(SHORT, LONG).await;
+        next(&mut client, GOAWAY).await;
+
+        let (mut client, _stop) = connect(SHORT, LONG).await;
+        client.write_all(&get("/full", 1)).await.unwrap();
+        let ended = tokio::time::timeout(SHORT * 4, next(&mut client, GOAWAY));
+        assert!(ended.await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_builder_that_stops_says_so() {
+        let (mut client, stop) = connect(LONG, LONG).await;
+        client.write_all(&get("/empty", 1)).await.unwrap();
+        assert_eq!(next(&mut client, HEADERS).await, 1);
+        stop.send_replace(());
+        next(&mut client, GOAWAY).await;
     }
 }
