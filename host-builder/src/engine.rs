@@ -158,7 +158,8 @@ async fn check_nix(nix: &dyn Nix, source: &Source) -> Result<()> {
 async fn check_sandbox(nix: &dyn Nix) -> Result<()> {
     match nix.check_sandbox().await {
         Err(
-            error @ (NixError::NotSandboxed { .. }
+            error @ (NixError::CannotBuild { .. }
+            | NixError::NotSandboxed { .. }
             | NixError::ProbeNotRun { .. }
             | NixError::SharedBuildUser { .. }
             | NixError::NoEnclosure { .. }

@@ -3,13 +3,18 @@
 use std::fs;
 use std::net::TcpStream;
 use std::process::Command;
+use std::thread;
 
 use anyhow::{Context, Result};
 use http::{Method, StatusCode};
-use nixgate_tests::live::builder::{Builder, Settings};
+use nixgate_core::wire::TOKEN as TOKEN_HEADER;
+use nixgate_tests::live::builder::{Builder, Settings, TOKEN};
 use nixgate_tests::live::envoy::Envoy;
+use nixgate_tests::live::gated_set::GatedSet;
 use nixgate_tests::live::http::{Response, request};
-use nixgate_tests::live::{envoy, poll, raw, scratch};
+use nixgate_tests::live::process::run;
+use nixgate_tests::live::raw::Stuck;
+use nixgate_tests::live::{envoy, http2, poll, raw, scratch};
 use serde_json::Value;
 
 /// A builder that may have so many open files: the soft limit, and the hard one.
@@ -78,6 +83,8 @@ fn health_is_told_while_all_connections_are_in_use_and_pulls_recover() -> Result
 
     // More than there are places, and more than the builder may have files.
     let held = silent(builder.port(), 300)?;
+    let health2 = http2::get_all(builder.port(), &["/healthz".to_owned()], &[])?;
+    assert_eq!(health2[0].status, StatusCode::OK);
     for _ in 0..20 {
         let answer = poll::until("health is told", || health(&builder).ok())?;
         assert_eq!(answer.status, StatusCode::OK, "{}", builder.log());
@@ -154,4 +161,103 @@ fn what_a_stranger_sends_has_an_end() -> Result<()> {
     assert_eq!(answer.matches("HTTP/1.1 200 ").count(), 999);
     assert_eq!(answer.matches("HTTP/1.1 403 ").count(), 1);
     Ok(())
+}
+
+#[test]
+fn one_connection_over_http2_takes_no_more_than_many_others() -> Result<()> {
+    let state = scratch::folder("builder-")?;
+    let set = GatedSet::write(state.path())?;
+    // Its files allow 88 connections.
+    let builder = limited(&set.settings(state.path())?, "64:256")?;
+    let mut paths = vec!["/v2/gated/manifests/latest".to_owned(); 100];
+    paths.push("/healthz".to_owned());
+    let headers = [(TOKEN_HEADER, TOKEN), ("prefer", "wait=3")];
+    let answers = http2::get_all(builder.port(), &paths, &headers)?;
+    let with = |status| {
+        let status = move |answer: &&Response| answer.status == status;
+        answers.iter().filter(status).collect::<Vec<_>>()
+    };
+    // The first request has the place of its connection.
+    let (held, refused) = (
+        with(StatusCode::ACCEPTED),
+        with(StatusCode::TOO_MANY_REQUESTS),
+    );
+    assert_eq!((held.len(), refused.len()), (88, 12));
+    assert_eq!(with(StatusCode::OK).len(), 1, "health is told");
+    for answer in refused {
+        let (code, message) = answer.error()?;
+        assert_eq!(code, "TOOMANYREQUESTS");
+        assert!(message.contains("connections"), "{message}");
+    }
+    let log = builder.log();
+    assert!(log.contains("all 88 connections are in use"), "{log}");
+    set.open()?;
+    // Their places are free again.
+    let paths = vec!["/v2/gated/tags/list".to_owned(); 80];
+    for answer in http2::get_all(builder.port(), &paths, &headers)? {
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    }
+    Ok(())
+}
+
+#[test]
+fn what_a_stranger_sends_over_http2_has_an_end() -> Result<()> {
+    const NO_ERROR: u32 = 0;
+    const ENHANCE_YOUR_CALM: u32 = 11;
+    let state = scratch::folder("builder-")?;
+    let builder = Builder::start(&Settings::new(state.path())?)?;
+    let port = builder.port();
+    // Headers beyond their bound, and headers within it.
+    for (length, status) in [(200_000, 431), (100_000, 200)] {
+        let long = "a".repeat(length);
+        let answer = http2::get_all(port, &["/healthz".to_owned()], &[("x", &long)])?;
+        assert_eq!(answer[0].status.as_u16(), status);
+    }
+    let stuck: Vec<_> = [
+        (Stuck::InThePreface, None),
+        (Stuck::Idle, Some(NO_ERROR)),
+        (Stuck::InTheHead, Some(NO_ERROR)),
+        (Stuck::Resetting(10_000), Some(ENHANCE_YOUR_CALM)),
+    ]
+    .map(|(how, reason)| {
+        let ended = thread::spawn(move || raw::stuck_http2(port, how));
+        (how, reason, ended)
+    })
+    .into();
+    for (how, reason, ended) in stuck {
+        let ended = ended.join().expect("the client's thread ends");
+        assert_eq!(ended?, reason, "{how:?}");
+    }
+    assert_eq!(health(&builder)?.status, StatusCode::OK);
+    Ok(())
+}
+
+#[test]
+fn both_versions_of_http_are_on_one_port() -> Result<()> {
+    let state = scratch::folder("builder-")?;
+    let set = GatedSet::write(state.path())?;
+    let builder = Builder::start(&set.settings(state.path())?)?;
+    let curl = |more: &[&str], path: &str| {
+        let mut curl = Command::new("curl");
+        let url = format!("http://127.0.0.1:{}{path}", builder.port());
+        curl.args(["--silent", "--show-error", "--header"]);
+        curl.arg(format!("{TOKEN_HEADER}: {TOKEN}")).args(more);
+        let format = "\n%{http_version} %{response_code} %header{location}";
+        run(curl.args(["--write-out", format]).arg(url))
+    };
+    let http2 = "--http2-prior-knowledge";
+    for (more, version) in [(&[][..], "1.1"), (&[http2][..], "2")] {
+        let answer = curl(more, "/healthz")?;
+        assert_eq!(answer, format!("{{\"status\":\"live\"}}\n{version} 200 "));
+        // HEAD has the length of a body that is not sent.
+        let head = curl(&[more, &["--head"]].concat(), "/v2/")?;
+        assert!(head.to_lowercase().contains("content-length: 2"), "{head}");
+    }
+    // A client is sent to a path, whatever the builder is called.
+    for more in [&[][..], &[http2][..]] {
+        let answer = curl(more, "/v2/gated/manifests/latest")?;
+        let end = "307 /v2/gated/manifests/latest";
+        assert!(answer.ends_with(end), "{answer}");
+    }
+    set.open()
 }

@@ -11,6 +11,7 @@ mod balancers;
 mod beside_registry;
 mod build_command;
 mod build_pages;
+mod builder_cluster;
 mod caching;
 mod catalog;
 mod clock;

@@ -146,6 +146,54 @@ fn where_root_builds_the_builder_does_not_start_unless_it_is_told_to() -> Result
 }
 
 #[test]
+fn what_nix_lacks_to_build_is_told_with_the_remedy() -> Result<()> {
+    const SAW: &str = "cannot build in a sandbox";
+    let options = install::nix_options()?;
+    let folder = scratch::folder("group-")?;
+    let group = folder.path().join("group");
+    // The group of the build users without its members, and without itself.
+    for (edit, reason) in [
+        ("s/^nixbld:.*/nixbld:x:995:/", "has no members"),
+        ("/^nixbld:/d", "does not exist"),
+    ] {
+        let script = format!(
+            "sed '{edit}' /etc/group > {group}; mount --bind {group} /etc/group;",
+            group = group.display()
+        );
+        let told = with_options(&script, &options, &[], "Make the group and its users")?;
+        for words in ["Nix cannot build here", reason, "build-users-group"] {
+            assert!(told.contains(words), "no {words:?} in\n{told}");
+        }
+        assert!(!told.contains(SAW) && !told.contains(READY), "{told}");
+    }
+    let script = "mount --bind /nix /nix; mount -o remount,bind,ro /nix;";
+    let told = with_options(script, &options, &[], "mounted read-only")?;
+    assert!(!told.contains(SAW) && !told.contains(READY), "{told}");
+    Ok(())
+}
+
+/// A builder of a user without a name, for whom `/nix` is empty and has this mode.
+fn without_store(mode: &str, until: &str) -> Result<String> {
+    let script = format!(
+        "state=${{NIXGATE_STATE_DIR%/*}}; chown 31999:31999 $state; \
+         mount -t tmpfs -o mode={mode} none /nix; \
+         set -- env --unset USER --unset LOGNAME HOME=$state \
+           setpriv --reuid 31999 --regid 31999 --clear-groups \"$@\";"
+    );
+    with_options(&script, &install::nix_options()?, &[], until)
+}
+
+#[test]
+fn a_user_without_a_store_or_a_name_is_told_so() -> Result<()> {
+    let told = without_store("1777", "Set USER")?;
+    assert!(!told.contains(READY), "{told}");
+    // Nix has made a store elsewhere. Stored images are served.
+    let told = without_store("755", READY)?;
+    assert!(told.contains("this machine has no Nix store"), "{told}");
+    Ok(())
+}
+
+#[test]
 fn who_is_strict_is_refused_what_others_are_warned_of() -> Result<()> {
     let options = install::nix_options()?;
     let mut version = Command::new("nix");

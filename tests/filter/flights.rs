@@ -38,6 +38,7 @@ fn a_miss_asks_the_builder_for_the_canonical_image() {
         ),
         ("nixgate-token", Some(signature.as_str())),
         ("prefer", Some("wait=20, similar-names")),
+        ("nixgate-status", Some("accepted")),
         ("accept", Some(OCI)),
         ("authorization", None),
         // The builder's log names the request by it.

@@ -13,6 +13,7 @@
 //!                                                    fair between rules; missing if none is needed
 //!                     Nixgate-Client-Address: <ip>   with a login: the client's address, for the log.
 //!                                                    The route adds it, not the filter
+//!                     Nixgate-Status: accepted       the edge reads this header of the answer
 //!                     X-Request-Id: 5f0c2d1e-…       Envoy's id of the request, for the builder's log
 //!
 //!   builder → edge    Nixgate-Builder: <version>     on every answer; without it, the answer is Envoy's
@@ -21,6 +22,8 @@
 //!                                                    nothing about the image
 //!                     Nixgate-Refuses: time          the signature is too old: sign anew, by the time
 //!                                                    of this answer
+//!                     422, Nixgate-Status: 500       the client's status, when it is a 5xx that is no
+//!                                                    fault of this builder: the build failed
 //!                     Cache-Control: max-age=<s>     how long the edge may cache the answer
 //!                     Nixgate-Building-For: <s>      with 202: how long the build has run
 //!                     Nixgate-Source: git <commit>   with a manifest by tag: its package set, also in
@@ -28,6 +31,17 @@
 //!                     Nixgate-Facts: [{…}]           with a manifest or a blob: the images of the
 //!                                                    name that have it ([`ImageFacts`])
 //! ```
+//!
+//! # Errors that are no fault of the builder
+//!
+//! A failed build is `500` for the client. On the way from builder to edge it is not: there, Envoy takes a
+//! `5xx` for a sick builder. Outlier detection would eject the builder for everybody because of five broken
+//! packages, and a retry policy would ask for each of them again. So the builder answers [`NO_FAULT`], with
+//! the client's status in [`STATUS`] and all else as the client gets it; the edge answers the client with
+//! that status. `ErrorKind::is_fault_of_the_builder` says which errors these are.
+//!
+//! The builder does so only for a request that says that its sender reads the header: a callout of the edge.
+//! A request that the edge lets through goes past it on its way back, so its answer is for the client.
 //!
 //! The answer to `GET /v2/_catalog` is a [`Catalog`], which has the facts of each name.
 //!
@@ -52,6 +66,13 @@ pub const REFUSES_TOKEN: &str = "token";
 pub const REFUSES_TIME: &str = "time";
 /// The time of the builder's clock, in seconds since the epoch.
 pub const TIME: &str = "nixgate-time";
+/// The client's status, with an answer of [`NO_FAULT`]. In a request, that its sender reads this.
+pub const STATUS: &str = "nixgate-status";
+/// Its value in a request.
+pub const STATUS_ACCEPTED: &str = "accepted";
+/// The status between builder and edge of an error that is a `5xx` for the client, and no fault of the
+/// builder. No error has this status itself.
+pub const NO_FAULT: u16 = 422;
 /// With `202`: for how many seconds the build has run.
 pub const BUILDING_FOR: &str = "nixgate-building-for";
 /// The fact parts of the policy's rules, which the builder evaluates.
@@ -72,7 +93,7 @@ pub const ORIGINAL_PATH: &str = "x-envoy-original-path";
 pub const PREFER: &str = "prefer";
 /// Headers of clients that are removed before a request continues to the builder: their credentials, and
 /// those that the builder would take for the edge's.
-pub const CLIENT_ONLY: [&str; 7] = [
+pub const CLIENT_ONLY: [&str; 8] = [
     "authorization",
     "cookie",
     "proxy-authorization",
@@ -80,6 +101,7 @@ pub const CLIENT_ONLY: [&str; 7] = [
     PREFER,
     RULE,
     RULES,
+    STATUS,
 ];
 
 /// The preferences of a request (RFC 7240). Unknown ones are ignored, as the RFC demands.

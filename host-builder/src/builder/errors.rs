@@ -90,7 +90,9 @@ pub(super) fn query(error: NixError) -> Error {
         NixError::Missing { .. }
         | NixError::Process(ProcessError::Missing { .. } | ProcessError::NotRun { .. })
         | NixError::NoStore { .. }
+        | NixError::NoStoreFolder { .. }
         | NixError::NoHome { .. }
+        | NixError::CannotBuild { .. }
         | NixError::NotSandboxed { .. }
         | NixError::ProbeNotRun { .. }
         | NixError::SharedBuildUser { .. }

@@ -81,8 +81,9 @@ pub struct ServeArgs {
     #[arg(long, env = "NIXGATE_ALLOW_DIRECT")]
     pub(crate) allow_direct: bool,
     /// Maximum number of connections at once, as far as the limit of open files allows; on further
-    /// connections the builder reports its health, and answers everything else with `429`. Envoy's
-    /// default is 1,024 for a cluster
+    /// connections the builder reports its health, and answers everything else with `429`. Over HTTP/2,
+    /// each request beside the first on its connection counts as one. Envoy's default is 1,024 for a
+    /// cluster
     #[arg(
         long,
         env = MAX_CONNECTIONS.variable,

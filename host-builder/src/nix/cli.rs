@@ -18,7 +18,7 @@ use super::log::NixLog;
 use super::output::{self, Attribute, Derivation, Resolution};
 use super::sandbox::{self, Probe, Sandbox};
 use super::{Fetched, Nix, NixError};
-use crate::closure::{Closure, StorePath};
+use crate::closure::{Closure, STORE_DIR, StorePath};
 use crate::process::{
     self, Command, Limits, Listener, NetworkSettings, ProcessError, Purpose, Tail,
 };
@@ -197,7 +197,9 @@ impl NixCli {
         let report = report.and_then(|output| {
             sandbox::read(&output).map_err(|error| not_understood("nix-build", error))
         });
-        let outside = sandbox::Outside::look().map_err(probe_not_run)?;
+        let outside = sandbox::Outside::look().map_err(|error| NixError::NoStoreFolder {
+            reason: format!("{STORE_DIR}: {error}"),
+        })?;
         sandbox::verdict(report, called, outside, shared_user)?;
         let (built, called) = self.try_build(true).await?;
         let enclosed = self.settings.only_proxy.is_some();

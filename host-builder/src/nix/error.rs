@@ -34,6 +34,12 @@ pub(crate) enum NixError {
          the store. Nix says: {stderr}"
     )]
     NoStore { stderr: String },
+    /// This machine has no Nix store. Nix may have made one elsewhere, for this user alone.
+    #[error(
+        "this machine has no Nix store ({reason}). Install Nix as root, which makes /nix; in a container, \
+         mount the /nix of the machine or of the container that runs nix-daemon"
+    )]
+    NoStoreFolder { reason: String },
     #[error("a disk of the builder is full: free space there. {program} says: {stderr}")]
     NoSpace {
         program: &'static str,
@@ -48,9 +54,15 @@ pub(crate) enum NixError {
          write. Nix says: {stderr}"
     )]
     NoHome { stderr: String },
+    /// Nix builds nothing at all, in a sandbox or without one.
+    #[error("Nix cannot build here ({reason}). {remedy}")]
+    CannotBuild {
+        reason: String,
+        remedy: &'static str,
+    },
     #[error(
-        "Nix cannot build in a sandbox here ({reason}). Allow the builder to create namespaces; or run \
-         nix-daemon with sandbox = true in its nix.conf, since it takes that setting only from \
+        "Nix cannot build in a sandbox here ({reason}). Allow the builder to create namespaces, in a \
+         container also with an unmasked /proc; or run nix-daemon with sandbox = true in its nix.conf, since it takes that setting only from \
          trusted-users; or pass --allow-unsandboxed (NIXGATE_ALLOW_UNSANDBOXED), with which builds see \
          this machine"
     )]

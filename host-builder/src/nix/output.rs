@@ -150,7 +150,25 @@ pub(crate) fn reason(stderr: &str) -> Option<String> {
     let words = lines[start..].iter().take_while(|line| !ends(line));
     let text = words.copied().collect::<Vec<_>>().join(" ");
     let text = text.strip_prefix(ERROR)?.trim();
-    (!text.is_empty()).then(|| text.to_owned())
+    (!text.is_empty()).then(|| match disabled_feature(text) {
+        Some(feature) => format!(
+            "it needs Nix's experimental feature {feature}. The registry's administrator enables it by \
+             NIXGATE_NIX_OPTIONS='extra-experimental-features={feature}', with nix-daemon also in its \
+             nix.conf"
+        ),
+        None => text.to_owned(),
+    })
+}
+
+/// The experimental feature whose absence an error is about. Nix advises a flag of its own programs, which
+/// nobody here can give.
+fn disabled_feature(error: &str) -> Option<&str> {
+    let (_, rest) = error.split_once("experimental Nix feature '")?;
+    let (feature, rest) = rest.split_once('\'')?;
+    let is_name = feature
+        .bytes()
+        .all(|byte| byte.is_ascii_lowercase() || byte == b'-');
+    (is_name && rest.starts_with(" is disabled")).then_some(feature)
 }
 
 /// Signals that a machine or its administrator sends: HUP, INT, QUIT, KILL, TERM. Others, such as

@@ -12,14 +12,20 @@
 //! and connections to storage need files as well. So a quarter of the open files is set aside for these,
 //! there is a slot for every two of the rest, and clients can't use up the builder's files.
 //!
+//! Both HTTP/1.1 and HTTP/2 with prior knowledge are spoken on the one port: the first bytes tell which. Over
+//! HTTP/2, each request beside the first on its connection takes a slot as well (`http2.rs`).
+//!
 //! Every wait for a client has a timeout: [`HEAD_TIMEOUT`] for the head of a request and for an idle
 //! connection, [`UNREAD_TIMEOUT`] for a client that does not read. Only a login reads a body, and has its own
 //! timeout. Pipelined requests wait in a buffer of the size of a head, and are answered in order.
 //!
 //! `axum::serve` has none of these limits, so `hyper` serves the connections.
 
-use std::io;
-use std::sync::Arc;
+mod http2;
+
+use std::io::{self, Cursor};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -28,12 +34,12 @@ use http::StatusCode;
 use http::header::CONTENT_LENGTH;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use rustix::io::Errno;
 use rustix::net::sockopt::set_tcp_user_timeout;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tower::util::MapResponse;
 
 use crate::telemetry::logging::chain;
@@ -55,51 +61,121 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 /// The time between two log lines about the same problem.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
+/// The first bytes of HTTP/2 with prior knowledge (RFC 9113, 3.4).
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
 /// Serves connections until `stop` is done, then waits for open requests. Connections on spare slots get the
 /// second router.
 pub(super) async fn serve(
     listener: TcpListener,
     limit: ConnectionLimit,
-    [router, spare_router]: [Router; 2],
+    routers: [Router; 2],
     stop: impl Future<Output = ()>,
 ) {
-    let server = http_server(HEAD_TIMEOUT);
-    let mut spare_server = http_server(SPARE_HEAD_TIMEOUT);
-    spare_server.keep_alive(false);
-    let graceful = GracefulShutdown::new();
-    let mut slots = Slots::new(limit);
-    let mut next = async || loop {
+    let services = routers.map(|router| MapResponse::new(router, without_needless_length as _));
+    let slots = Arc::new(Slots::new(limit));
+    // Each connection has a receiver, so that the sender knows when the last one has ended.
+    let (stopping, _) = watch::channel(());
+    let next = async || loop {
         match listener.accept().await {
             Ok((stream, _)) => return (stream, slots.acquire().await),
             Err(error) => slots.accept_failed(&error).await,
         }
     };
-    tokio::pin!(stop);
+    let mut stop = pin!(stop);
     loop {
         let (stream, slot) = tokio::select! {
             next = next() => next,
             () = &mut stop => break,
         };
         end_when_unread(&stream, UNREAD_TIMEOUT);
-        let (server, router) = match slot.is_spare {
-            false => (&server, &router),
-            true => (&spare_server, &spare_router),
+        let connection = Connection {
+            is_spare: slot.is_spare,
+            slots: Arc::clone(&slots),
+            services: services.clone(),
+            stopping: stopping.subscribe(),
         };
-        let service = MapResponse::new(router.clone(), without_needless_length);
-        let service = TowerToHyperService::new(service);
-        let connection = graceful.watch(server.serve_connection(TokioIo::new(stream), service));
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(error = chain(&error), "a connection ended early");
+            if let Err(error) = connection.serve(stream).await {
+                tracing::debug!(error = chain(&*error), "a connection ended early");
             }
             drop(slot);
         });
     }
     drop(listener);
-    let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, graceful.shutdown()).await;
+    stopping.send_replace(());
+    let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, stopping.closed()).await;
 }
 
-fn http_server(head_timeout: Duration) -> http1::Builder {
+/// A router, whose responses HTTP allows.
+type Service = MapResponse<Router, fn(Response) -> Response>;
+
+/// What a connection is served with.
+struct Connection {
+    /// Whether it is only for health.
+    is_spare: bool,
+    slots: Arc<Slots>,
+    /// For all requests, and only for health.
+    services: [Service; 2],
+    /// Changes when the builder stops.
+    stopping: watch::Receiver<()>,
+}
+
+impl Connection {
+    async fn serve(
+        mut self,
+        mut stream: TcpStream,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let head_timeout = match self.is_spare {
+            false => HEAD_TIMEOUT,
+            true => SPARE_HEAD_TIMEOUT,
+        };
+        let beginning = tokio::select! {
+            beginning = tokio::time::timeout(head_timeout, Beginning::read(&mut stream)) => beginning??,
+            _ = self.stopping.changed() => return Ok(()),
+        };
+        if beginning.is_http2() {
+            // Frames of several requests share the connection, and none waits for another's.
+            stream.set_nodelay(true)?;
+        }
+        let (read, write) = stream.into_split();
+        let is_http2 = beginning.is_http2();
+        let read = Cursor::new(beginning.0).chain(read);
+        let io = TokioIo::new(tokio::io::join(read, write));
+        if is_http2 {
+            return Ok(http2::serve(io, self, head_timeout, UNREAD_TIMEOUT).await?);
+        }
+        let [all, health] = self.services;
+        let service = if self.is_spare { health } else { all };
+        let mut server = http1_server(head_timeout);
+        server.keep_alive(!self.is_spare);
+        let mut connection = pin!(server.serve_connection(io, TowerToHyperService::new(service)));
+        tokio::select! {
+            result = &mut connection => return Ok(result?),
+            _ = self.stopping.changed() => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        Ok(connection.await?)
+    }
+}
+
+/// The first bytes of a connection, up to where they tell the version of HTTP.
+struct Beginning(Vec<u8>);
+
+impl Beginning {
+    async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Self> {
+        let mut bytes = Vec::with_capacity(HTTP2_PREFACE.len());
+        let mut rest = stream.take(HTTP2_PREFACE.len() as u64);
+        while HTTP2_PREFACE.starts_with(&bytes) && rest.read_buf(&mut bytes).await? > 0 {}
+        Ok(Self(bytes))
+    }
+
+    fn is_http2(&self) -> bool {
+        self.0 == HTTP2_PREFACE
+    }
+}
+
+fn http1_server(head_timeout: Duration) -> http1::Builder {
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new());
     server.header_read_timeout(head_timeout);
@@ -161,8 +237,8 @@ struct Slots {
     limit: ConnectionLimit,
     regular: Arc<Semaphore>,
     spare: Arc<Semaphore>,
-    full: LogThrottle,
-    accept_errors: LogThrottle,
+    full: Mutex<LogThrottle>,
+    accept_errors: Mutex<LogThrottle>,
 }
 
 /// A connection's slot, until it is dropped.
@@ -185,28 +261,18 @@ impl Slots {
             limit,
             regular: Arc::new(Semaphore::new(limit.max.min(Semaphore::MAX_PERMITS))),
             spare: Arc::new(Semaphore::new(SPARE_SLOTS)),
-            full: LogThrottle::default(),
-            accept_errors: LogThrottle::default(),
+            full: Mutex::default(),
+            accept_errors: Mutex::default(),
         }
     }
 
     /// Waits for a slot for an accepted connection.
-    async fn acquire(&mut self) -> Slot {
-        if let Ok(permit) = Arc::clone(&self.regular).try_acquire_owned() {
+    async fn acquire(&self) -> Slot {
+        if let Some(permit) = self.try_acquire() {
             return Slot {
                 is_spare: false,
                 _permit: permit,
             };
-        }
-        if let Some(times) = self.full.count(Instant::now()) {
-            let max = self.limit.max;
-            tracing::warn!(
-                "all {max} connections are in use, and {times} more came since this was last logged: \
-                 they get only /healthz, /readyz and /metrics. Find out which clients hold the \
-                 connections. Set max_connections of Envoy's cluster to at most {max}, so that Envoy \
-                 holds requests until a connection is free; or give the builder more: {}",
-                self.limit.advice()
-            );
         }
         let (is_spare, permit) = tokio::select! {
             biased;
@@ -219,9 +285,27 @@ impl Slots {
         }
     }
 
+    /// A regular slot, if one is free. Logs that none is.
+    fn try_acquire(&self) -> Option<OwnedSemaphorePermit> {
+        if let Ok(permit) = Arc::clone(&self.regular).try_acquire_owned() {
+            return Some(permit);
+        }
+        if let Some(times) = count(&self.full) {
+            let max = self.limit.max;
+            tracing::warn!(
+                "all {max} connections are in use (a request over HTTP/2 counts as one), and {times} \
+                 more came since this was last logged: they get only /healthz, /readyz and /metrics. Find out which clients hold the \
+                 connections. Set max_connections of Envoy's cluster to at most {max}, so that Envoy \
+                 holds requests until a connection is free; or give the builder more: {}",
+                self.limit.advice()
+            );
+        }
+        None
+    }
+
     /// Logs an error of `accept`, and waits, because its cause lasts for a while.
-    async fn accept_failed(&mut self, error: &io::Error) {
-        if let Some(times) = self.accept_errors.count(Instant::now()) {
+    async fn accept_failed(&self, error: &io::Error) {
+        if let Some(times) = count(&self.accept_errors) {
             let advice = match Errno::from_io_error(error) {
                 Some(Errno::MFILE) => format!("Look at its open files, or {}", self.limit.advice()),
                 Some(Errno::NFILE) => "Raise fs.file-max of this machine".to_owned(),
@@ -234,6 +318,11 @@ impl Slots {
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+fn count(throttle: &Mutex<LogThrottle>) -> Option<u64> {
+    let mut throttle = throttle.lock().unwrap_or_else(PoisonError::into_inner);
+    throttle.count(Instant::now())
 }
 
 /// Lets a message through once in [`LOG_INTERVAL`].
@@ -287,8 +376,35 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_first_bytes_tell_the_version_of_http_however_they_arrive() {
+        for (sent, is_http2) in [
+            (HTTP2_PREFACE, true),
+            (b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", false),
+            (b"PRI * HTTP/1.1\r\nhost: x\r\n\r\n", false),
+            (b"PRI", false),
+            (b"", false),
+        ] {
+            for at_once in [1, 5, 100] {
+                let (mut client, mut server) = tokio::io::duplex(at_once);
+                let writes = async {
+                    let _ = client.write_all(sent).await;
+                    drop(client);
+                };
+                let reads = async {
+                    let beginning = Beginning::read(&mut server).await.unwrap();
+                    let mut rest = Vec::new();
+                    server.read_to_end(&mut rest).await.unwrap();
+                    (beginning.is_http2(), [beginning.0, rest].concat())
+                };
+                let ((), read) = tokio::join!(writes, reads);
+                assert_eq!(read, (is_http2, sent.to_vec()));
+            }
+        }
+    }
+
+    #[tokio::test]
     async fn beyond_the_limit_are_spare_slots_and_then_none() {
-        let mut slots = Slots::new(ConnectionLimit::new(2, 1 << 20));
+        let slots = Slots::new(ConnectionLimit::new(2, 1 << 20));
         let first = [slots.acquire().await, slots.acquire().await];
         assert!(first.iter().all(|slot| !slot.is_spare));
         let mut spare = Vec::new();

@@ -1,7 +1,8 @@
 //! Errors of the registry API, as HTTP responses.
 //!
 //! A handler returns an [`HttpError`], and axum makes a response of it. [`log_errors`], which knows the
-//! path of the request, logs the error and says how long the response may be cached.
+//! request, logs the error, says how long the response may be cached, and notes the status that the edge
+//! gets in place of the client's. [`for_the_edge`] exchanges the two.
 
 use std::time::Duration;
 
@@ -52,10 +53,31 @@ impl IntoResponse for HttpError {
 /// Middleware: logs the error of a response, and sets its `Cache-Control`.
 pub(super) async fn log_errors(request: Request, next: Next) -> Response {
     let uri = request.uri().clone();
+    let reads_status = request.headers().contains_key(wire::STATUS);
     let mut response = next.run(request).await;
     if let Some(HttpError { error, max_age }) = response.extensions_mut().remove() {
         log(uri.path(), &error);
         response = ([cache_control(&error, max_age, uri.path())], response).into_response();
+        if reads_status && !error.kind.is_fault_of_the_builder() {
+            response.extensions_mut().insert(NoFault);
+        }
+    }
+    response
+}
+
+/// Marks the response to the edge for an error that is no fault of the builder.
+#[derive(Clone, Copy)]
+struct NoFault;
+
+/// The status that Envoy gets for an error that is no fault of the builder, and the client's beside it, if
+/// that is a 5xx ([`wire::NO_FAULT`]).
+pub(super) fn for_the_edge(mut response: Response) -> Response {
+    let is_no_fault = response.extensions_mut().remove::<NoFault>().is_some();
+    let status = response.status();
+    if is_no_fault && status.is_server_error() {
+        *response.status_mut() = StatusCode::UNPROCESSABLE_ENTITY;
+        let status = HeaderValue::from(status.as_u16());
+        response.headers_mut().insert(wire::STATUS, status);
     }
     response
 }
@@ -128,8 +150,11 @@ pub(super) fn public(error: &Error) -> Error {
 mod tests {
     use std::collections::BTreeSet;
 
-    use axum::body::to_bytes;
+    use axum::Router;
+    use axum::body::{Body, to_bytes};
+    use axum::middleware::from_fn;
     use serde_json::json;
+    use tower::ServiceExt;
 
     use super::*;
 
@@ -153,6 +178,35 @@ mod tests {
         }
         let failed = Error::new(ErrorKind::BuildFailed, "the last lines of the build");
         assert_eq!(body(&failed).await, failed.body());
+    }
+
+    #[tokio::test]
+    async fn only_the_edge_gets_another_status_and_only_for_what_is_no_fault_of_the_builder() {
+        for (kind, reads_status, seen) in [
+            (ErrorKind::BuildFailed, true, (422, Some("500"))),
+            (ErrorKind::BuildTimedOut, true, (422, Some("504"))),
+            (ErrorKind::BuildBroken, true, (422, Some("503"))),
+            (ErrorKind::PackageAltered, true, (422, Some("503"))),
+            (ErrorKind::BuilderUnready, true, (503, None)),
+            (ErrorKind::Internal, true, (500, None)),
+            (ErrorKind::TooBusy, true, (429, None)),
+            (ErrorKind::BuildFailed, false, (500, None)),
+        ] {
+            let fails = async move || HttpError::from(Error::new(kind, "failed"));
+            let router = Router::new().fallback(fails).layer(from_fn(log_errors));
+            let mut request = Request::new(Body::empty());
+            if reads_status {
+                let accepted = HeaderValue::from_static(wire::STATUS_ACCEPTED);
+                request.headers_mut().insert(wire::STATUS, accepted);
+            }
+            let response = for_the_edge(router.oneshot(request).await.unwrap());
+            let status = response.headers().get(wire::STATUS);
+            let status = status.map(|status| status.to_str().unwrap());
+            assert_eq!((response.status().as_u16(), status), seen, "{kind:?}");
+            assert_eq!(wire::NO_FAULT, StatusCode::UNPROCESSABLE_ENTITY.as_u16());
+            let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+            assert_eq!(body, public(&Error::new(kind, "failed")).body());
+        }
     }
 
     #[test]

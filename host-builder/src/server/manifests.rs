@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use http::header::{ACCEPT, CONTENT_TYPE, ETAG, HeaderName, LOCATION, RETRY_AFTER};
 use http::request::Parts;
+use http::uri::PathAndQuery;
 use nixgate_core::distribution::{Digest, Error, ErrorKind, MediaType, Repository, Tag};
 use nixgate_core::wire;
 use serde_json::Value;
@@ -173,7 +174,14 @@ fn still_building(request: &Parts, elapsed: Duration) -> Result<Response, HttpEr
     if preferences(&request.headers).wait.is_none() {
         let path = texts(&request.headers, ORIGINAL_PATH).next();
         let path = path.filter(|path| path.starts_with("/v2/"));
-        let path = path.map_or_else(|| request.uri.to_string(), str::to_owned);
+        // Over HTTP/2, the URI has the scheme and the builder's authority as well.
+        let own = || {
+            request
+                .uri
+                .path_and_query()
+                .map_or("/v2/", PathAndQuery::as_str)
+        };
+        let path = path.unwrap_or_else(own).to_owned();
         let headers = [(LOCATION, path), no_store()];
         return response(StatusCode::TEMPORARY_REDIRECT, headers, "");
     }

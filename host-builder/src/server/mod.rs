@@ -159,8 +159,8 @@ fn routers(app: &Arc<App>) -> [Router; 2] {
     })
 }
 
-/// Middleware of every request: its span in the log, its count in the metrics, and the builder's version in
-/// its response.
+/// Middleware of every request: its span in the log, its count in the metrics by the client's status, and
+/// the builder's version in its response.
 async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let span = app.span(&request);
     let mut response = next.run(request).instrument(span).await;
@@ -173,7 +173,7 @@ async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> R
     let status = response.status().as_u16();
     let labels = RequestLabels { route, status };
     app.engine.metrics.requests.get_or_create(&labels).inc();
-    response
+    error::for_the_edge(response)
 }
 
 /// Middleware: refuses methods that would change something.

@@ -24,6 +24,7 @@ pub mod gateway;
 pub mod git_https;
 pub mod git_ssh;
 pub mod http;
+pub mod http2;
 pub mod ingress;
 pub mod install;
 pub mod issuer;

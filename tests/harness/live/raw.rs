@@ -114,6 +114,73 @@ pub fn http2(port: u16, headers: &[(&str, &str)]) -> Result<Option<String>> {
     }
 }
 
+/// A connection over HTTP/2 that a client leaves halfway, or abuses.
+#[derive(Clone, Copy, Debug)]
+pub enum Stuck {
+    /// Before the version is known.
+    InThePreface,
+    /// Without a request.
+    Idle,
+    /// In the headers of a request.
+    InTheHead,
+    /// It resets so many requests as soon as it has sent them.
+    Resetting(u32),
+}
+
+/// Leaves a connection to a server on loopback in this way, and gives the reason for which the server
+/// ends it (RFC 9113, section 7); none when it gives no reason.
+///
+/// # Errors
+/// When it does not end.
+pub fn stuck_http2(port: u16, how: Stuck) -> Result<Option<u32>> {
+    const CANCEL: u32 = 8;
+    let headers = [
+        (":method", "GET"),
+        (":path", "/healthz"),
+        (":scheme", "http"),
+        (":authority", "builder"),
+    ];
+    let block = block(&headers)?;
+    let mut bytes = PREFACE.to_vec();
+    bytes.extend(frame(SETTINGS, 0, 0, &[])?);
+    match how {
+        Stuck::InThePreface => bytes.truncate(PREFACE.len() - 1),
+        Stuck::Idle => {}
+        Stuck::InTheHead => bytes.extend(frame(HEADERS, END_STREAM, 1, &block)?),
+        Stuck::Resetting(times) => {
+            for stream in (1..).step_by(2).take(times as usize) {
+                bytes.extend(frame(HEADERS, END_STREAM | END_HEADERS, stream, &block)?);
+                bytes.extend(frame(RST_STREAM, 0, stream, &CANCEL.to_be_bytes())?);
+            }
+        }
+    }
+    let mut stream = connect(port)?;
+    // It may hang up before it has read all of it.
+    let _ = stream.write_all(&bytes);
+    let mut reason = None;
+    loop {
+        let mut head = [0; 9];
+        match stream.read_exact(&mut head) {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset
+                ) =>
+            {
+                return Ok(reason);
+            }
+            read => read.context("the connection does not end")?,
+        }
+        let [l0, l1, l2, kind, ..] = head;
+        let length = u32::from_be_bytes([0, l0, l1, l2]);
+        let mut payload = vec![0; usize::try_from(length)?];
+        stream.read_exact(&mut payload)?;
+        if let (GOAWAY, [_, _, _, _, code @ ..]) = (kind, payload.as_slice()) {
+            reason = code.first_chunk().map(|code| u32::from_be_bytes(*code));
+        }
+    }
+}
+
 /// Where the answers stay that a client of HTTP/2 doesn't read.
 #[derive(Clone, Copy, Debug)]
 pub enum Unread {

@@ -155,6 +155,40 @@ impl ErrorKind {
         }
     }
 
+    /// Whether the builder that answers this is not fit to answer, so that another one had better be asked.
+    /// Only of interest where the status is a 5xx: see [`wire`](crate::wire).
+    pub const fn is_fault_of_the_builder(self) -> bool {
+        match self {
+            // Another builder may accept the token.
+            Self::BuilderUnreachable
+            | Self::BuilderUnready
+            | Self::Internal
+            | Self::TokenRefused => true,
+            // A package may have filled the disk, or taken the memory.
+            Self::BuildBroken
+            // The edge signs anew by this builder's clock.
+            | Self::SignatureOutdated
+            | Self::BuildFailed
+            | Self::BuildTimedOut
+            | Self::PackageAltered
+            | Self::NameInvalid
+            | Self::DigestInvalid
+            | Self::TagInvalid
+            | Self::RouteUnknown
+            | Self::MethodUnsupported
+            | Self::RulesInvalid
+            | Self::CatalogUnsupported
+            | Self::ManifestUnknown
+            | Self::BlobUnknown
+            | Self::PreconditionFailed
+            | Self::RangeNotSatisfiable
+            | Self::Denied
+            | Self::Unauthenticated
+            | Self::StillBuilding
+            | Self::TooBusy => false,
+        }
+    }
+
     /// Whether this is about the packages that were asked for, and so stays true for a while.
     pub const fn lasts(self) -> bool {
         matches!(self.wire(), (_, _, Retry::Lasts))

@@ -39,6 +39,13 @@ impl Response {
     pub fn header(&self, name: &str) -> Option<&str> {
         self.all(name).next()
     }
+
+    /// The status for the client, when the builder's own differs ([`wire::NO_FAULT`]).
+    fn client_status(&self) -> Option<u16> {
+        let status = self.header(wire::STATUS)?;
+        let status = status.parse().ok().filter(|status| *status >= 500)?;
+        (self.status == wire::NO_FAULT && status < 600).then_some(status)
+    }
 }
 
 /// A response, parsed.
@@ -107,6 +114,7 @@ impl Answer {
                 .ok_or_else(|| unavailable("its redirect has no absolute URL")),
             (204, Target::Blob { .. }) => Ok(Content::Stream),
             (status @ 400..=599, target) if is_refusal(&response.body, target) => {
+                let status = response.client_status().unwrap_or(status);
                 let after = response.header("retry-after");
                 if after.is_some() || status == 503 {
                     return Self::Later(later(status, after, &response.body));

@@ -468,6 +468,7 @@ fn call(config: &Config, exchange: &Exchange, wait: Seconds) -> Call {
     if !exchange.caller.decision.is_empty() {
         headers.push((wire::REQUEST_ID, exchange.caller.decision.clone()));
     }
+    headers.push((wire::STATUS, wire::STATUS_ACCEPTED.to_owned()));
     if let Target::Manifest { media_type, .. } = &exchange.target {
         headers.push(("accept", media_type.as_str().to_owned()));
     }

@@ -43,6 +43,19 @@ error:
         ),
         ("error: one\n       two\n", Some("one two")),
         (
+            "error: experimental Nix feature 'ca-derivations' is disabled; add \
+             '--extra-experimental-features ca-derivations' to enable it",
+            Some(
+                "it needs Nix's experimental feature ca-derivations. The registry's administrator \
+                 enables it by NIXGATE_NIX_OPTIONS='extra-experimental-features=ca-derivations', with \
+                 nix-daemon also in its nix.conf",
+            ),
+        ),
+        (
+            "error: experimental Nix feature 'a;b' is disabled",
+            Some("experimental Nix feature 'a;b' is disabled"),
+        ),
+        (
             "error: one\n(use '--show-trace' to show more)\n",
             Some("one"),
         ),

@@ -44,6 +44,30 @@ const STORE: &str = "nix";
 const UNTRIED: &str = "cannot probe the sandbox";
 /// Last lines of a failed probe's output that a message has, besides all errors.
 const LAST_LINES: usize = 8;
+/// What Nix prints when it cannot build at all, and what to do. Only of the probe, whose text is ours: a
+/// package could print the same.
+const CANNOT_BUILD: [(&str, &str); 4] = [
+    (
+        "specified in 'build-users-group' does not exist",
+        BUILD_USERS,
+    ),
+    ("build users group '", BUILD_USERS),
+    (
+        "cannot figure out user name",
+        "Set USER to the name of the builder's user, or give the user an entry in /etc/passwd",
+    ),
+    (
+        "remounting /nix/store writable",
+        "/nix is mounted read-only: mount it read-write; or run nix-daemon, which builds in its place, and \
+         set NIX_REMOTE=daemon",
+    ),
+];
+/// The remedy where Nix, as root, has nobody to build as.
+const BUILD_USERS: &str = "Nix as root builds as the members of the group that its setting \
+    build-users-group names, by default nixbld. Make the group and its users (the documentation has the \
+    commands, under \"Build users\"), or correct the setting in nix.conf or NIXGATE_NIX_OPTIONS. Where you \
+    trust all packages, build as root: set build-users-group= in NIXGATE_NIX_OPTIONS, and pass \
+    --allow-shared-build-user";
 /// The weakness when fixed-output builds reach this machine.
 const DOWNLOADS_CALL: &str = "packages' downloads (fixed-output builds) reach this machine's loopback. \
     Set NIXGATE_PROXY_ONLY, or deny these addresses to nix-daemon (see \"What downloads reach\" in the \
@@ -261,6 +285,16 @@ fn list(paths: &[std::path::PathBuf]) -> String {
 
 /// Why a probe failed. If its program did not run, that says nothing about the sandbox.
 fn failure(stderr: &str) -> NixError {
+    let text = plain(stderr);
+    for (words, remedy) in CANNOT_BUILD {
+        let errors = text
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("error:"));
+        if let Some(reason) = errors.map(str::trim).find(|line| line.contains(words)) {
+            let reason = reason.to_owned();
+            return NixError::CannotBuild { reason, remedy };
+        }
+    }
     let reason = summary(stderr);
     match ran(stderr) {
         true => NixError::NotSandboxed { reason },

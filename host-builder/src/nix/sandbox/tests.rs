@@ -168,6 +168,42 @@ fn all_that_a_build_could_do_is_named_with_the_setting() {
 }
 
 #[test]
+fn what_keeps_nix_from_building_at_all_is_told_with_its_remedy() {
+    for (said, reason, remedy) in [
+        (
+            "warning: the group 'nixbld' specified in 'build-users-group' does not exist\nthis derivation \
+             will be built:\n  /nix/store/x.drv\nerror: the group 'nixbld' specified in \
+             'build-users-group' does not exist",
+            "(the group 'nixbld' specified in 'build-users-group' does not exist)",
+            "Make the group and its users",
+        ),
+        (
+            "error: the build users group 'nixbld' has no members",
+            "(the build users group 'nixbld' has no members)",
+            "--allow-shared-build-user",
+        ),
+        (
+            "error: cannot figure out user name",
+            "user name",
+            "Set USER",
+        ),
+        (
+            "\u{1b}[31;1merror:\u{1b}[0m remounting /nix/store writable: Invalid argument",
+            "(remounting /nix/store writable: Invalid argument)",
+            "mount it read-write",
+        ),
+    ] {
+        let error = verdict(Err(failed(said)), false, OUTSIDE, false).unwrap_err();
+        assert!(matches!(error, NixError::CannotBuild { .. }), "{error}");
+        let error = error.to_string();
+        for part in [reason, remedy] {
+            assert!(error.contains(part), "no {part:?} in {error}");
+        }
+        assert!(!error.contains("namespaces"), "{error}");
+    }
+}
+
+#[test]
 fn builds_as_the_store_s_owner_or_as_root_need_their_own_permission() {
     let of = |user| Report {
         user,

@@ -14,6 +14,52 @@ fn refusals_are_passed_on_and_kept_only_when_the_builder_says_so() {
 }
 
 #[test]
+fn an_error_that_is_no_fault_of_the_builder_has_the_clients_status_for_the_client() {
+    let none: &[(&str, &str)] = &[];
+    let later = [("retry-after", "7")];
+    for (status, other, client, retry) in [
+        (422, "500", 500, none),
+        (422, "504", 504, none),
+        (422, "503", 503, &later),
+        // No status of an error that is the builder's, and none that the header may have.
+        (404, "500", 404, none),
+        (422, "200", 422, none),
+        (422, "600", 422, none),
+        (422, "x", 422, none),
+    ] {
+        let mut simulation = Simulation::default();
+        simulation.join(1, GIT, 0);
+        let headers = [
+            &[(wire::STATUS, other), ("cache-control", "max-age=30")],
+            retry,
+        ]
+        .concat();
+        let commands = simulation.answer(response(status, &headers, REFUSAL), 1);
+        assert_eq!(statuses(&commands), [(1, client)], "{status} {other}");
+        let reply = commands.iter().find_map(|command| match command {
+            Command::Reply(_, reply) => Some(reply),
+            _ => None,
+        });
+        let reply = reply.unwrap();
+        assert_eq!(&reply.body[..], REFUSAL);
+        assert_eq!(
+            header(reply, "retry-after"),
+            retry.first().map(|(_, value)| *value)
+        );
+        assert_eq!(header(reply, wire::STATUS), None);
+        let kept = commands.iter().find_map(|command| match command {
+            Command::Store(_, entry) => Some(&entry.content),
+            _ => None,
+        });
+        match kept {
+            Some(Content::Refusal { status, .. }) => assert_eq!(*status, client),
+            Some(other) => panic!("{other:?}"),
+            None => assert!(!retry.is_empty(), "{status} {other}"),
+        }
+    }
+}
+
+#[test]
 fn what_no_builder_sent_is_never_kept_or_believed() {
     let other = Digest::of(b"other").to_string();
     let age = ("cache-control", "max-age=300");
