@@ -2,6 +2,7 @@
 //! docs/src/builder-cluster.md.
 
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use http::{Method, StatusCode};
@@ -69,7 +70,11 @@ fn protocol(config: EnvoyConfig, patch: Value) -> EnvoyConfig {
 }
 
 fn with_http2(config: EnvoyConfig) -> EnvoyConfig {
-    let http2 = json!({"http_protocol_options": null, "http2_protocol_options": {}});
+    with_http2_options(config, json!({}))
+}
+
+fn with_http2_options(config: EnvoyConfig, options: Value) -> EnvoyConfig {
+    let http2 = json!({"http_protocol_options": null, "http2_protocol_options": options});
     protocol(config, json!({"explicit_http_config": http2}))
 }
 
@@ -348,6 +353,44 @@ fn over_http2_one_connection_serves_all_pulls() -> Result<()> {
         let connections = edge.count("upstream_cx_http2_total");
         assert!((1..=2).contains(&connections), "{connections}");
         assert_eq!(edge.count("upstream_rq_5xx"), 0);
+    }
+    Ok(())
+}
+
+/// A connection has one window for all of its streams, and what clients don't read stays in it. With
+/// Envoy's own windows, two such clients take all of it, and callouts fail.
+#[test]
+fn over_http2_clients_that_do_not_read_hold_up_nobody_with_small_windows_of_streams() -> Result<()>
+{
+    let large =
+        "large = package \"large\" \"mkdir $out; head -c 46137344 /dev/urandom > $out/noise\";";
+    let served = ServedSet::start(large, |settings| settings)?;
+    for version in ENVOY_VERSIONS {
+        let windows = json!({
+            "initial_stream_window_size": 65_536, "initial_connection_window_size": 67_108_864,
+        });
+        let config = with_http2_options(EnvoyConfig::standalone(), windows);
+        let edge = Edge::start(version, config, &served.builder)?;
+        let image = edge.pulls("large")?;
+        let layers = image["layers"].as_array().context("layers")?;
+        let layer = layers.iter().max_by_key(|layer| layer["size"].as_u64());
+        let digest = layer.and_then(|layer| layer["digest"].as_str());
+        let path = format!("/v2/large/blobs/{}", digest.context("a layer")?);
+        assert_eq!(edge.get(&path)?.status, StatusCode::OK);
+        let readers: Vec<_> = (0..20)
+            .map(|_| ask(edge.envoy.port(), &path))
+            .collect::<Result<_>>()?;
+        let mut sent = 0;
+        poll::until("Envoy takes no more for them", || {
+            thread::sleep(Duration::from_millis(500));
+            let before = std::mem::replace(&mut sent, edge.count("upstream_cx_rx_bytes_total"));
+            (before == sent && edge.count("upstream_rq_active") >= 20).then_some(())
+        })?;
+        for number in 0..10 {
+            let list = edge.get(&format!("/v2/any{number}/tags/list"))?;
+            assert_eq!(list.status, StatusCode::OK, "{}", list.text());
+        }
+        drop(readers);
     }
     Ok(())
 }
