@@ -5,12 +5,14 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 use http::StatusCode;
+use nixgate_tests::envoy_config::{FILTER_CONFIG, parse};
 use nixgate_tests::live::builder::TOKEN;
 use nixgate_tests::live::company::{Company, PAGE};
 use nixgate_tests::live::http::Response;
 use nixgate_tests::live::install::{self, ENVOY_VERSIONS};
 use nixgate_tests::live::poll;
 use nixgate_tests::live::process::Process;
+use serde_json::json;
 
 /// All of an answer but when it was given and how long it took, or why there is none.
 fn essence(answer: Result<Response>) -> String {
@@ -199,6 +201,22 @@ fn others_answer(company: &Company, token: &str, fault: Fault) -> Result<()> {
     Ok(())
 }
 
+/// Changes both listeners of the company, and waits until clients see it.
+fn change_both(company: &Company, lds: &str) -> Result<()> {
+    let mut lds = parse(lds);
+    for (listener, chain) in [(0, 0), (1, 1)] {
+        let manager = &mut lds["resources"][listener]["filter_chains"][chain]["filters"][0];
+        manager["typed_config"]["server_name"] = "changed".into();
+    }
+    company.put("lds.yaml", &lds.to_string())?;
+    poll::until("the listeners have changed", || {
+        let plain = company.ask_plain("app.corp", "/status", &[]).ok()?;
+        let web = company.ask("app.corp", "/", &[]).ok()?;
+        let changed = |answer: &Response| answer.header("server") == "changed";
+        (changed(&plain) && changed(&web)).then_some(())
+    })
+}
+
 #[test]
 fn whatever_is_wrong_with_nixgate_the_company_can_change_its_listeners() -> Result<()> {
     let mut company = Company::start()?;
@@ -211,21 +229,8 @@ fn whatever_is_wrong_with_nixgate_the_company_can_change_its_listeners() -> Resu
             others_answer(&company, &token, fault)
                 .with_context(|| format!("Envoy {version}:\n{}", envoy.log()))?;
 
-            // The company changes both of its listeners.
-            let mut lds = company.file("lds.yaml")?;
-            for chain in ["plain", "web"] {
-                let line = format!("              stat_prefix: {chain}\n");
-                let changed = format!("{line}              server_name: changed\n");
-                assert_eq!(lds.matches(&line).count(), 1, "{chain}");
-                lds = lds.replace(&line, &changed);
-            }
-            company.put("lds.yaml", &lds)?;
-            poll::until(&format!("the listeners change with {fault:?}"), || {
-                let plain = company.ask_plain("app.corp", "/status", &[]).ok()?;
-                let web = company.ask("app.corp", "/", &[]).ok()?;
-                let changed = |answer: &Response| answer.header("server") == "changed";
-                (changed(&plain) && changed(&web)).then_some(())
-            })?;
+            change_both(&company, &company.file("lds.yaml")?)
+                .with_context(|| format!("{fault:?}, Envoy {version}:\n{}", envoy.log()))?;
             others_answer(&company, &token, fault)
                 .with_context(|| format!("Envoy {version}:\n{}", envoy.log()))?;
 
@@ -336,6 +341,66 @@ fn a_file_that_is_no_yaml_changes_nothing() -> Result<()> {
             })?;
             others_answer(&company, &token, Fault::BadKeyLater)
                 .with_context(|| format!("{file}, Envoy {version}:\n{}", envoy.log()))?;
+        }
+    }
+    Ok(())
+}
+
+/// The company's files with the filter in its own chains, in front of the router and disabled, but for
+/// the registry's routes.
+fn put_in_chains(company: &Company) -> Result<()> {
+    company.put_all()?;
+    let mut lds = parse(&company.file_before("lds.yaml")?);
+    let filter = json!({
+        "name": "nixgate",
+        "disabled": true,
+        "config_discovery": {
+            "type_urls": ["type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm"],
+            "config_source": {
+                "path_config_source": {"path": company.etc().join("filter.yaml")},
+                "resource_api_version": "V3",
+            },
+        },
+    });
+    for (listener, chain) in [(0, 0), (1, 1)] {
+        let manager = &mut lds["resources"][listener]["filter_chains"][chain]["filters"][0];
+        let filters = manager["typed_config"]["http_filters"].as_array_mut();
+        let filters = filters.context("filters")?;
+        filters.insert(filters.len() - 1, filter.clone());
+    }
+    company.put("lds.yaml", &lds.to_string())?;
+    let mut routes = parse(&company.file("routes-web.yaml")?);
+    let hosts = routes["resources"][0]["virtual_hosts"].as_array_mut();
+    let host = hosts.and_then(|hosts| hosts.last_mut()).context("a host")?;
+    assert_eq!(host["name"], "registry");
+    host["routes"] = json!([{
+        "match": {"path_separated_prefix": "/v2"},
+        "route": {"cluster": "nixgate_builder", "timeout": "0s", "idle_timeout": "28s"},
+        "typed_per_filter_config": {
+            "nixgate": {"@type": FILTER_CONFIG, "config": {}, "disabled": false},
+        },
+    }]);
+    company.put("routes-web.yaml", &routes.to_string())
+}
+
+/// A filter that is refused keeps the company's listeners from changing; one that takes any
+/// configuration and answers for itself does not.
+#[test]
+#[ignore = "needs a filter that takes any configuration"]
+fn what_the_filter_finds_wrong_keeps_no_listener_with_it_from_changing() -> Result<()> {
+    let mut company = Company::start()?;
+    company.start_app()?;
+    for version in ENVOY_VERSIONS {
+        for fault in [Fault::NoToken, Fault::BadKey, Fault::BadKeyLater] {
+            put_in_chains(&company)?;
+            let _envoy = fault.start(&company, version)?;
+            // Without a login, since the company's chain has none.
+            others_answer(&company, "", fault)?;
+            change_both(
+                &company,
+                &fs::read_to_string(company.etc().join("lds.yaml"))?,
+            )?;
+            others_answer(&company, "", fault)?;
         }
     }
     Ok(())
