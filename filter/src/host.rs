@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use nixgate_core::Seconds;
 use nixgate_core::exchange::{Call, Reply};
+use nixgate_core::wire;
 use proxy_wasm::types::{
     BufferType, LogLevel, MapType, MetricType, Status as SdkStatus, StreamType,
 };
@@ -248,6 +249,12 @@ pub(crate) fn property(path: &[&str]) -> Option<Vec<u8>> {
     .ok()
 }
 
+/// The name of the plugin, by its configuration in Envoy.
+pub(crate) fn plugin_name() -> String {
+    let name = property(&["plugin_name"]).unwrap_or_default();
+    String::from_utf8_lossy(&name).into_owned()
+}
+
 /// Sets Envoy's filter state `wasm.<name>` of the stream. A path of several parts would become a name with
 /// zero bytes, which no log format can name.
 pub(crate) fn set_filter_state(name: &str, value: &str) -> Result<()> {
@@ -303,15 +310,14 @@ pub(crate) fn dequeue(queue: u32) -> Result<bool> {
 /// # Errors
 /// [`Status::BadArgument`] for an unknown cluster or a missing pseudo-header,
 /// [`Status::InternalFailure`] when the request failed at once, for example without a healthy host.
-pub(crate) fn dispatch(root: u32, call: &Call) -> Result<u32> {
+pub(crate) fn dispatch(root: u32, call: &Call, signature: &str) -> Result<u32> {
     // After a reply, a stream's context may be in effect, and the callout must not end with it.
     set_effective_context(root)?;
     let headers = call.headers.iter();
+    let headers = headers.map(|(name, value)| (*name, value.as_str()));
     proxy_wasm::hostcalls::dispatch_http_call(
         &call.cluster,
-        headers
-            .map(|(name, value)| (*name, value.as_str()))
-            .collect(),
+        headers.chain([(wire::TOKEN, signature)]).collect(),
         None,
         Vec::new(),
         Duration::from_secs(call.timeout),

@@ -40,6 +40,7 @@ mod active_config;
 mod caller;
 mod header_map;
 mod host;
+mod last_good;
 mod respond;
 mod root;
 mod shared_cache;

@@ -38,15 +38,16 @@ pub(crate) fn answer(telemetry: &Telemetry, reply: &Reply) -> host::Result<()> {
     host::reply(reply)
 }
 
-/// Turns a client's request into one of the edge to the builder: with the builder's path and the token, and
-/// without the client's credentials.
+/// Turns a client's request into one of the edge to the builder: with the builder's path and a signature,
+/// and without the client's credentials.
 pub(crate) fn forward(active: &ActiveConfig, forward: &Forward) -> host::Result<()> {
     for name in wire::CLIENT_ONLY {
         host::remove_request_header(name)?;
     }
     host::set_request_header(wire::ORIGINAL_PATH, &forward.original_path)?;
     host::set_request_header(":path", &forward.path)?;
-    host::set_request_header(wire::TOKEN, active.config.token.as_str())?;
+    let signature = active.sign(forward.method, &forward.path);
+    host::set_request_header(wire::TOKEN, &signature)?;
     active.telemetry.record(&forward.record);
     Ok(())
 }

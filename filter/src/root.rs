@@ -43,12 +43,12 @@ use nixgate_core::wire;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{ContextType, LogLevel};
 
-use crate::active_config::{ActiveConfig, Inbox, StreamId};
+use crate::active_config::{Active, ActiveConfig, Inactive, Inbox, Refusal, StreamId, parse};
 use crate::host::{self, Status};
-use crate::respond;
 use crate::shared_cache::SharedCache;
 use crate::stream::Stream;
 use crate::telemetry::Telemetry;
+use crate::{last_good, respond};
 
 /// A worker's own copies take at most this part of the shared cache's limit: few entries are requested many
 /// times a second.
@@ -69,7 +69,7 @@ thread_local! {
 pub(crate) struct Root {
     id: u32,
     /// Set once the host has configured the filter.
-    active: Option<Rc<ActiveConfig>>,
+    active: Active,
     inbox: Rc<Inbox>,
     flights: Flights<StreamId>,
     /// When each pending callout was sent, since the epoch.
@@ -82,7 +82,7 @@ impl Root {
     pub(crate) fn new(id: u32) -> Self {
         Self {
             id,
-            active: None,
+            active: Err(Rc::default()),
             inbox: Rc::default(),
             flights: Flights::default(),
             sent: BTreeMap::new(),
@@ -90,28 +90,84 @@ impl Root {
         }
     }
 
-    fn configure(&self, size: usize) -> Result<ActiveConfig, String> {
-        let json = host::plugin_configuration(size).map_err(|error| error.to_string())?;
-        let config = Config::parse(&json, |name| std::env::var(name).ok())
-            .map_err(|error| error.to_string())?;
+    /// Puts the delivered configuration in force if it is valid, and else the last valid one.
+    fn configure(&mut self, size: usize) {
+        let plugin = host::plugin_name();
+        let delivered = self.delivered(size, &plugin);
+        let telemetry = Telemetry::new(&plugin);
+        telemetry.configuration_refused(delivered.is_err());
+        self.active = match delivered {
+            Ok(active) => Ok(Rc::new(active)),
+            Err(refusal) => self.instead(refusal, &plugin, telemetry),
+        };
+        let Ok(active) = &self.active else {
+            return;
+        };
+        let config = &active.config;
+        host::log(
+            LogLevel::Info,
+            &format!(
+                "nixgate {}: builder cluster {}, cache {} MiB, policy {}",
+                crate::VERSION,
+                config.cluster,
+                config.cache_max_bytes >> 20,
+                config.policy.as_ref().map_or("none", Policy::revision)
+            ),
+        );
+        // The removal of a policy counts as well.
+        if config.policy.is_some() || POLICIES.get() > 0 {
+            self.policies = POLICIES.get().wrapping_add(1);
+            POLICIES.set(self.policies);
+        }
+    }
+
+    fn delivered(&self, size: usize, plugin: &str) -> Result<ActiveConfig, Refusal> {
+        let json = host::plugin_configuration(size)?;
+        let active = self.activate(parse(&json)?, plugin)?;
+        if let Err(error) = last_good::store(plugin, &json, &active.config) {
+            let message = format!("cannot keep this configuration for later: {error}");
+            host::log(LogLevel::Warn, &message);
+        }
+        Ok(active)
+    }
+
+    /// What is in force instead of a configuration that is not valid.
+    fn instead(&self, refusal: Refusal, plugin: &str, telemetry: Telemetry) -> Active {
+        let last = last_good::load(plugin).and_then(|config| self.activate(config, plugin).ok());
+        let consequence = match last {
+            Some(_) => "The former configuration stays in force",
+            None => "The registry answers 500 until it gets a valid configuration",
+        };
+        let message = format!("{}. {consequence}", refusal.message);
+        host::log(LogLevel::Critical, &message);
+        let inactive = || Inactive {
+            reason: refusal.public,
+            telemetry,
+        };
+        last.map(Rc::new).ok_or_else(|| Rc::new(inactive()))
+    }
+
+    /// Makes what a configuration needs of the host.
+    fn activate(&self, config: Config, plugin: &str) -> Result<ActiveConfig, Refusal> {
         let share =
             |part: u64| usize::try_from(config.cache_max_bytes / part).unwrap_or(usize::MAX);
         let geometry = Geometry::new(config.cache_max_bytes);
         let cache = SharedCache::create(geometry, config.seal.clone(), share(COPIES_SHARE));
         let queue = match &self.active {
-            Some(active) => Ok(active.queue),
-            None => register_queue(),
+            Ok(active) => Ok(active.queue),
+            Err(_) => register_queue(),
         };
-        let (cache, slots) = cache.map_err(|error| error.to_string())?;
-        let telemetry = Telemetry::default();
+        let (cache, slots) = cache?;
+        let telemetry = Telemetry::new(plugin);
         telemetry.slots_used(slots);
-        host::set_tick_period(TICK).map_err(|error| error.to_string())?;
+        host::set_tick_period(TICK)?;
         Ok(ActiveConfig {
             replies: RefCell::new(RecentReplies::new(share(REPLIES_SHARE))),
             config,
             cache,
             telemetry,
-            queue: queue.map_err(|error| error.to_string())?,
+            queue: queue?,
+            builder_ahead: Cell::default(),
         })
     }
 
@@ -123,7 +179,7 @@ impl Root {
     }
 
     fn on(&mut self, event: Event<StreamId>) {
-        let Some(active) = self.active.clone() else {
+        let Ok(active) = self.active.clone() else {
             return;
         };
         self.flights.on(&active.config, event, host::now());
@@ -131,7 +187,7 @@ impl Root {
 
     /// Executes as many commands as one callback may.
     fn run_commands(&mut self) {
-        let Some(active) = self.active.clone() else {
+        let Ok(active) = self.active.clone() else {
             return;
         };
         let policies = POLICIES.get();
@@ -151,7 +207,7 @@ impl Root {
 
     /// Has the host call the root again if there are commands.
     fn wake_if_due(&self) {
-        let Some(active) = self.active.as_ref().filter(|_| self.flights.has_due()) else {
+        let (Ok(active), true) = (&self.active, self.flights.has_due()) else {
             return;
         };
         if let Err(error) = host::wake(active.queue) {
@@ -162,7 +218,17 @@ impl Root {
 
     fn log_response(&self, token: u32, response: &Response) {
         let has = |wanted: &str| response.headers.iter().any(|(name, _)| name == wanted);
-        if has(wire::REFUSES) {
+        let refuses = |what: &str| {
+            let headers = &mut response.headers.iter();
+            headers.any(|(name, value)| name == wire::REFUSES && value == what)
+        };
+        if refuses(wire::REFUSES_TIME) {
+            host::log(
+                LogLevel::Warn,
+                "this Envoy's clock and the builder's differ by minutes: the builder's counts. Set \
+                 both clocks by NTP",
+            );
+        } else if refuses(wire::REFUSES_TOKEN) {
             host::log(
                 LogLevel::Warn,
                 "the builder refuses this Envoy's token: give both the same NIXGATE_TOKEN",
@@ -172,7 +238,7 @@ impl Root {
                 LogLevel::Debug,
                 &format!("callout {token} returned status {}", response.status),
             );
-        } else if let Some(active) = &self.active {
+        } else if let Ok(active) = &self.active {
             host::log(
                 LogLevel::Warn,
                 &format!(
@@ -216,14 +282,15 @@ impl Root {
                 active.telemetry.slots_changed(change);
             }
             Command::Call(call) => {
-                let outcome = self.dispatch(call);
+                let outcome = self.dispatch(active, call);
                 self.on(outcome);
             }
         }
     }
 
-    fn dispatch(&mut self, call: Call) -> Event<StreamId> {
-        match host::dispatch(self.id, &call) {
+    fn dispatch(&mut self, active: &ActiveConfig, call: Call) -> Event<StreamId> {
+        let signature = active.sign(call.method, &call.path);
+        match host::dispatch(self.id, &call, &signature) {
             Ok(token) => {
                 self.sent.insert(token, host::since_epoch());
                 Event::Dispatched {
@@ -265,33 +332,10 @@ fn on_behalf_of(stream: StreamId, calls: impl FnOnce() -> host::Result<()>) {
 }
 
 impl RootContext for Root {
+    /// Takes any configuration, see [`last_good`].
     fn on_configure(&mut self, size: usize) -> bool {
-        match self.configure(size) {
-            Ok(active) => {
-                let config = &active.config;
-                host::log(
-                    LogLevel::Info,
-                    &format!(
-                        "nixgate {}: builder cluster {}, cache {} MiB, policy {}",
-                        crate::VERSION,
-                        config.cluster,
-                        config.cache_max_bytes >> 20,
-                        config.policy.as_ref().map_or("none", Policy::revision)
-                    ),
-                );
-                // The removal of a policy counts as well.
-                if config.policy.is_some() || POLICIES.get() > 0 {
-                    self.policies = POLICIES.get().wrapping_add(1);
-                    POLICIES.set(self.policies);
-                }
-                self.active = Some(Rc::new(active));
-                true
-            }
-            Err(message) => {
-                host::log(LogLevel::Critical, &message);
-                false
-            }
-        }
+        self.configure(size);
+        true
     }
 
     fn on_queue_ready(&mut self, queue: u32) {
@@ -302,7 +346,7 @@ impl RootContext for Root {
     }
 
     fn on_tick(&mut self) {
-        if let Some(active) = &self.active {
+        if let Ok(active) = &self.active {
             active.replies.borrow_mut().tick();
             active.cache.tick();
             active.telemetry.tick();
@@ -330,6 +374,9 @@ impl Context for Root {
         let event = match Self::read_response(headers, body_size) {
             Ok(response) => {
                 self.log_response(token, &response);
+                if let Ok(active) = &self.active {
+                    active.read_clock(&response);
+                }
                 Event::Answered { token, response }
             }
             Err(error) => {
@@ -340,7 +387,7 @@ impl Context for Root {
                 Event::NotRead { token }
             }
         };
-        if let (Some(sent), Some(active)) = (self.sent.remove(&token), &self.active) {
+        if let (Some(sent), Ok(active)) = (self.sent.remove(&token), &self.active) {
             let took = host::since_epoch().saturating_sub(sent);
             let milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
             active.telemetry.callout(milliseconds);

@@ -7,28 +7,23 @@ use nixgate_core::wire;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, LogLevel};
 
-use crate::active_config::{ActiveConfig, Inbox, StreamId};
+use crate::active_config::{Active, ActiveConfig, Inbox, StreamId};
 use crate::header_map::HeaderMap;
 use crate::respond::{answer, forward, internal_error, repeat, reply};
 use crate::shared_cache::Found;
-use crate::telemetry::Telemetry;
 use crate::{caller, host};
 
 pub(crate) struct Stream {
     id: StreamId,
     /// The configuration in force when the request arrived.
-    active: Option<Rc<ActiveConfig>>,
+    active: Active,
     inbox: Rc<Inbox>,
     /// Whether the root knows this stream.
     joined: bool,
 }
 
 impl Stream {
-    pub(crate) const fn new(
-        id: StreamId,
-        active: Option<Rc<ActiveConfig>>,
-        inbox: Rc<Inbox>,
-    ) -> Self {
+    pub(crate) const fn new(id: StreamId, active: Active, inbox: Rc<Inbox>) -> Self {
         Self {
             id,
             active,
@@ -38,11 +33,15 @@ impl Stream {
     }
 
     fn handle(&mut self) -> host::Result<Action> {
-        let Some(active) = self.active.clone() else {
-            let failure = internal_error(
-                "the registry's edge has no valid configuration: its log has the reason",
-            );
-            return reply(&Telemetry::default(), &failure);
+        let active = match &self.active {
+            Ok(active) => Rc::clone(active),
+            Err(inactive) => {
+                let failure = internal_error(&format!(
+                    "the registry's edge has no valid configuration: {}",
+                    inactive.reason
+                ));
+                return reply(&inactive.telemetry, &failure);
+            }
         };
         let headers = host::request_headers()?;
         let first = |name| headers.all(name).next().unwrap_or_default();
@@ -156,9 +155,11 @@ impl HttpContext for Stream {
                 // No request may pass unchecked. If even this answer fails, the request stays paused
                 // until the route's idle timeout.
                 let failure = internal_error("the registry's edge failed: its log has the reason");
-                let active = self.active.clone();
-                let telemetry = active.as_ref().map(|active| &active.telemetry);
-                if let Err(error) = answer(telemetry.unwrap_or(&Telemetry::default()), &failure) {
+                let telemetry = match &self.active {
+                    Ok(active) => &active.telemetry,
+                    Err(inactive) => &inactive.telemetry,
+                };
+                if let Err(error) = answer(telemetry, &failure) {
                     host::log(LogLevel::Error, &format!("{error}"));
                 }
                 Action::Pause

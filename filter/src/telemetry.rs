@@ -6,11 +6,14 @@
 //!   nixgate_edge_unknown_subjects_total.why.<why>                 counter, with a policy
 //!   nixgate_edge_callout_ms                                       histogram, milliseconds
 //!   nixgate_edge_cache_slots                                      gauge, of all workers
+//!   nixgate_edge_configuration_refused                            gauge: 1 while the delivered
+//!                                                                 configuration is not in force
 //!   filter state wasm.nixgate.image, wasm.nixgate.outcome         text, for each request
 //!   filter state wasm.nixgate.policy, .rule, .shadow              the same, with a policy
 //! ```
 //!
-//! Statistics of proxy-wasm have no labels, so the labels are in the name, from which Envoy's `stats_tags`
+//! A plugin with a name has `.registry.<name>` after the name of each statistic: two registries in one Envoy
+//! have statistics of their own. Statistics of proxy-wasm have no labels, so the labels are in the name, from which Envoy's `stats_tags`
 //! extract them. A counter is defined when it is first used. Then a request costs one host call for it and
 //! one for each fact. Repeated answers, possibly tens of thousands a second, are counted here and passed on
 //! at the next tick. Nothing in here ever fails a request.
@@ -34,6 +37,7 @@ enum Metric {
     Unknown(Doubt),
     CalloutMilliseconds,
     CacheSlots,
+    ConfigurationRefused,
 }
 
 impl Metric {
@@ -48,37 +52,40 @@ impl Metric {
             .chain(unknown)
     }
 
-    fn define(self) -> host::Result<u32> {
-        let (kind, name) = match self {
+    fn define(self, registry: &str) -> host::Result<u32> {
+        let (kind, name, labels) = match self {
             Self::Requests(route, outcome) => {
-                let outcome = outcome.as_str();
-                let name = format!("nixgate_edge_requests_total.route.{route}.outcome.{outcome}");
-                (MetricType::Counter, name)
+                let labels = format!(".route.{route}.outcome.{}", outcome.as_str());
+                (MetricType::Counter, "requests_total", labels)
             }
             Self::Judged(decision, differs) => {
-                let decision = decision.as_str();
                 let shadow = if differs { DIFFERS } else { "agrees" };
-                let name = format!("nixgate_edge_judged_total.decision.{decision}.shadow.{shadow}");
-                (MetricType::Counter, name)
+                let labels = format!(".decision.{}.shadow.{shadow}", decision.as_str());
+                (MetricType::Counter, "judged_total", labels)
             }
             Self::Unknown(doubt) => {
-                let name = format!("nixgate_edge_unknown_subjects_total.why.{}", doubt.as_str());
-                (MetricType::Counter, name)
+                let labels = format!(".why.{}", doubt.as_str());
+                (MetricType::Counter, "unknown_subjects_total", labels)
             }
-            Self::CalloutMilliseconds => {
-                (MetricType::Histogram, "nixgate_edge_callout_ms".to_owned())
+            Self::CalloutMilliseconds => (MetricType::Histogram, "callout_ms", String::new()),
+            Self::CacheSlots => (MetricType::Gauge, "cache_slots", String::new()),
+            Self::ConfigurationRefused => {
+                (MetricType::Gauge, "configuration_refused", String::new())
             }
-            Self::CacheSlots => (MetricType::Gauge, "nixgate_edge_cache_slots".to_owned()),
         };
-        host::define_metric(kind, &name)
+        host::define_metric(kind, &format!("nixgate_edge_{name}{registry}{labels}"))
     }
 }
 
 const DIFFERS: &str = "differs";
+/// The longest name of a registry in statistics, in characters.
+const NAME: usize = 64;
 
 /// The statistics of one root context.
 #[derive(Default)]
 pub(crate) struct Telemetry {
+    /// The label of the registry, as part of a name.
+    registry: String,
     /// The host's ids.
     ids: RefCell<BTreeMap<Metric, u32>>,
     /// Counts since the last tick; never borrowed across a host call.
@@ -86,6 +93,30 @@ pub(crate) struct Telemetry {
 }
 
 impl Telemetry {
+    /// The statistics of a plugin. Of its name, [`NAME`] characters count; those that would end a label are
+    /// replaced.
+    pub(crate) fn new(plugin: &str) -> Self {
+        let is_plain = |one: char| one.is_ascii_alphanumeric() || matches!(one, '-' | '_');
+        let name = plugin.chars().take(NAME);
+        let name: String = name
+            .map(|one| if is_plain(one) { one } else { '_' })
+            .collect();
+        let registry = match name.is_empty() {
+            true => name,
+            false => format!(".registry.{name}"),
+        };
+        Self {
+            registry,
+            ..Self::default()
+        }
+    }
+
+    /// Records whether the delivered configuration is not in force.
+    pub(crate) fn configuration_refused(&self, is_refused: bool) {
+        let id = self.id(Metric::ConfigurationRefused);
+        log_failure(id.and_then(|id| host::record(id, is_refused.into())));
+    }
+
     /// Counts a request, and sets the filter state of the stream in the effective context.
     pub(crate) fn record(&self, record: &Record) {
         Self::set_filter_state(record);
@@ -162,7 +193,7 @@ impl Telemetry {
         if let Some(id) = self.ids.borrow().get(&metric) {
             return Ok(*id);
         }
-        let id = metric.define()?;
+        let id = metric.define(&self.registry)?;
         self.ids.borrow_mut().insert(metric, id);
         Ok(id)
     }

@@ -1,6 +1,7 @@
 //! Everything that builds images, opened from the settings once: for the server, `nixgate build` and
 //! `nixgate warm`.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -54,19 +55,7 @@ impl Engine {
         };
         let folder = folder.map(PathBuf::as_path);
         let disks = Disks::new(&settings.state_dir, folder, settings.min_free);
-        let nix: Arc<dyn Nix> = Arc::new(NixCli::new(
-            settings.nix.clone(),
-            state.expressions(),
-            metrics.clone(),
-        ));
-        let sources = Sources::new(
-            settings.source.clone(),
-            Arc::clone(&nix),
-            settings.any_tag,
-            settings.pin,
-            settings.max_refs,
-            &settings.state_dir,
-        )?;
+        let (nix, sources) = open_sources(&settings, &state, metrics.clone())?;
         check_nix(&*nix, sources.source()).await?;
         check_sandbox(&*nix).await?;
         let roots = GcRoots::open(&state.gc_roots(), settings.keep).context(
@@ -118,6 +107,27 @@ impl Engine {
         let max_layers = self.settings.max_layers;
         ImageRequest::new(self.sources.source(), pin, named, max_layers)
     }
+}
+
+/// Nix, and the package source of the settings, with their files in a state folder.
+///
+/// # Errors
+/// When the folder can't be written.
+pub(crate) fn open_sources(
+    settings: &BuildSettings,
+    state: &StateDir,
+    metrics: Metrics,
+) -> io::Result<(Arc<dyn Nix>, Sources)> {
+    let nix: Arc<dyn Nix> = Arc::new(NixCli::new(settings.nix.clone(), state.path(), metrics));
+    let sources = Sources::new(
+        settings.source.clone(),
+        Arc::clone(&nix),
+        settings.any_tag,
+        settings.pin,
+        settings.max_refs,
+        state.path(),
+    )?;
+    Ok((nix, sources))
 }
 
 /// Refuses a Nix that is too old for a package set in a folder. Others are checked when they are

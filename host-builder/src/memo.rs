@@ -22,10 +22,11 @@
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::{BoxFuture, FutureExt, Shared};
+use parking_lot::Mutex;
 use tokio::time::timeout;
 use tracing::Instrument;
 
@@ -75,7 +76,8 @@ pub(crate) type Work<V, E> = BoxFuture<'static, (Result<V, E>, Lifetime)>;
 /// A task ended without an outcome.
 pub(crate) struct Panicked;
 
-/// See the module. `O` tells for whom a task runs. Clones share the entries.
+/// See the module. `O` tells for whom a task runs. Clones share the entries. A panic leaves them whole,
+/// since they are changed by single statements.
 #[derive(Clone)]
 pub(crate) struct Memo<V, E, O = ()>(Arc<Mutex<Entries<V, E, O>>>);
 
@@ -164,7 +166,7 @@ where
             let task = async move {
                 let ended = work.await.ok();
                 // It waits for the caller, who holds the lock.
-                memo.lock().finish(&key, ended.clone(), Instant::now());
+                memo.0.lock().finish(&key, ended.clone(), Instant::now());
                 ended.map(|(outcome, lifetime)| (outcome, lifetime, Instant::now()))
             };
             // Its log lines carry the request that started it.
@@ -175,7 +177,7 @@ where
                 ended: task.map(|ended| ended.ok().flatten()).boxed().shared(),
             })
         };
-        let next = self.lock().next(key, Instant::now(), spawn);
+        let next = self.0.lock().next(key, Instant::now(), spawn);
         let (task, stale) = match next {
             Next::Answer(answer) => return answer,
             Next::Wait(task, stale) => (task, stale),
@@ -200,14 +202,14 @@ where
 
     /// The last value of a key, fresh or stale.
     pub(crate) fn last(&self, key: &str) -> Option<V> {
-        let entries = self.lock();
+        let entries = self.0.lock();
         let value = entries.by_key.get(key)?.value.as_ref();
         value.map(|(value, _)| value.clone())
     }
 
     /// All fresh values.
     pub(crate) fn fresh(&self) -> Vec<V> {
-        let (entries, now) = (self.lock(), Instant::now());
+        let (entries, now) = (self.0.lock(), Instant::now());
         let fresh = entries
             .by_key
             .values()
@@ -217,19 +219,14 @@ where
 
     /// All keys, also those without a value yet.
     pub(crate) fn keys(&self) -> Vec<String> {
-        self.lock().by_key.keys().cloned().collect()
+        self.0.lock().by_key.keys().cloned().collect()
     }
 
     /// Removes a value that turned out to be void.
     pub(crate) fn forget(&self, key: &str) {
-        if let Some(entry) = self.lock().by_key.get_mut(key) {
+        if let Some(entry) = self.0.lock().by_key.get_mut(key) {
             (entry.value, entry.outcome) = (None, None);
         }
-    }
-
-    /// A panic leaves the map whole: it is changed by single statements.
-    fn lock(&self) -> MutexGuard<'_, Entries<V, E, O>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -292,18 +289,14 @@ impl<V: Clone, E: Clone, O: Clone> Entries<V, E, O> {
     }
 
     fn evict(&mut self, now: Instant) {
-        let Bound {
-            most,
-            always,
-            window,
-        } = self.bound;
+        let bound = self.bound;
         loop {
             let idle = self.by_key.iter();
-            let idle = idle.filter(|(key, entry)| entry.task.is_none() && *key != always);
-            if idle.clone().count() <= most {
+            let idle = idle.filter(|(key, entry)| entry.task.is_none() && *key != bound.always);
+            if idle.clone().count() <= bound.most {
                 return;
             }
-            let unused = idle.min_by_key(|(_, entry)| (entry.usage(now, window), entry.used));
+            let unused = idle.min_by_key(|(_, entry)| (entry.usage(now, bound.window), entry.used));
             let unused = unused.map(|(key, _)| key.clone());
             unused.and_then(|key| self.by_key.remove(&key));
         }

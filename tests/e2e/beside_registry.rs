@@ -105,10 +105,8 @@ fn a_configuration_that_is_delivered_takes_effect_for_nixgates_names_alone() -> 
         assert!(!stack.envoy.deliver(json!({"hold_seconds": 99}))?);
         assert_eq!(stack.get(ours)?.error()?.0, "DENIED");
 
-        let denied =
-            r#"nixgate_edge_judged_total{nixgate_decision="denied",nixgate_shadow="agrees"} 2"#;
-        let count =
-            r#"nixgate_edge_requests_total{nixgate_route="manifest",nixgate_outcome="denied"} 2"#;
+        let denied = r#"nixgate_edge_judged_total{nixgate_registry="nixgate",nixgate_decision="denied",nixgate_shadow="agrees"} 2"#;
+        let count = r#"nixgate_edge_requests_total{nixgate_registry="nixgate",nixgate_route="manifest",nixgate_outcome="denied"} 2"#;
         for line in [denied, count] {
             poll::until(&format!("the statistics say {line}"), || {
                 let statistics = stack.envoy.prometheus().ok()?;

@@ -19,7 +19,7 @@ fn libfaketime() -> Result<PathBuf> {
 
 /// Has the builder, and not Nix, see the time that `clock` says, which can be changed. Files keep
 /// theirs: those that are there were made long before or after, as it is with a clock that jumps.
-fn by_clock(settings: Settings, clock: &Path) -> Result<Settings> {
+pub(crate) fn by_clock(settings: Settings, clock: &Path) -> Result<Settings> {
     Ok(settings
         .with("LD_PRELOAD", libfaketime()?)
         .with("FAKETIME_TIMESTAMP_FILE", clock)
@@ -29,7 +29,7 @@ fn by_clock(settings: Settings, clock: &Path) -> Result<Settings> {
 }
 
 /// Has the clock be ahead of the right time by so much. Nobody finds half a file.
-fn turn(clock: &Path, ahead: &str) -> Result<()> {
+pub(crate) fn turn(clock: &Path, ahead: &str) -> Result<()> {
     let new = clock.with_extension("new");
     fs::write(&new, ahead)?;
     Ok(fs::rename(new, clock)?)

@@ -70,8 +70,8 @@ fn an_edge_without_a_good_configuration_says_so_until_it_has_one() -> Result<()>
         let failure = stack.get("/v2/")?;
         assert_eq!(failure.status, StatusCode::INTERNAL_SERVER_ERROR);
         let (code, message) = failure.error()?;
-        assert_eq!(code, "UNAVAILABLE");
-        assert!(message.contains("NFCF"), "{message}");
+        assert_eq!(code, "UNKNOWN");
+        assert!(message.contains("hold_seconds is 99"), "{message}");
         assert!(stack.envoy.deliver(json!({"hold_seconds": 20}))?);
         assert_eq!(stack.get("/v2/")?.status, StatusCode::OK);
     }

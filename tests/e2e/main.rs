@@ -50,6 +50,7 @@ mod refusals;
 mod registry;
 mod sandbox;
 mod secrets;
+mod signed_requests;
 mod slow_reader;
 mod sources;
 mod stopping;

@@ -49,7 +49,11 @@ fn all_got(envoy: &Envoy, answers: &Answers, status: StatusCode) -> Result<Strin
     ] {
         assert!(!log.contains(death), "{death}");
     }
-    assert_eq!(envoy.stat("wasm.vm_reload_success")?, 0, "a VM was lost");
+    assert_eq!(
+        envoy.stat("wasm.nixgate.vm_reload_success")?,
+        0,
+        "a VM was lost"
+    );
     assert_eq!(get(envoy.port(), "/v2/")?.status, StatusCode::OK);
     let ((_, body), _) = answers.answers.iter().next().context("an answer")?;
     Ok(String::from_utf8_lossy(body).into_owned())

@@ -25,9 +25,9 @@ fn statistics_and_access_log_say_what_became_of_each_request() -> Result<()> {
         }
         stack.get("/v2/Hello/manifests/latest")?;
         for line in [
-            r#"nixgate_edge_requests_total{nixgate_route="manifest",nixgate_outcome="miss"} 1"#,
-            r#"nixgate_edge_requests_total{nixgate_route="manifest",nixgate_outcome="hit"} 2"#,
-            r#"nixgate_edge_requests_total{nixgate_route="other",nixgate_outcome="refused"} 1"#,
+            r#"nixgate_edge_requests_total{nixgate_registry="nixgate",nixgate_route="manifest",nixgate_outcome="miss"} 1"#,
+            r#"nixgate_edge_requests_total{nixgate_registry="nixgate",nixgate_route="manifest",nixgate_outcome="hit"} 2"#,
+            r#"nixgate_edge_requests_total{nixgate_registry="nixgate",nixgate_route="other",nixgate_outcome="refused"} 1"#,
         ] {
             // Repeated answers are counted once a second.
             poll::until(&format!("the statistics say {line}"), || {
@@ -39,13 +39,13 @@ fn statistics_and_access_log_say_what_became_of_each_request() -> Result<()> {
         poll::until("the callout's duration is there", || {
             let statistics = stack.envoy.prometheus().ok()?;
             statistics
-                .contains("nixgate_edge_callout_ms_count{} 1")
+                .contains("nixgate_edge_callout_ms_count{nixgate_registry=\"nixgate\"} 1")
                 .then_some(())
         })?;
         // One manifest, whichever workers were asked for it.
         let statistics = stack.envoy.prometheus()?;
         assert!(
-            statistics.contains("nixgate_edge_cache_slots{} 1"),
+            statistics.contains("nixgate_edge_cache_slots{nixgate_registry=\"nixgate\"} 1"),
             "{statistics}"
         );
         for outcome in ["miss", "hit"] {

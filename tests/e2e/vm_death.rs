@@ -78,11 +78,11 @@ fn held_requests_end_and_the_next_are_served(version: &'static str) -> Result<()
         // The next request of all.
         let next = get(port, &path_of("known"))?;
         assert_eq!((next.status, next.text().as_str()), (StatusCode::OK, "0"));
-        assert_eq!(envoy.stat("wasm.vm_reload_success")?, deaths as u64);
+        assert_eq!(envoy.stat("wasm.nixgate.vm_reload_success")?, deaths as u64);
         assert_eq!(get(port, &path_of("new"))?.text(), "new");
         thread::sleep(BETWEEN_LOADS);
     }
-    assert_eq!(envoy.stat("wasm.vm_reload_backoff")?, 0);
+    assert_eq!(envoy.stat("wasm.nixgate.vm_reload_backoff")?, 0);
 
     for stream in held.into_iter().chain(deadly) {
         let answer = stream.join().expect("the request's thread ends")?;

@@ -1,7 +1,7 @@
 //! Blobs: a location that is passed on, or a request that goes on to the builder.
 
 use nixgate_core::distribution::Digest;
-use nixgate_tests::wasm_host::{Headers, Host, Outcome, Stream};
+use nixgate_tests::wasm_host::{Headers, Host, Outcome, START, Stream};
 
 use crate::support::*;
 
@@ -78,12 +78,14 @@ fn a_blob_that_the_builder_streams_is_forwarded_as_the_edges_own_request() {
     let callout = host.callout();
     host.respond(&callout, builder(204, &[AGE], b""));
 
+    let upstream = blob("cacert/git/htop/iana-etc");
+    let signature = signed("GET", &upstream, START);
     let expected: Vec<_> = [
         (":authority", "registry"),
         (":method", "GET"),
-        (":path", blob("cacert/git/htop/iana-etc").as_str()),
+        (":path", upstream.as_str()),
         ("accept-encoding", "zstd"),
-        ("nixgate-token", TOKEN),
+        ("nixgate-token", signature.as_str()),
         ("range", "bytes=10-"),
         ("x-envoy-original-path", path.as_str()),
     ]

@@ -18,7 +18,7 @@ fn a_hit_asks_nobody() {
 #[test]
 fn the_package_set_is_told_with_each_manifest() {
     let (mut host, root) = edge();
-    let other = host.start(CONFIGURATION).unwrap();
+    let other = host.start(CONFIGURATION);
     let miss = host.get(root, GIT);
     let callout = host.callout();
     let mut answer = manifest(b"{}");
@@ -62,7 +62,7 @@ fn what_is_asked_often_costs_four_calls_of_the_host() {
 #[test]
 fn a_workers_copy_follows_the_shared_cache_within_a_second() {
     let (mut host, root) = edge();
-    let other = host.start(CONFIGURATION).unwrap();
+    let other = host.start(CONFIGURATION);
     host.get(root, GIT);
     host.get(other, GIT);
     let [first, second] = <[_; 2]>::try_from(host.callouts()).unwrap();
@@ -112,7 +112,7 @@ fn head_is_answered_by_what_get_brought() {
 #[test]
 fn all_workers_share_what_one_has_learned() {
     let (mut host, root) = edge();
-    let other = host.start(CONFIGURATION).unwrap();
+    let other = host.start(CONFIGURATION);
     let stream = host.get(root, GIT);
     let callout = host.callout();
     host.respond(&callout, manifest(b"{}"));
@@ -124,7 +124,7 @@ fn all_workers_share_what_one_has_learned() {
 #[test]
 fn each_worker_is_woken_for_its_own_streams() {
     let (mut host, root) = edge();
-    let other = host.start(CONFIGURATION).unwrap();
+    let other = host.start(CONFIGURATION);
     let streams = [host.get(root, GIT), host.get(other, GIT)];
     let callouts = host.callouts();
     assert_eq!(callouts.len(), 2, "workers don't wait for each other");
@@ -224,7 +224,7 @@ fn the_cache_keeps_its_bound_and_what_is_newest() {
     let configuration = format!(
         r#"{{"builder": {{"cluster": "b", "token_env": "TOKEN"}}, "cache": {{"max_bytes": {MAX_BYTES}}}}}"#
     );
-    let root = host.start(&configuration).unwrap();
+    let root = host.start(&configuration);
     let body = vec![b'x'; 60_000];
     for number in 0..60 {
         let path = format!("/v2/p{number}/manifests/latest");

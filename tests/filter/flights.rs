@@ -1,7 +1,7 @@
 //! Misses: one callout for all who wait, and an answer for each of them.
 
 use nixgate_core::distribution::Digest;
-use nixgate_tests::wasm_host::Response;
+use nixgate_tests::wasm_host::{Response, START};
 
 use crate::support::*;
 
@@ -25,13 +25,18 @@ fn a_miss_asks_the_builder_for_the_canonical_image() {
     let callout = host.callout();
     assert_eq!(callout.cluster, "builder");
     assert_eq!(callout.timeout_ms, 25_000);
+    let signature = signed(
+        "GET",
+        "/v2/cacert/git/htop/iana-etc/manifests/latest",
+        START,
+    );
     for (name, value) in [
         (":method", Some("GET")),
         (
             ":path",
             Some("/v2/cacert/git/htop/iana-etc/manifests/latest"),
         ),
-        ("nixgate-token", Some(TOKEN)),
+        ("nixgate-token", Some(signature.as_str())),
         ("prefer", Some("wait=20, similar-names")),
         ("accept", Some(OCI)),
         ("authorization", None),

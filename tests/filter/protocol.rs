@@ -104,7 +104,7 @@ fn an_old_manifest_outlasts_old_refusals() {
     let mut host = Host::new(&[("TOKEN", TOKEN)]);
     // The least there is: four sets of 16 ways.
     let small = configured(json!({"cache": {"max_bytes": 1 << 20}}));
-    let root = host.start(&small).unwrap();
+    let root = host.start(&small);
     host.get(root, GIT);
     let callout = host.callout();
     host.respond(&callout, manifest(b"old"));
@@ -153,7 +153,7 @@ fn a_list_of_tags_is_kept_once_and_cut_for_each_client() {
 fn below_a_prefix_only_those_names_are_nixgates() {
     let mut host = Host::new(&[("TOKEN", TOKEN)]);
     let prefixed = configured(json!({"name_prefix": "nix"}));
-    let root = host.start(&prefixed).unwrap();
+    let root = host.start(&prefixed);
 
     let path = "/v2/nix/git/manifests/latest";
     let stream = host.get(root, path);

@@ -79,7 +79,7 @@ fn all_are_judged_by_the_policy_that_came() {
     let callout = host.callout();
     let policy = json!({"revision": "1", "default": "allow", "rules": []});
     let judged = configured(json!({"policy": policy}));
-    host.update(root, &judged).expect("a good configuration");
+    host.update(root, &judged);
     host.respond(&callout, manifest(b"{}"));
     assert_eq!(statuses(&mut host, &streams), [307; CLIENTS]);
 }

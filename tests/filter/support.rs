@@ -1,6 +1,7 @@
 //! An edge, and the answers of a builder.
 
 use nixgate_core::distribution::Digest;
+use nixgate_core::signature::SigningKey;
 use nixgate_tests::envoy_config::merge;
 use nixgate_tests::wasm_host::{Host, Outcome, Response, Root, Stream};
 use serde_json::Value;
@@ -18,10 +19,15 @@ pub(crate) fn configured(patch: Value) -> String {
     configuration.to_string()
 }
 
+/// What the builder gets instead of the token.
+pub(crate) fn signed(method: &str, path: &str, at: u64) -> String {
+    SigningKey::new(&Digest::of(TOKEN.as_bytes())).sign(method, path, at)
+}
+
 /// A host with one VM, configured.
 pub(crate) fn edge() -> (Host, Root) {
     let mut host = Host::new(&[("TOKEN", TOKEN)]);
-    let root = host.start(CONFIGURATION).expect("a good configuration");
+    let root = host.start(CONFIGURATION);
     (host, root)
 }
 

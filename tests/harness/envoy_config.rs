@@ -136,6 +136,14 @@ impl EnvoyConfig {
         self
     }
 
+    /// Adds an HTTP filter between nixgate and the router.
+    pub fn filter_behind_nixgate(mut self, filter: Value) -> Self {
+        let filters = list(self.in_manager("/http_filters"));
+        let router = filters.len() - 1;
+        filters.insert(router, filter);
+        self
+    }
+
     /// Adds a virtual host.
     pub fn virtual_host(mut self, host: Value) -> Self {
         list(self.in_manager("/route_config/virtual_hosts")).push(host);

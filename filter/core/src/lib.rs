@@ -10,6 +10,7 @@
 //!  │ package_set    list of packages → canonical package set            │
 //!  │ policy         who may have which packages                         │
 //!  │ wire           the headers between edge and builder                │
+//!  │ signature      signed requests of the edge to the builder          │
 //!  │ entity_tags    conditions by digest (`If-None-Match`)              │
 //!  │ json           JSON without duplicate keys                         │
 //!  │ config         the filter's settings                               │
@@ -48,6 +49,7 @@ pub mod policy;
 pub mod reference;
 #[cfg(any(test, feature = "test"))]
 pub mod requests;
+pub mod signature;
 #[cfg(test)]
 mod untrusted_input;
 pub mod wire;

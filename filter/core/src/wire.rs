@@ -2,7 +2,9 @@
 //!
 //! ```text
 //!   edge → builder    GET /v2/<canonical name>/manifests/<reference>
-//!                     Nixgate-Token: <secret>        without it the builder answers 403
+//!                     Nixgate-Token: v1:<time>:<hex> the request, signed by the secret ([`signature`]);
+//!                                                    without it the builder answers 403. Who knows the
+//!                                                    secret, as the route for logins, may send it instead
 //!                     Prefer: wait=20                RFC 7240: answer within 20 s, 202 if still building
 //!                     Prefer: return=minimal         a blob's location, not its bytes
 //!                     Prefer: similar-names          suggest names for unknown packages
@@ -14,8 +16,11 @@
 //!                     X-Request-Id: 5f0c2d1e-…       Envoy's id of the request, for the builder's log
 //!
 //!   builder → edge    Nixgate-Builder: <version>     on every answer; without it, the answer is Envoy's
+//!                     Nixgate-Time: <seconds>        on every answer: the builder's clock
 //!                     Nixgate-Refuses: token         the edge's token is wrong; the answer says
 //!                                                    nothing about the image
+//!                     Nixgate-Refuses: time          the signature is too old: sign anew, by the time
+//!                                                    of this answer
 //!                     Cache-Control: max-age=<s>     how long the edge may cache the answer
 //!                     Nixgate-Building-For: <s>      with 202: how long the build has run
 //!                     Nixgate-Source: git <commit>   with a manifest by tag: its package set, also in
@@ -26,6 +31,7 @@
 //!
 //! The answer to `GET /v2/_catalog` is a [`Catalog`], which has the facts of each name.
 //!
+//! [`signature`]: crate::signature
 //! [`FactRules`]: crate::policy::FactRules
 //! [`ImageFacts`]: crate::policy::ImageFacts
 
@@ -33,7 +39,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Seconds;
 
-/// The edge's secret, sent with every request to the builder and stripped from what clients send.
+/// The edge's proof that a request comes from it; stripped from what clients send.
 pub const TOKEN: &str = "nixgate-token";
 /// The builder's version, on every answer of a builder. Envoy's own answers (no connection, timeout) look
 /// like ordinary responses without it.
@@ -42,6 +48,10 @@ pub const BUILDER: &str = "nixgate-builder";
 pub const REFUSES: &str = "nixgate-refuses";
 /// Its value, when it is the edge's token.
 pub const REFUSES_TOKEN: &str = "token";
+/// Its value, when it is the time of the edge's signature.
+pub const REFUSES_TIME: &str = "time";
+/// The time of the builder's clock, in seconds since the epoch.
+pub const TIME: &str = "nixgate-time";
 /// With `202`: for how many seconds the build has run.
 pub const BUILDING_FOR: &str = "nixgate-building-for";
 /// The fact parts of the policy's rules, which the builder evaluates.

@@ -12,7 +12,6 @@ use crate::layer::{Altered, PackError};
 use crate::nix::NixError;
 use crate::process::ProcessError;
 use crate::source::Pin;
-use crate::storage::StorageError;
 use crate::telemetry::logging::chain;
 
 /// Characters of a file's name in a message.
@@ -27,9 +26,9 @@ pub(super) enum Failure {
     Client(Error),
 }
 
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self::Client(error)
+impl<E: Into<Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Client(error.into())
     }
 }
 
@@ -78,10 +77,6 @@ pub(super) fn altered<'a>(paths: impl Iterator<Item = &'a StorePath>) -> Error {
         names.join(", ")
     );
     Error::new(ErrorKind::PackageAltered, message)
-}
-
-pub(super) fn storage(error: StorageError) -> Error {
-    Error::new(ErrorKind::BuilderUnready, error.to_string())
 }
 
 pub(super) fn state_folder(error: std::io::Error) -> Error {

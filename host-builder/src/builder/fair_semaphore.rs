@@ -16,19 +16,21 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::Rule;
 
-pub(super) struct FairSemaphore(Arc<Shared>);
+pub(super) struct FairSemaphore(Shared);
 
 /// Goes to the next waiter when it is dropped.
-pub(super) struct Permit(Arc<Shared>);
+pub(super) struct Permit(Shared);
 
-struct Shared(Mutex<State>);
+/// The state is consistent after each statement, so a panic elsewhere can't corrupt it.
+type Shared = Arc<Mutex<State>>;
 
 struct State {
     free: usize,
@@ -41,14 +43,14 @@ impl FairSemaphore {
             free: permits,
             waiters: RoundRobin::default(),
         };
-        Self(Arc::new(Shared(Mutex::new(state))))
+        Self(Arc::new(Mutex::new(state)))
     }
 
     /// Joins the queue of a rule at once; awaiting the result yields a permit.
     pub(super) fn acquire(&self, rule: &Rule) -> Waiter {
         let (sender, receiver) = oneshot::channel();
         self.0.lock().waiters.push(rule, sender);
-        self.0.hand_out();
+        hand_out(&self.0);
         Waiter {
             permit: receiver,
             shared: Arc::clone(&self.0),
@@ -61,38 +63,31 @@ impl FairSemaphore {
     }
 }
 
-impl Shared {
-    /// The state is consistent after each statement, so a panic elsewhere can't corrupt it.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Gives free permits to waiters.
-    fn hand_out(self: &Arc<Self>) {
-        let next = || {
-            let mut state = self.lock();
-            let next = (state.free > 0).then(|| state.waiters.pop()).flatten();
-            state.free -= usize::from(next.is_some());
-            next
-        };
-        // Without the lock: a permit whose waiter is gone is dropped here, which takes the lock.
-        while let Some(waiter) = next() {
-            drop(waiter.send(Permit(Arc::clone(self))));
-        }
+/// Gives free permits to waiters.
+fn hand_out(shared: &Shared) {
+    let next = || {
+        let mut state = shared.lock();
+        let next = (state.free > 0).then(|| state.waiters.pop()).flatten();
+        state.free -= usize::from(next.is_some());
+        next
+    };
+    // Without the lock: a permit whose waiter is gone is dropped here, which takes the lock.
+    while let Some(waiter) = next() {
+        drop(waiter.send(Permit(Arc::clone(shared))));
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         self.0.lock().free += 1;
-        self.0.hand_out();
+        hand_out(&self.0);
     }
 }
 
 /// Leaves its queue when it is dropped. A permit that arrived meanwhile is dropped with the receiver.
 pub(super) struct Waiter {
     permit: oneshot::Receiver<Permit>,
-    shared: Arc<Shared>,
+    shared: Shared,
 }
 
 impl Future for Waiter {

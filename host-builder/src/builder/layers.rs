@@ -79,7 +79,7 @@ impl Layers {
     ) -> Result<LayerPlan, Error> {
         let budget = NonZeroUsize::new(max_layers.saturating_sub(1)).unwrap_or(NonZeroUsize::MIN);
         let plan = layering::plan(closure, &self.popularity, budget);
-        let layers = plan.layers.into_iter().map(|group| async move {
+        let layers = plan.into_iter().map(|group| async move {
             let known = closure.paths();
             let infos = group
                 .paths
@@ -98,8 +98,7 @@ impl Layers {
             })
         });
         let layers = futures::stream::iter(layers).buffered(LAYERS_AT_ONCE);
-        let layers = layers.try_collect().await.map_err(errors::storage)?;
-        Ok(LayerPlan(layers))
+        Ok(LayerPlan(layers.try_collect().await?))
     }
 
     /// Packs the layers that storage lacks, whose store paths must stay in the Nix store meanwhile. Goes on
@@ -148,13 +147,12 @@ impl Layers {
                     .write(move |file| layer::pack_store_paths(Path::new("/"), &paths, file))
                     .await?;
                 let json = serde_json::to_vec(&packed).map_err(errors::internal)?;
-                self.store_record(&layer.key, &packed, json.into())
-                    .await
-                    .map_err(errors::storage)?;
+                self.store_record(&layer.key, &packed, json.into()).await?;
                 packed
             }
         };
-        Ok(spec(packed, contents.into_iter().collect()))
+        let contents = contents.into_iter().collect();
+        Ok(LayerSpec { packed, contents })
     }
 
     /// A layer's record, if storage has the blob too.
@@ -219,7 +217,8 @@ impl Layers {
         let packed = self
             .write(move |file| layer::pack_root(&merged.root, file))
             .await?;
-        Ok(spec(packed, vec!["symlinks".to_owned()]))
+        let contents = vec!["symlinks".to_owned()];
+        Ok(LayerSpec { packed, contents })
     }
 
     /// Packs into a file and uploads it. The permit covers both, which bounds the files and the memory of
@@ -243,10 +242,7 @@ impl Layers {
         })
         .await
         .map_err(errors::internal)??;
-        self.storage
-            .upload(&packed.digest, file.path())
-            .await
-            .map_err(errors::storage)?;
+        self.storage.upload(&packed.digest, file.path()).await?;
         self.count("packed");
         Ok(packed)
     }
@@ -256,15 +252,6 @@ impl Layers {
             .layers
             .get_or_create(&OutcomeLabels { outcome })
             .inc();
-    }
-}
-
-fn spec(packed: Packed, contents: Vec<String>) -> LayerSpec {
-    LayerSpec {
-        diff_id: packed.diff_id,
-        digest: packed.digest,
-        size: packed.size,
-        contents,
     }
 }
 

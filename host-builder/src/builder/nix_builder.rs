@@ -14,7 +14,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use nixgate_core::distribution::Error;
-use nixgate_core::package_set::System;
 
 use super::errors::Failure;
 use super::layers::Layers;
@@ -23,7 +22,7 @@ use super::{Builder, ImageRequest, Rule, errors};
 use crate::builder::publish::publish;
 use crate::closure::{Closure, StorePath};
 use crate::files::disk::Disks;
-use crate::image::{Architecture, Execution, Image, ImageSpec, LayerSpec};
+use crate::image::{Execution, Image, ImageSpec, LayerSpec};
 use crate::layer::Tree;
 use crate::nix::Derivation;
 use crate::records::{ImageRecord, PackageRecord};
@@ -111,10 +110,7 @@ impl NixBuilder {
         layers.push(self.layers.pack_symlinks(outputs(packages)).await?);
         let derivations: Vec<&Derivation> = packages.iter().map(|one| &one.derivation).collect();
         let documents = Image::new(&ImageSpec {
-            architecture: match image.system {
-                System::X86_64Linux => Architecture::Amd64,
-                System::Aarch64Linux => Architecture::Arm64,
-            },
+            system: image.system,
             layers,
             execution: execution(image, &derivations),
             labels: labels(image),
@@ -122,9 +118,7 @@ impl NixBuilder {
         });
         let manifest = &documents.oci_manifest.bytes;
         let record = ImageRecord::new(image, &derivations, closure, manifest);
-        publish(&self.storage, image, &documents, &record)
-            .await
-            .map_err(errors::storage)?;
+        publish(&self.storage, image, &documents, &record).await?;
         tracing::info!(
             recipe = image.opaque_name(),
             packages = image.packages.join(" "),

@@ -72,8 +72,8 @@ impl Packages {
         image: &ImageRequest,
     ) -> Result<Vec<Option<PackageRecord>>, Error> {
         let keys = image.packages.iter().map(|name| image.package_key(name));
-        let records = keys.map(|key| async move { self.records.get(&key).await });
-        try_join_all(records).await.map_err(errors::storage)
+        let records = keys.map(|key| async move { Ok(self.records.get(&key).await?) });
+        try_join_all(records).await
     }
 
     /// Guards all packages of an image, if this builder's store has them.
@@ -315,7 +315,7 @@ impl Packages {
         let mut reproduced = Vec::new();
         for (name, record) in image.packages.iter().zip(records) {
             let stored = self.records.keep(&image.package_key(name), record).await;
-            if stored.map_err(errors::storage)?.paths == record.paths {
+            if stored?.paths == record.paths {
                 reproduced.push(image.package_fingerprint(name));
             } else {
                 self.roots.remove(&image.package_fingerprint(name));

@@ -24,11 +24,7 @@ pub(crate) async fn publish(
     documents: &Image,
     record: &ImageRecord,
 ) -> Result<(), StorageError> {
-    let Image {
-        config,
-        docker_manifest,
-        oci_manifest,
-    } = documents;
+    let config = &documents.config;
     storage
         .put(&Key::blob(&config.digest), config.bytes.clone().into())
         .await?;
@@ -36,8 +32,8 @@ pub(crate) async fn publish(
     let key = Key::record(&folder, &record.image_id());
     record.write(storage, &key).await?;
     let manifests = [
-        (MediaType::Docker, docker_manifest),
-        (MediaType::Oci, oci_manifest),
+        (MediaType::Docker, &documents.docker_manifest),
+        (MediaType::Oci, &documents.oci_manifest),
     ];
     for (_, manifest) in manifests {
         let link = Key::link(&folder, &manifest.digest);
@@ -69,15 +65,17 @@ pub(crate) async fn published(
 mod tests {
     use std::collections::BTreeMap;
 
+    use nixgate_core::package_set::System;
+
     use super::*;
     use crate::closure::Closure;
-    use crate::image::{Architecture, Execution, ImageSpec};
+    use crate::image::{Execution, ImageSpec};
 
     #[tokio::test]
     async fn there_is_no_manifest_without_the_record() {
         let image = ImageRequest::example(&[]);
         let documents = Image::new(&ImageSpec {
-            architecture: Architecture::Amd64,
+            system: System::X86_64Linux,
             layers: Vec::new(),
             execution: Execution::default(),
             labels: BTreeMap::new(),

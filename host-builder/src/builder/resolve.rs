@@ -25,15 +25,11 @@ const MAX_EXPLAINED: usize = 8;
 pub(super) async fn resolve(nix: &dyn Nix, image: &ImageRequest) -> Result<Vec<Derivation>, Error> {
     let names = image.packages.iter().map(String::as_str);
     let (found, broken) = match evaluate(nix, image, &image.packages).await {
+        Ok(found) => (names.zip(found).collect(), Vec::new()),
         Err(error @ NixError::Process(ProcessError::Failed { .. })) => {
             search(nix, image, error).await?
         }
-        other => (
-            names
-                .zip(other.map_err(|error| errors::evaluation(error, &image.pin))?)
-                .collect(),
-            Vec::new(),
-        ),
+        Err(error) => return Err(errors::evaluation(error, &image.pin)),
     };
     let (mut derivations, mut unknown, mut refused) = (Vec::new(), Vec::new(), Vec::new());
     let mut explained = 0;

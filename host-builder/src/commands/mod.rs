@@ -8,6 +8,7 @@ mod warm;
 
 use anyhow::Result;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::config::{ServeArgs, without_empty_variable};
 use crate::nix::{ProbeSandboxArgs, probe_sandbox};
@@ -90,6 +91,13 @@ pub async fn run(command: Command, stop: impl Future<Output = ()>) -> Result<boo
         Command::GitCredential(arguments) => git_credential(&arguments).map(|()| true),
         Command::ProbeSandbox(arguments) => probe_sandbox(&arguments).map(|()| true),
     }
+}
+
+fn progress_bar(length: u64, template: &str) -> ProgressBar {
+    let style = ProgressStyle::with_template(template);
+    // The templates are constant; without one, the bar has a default style.
+    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(length).with_style(style)
 }
 
 /// In every subcommand.

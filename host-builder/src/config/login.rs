@@ -11,7 +11,7 @@ use crate::login::{LoginSettings, OidcSettings, UserSettings};
 use crate::telemetry::redact::keep_url;
 
 /// Envoy and clients allow for clocks that differ by a minute.
-pub(super) const TOKEN_SECONDS: Bounds = Bounds::new("NIXGATE_TOKEN_SECONDS", 60, 86_400);
+pub(super) const TOKEN_SECONDS: Bounds = Bounds::new("NIXGATE_TOKEN_SECONDS", 60..=86_400);
 
 /// The arguments for logging in.
 #[derive(Args, Clone)]

@@ -28,17 +28,16 @@ use crate::telemetry::redact::keep_url;
 
 use bounds::Bounds;
 
-pub(crate) use access::{Access, Tokens};
+pub(crate) use access::{Access, Signed, Tokens};
 pub(crate) use login::LoginArgs;
 pub(crate) use nix::NixArgs;
 
 const MAX_LAYERS: Bounds = Bounds::new(
     "NIXGATE_MAX_LAYERS",
-    *image::MAX_LAYERS.start() as u64,
-    *image::MAX_LAYERS.end() as u64,
+    *image::MAX_LAYERS.start() as u64..=*image::MAX_LAYERS.end() as u64,
 );
 /// With 0, nothing could be cached.
-const PIN_SECONDS: Bounds = Bounds::new("NIXGATE_PIN_SECONDS", 1, 86_400);
+const PIN_SECONDS: Bounds = Bounds::new("NIXGATE_PIN_SECONDS", 1..=86_400);
 const MAX_BUILDS: Bounds = Bounds::at_least("NIXGATE_MAX_BUILDS", 1);
 const MAX_QUEUE: Bounds = Bounds::at_least("NIXGATE_MAX_QUEUE", 1);
 const MAX_REFS: Bounds = Bounds::at_least("NIXGATE_MAX_REFS", 1);

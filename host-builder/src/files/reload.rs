@@ -19,10 +19,11 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, ensure};
+use parking_lot::Mutex;
 
 use crate::telemetry::logging::chain;
 
@@ -75,7 +76,7 @@ impl<T> Reloading<T> {
 
     /// The latest valid content. This reads from the disk.
     pub(crate) fn current(&self) -> Arc<T> {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last.lock();
         match self.changed(&mut last) {
             Ok(None) => {}
             Ok(Some(content)) => {

@@ -67,9 +67,9 @@ impl StateDir {
         Ok(state)
     }
 
-    /// The folder of our Nix expressions.
-    pub(crate) fn expressions(&self) -> PathBuf {
-        self.path.clone()
+    /// The folder itself, with our Nix expressions.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The private key for tokens, which may have to be made.
@@ -141,7 +141,7 @@ mod tests {
         let second = StateDir::open(&path).unwrap();
         assert!(!layer.exists() && second.staging().exists());
         for (name, expression) in EXPRESSIONS {
-            let written = fs::read_to_string(second.expressions().join(name));
+            let written = fs::read_to_string(second.path().join(name));
             assert_eq!(written.unwrap(), expression);
         }
     }

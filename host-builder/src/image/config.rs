@@ -17,20 +17,10 @@ const ENV: [(&str, &str); 2] = [
     ("SSL_CERT_FILE", "/etc/ssl/certs/ca-bundle.crt"),
 ];
 
-/// By the names that OCI has taken from Go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Architecture {
-    /// `x86_64-linux` in Nix.
-    Amd64,
-    /// `aarch64-linux` in Nix.
-    Arm64,
-}
-
 #[derive(Debug, Serialize)]
 pub(super) struct Config<'a> {
     created: &'static str,
-    architecture: Architecture,
+    architecture: &'static str,
     os: &'static str,
     config: Parameters<'a>,
     rootfs: RootFs<'a>,
@@ -76,14 +66,15 @@ struct History {
 
 impl Config<'_> {
     pub(super) fn new(spec: &ImageSpec) -> Config<'_> {
+        let packed = spec.layers.iter().map(|layer| &layer.packed);
         Config {
             created: CREATED,
-            architecture: spec.architecture,
+            architecture: spec.system.architecture(),
             os: "linux",
             config: Parameters::new(&spec.execution, &spec.labels),
             rootfs: RootFs {
                 kind: "layers",
-                diff_ids: spec.layers.iter().map(|layer| &layer.diff_id).collect(),
+                diff_ids: packed.map(|packed| &packed.diff_id).collect(),
             },
             history: spec.layers.iter().map(History::new).collect(),
         }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{Document, LayerSpec};
-use nixgate_core::distribution::Digest;
+use nixgate_core::distribution::{Digest, MediaType};
 
 /// A manifest format and its media types.
 pub(super) struct Format {
@@ -14,14 +14,14 @@ pub(super) struct Format {
 }
 
 pub(super) const DOCKER: Format = Format {
-    manifest: "application/vnd.docker.distribution.manifest.v2+json",
+    manifest: MediaType::Docker.as_str(),
     config: "application/vnd.docker.container.image.v1+json",
     layer: "application/vnd.docker.image.rootfs.diff.tar.gzip",
     has_annotations: false,
 };
 
 pub(super) const OCI: Format = Format {
-    manifest: "application/vnd.oci.image.manifest.v1+json",
+    manifest: MediaType::Oci.as_str(),
     config: "application/vnd.oci.image.config.v1+json",
     layer: "application/vnd.oci.image.layer.v1.tar+gzip",
     has_annotations: true,
@@ -47,8 +47,8 @@ impl Format {
     pub(super) fn describe_layer(&self, layer: &LayerSpec) -> Descriptor {
         Descriptor {
             media_type: self.layer,
-            digest: layer.digest,
-            size: layer.size,
+            digest: layer.packed.digest,
+            size: layer.packed.size,
         }
     }
 }

@@ -21,9 +21,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
 use nixgate_core::distribution::Digest;
+use nixgate_core::package_set::System;
 use serde::Serialize;
 
-pub(crate) use config::Architecture;
+use crate::layer::Packed;
 
 /// Layers of an image, including that of the symlinks. Docker's limit is 127.
 pub(crate) const MAX_LAYERS: RangeInclusive<usize> = 2..=127;
@@ -31,7 +32,7 @@ pub(crate) const MAX_LAYERS: RangeInclusive<usize> = 2..=127;
 /// Everything that an image's documents depend on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ImageSpec {
-    pub(crate) architecture: Architecture,
+    pub(crate) system: System,
     /// Lowest first. The last one has the symlinks.
     pub(crate) layers: Vec<LayerSpec>,
     pub(crate) execution: Execution,
@@ -58,12 +59,7 @@ pub(crate) struct Execution {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LayerSpec {
-    /// Of the uncompressed archive.
-    pub(crate) diff_id: Digest,
-    /// Of the compressed archive.
-    pub(crate) digest: Digest,
-    /// Bytes of the compressed archive.
-    pub(crate) size: u64,
+    pub(crate) packed: Packed,
     /// For `docker history`: names of packages.
     pub(crate) contents: Vec<String>,
 }

@@ -5,13 +5,16 @@ use expect_test::{Expect, expect};
 use super::*;
 
 fn layer(digit: &str, size: u64, contents: &[&str]) -> LayerSpec {
-    LayerSpec {
+    let packed = Packed {
         diff_id: format!("sha256:{}", digit.repeat(64)).parse().unwrap(),
         digest: format!("sha256:{}", digit.repeat(64))
             .replace("sha256:1", "sha256:f")
             .parse()
             .unwrap(),
         size,
+    };
+    LayerSpec {
+        packed,
         contents: contents.iter().map(|&name| name.to_owned()).collect(),
     }
 }
@@ -25,7 +28,7 @@ fn map(entries: &[(&str, &str)]) -> BTreeMap<String, String> {
 
 fn spec() -> ImageSpec {
     ImageSpec {
-        architecture: Architecture::Amd64,
+        system: System::X86_64Linux,
         layers: vec![
             layer("1", 31_415_926, &["glibc-2.39", "bash-5.2"]),
             layer("2", 271, &["links of 2 packages"]),
@@ -70,7 +73,7 @@ fn a_full_image() {
 #[test]
 fn empty_fields_are_left_out() {
     let image = Image::new(&ImageSpec {
-        architecture: Architecture::Arm64,
+        system: System::Aarch64Linux,
         layers: Vec::new(),
         execution: Execution::default(),
         labels: BTreeMap::new(),

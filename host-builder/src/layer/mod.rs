@@ -33,7 +33,7 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use encoder::{ENCODER_ID, Encoder, Packed};
 pub(crate) use root_tree::RootTree;
-pub(crate) use store_paths::collect;
+pub(crate) use store_paths::{check, collect};
 pub(crate) use symlinks::merge;
 pub(crate) use tar::TarWriter;
 #[cfg(test)]
@@ -106,15 +106,6 @@ pub(crate) fn pack_store_paths(
     out: impl Write,
 ) -> Result<Packed, PackError> {
     pack(out, |tar| store_paths::write(tar, root, paths))
-}
-
-/// Reads the tree of a store path, and checks its contents against the NAR hash that Nix recorded.
-///
-/// # Errors
-///
-/// When it can't be read, has a file that no layer can hold, or differs from its hash.
-pub(crate) fn check(root: &Path, path: &StorePath, hash: &str) -> Result<Tree, PackError> {
-    store_paths::check(root, path, hash)
 }
 
 /// Packs the last layer: the folders and links outside of the store.

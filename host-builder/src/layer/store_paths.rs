@@ -104,8 +104,12 @@ pub(crate) fn collect<T>(
     }
 }
 
-/// See [`super::check`].
-pub(super) fn check(root: &Path, path: &StorePath, hash: &str) -> Result<Tree, PackError> {
+/// Reads the tree of a store path, and checks its contents against the NAR hash that Nix recorded.
+///
+/// # Errors
+///
+/// When it can't be read, has a file that no layer can hold, or differs from its hash.
+pub(crate) fn check(root: &Path, path: &StorePath, hash: &str) -> Result<Tree, PackError> {
     let tree = tree_of(root, path, hash)?;
     compare(root, path, hash, &tree, &mut Contents { root })?;
     let in_archive = path.in_archive();
@@ -211,10 +215,12 @@ struct Layer<'a, W: Write> {
     first_with: HashMap<(Digest, u32), Linked>,
 }
 
-/// A file in the layer.
+/// Equal files in the layer.
+#[derive(Default)]
 struct Linked {
+    /// To which further ones become hard links.
     first: PathBuf,
-    /// Including hard links.
+    /// Of all of them, including hard links.
     names: usize,
 }
 
@@ -234,18 +240,13 @@ impl<W: Write> Layer<'_, W> {
 
     /// The earlier file to which this one becomes a hard link; none if this one has to be stored.
     fn link_target(&mut self, path: &Path, contents: Digest, mode: u32) -> Option<PathBuf> {
-        let linked = self.first_with.entry((contents, mode)).or_insert(Linked {
-            first: path.to_owned(),
-            names: 0,
-        });
-        if linked.names == MAX_NAMES {
-            *linked = Linked {
-                first: path.to_owned(),
-                names: 0,
-            };
+        let linked = self.first_with.entry((contents, mode)).or_default();
+        let is_first = linked.names.is_multiple_of(MAX_NAMES);
+        if is_first {
+            linked.first = path.to_owned();
         }
         linked.names += 1;
-        (linked.names > 1).then(|| linked.first.clone())
+        (!is_first).then(|| linked.first.clone())
     }
 
     /// Writes a file that may have an equal.

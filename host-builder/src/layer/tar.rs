@@ -47,15 +47,9 @@ impl<W: Write> TarWriter<W> {
     ///
     /// When the output fails.
     pub(crate) fn directory(&mut self, path: &Path, mode: u32) -> io::Result<()> {
+        let header = header(EntryType::Directory, mode, 0, MTIME);
         // GNU tar writes a slash at the end, which very old readers need.
-        self.append(
-            &path.join(""),
-            None,
-            EntryType::Directory,
-            mode,
-            0,
-            io::empty(),
-        )
+        self.append(&path.join(""), None, header, io::empty())
     }
 
     /// Adds a file of exactly `size` bytes.
@@ -70,8 +64,8 @@ impl<W: Write> TarWriter<W> {
         size: u64,
         contents: impl Read,
     ) -> io::Result<()> {
-        let contents = ExactReader::new(contents, size);
-        self.append(path, None, EntryType::Regular, mode, size, contents)
+        let header = header(EntryType::Regular, mode, size, MTIME);
+        self.append(path, None, header, ExactReader::new(contents, size))
     }
 
     /// Adds a symbolic link.
@@ -80,14 +74,8 @@ impl<W: Write> TarWriter<W> {
     ///
     /// When the output fails.
     pub(crate) fn symlink(&mut self, path: &Path, target: &OsStr) -> io::Result<()> {
-        self.append(
-            path,
-            Some(target),
-            EntryType::Symlink,
-            LINK_MODE,
-            0,
-            io::empty(),
-        )
+        let header = header(EntryType::Symlink, LINK_MODE, 0, MTIME);
+        self.append(path, Some(target), header, io::empty())
     }
 
     /// Adds a hard link to an earlier file with this mode.
@@ -96,8 +84,8 @@ impl<W: Write> TarWriter<W> {
     ///
     /// When the output fails.
     pub(crate) fn hard_link(&mut self, path: &Path, mode: u32, earlier: &Path) -> io::Result<()> {
-        let target = Some(earlier.as_os_str());
-        self.append(path, target, EntryType::Link, mode, 0, io::empty())
+        let header = header(EntryType::Link, mode, 0, MTIME);
+        self.append(path, Some(earlier.as_os_str()), header, io::empty())
     }
 
     /// Ends the archive and returns the output, which is not flushed.
@@ -115,27 +103,16 @@ impl<W: Write> TarWriter<W> {
         &mut self,
         path: &Path,
         target: Option<&OsStr>,
-        kind: EntryType,
-        mode: u32,
-        size: u64,
+        mut header: Header,
         contents: impl Read,
     ) -> io::Result<()> {
-        let mut header = header(MTIME);
         let fields = header.as_old_mut();
-        let name = path.as_os_str().as_bytes();
-        set_name(
-            &mut self.builder,
-            EntryType::GNULongName,
-            &mut fields.name,
-            name,
-        )?;
+        let (field, name) = (&mut fields.name, path.as_os_str().as_bytes());
+        set_name(&mut self.builder, EntryType::GNULongName, field, name)?;
         if let Some(target) = target {
             let (field, target) = (&mut fields.linkname, target.as_bytes());
             set_name(&mut self.builder, EntryType::GNULongLink, field, target)?;
         }
-        header.set_entry_type(kind);
-        header.set_mode(mode);
-        header.set_size(size);
         header.set_cksum();
         self.builder.append(&header, contents)
     }
@@ -150,11 +127,8 @@ fn set_name<W: Write>(
     name: &[u8],
 ) -> io::Result<()> {
     if name.len() > field.len() {
-        let mut header = header(0);
+        let mut header = header(kind, 0o644, name.len() as u64 + 1, 0);
         header.as_old_mut().name[..LONG_NAME.len()].copy_from_slice(LONG_NAME);
-        header.set_entry_type(kind);
-        header.set_mode(0o644);
-        header.set_size(name.len() as u64 + 1);
         header.set_cksum();
         builder.append(&header, name.chain(&b"\0"[..]))?;
     }
@@ -163,8 +137,12 @@ fn set_name<W: Write>(
     Ok(())
 }
 
-fn header(mtime: u64) -> Header {
+/// A header without names and checksum.
+fn header(kind: EntryType, mode: u32, size: u64, mtime: u64) -> Header {
     let mut header = Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_mode(mode);
+    header.set_size(size);
     header.set_uid(0);
     header.set_gid(0);
     header.set_mtime(mtime);

@@ -27,17 +27,10 @@ pub(crate) struct Group {
     pub(crate) paths: Vec<StorePath>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Plan {
-    /// Highest rating first. Each path of the closure is in exactly one.
-    pub(crate) layers: Vec<Group>,
-}
-
-/// Groups the paths of a closure into at most `budget` layers.
-pub(crate) fn plan(closure: &Closure, popularity: &Popularity, budget: NonZeroUsize) -> Plan {
-    Plan {
-        layers: fit(group(closure, popularity), budget),
-    }
+/// Groups the paths of a closure into at most `budget` layers, highest rating first. Each path of the closure
+/// is in exactly one.
+pub(crate) fn plan(closure: &Closure, popularity: &Popularity, budget: NonZeroUsize) -> Vec<Group> {
+    fit(group(closure, popularity), budget)
 }
 
 /// One group for each child of the image in the dominator tree.

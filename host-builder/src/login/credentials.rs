@@ -6,8 +6,8 @@ use base64::prelude::BASE64_STANDARD;
 /// A user's name and password. There is no `Debug`, so that no log can show them.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Credentials {
-    user: String,
-    password: String,
+    pub(super) user: String,
+    pub(super) password: String,
 }
 
 impl Credentials {
@@ -37,28 +37,12 @@ impl Credentials {
         let (user, password) = field("username").zip(field("password"))?;
         (field("grant_type")? == "password").then_some(Self { user, password })
     }
-
-    pub(crate) fn user(&self) -> &str {
-        &self.user
-    }
-
-    pub(crate) fn password(&self) -> &str {
-        &self.password
-    }
-
-    pub(crate) fn into_password(self) -> String {
-        self.password
-    }
-
-    /// Whether the password has the shape of a JSON Web Token, valid or not.
-    pub(crate) fn password_is_token(&self) -> bool {
-        has_jwt_shape(&self.password)
-    }
 }
 
-/// Three parts of base64url, separated by dots. The first is JSON, and `{"` is `eyJ`; the last is empty
-/// in an unsigned token, which must be refused as a token.
-fn has_jwt_shape(text: &str) -> bool {
+/// Whether a text has the shape of a JSON Web Token, valid or not: three parts of base64url, separated by
+/// dots. The first is JSON, and `{"` is `eyJ`; the last is empty in an unsigned token, which must be refused
+/// as a token.
+pub(super) fn has_jwt_shape(text: &str) -> bool {
     let of_base64url = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     text.starts_with("eyJ") && text.matches('.').count() == 2 && text.chars().all(of_base64url)
 }
@@ -99,7 +83,7 @@ mod tests {
     fn only_forms_with_a_password_are_parsed() {
         let form = |text: &str| Credentials::from_form(text.as_bytes());
         let found = form("grant_type=password&username=a%2Bb&password=p+%26q&scope=x").unwrap();
-        assert_eq!((found.user(), found.password()), ("a+b", "p &q"));
+        assert_eq!((&*found.user, &*found.password), ("a+b", "p &q"));
         for other in [
             "",
             "username=a&password=b",

@@ -46,6 +46,7 @@ use thiserror::Error;
 pub(crate) use credentials::Credentials;
 pub(crate) use jwks::JwksSource;
 
+use credentials::has_jwt_shape;
 use oidc_issuer::OidcIssuer;
 use users::Users;
 
@@ -150,8 +151,8 @@ impl Login {
         let credentials = credentials.ok_or(Refusal::Missing)?;
         match (&self.oidc, &self.users) {
             // No password of a file looks like a token by chance.
-            (Some(oidc), _) if credentials.password_is_token() => {
-                oidc.check(credentials.into_password()).await
+            (Some(oidc), _) if has_jwt_shape(&credentials.password) => {
+                oidc.check(credentials.password).await
             }
             (_, Some(users)) => users.token(credentials).await,
             _ => Err(Refusal::Credentials(

@@ -26,8 +26,8 @@ use crate::files::reload::Reloading;
 pub(super) struct Signer {
     key: EncodingKey,
     header: Header,
-    /// A JSON Web Key Set.
-    keys: String,
+    /// The public keys, as a JSON Web Key Set.
+    pub(super) keys: String,
 }
 
 /// The claims of a token (RFC 7519). Times are in seconds since 1970.
@@ -102,11 +102,6 @@ impl Signer {
     pub(super) fn sign(&self, claims: &Claims<'_>) -> Result<String> {
         Ok(jsonwebtoken::encode(&self.header, claims, &self.key)?)
     }
-
-    /// The public keys, as a JSON Web Key Set.
-    pub(super) fn keys(&self) -> &str {
-        &self.keys
-    }
 }
 
 /// Writes another file and renames it: a builder that is killed meanwhile leaves no incomplete key.
@@ -162,12 +157,12 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
 
         // The private number `d` is not published.
-        let public: Value = serde_json::from_str(signer.keys()).unwrap();
+        let public: Value = serde_json::from_str(&signer.keys).unwrap();
         let fields: Vec<&String> = public["keys"][0].as_object().unwrap().keys().collect();
         assert_eq!(fields, ["alg", "crv", "kid", "kty", "use", "x", "y"]);
 
         let token = signer.sign(&claims()).unwrap();
-        let keys: JwkSet = serde_json::from_str(signer.keys()).unwrap();
+        let keys: JwkSet = serde_json::from_str(&signer.keys).unwrap();
         let kid = jsonwebtoken::decode_header(&token).unwrap().kid.unwrap();
         let key = DecodingKey::from_jwk(keys.find(&kid).unwrap()).unwrap();
         let mut validation = Validation::new(Algorithm::ES256);
@@ -177,7 +172,7 @@ mod tests {
 
         // The next start finds the same key.
         let again = Signer::open_or_create(&path).unwrap().current();
-        assert_eq!(again.keys(), signer.keys());
+        assert_eq!(again.keys, signer.keys);
     }
 
     #[test]
@@ -189,7 +184,7 @@ mod tests {
             fs::read_to_string(path).unwrap()
         });
         let kids = |signer: &Signer| -> Vec<String> {
-            let keys: JwkSet = serde_json::from_str(signer.keys()).unwrap();
+            let keys: JwkSet = serde_json::from_str(&signer.keys).unwrap();
             let kids = keys.keys.into_iter().map(|key| key.common.key_id);
             kids.collect::<Option<_>>().unwrap()
         };

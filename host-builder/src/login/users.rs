@@ -42,9 +42,9 @@ struct Files {
 impl Files {
     /// The user's groups, if the password is right.
     fn check(&self, credentials: &Credentials) -> Result<Vec<String>, Refusal> {
-        let user = credentials.user();
+        let user = &credentials.user;
         let htpasswd = self.htpasswd.current();
-        if !htpasswd.check(user, credentials.password()) {
+        if !htpasswd.check(user, &credentials.password) {
             let user = htpasswd.has(user).then(|| user.to_owned());
             return Err(Refusal::Password { user });
         }
@@ -77,7 +77,7 @@ impl Users {
 
     /// The tokens' public keys, as a JSON Web Key Set.
     pub(super) fn keys(&self) -> String {
-        self.signer.current().keys().to_owned()
+        self.signer.current().keys.clone()
     }
 
     /// A token for the user of these credentials.
@@ -100,7 +100,7 @@ impl Users {
         let now = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let claims = Claims {
             iss: &self.settings.issuer,
-            sub: credentials.user(),
+            sub: &credentials.user,
             aud: &self.settings.audience,
             iat: now,
             nbf: now.saturating_sub(CLOCK_SKEW),

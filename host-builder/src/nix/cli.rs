@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::de::DeserializeOwned;
-use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
+use tokio::sync::{OnceCell, Semaphore};
 
 use super::advisories::Release;
 use super::arguments::{self, EvalPermissions, NixOptions};
@@ -19,7 +19,9 @@ use super::output::{self, Attribute, Derivation, Resolution};
 use super::sandbox::{self, Probe, Sandbox};
 use super::{Fetched, Nix, NixError};
 use crate::closure::{Closure, StorePath};
-use crate::process::{self, Command, Limits, NetworkSettings, ProcessError, Purpose};
+use crate::process::{
+    self, Command, Limits, Listener, NetworkSettings, ProcessError, Purpose, Tail,
+};
 use crate::telemetry::build_log::BuildLog;
 use crate::telemetry::metrics::Metrics;
 use nixgate_core::package_set::System;
@@ -81,7 +83,7 @@ pub(crate) struct NixCli {
 }
 
 impl NixCli {
-    pub(crate) fn new(settings: NixSettings, expressions: PathBuf, metrics: Metrics) -> Self {
+    pub(crate) fn new(settings: NixSettings, expressions: &Path, metrics: Metrics) -> Self {
         let mut options = settings.options.clone();
         // Last, so that they win.
         let own = settings.sandbox.options();
@@ -93,7 +95,7 @@ impl NixCli {
         Self {
             settings,
             options,
-            expressions,
+            expressions: expressions.to_owned(),
             metrics,
             trusted: OnceCell::new(),
             enclosed: OnceCell::new(),
@@ -124,10 +126,24 @@ impl NixCli {
         semaphore: &Semaphore,
         limits: Limits,
     ) -> Result<Vec<u8>, NixError> {
-        let _permit = permit(semaphore, command.program).await?;
+        let mut tail = Tail::default();
+        self.listen(command, purpose, semaphore, limits, &mut tail)
+            .await
+    }
+
+    async fn listen(
+        &self,
+        command: Command,
+        purpose: Purpose,
+        semaphore: &Semaphore,
+        limits: Limits,
+        listener: &mut impl Listener,
+    ) -> Result<Vec<u8>, NixError> {
+        let permit = semaphore.acquire().await;
+        let _permit = permit.map_err(|error| not_run(command.program, error))?;
         self.metrics.nix_processes.inc();
         let network = self.network(purpose).await?;
-        Ok(process::run(command, purpose, network, limits).await?)
+        Ok(process::listen(command, purpose, network, limits, listener).await?)
     }
 
     async fn query(&self, command: Command) -> Result<Vec<u8>, NixError> {
@@ -163,13 +179,9 @@ impl NixCli {
     async fn build(&self, command: Command, log: &BuildLog) -> Result<(), NixError> {
         // At the builder's start, Nix may not have been there to check.
         self.check_sandbox().await?;
-        let _permit = permit(&self.builds, command.program).await?;
-        self.metrics.nix_processes.inc();
-        let network = self.network(Purpose::Nix).await?;
-        let limits = Limits::time(REALISE_TIMEOUT);
-        let mut listener = NixLog::new(log);
-        let built = process::listen(command, Purpose::Nix, network, limits, &mut listener).await;
-        match built.map_err(NixError::from) {
+        let (limits, mut log) = (Limits::time(REALISE_TIMEOUT), NixLog::new(log));
+        let built = self.listen(command, Purpose::Nix, &self.builds, limits, &mut log);
+        match built.await {
             Err(NixError::Process(ProcessError::Failed { stderr, .. }))
                 if output::killed(&stderr) =>
             {
@@ -233,14 +245,6 @@ fn not_run(program: &'static str, reason: impl ToString) -> NixError {
 
 fn probe_not_run(reason: impl ToString) -> NixError {
     not_run("the sandbox probe", reason)
-}
-
-async fn permit<'a>(
-    semaphore: &'a Semaphore,
-    program: &'static str,
-) -> Result<SemaphorePermit<'a>, NixError> {
-    let permit = semaphore.acquire().await;
-    permit.map_err(|error| not_run(program, error))
 }
 
 fn not_understood(program: &'static str, reason: impl ToString) -> NixError {

@@ -13,10 +13,11 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tempfile::TempDir;
 
 use crate::files::expiry::{age, renew};
@@ -121,7 +122,7 @@ impl GcRoots {
         if packages.is_empty() {
             batch.retire();
         }
-        let mut known = self.packages();
+        let mut known = self.packages.lock();
         for package in packages {
             if let Some(earlier) = known.insert(package.clone(), Arc::clone(&batch)) {
                 retire_unless_used(&earlier, &known);
@@ -132,14 +133,14 @@ impl GcRoots {
 
     /// Guards a package, if a batch has it.
     pub(crate) fn guard(&self, package: &str) -> Option<RootGuard> {
-        let batch = Arc::clone(self.packages().get(package)?);
+        let batch = Arc::clone(self.packages.lock().get(package)?);
         // Fails when somebody removed the folder by hand.
         renew(&batch.path).is_ok().then(|| RootGuard(vec![batch]))
     }
 
     /// Removes a package whose contents have changed.
     pub(crate) fn remove(&self, package: &str) {
-        let mut known = self.packages();
+        let mut known = self.packages.lock();
         let Some(batch) = known.remove(package) else {
             return;
         };
@@ -150,17 +151,13 @@ impl GcRoots {
 
     /// Removes batches that were not used for a while. A guard has renewed its batch.
     pub(crate) fn sweep(&self) {
-        self.packages().retain(|_, batch| {
+        self.packages.lock().retain(|_, batch| {
             let is_used = age(&batch.path).is_ok_and(|unused| unused < self.max_unused);
             if !is_used {
                 batch.retire();
             }
             is_used
         });
-    }
-
-    fn packages(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Batch>>> {
-        self.packages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

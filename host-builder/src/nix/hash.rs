@@ -2,6 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use nixgate_core::distribution::Digest;
 use serde_json::Value;
 
 /// Digits of Nix's base 32.
@@ -26,8 +27,8 @@ pub(super) fn sha256_hex(value: &Value) -> Option<String> {
             let hex = digits.to_ascii_lowercase();
             hex.bytes().all(|c| c.is_ascii_hexdigit()).then_some(hex)
         }
-        52 => Some(hex(&base32(digits)?)),
-        44 => Some(hex(&STANDARD.decode(digits).ok()?)),
+        52 => Some(Digest::from_bytes(base32(digits)?).hex()),
+        44 => Some(Digest::from_bytes(STANDARD.decode(digits).ok()?.try_into().ok()?).hex()),
         _ => None,
     }
 }
@@ -48,10 +49,6 @@ fn base32(digits: &str) -> Option<[u8; 32]> {
         }
     }
     Some(bytes)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use std::fs::File;
 use std::io::{self, Read};
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::output::{has_network, without_log};
 use crate::process::{Listener, Tail};
@@ -56,32 +57,17 @@ mod result {
     pub(super) const PROGRESS: u64 = 105;
 }
 
-#[derive(Deserialize)]
-#[serde(tag = "action", rename_all = "lowercase")]
-enum Event {
-    Start {
-        id: u64,
-        #[serde(rename = "type")]
-        kind: u64,
-        #[serde(default)]
-        fields: Vec<serde_json::Value>,
-    },
-    Result {
-        id: u64,
-        #[serde(rename = "type")]
-        kind: u64,
-        #[serde(default)]
-        fields: Vec<serde_json::Value>,
-    },
-    Stop {
-        id: u64,
-    },
-    Msg {
-        #[serde(default)]
-        level: u64,
-        #[serde(default)]
-        msg: String,
-    },
+/// Each action has some of these.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Event {
+    action: String,
+    id: u64,
+    #[serde(rename = "type")]
+    kind: u64,
+    fields: Vec<Value>,
+    level: u64,
+    msg: String,
 }
 
 #[derive(Debug, Default)]
@@ -156,40 +142,29 @@ impl<'a> NixLog<'a> {
     }
 
     fn event(&mut self, event: Event) {
-        let text = |fields: &[serde_json::Value]| {
-            let first = fields.first().and_then(|field| field.as_str());
-            plain(first.unwrap_or_default())
-        };
-        match event {
-            Event::Start { id, kind, fields } => match kind {
-                activity::BUILD => self.start_build(id, text(&fields)),
-                activity::COPY_PATH | activity::COPY_PATHS | activity::BUILDS => {
-                    if kind == activity::COPY_PATH {
-                        self.log.line(&format!("fetching {}", text(&fields)));
-                    }
-                    self.counts.insert(id, (kind, Counts::default()));
+        let (id, fields) = (event.id, event.fields);
+        let text = || plain(fields.first().and_then(Value::as_str).unwrap_or_default());
+        let number = |at: usize| fields.get(at).and_then(Value::as_u64).unwrap_or(0);
+        match (event.action.as_str(), event.kind) {
+            ("start", activity::BUILD) => self.start_build(id, text()),
+            ("start", kind @ (activity::COPY_PATH | activity::COPY_PATHS | activity::BUILDS)) => {
+                if kind == activity::COPY_PATH {
+                    self.log.line(&format!("fetching {}", text()));
                 }
-                _ => return,
-            },
-            Event::Result { id, kind, fields } => match kind {
-                result::LOG_LINE => return self.build_line(id, &text(&fields)),
-                result::PHASE => {
-                    if let Some(build) = self.builds.get_mut(&id) {
-                        build.phase = Some(text(&fields));
-                    }
+                self.counts.insert(id, (kind, Counts::default()));
+            }
+            ("result", result::LOG_LINE) => return self.build_line(id, &text()),
+            ("result", result::PHASE) => {
+                if let Some(build) = self.builds.get_mut(&id) {
+                    build.phase = Some(text());
                 }
-                result::PROGRESS => {
-                    let number = |at: usize| fields.get(at).and_then(serde_json::Value::as_u64);
-                    if let Some((_, counts)) = self.counts.get_mut(&id) {
-                        *counts = Counts {
-                            done: number(0).unwrap_or(0),
-                            expected: number(1).unwrap_or(0),
-                        };
-                    }
+            }
+            ("result", result::PROGRESS) => {
+                if let Some((_, counts)) = self.counts.get_mut(&id) {
+                    (counts.done, counts.expected) = (number(0), number(1));
                 }
-                _ => return,
-            },
-            Event::Stop { id } => {
+            }
+            ("stop", _) => {
                 // The counts of other activities are totals, and stay.
                 self.counts
                     .retain(|one, (kind, _)| *one != id || *kind != activity::COPY_PATH);
@@ -198,7 +173,8 @@ impl<'a> NixLog<'a> {
                     self.ended.pop_front();
                 }
             }
-            Event::Msg { level, msg } => return self.message(level, &plain(&msg)),
+            ("msg", _) => return self.message(event.level, &plain(&event.msg)),
+            _ => return,
         }
         self.log.set_work(self.work());
     }
@@ -439,9 +415,11 @@ mod tests {
             hear(&mut nix, &[line]);
             // Other lines come between those of the build.
             nix.hear(format!("{text}\n").as_bytes());
-            nix.event(Event::Msg {
+            nix.event(Event {
+                action: "msg".to_owned(),
                 level: INFO,
                 msg: "between".to_owned(),
+                ..Event::default()
             });
         }
         let error =

@@ -88,10 +88,8 @@ impl ImageRecord {
 
     /// The number of digests and names held, as a measure of memory.
     pub(crate) fn weight(&self) -> usize {
-        let Contents {
-            licences, closure, ..
-        } = &self.contents;
-        self.packages.len() + self.names.len() + licences.len() + closure.len() + self.blobs.len()
+        let contents = self.contents.licences.len() + self.contents.closure.len();
+        self.packages.len() + self.names.len() + contents + self.blobs.len()
     }
 
     /// The facts for the edge, with the tags by which the image was pulled.

@@ -212,27 +212,19 @@ impl Recipe {
 
     /// How it runs; `plain` is how a list of its packages would run.
     pub(crate) fn execution(&self, plain: Execution) -> Execution {
-        let RawRecipe {
-            cmd,
-            entrypoint,
-            env,
-            user,
-            workdir,
-            ports,
-            ..
-        } = self.raw.clone();
+        let raw = self.raw.clone();
         Execution {
             // The packages' command would be wrong arguments for the entrypoint.
-            cmd: match (cmd, &entrypoint) {
+            cmd: match (raw.cmd, &raw.entrypoint) {
                 (Some(cmd), _) => cmd,
                 (None, Some(_)) => Vec::new(),
                 (None, None) => plain.cmd,
             },
-            entrypoint: entrypoint.unwrap_or_default(),
-            env,
-            user,
-            working_dir: workdir,
-            exposed_ports: ports,
+            entrypoint: raw.entrypoint.unwrap_or_default(),
+            env: raw.env,
+            user: raw.user,
+            working_dir: raw.workdir,
+            exposed_ports: raw.ports,
         }
     }
 

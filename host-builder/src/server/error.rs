@@ -15,7 +15,6 @@ use nixgate_core::wire;
 
 use super::headers::{JSON, max_age, no_store};
 use crate::negative_ttl;
-use crate::storage::StorageError;
 use crate::telemetry::logging::chain;
 use crate::telemetry::redact::{redact, redact_value};
 
@@ -39,12 +38,6 @@ impl<E: Into<Error>> From<E> for HttpError {
             error: error.into(),
             max_age: None,
         }
-    }
-}
-
-impl From<StorageError> for Error {
-    fn from(error: StorageError) -> Self {
-        Self::new(ErrorKind::BuilderUnready, error.to_string())
     }
 }
 
@@ -99,9 +92,13 @@ pub(super) fn render(error: &Error) -> Response {
     if error.kind == ErrorKind::MethodUnsupported {
         headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
     }
-    if error.kind == ErrorKind::TokenRefused {
-        let token = HeaderValue::from_static(wire::REFUSES_TOKEN);
-        headers.insert(wire::REFUSES, token);
+    let refused = match error.kind {
+        ErrorKind::TokenRefused => Some(wire::REFUSES_TOKEN),
+        ErrorKind::SignatureOutdated => Some(wire::REFUSES_TIME),
+        _ => None,
+    };
+    if let Some(refused) = refused {
+        headers.insert(wire::REFUSES, HeaderValue::from_static(refused));
     }
     response
 }

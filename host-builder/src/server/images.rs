@@ -9,11 +9,12 @@
 //! listed. The cache has a set of these foreign names, and none of their images.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 use nixgate_core::distribution::{Digest, Tag};
+use parking_lot::Mutex;
 
 use crate::records::{ImageId, ImageRecord};
 use crate::storage::{Fact, Key, Storage, StorageError};
@@ -160,7 +161,9 @@ impl Images {
         &self,
         mut names: BTreeMap<String, Vec<Fact>>,
     ) -> BTreeMap<String, Vec<Fact>> {
-        lock(&self.foreign).retain(|name| names.remove(name).is_some());
+        self.foreign
+            .lock()
+            .retain(|name| names.remove(name).is_some());
         names
     }
 
@@ -179,7 +182,7 @@ impl Images {
                 return Ok(Vec::new());
             };
             if !is_ours(&record) {
-                lock(&self.foreign).insert(name.to_owned());
+                self.foreign.lock().insert(name.to_owned());
                 return Ok(Vec::new());
             }
         }
@@ -223,7 +226,7 @@ impl Images {
 
     /// Reads the cache of a name, which is empty for an unknown one.
     fn cached<T>(&self, name: &str, read: impl FnOnce(&CachedName) -> T) -> T {
-        match lock(&self.names).get_mut(name) {
+        match self.names.lock().get_mut(name) {
             Some(known) => {
                 known.used = Some(Instant::now());
                 read(known)
@@ -242,7 +245,7 @@ impl Images {
         listed: Option<Instant>,
         read: impl FnOnce(&CachedName) -> T,
     ) -> T {
-        let mut names = lock(&self.names);
+        let mut names = self.names.lock();
         if images.is_empty() && !names.contains_key(name) {
             return read(&CachedName::default());
         }
@@ -272,10 +275,6 @@ impl CachedName {
         let weights = images.map(|image| image.record.weight() + image.tags.len());
         1 + weights.sum::<usize>()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The first readable record: storage may have lost others.

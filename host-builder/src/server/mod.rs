@@ -51,7 +51,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use axum::{Extension, Router};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderValue, Method};
 use nixgate_core::distribution::{Error, ErrorKind, Reference, Repository, Route};
 use nixgate_core::{ImageName, wire};
 use tokio::net::TcpListener;
@@ -64,7 +64,7 @@ use crate::request::NamedImage;
 use crate::telemetry::logging::{self, VERSION};
 use crate::telemetry::metrics::RequestLabels;
 
-use access::require_token;
+use access::{require_token, seconds_since_epoch};
 use error::{HttpError, log_errors};
 use headers::{JSON, no_store};
 
@@ -97,9 +97,9 @@ impl App {
     }
 
     /// The span of a request's log lines, with its id. Only the edge is trusted to name the id.
-    fn span(&self, headers: &HeaderMap) -> Span {
-        let id = headers.get(wire::REQUEST_ID);
-        let id = id.filter(|_| self.access.admit(headers).is_ok());
+    fn span(&self, request: &Request) -> Span {
+        let id = request.headers().get(wire::REQUEST_ID);
+        let id = id.filter(|_| self.access.admit(request).is_ok());
         logging::request(id.and_then(|id| id.to_str().ok()))
     }
 
@@ -162,10 +162,12 @@ fn routers(app: &Arc<App>) -> [Router; 2] {
 /// Middleware of every request: its span in the log, its count in the metrics, and the builder's version in
 /// its response.
 async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let span = app.span(request.headers());
+    let span = app.span(&request);
     let mut response = next.run(request).instrument(span).await;
     let version = HeaderValue::from_static(VERSION);
     response.headers_mut().insert(wire::BUILDER, version);
+    let time = HeaderValue::from(seconds_since_epoch());
+    response.headers_mut().insert(wire::TIME, time);
     let label = response.extensions_mut().remove();
     let RouteLabel(route) = label.unwrap_or(RouteLabel("other"));
     let status = response.status().as_u16();

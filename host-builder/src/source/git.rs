@@ -19,9 +19,10 @@ pub(super) struct Commit {
     pub(super) id: String,
 }
 
-/// The allowed refs of a repository, as `git ls-remote` lists them.
+/// The allowed refs of a repository, as `git ls-remote` lists them: each with its commit. `HEAD` is there
+/// twice, also with `ref: ` and the ref that it stands for.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Refs(String);
+pub(super) struct Refs(Vec<(String, String)>);
 
 /// Asks a repository for its allowed refs alone: forges also list merge requests, by the hundred
 /// thousand.
@@ -41,21 +42,18 @@ pub(super) async fn refs(
 impl Refs {
     /// Keeps the lines of allowed refs. Git also lists refs whose names end like a pattern.
     fn of(listing: &str, allowed: &AllowedRefs) -> Self {
-        let usable = |line: &&str| {
-            let name = line.split_once('\t').map_or("", |(_, name)| name);
-            name == "HEAD" || allowed.allow(name.trim_end_matches("^{}"))
-        };
-        let lines: Vec<_> = listing.lines().filter(usable).collect();
-        Self(lines.join("\n"))
+        let usable = |name: &str| name == "HEAD" || allowed.allow(name.trim_end_matches("^{}"));
+        let refs = listing.lines().filter_map(|line| line.split_once('\t'));
+        let refs = refs.filter(|(_, name)| usable(name));
+        Self(
+            refs.map(|(id, name)| (id.to_owned(), name.to_owned()))
+                .collect(),
+        )
     }
 
     /// Whether the repository lists a ref of this name.
     pub(super) fn has(&self, name: &str) -> bool {
-        let mut lines = self.0.lines();
-        lines.any(|line| {
-            line.split_once('\t')
-                .is_some_and(|(_, listed)| listed == name)
-        })
+        self.0.iter().any(|(_, listed)| listed == name)
     }
 
     /// The commit of a branch, of a tag, or of `latest`, the default branch; or a commit itself when
@@ -92,24 +90,19 @@ pub(super) fn is_plain(reference: &str) -> bool {
     reference.bytes().all(plain)
 }
 
-/// Finds a ref in the lines of `git ls-remote`: `<id>\t<ref>`.
-fn choose(listing: &str, tag: &str) -> Option<Commit> {
-    let refs: Vec<_> = listing
-        .lines()
-        .filter_map(|line| line.split_once('\t'))
-        .collect();
-    let named = |name: &str| refs.iter().find(|(_, reference)| *reference == name);
+fn choose(refs: &[(String, String)], tag: &str) -> Option<Commit> {
+    let named = |name: &str| refs.iter().find(|(_, reference)| reference == name);
     let branch = |name: &str| named(&format!("refs/heads/{name}"));
     let found = if tag == DEFAULT {
         // `ref: refs/heads/main\tHEAD`. Some repositories have no HEAD, or one without a target.
         let head = refs.iter().find_map(|(target, name)| {
             let target = target.strip_prefix("ref: ")?;
-            (*name == "HEAD").then(|| named(target))?
+            (name == "HEAD").then(|| named(target))?
         });
         head.or_else(|| branch("main")).or_else(|| branch("master"))
     } else if is_commit(tag) {
         // Never a branch with that name.
-        let at_commit = |(id, name): &&(&str, &str)| *id == tag && *name != "HEAD";
+        let at_commit = |(id, name): &&(String, String)| id == tag && name != "HEAD";
         let mut refs = refs.iter().filter(at_commit).peekable();
         let first = refs.peek().copied();
         refs.find(|(_, name)| is_plain(name)).or(first)
@@ -121,7 +114,7 @@ fn choose(listing: &str, tag: &str) -> Option<Commit> {
     };
     found.map(|(id, name)| Commit {
         reference: name.trim_end_matches("^{}").to_owned(),
-        id: (*id).to_owned(),
+        id: id.clone(),
     })
 }
 
@@ -183,7 +176,8 @@ mod tests {
             ),
             (format!("{B}\trefs/heads/x"), None),
         ] {
-            let found = choose(&listing, "latest").map(|commit| commit.id);
+            let Refs(refs) = Refs::of(&listing, &AllowedRefs::default());
+            let found = choose(&refs, "latest").map(|commit| commit.id);
             assert_eq!(found.as_deref(), expected, "{listing}");
         }
     }

@@ -12,11 +12,12 @@
 
 use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::FutureExt;
 use nixgate_core::distribution::Tag;
+use parking_lot::Mutex;
 
 use super::finder::Finder;
 use super::{DEFAULT, Pin, PinError, Source, git};
@@ -226,7 +227,7 @@ impl RateLimit {
     }
 
     fn try_acquire(&self, now: Instant) -> bool {
-        let mut acquired = self.acquired.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut acquired = self.acquired.lock();
         let is_over = |at: &Instant| now.saturating_duration_since(*at) >= HOUR;
         while acquired.pop_front_if(|at| is_over(at)).is_some() {}
         let is_free = acquired.len() < self.most;
@@ -238,10 +239,7 @@ impl RateLimit {
 
     /// Gives back one that came to nothing.
     fn release(&self) {
-        self.acquired
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop_back();
+        self.acquired.lock().pop_back();
     }
 }
 

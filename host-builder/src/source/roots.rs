@@ -8,8 +8,9 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use super::DEFAULT;
 use super::git::is_commit;
@@ -48,8 +49,7 @@ impl Roots {
 
     /// Whether an earlier builder has left a link of a tag; true once.
     pub(super) fn take_restored(&self, tag: &str) -> bool {
-        let restored = self.restored.lock();
-        let mut restored = restored.unwrap_or_else(PoisonError::into_inner);
+        let mut restored = self.restored.lock();
         restored.remove(&OsString::from(file_name(tag)))
     }
 

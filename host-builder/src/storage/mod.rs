@@ -36,7 +36,7 @@ use object_store::signer::Signer;
 use object_store::{GetOptions, GetRange, GetResultPayload, ObjectStore, ObjectStoreExt, PutMode};
 use tokio::io::AsyncReadExt;
 
-use nixgate_core::distribution::Digest;
+use nixgate_core::distribution::{Digest, Error, ErrorKind};
 
 use crate::telemetry::logging::chain;
 
@@ -65,6 +65,12 @@ impl From<object_store::Error> for StorageError {
 impl From<std::io::Error> for StorageError {
     fn from(error: std::io::Error) -> Self {
         Self(error.to_string())
+    }
+}
+
+impl From<StorageError> for Error {
+    fn from(error: StorageError) -> Self {
+        Self::new(ErrorKind::BuilderUnready, error.to_string())
     }
 }
 

@@ -15,10 +15,11 @@
 //! derivations and store paths that Nix has built and fetched. It never decreases.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nixgate_core::distribution::{Error, ErrorKind};
+use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::watch;
 
@@ -182,7 +183,7 @@ impl BuildLog {
     /// Adds one or more lines to the log, without secrets.
     pub(crate) fn line(&self, text: &str) {
         let text = redact(text);
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         for line in text.lines() {
             let line = &line[..line.floor_char_boundary(LINE_BYTES)];
             state.last += 1;
@@ -201,24 +202,24 @@ impl BuildLog {
 
     /// Sets Nix's progress.
     pub(crate) fn set_work(&self, work: Work) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.advance(work.fraction());
         state.work = work;
     }
 
     pub(crate) fn enter(&self, phase: Phase) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.phase = phase;
         state.advance(0.0);
     }
 
     /// Sets the fraction of the phase that is done.
     pub(crate) fn set_progress(&self, fraction: f64) {
-        self.lock().advance(fraction);
+        self.state.lock().advance(fraction);
     }
 
     fn finish(&self, error: Option<Error>) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.phase.is_end() {
             return;
         }
@@ -235,7 +236,7 @@ impl BuildLog {
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot {
-        let state = self.lock();
+        let state = self.state.lock();
         let elapsed = state.ended.map_or_else(
             || self.started.elapsed(),
             |ended| ended.duration_since(self.started),
@@ -257,7 +258,7 @@ impl BuildLog {
 
     /// The lines after this number that are still kept, and whether these are the last.
     pub(crate) fn lines_after(&self, number: u64) -> (Vec<(u64, String)>, bool) {
-        let state = self.lock();
+        let state = self.state.lock();
         let lines = state.lines.iter().filter(|(one, _)| *one > number);
         (lines.cloned().collect(), state.phase.is_end())
     }
@@ -265,10 +266,6 @@ impl BuildLog {
     /// Notifies of each change from now on.
     pub(crate) fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -294,7 +291,7 @@ impl BuildLogs {
         system: &str,
     ) -> ActiveBuild {
         let log = Arc::new(BuildLog::new(id, recipe, packages, system));
-        let mut builds = self.lock();
+        let mut builds = self.0.lock();
         builds.ended.retain(|ended| ended != id);
         builds.by_id.insert(id.to_owned(), Arc::clone(&log));
         ActiveBuild {
@@ -304,12 +301,12 @@ impl BuildLogs {
     }
 
     pub(crate) fn get(&self, id: &str) -> Option<Arc<BuildLog>> {
-        self.lock().by_id.get(id).cloned()
+        self.0.lock().by_id.get(id).cloned()
     }
 
     /// All builds: running ones first, then by their starts, latest first.
     pub(crate) fn all(&self) -> Vec<Snapshot> {
-        let logs: Vec<_> = self.lock().by_id.values().cloned().collect();
+        let logs: Vec<_> = self.0.lock().by_id.values().cloned().collect();
         let mut all: Vec<_> = logs
             .iter()
             .map(|log| (log.started.elapsed(), log.snapshot()))
@@ -320,7 +317,7 @@ impl BuildLogs {
 
     fn end(&self, log: &Arc<BuildLog>, error: Option<Error>) {
         log.finish(error);
-        let mut builds = self.lock();
+        let mut builds = self.0.lock();
         let is_this = |known: &Arc<BuildLog>| Arc::ptr_eq(known, log);
         if !builds.by_id.get(&log.id).is_some_and(is_this) {
             return;
@@ -332,10 +329,6 @@ impl BuildLogs {
         {
             builds.by_id.remove(&oldest);
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Builds> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -385,7 +385,9 @@ fn a_claim_of_another_type_refuses_and_opens_nothing() -> Result<()> {
         }
         let stats = gateway.admin().get("/stats/prometheus")?.text();
         for why in ["absent", "unreadable"] {
-            let counter = format!("nixgate_edge_unknown_subjects_total{{nixgate_why=\"{why}\"}}");
+            let counter = format!(
+                "nixgate_edge_unknown_subjects_total{{nixgate_registry=\"nixgate\",nixgate_why=\"{why}\"}}"
+            );
             assert!(stats.contains(&counter), "{stats}");
         }
     }

@@ -115,7 +115,7 @@ fn a_filter_that_failed_open_passes_no_token_on() -> Result<()> {
         let port = ports::free()?;
         // As the builder itself does it, which refuses in the tests above.
         let _builder = StubBuilder::start(port, |asked| {
-            Act::Send(match (asked.bears_token, asked.package()) {
+            Act::Send(match (asked.is_signed, asked.package()) {
                 (false, _) => refusal("403 Forbidden", "DENIED", 0),
                 (true, "deadly") => manifest(&vec![b' '; DEADLY], 300),
                 (true, _) => manifest(b"{}", 300),

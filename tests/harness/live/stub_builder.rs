@@ -4,10 +4,11 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use nixgate_core::distribution::Digest;
+use nixgate_core::signature::SigningKey;
 use nixgate_core::wire;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -29,8 +30,8 @@ pub struct Asked {
     pub path: String,
     /// Whether only a blob's location is wanted, not its bytes.
     pub prefers_minimal: bool,
-    /// Whether it comes from an edge that knows the token of the tests.
-    pub bears_token: bool,
+    /// Whether it is signed with the token of the tests.
+    pub is_signed: bool,
 }
 
 impl Asked {
@@ -160,6 +161,15 @@ async fn serve(mut stream: TcpStream, script: &impl Fn(&Asked) -> Act) -> io::Re
     Ok(())
 }
 
+fn is_signed(method: &str, path: &str, head: &str) -> bool {
+    let mut headers = head.lines().filter_map(|line| line.split_once(": "));
+    let signature = headers.find(|(name, _)| name.eq_ignore_ascii_case(wire::TOKEN));
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.unwrap_or_default().as_secs();
+    let key = SigningKey::new(&Digest::of(TOKEN.as_bytes()));
+    signature.is_some_and(|(_, signature)| key.verify(signature, method, path, now).is_ok())
+}
+
 /// The next request, none when the caller has hung up. Callouts and blob requests have no body.
 async fn read(stream: &mut TcpStream, received: &mut Vec<u8>) -> io::Result<Option<Asked>> {
     const END: &[u8] = b"\r\n\r\n";
@@ -168,11 +178,13 @@ async fn read(stream: &mut TcpStream, received: &mut Vec<u8>) -> io::Result<Opti
             let head: Vec<u8> = received.drain(..end + END.len()).collect();
             let head = String::from_utf8_lossy(&head);
             let mut words = head.split(' ').map(str::to_owned);
+            let method = words.next().unwrap_or_default();
+            let path = words.next().unwrap_or_default();
             return Ok(Some(Asked {
-                method: words.next().unwrap_or_default(),
-                path: words.next().unwrap_or_default(),
                 prefers_minimal: head.contains("return=minimal"),
-                bears_token: head.contains(TOKEN),
+                is_signed: is_signed(&method, &path, &head),
+                method,
+                path,
             }));
         }
         if received.len() > HEAD_LIMIT || stream.read_buf(received).await? == 0 {

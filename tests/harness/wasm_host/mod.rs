@@ -70,6 +70,8 @@ struct Vm {
 pub struct Host {
     world: Rc<RefCell<World>>,
     environment: Vec<(String, String)>,
+    /// The name of the plugin.
+    plugin: String,
     vms: Vec<Vm>,
 }
 
@@ -82,15 +84,18 @@ impl Host {
             environment: environment
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
                 .collect(),
+            plugin: String::new(),
             vms: Vec::new(),
         }
     }
 
+    /// Names the plugin of all later configurations; it has no name at first.
+    pub fn name_plugin(&mut self, name: &str) {
+        name.clone_into(&mut self.plugin);
+    }
+
     /// Starts another VM, as for one more worker, and configures a root context in it.
-    ///
-    /// # Errors
-    /// What the filter logged when it refused the configuration.
-    pub fn start(&mut self, configuration: &str) -> Result<Root, Vec<LogLine>> {
+    pub fn start(&mut self, configuration: &str) -> Root {
         let (engine, module) = module::compiled();
         let state = State::new(Rc::clone(&self.world), self.vms.len(), &self.environment);
         let mut store = Store::new(engine, state);
@@ -115,24 +120,22 @@ impl Host {
 
     /// Gives the VM of a root a further root context, as Envoy does when a listener is updated.
     /// The older one stays.
-    ///
-    /// # Errors
-    /// What the filter logged when it refused the configuration.
-    pub fn update(&mut self, root: Root, configuration: &str) -> Result<Root, Vec<LogLine>> {
+    pub fn update(&mut self, root: Root, configuration: &str) -> Root {
         self.reconfigure(root.vm, configuration)
     }
 
-    fn reconfigure(&mut self, vm: usize, configuration: &str) -> Result<Root, Vec<LogLine>> {
+    fn reconfigure(&mut self, vm: usize, configuration: &str) -> Root {
         let context = self.new_context(vm, 0);
         let size = u32::try_from(configuration.len()).expect("a short configuration");
-        self.state(vm).configuration = configuration.as_bytes().to_vec();
+        let plugin = self.plugin.clone().into_bytes();
+        let state = self.state(vm);
+        state.configuration = configuration.as_bytes().to_vec();
+        state.attributes.insert("plugin_name".to_owned(), plugin);
         let started: u32 = self.call(vm, context, "proxy_on_vm_start", (context, 0_u32));
         assert_eq!(started, 1, "the VM starts whatever its configuration");
         let configured: u32 = self.call(vm, context, "proxy_on_configure", (context, size));
-        match configured {
-            0 => Err(self.state(vm).log.clone()),
-            _ => Ok(Root { vm, context }),
-        }
+        assert_eq!(configured, 1, "the filter takes any configuration");
+        Root { vm, context }
     }
 
     fn new_context(&mut self, vm: usize, parent: u32) -> u32 {

@@ -78,11 +78,6 @@ impl Record {
         let credit = if self.demanded { CREDIT } else { 0 };
         self.stamp.saturating_add(credit)
     }
-
-    /// Clock and demand in 64 bits.
-    fn encoded_stamp(&self) -> u64 {
-        self.stamp << 1 | u64::from(self.demanded)
-    }
 }
 
 /// The place of a new entry.
@@ -127,7 +122,8 @@ impl Directory {
             bytes.extend_from_slice(&record.fingerprint.to_be_bytes());
             bytes.extend_from_slice(&record.length.to_be_bytes());
             bytes.extend_from_slice(&record.expires.to_be_bytes());
-            bytes.extend_from_slice(&record.encoded_stamp().to_be_bytes());
+            let stamp = record.stamp << 1 | u64::from(record.demanded);
+            bytes.extend_from_slice(&stamp.to_be_bytes());
         }
         bytes
     }

@@ -31,6 +31,11 @@ impl Seal {
         slot
     }
 
+    /// The slot without its code, valid or not.
+    pub fn unverified(sealed: &[u8]) -> Option<&[u8]> {
+        sealed.get(..sealed.len().checked_sub(LENGTH)?)
+    }
+
     /// The slot without its code, if that is valid.
     pub fn open<'a>(&self, sealed: &'a [u8]) -> Option<&'a [u8]> {
         let (slot, tag) = sealed.split_at_checked(sealed.len().checked_sub(LENGTH)?)?;

@@ -15,11 +15,12 @@
 
 mod raw;
 
-use std::fmt;
+use thiserror::Error;
 
 use crate::cache::Seal;
 use crate::distribution::{Digest, Repository};
 use crate::policy::{Attribute, FactRules, Policy, RawPolicy};
+use crate::signature::SigningKey;
 use crate::{OpaqueNamespaces, Seconds};
 
 pub use raw::Identity;
@@ -30,8 +31,8 @@ use raw::{CACHE_MINIMUM, HOLD_LIMIT, Raw};
 pub struct Config {
     /// The Envoy cluster of the builder.
     pub cluster: String,
-    /// The builder's token.
-    pub token: Token,
+    /// Signs requests to the builder.
+    pub signing_key: SigningKey,
     /// The prefix of nixgate's names, when another registry has the others.
     pub name_prefix: Option<Repository>,
     /// First components of names that are not lists of packages.
@@ -77,57 +78,50 @@ impl Config {
         environment: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, ConfigError> {
         let raw: Raw = serde_json::from_slice(json).map_err(|error| {
-            ConfigError(format!(
-                "{error}. The configuration is a google.protobuf.StringValue that holds JSON, \
-                 such as {{\"builder\": {{\"cluster\": \"nixgate_builder\", \"token_env\": \"NIXGATE_TOKEN\"}}}}"
-            ))
+            let mut error = ConfigError::of_json(&error);
+            error.message.push_str(
+                ". The configuration is a google.protobuf.StringValue that holds JSON, such as \
+                 {\"builder\": {\"cluster\": \"nixgate_builder\", \"token_env\": \"NIXGATE_TOKEN\"}}",
+            );
+            error
         })?;
-        let Raw {
-            builder,
-            name_prefix,
-            opaque_namespaces,
-            hold_seconds,
-            cache,
-            catalog,
-            policy,
-            shadow,
-            identity,
-        } = raw;
-        if builder.cluster.is_empty() {
-            return Err(ConfigError(
+        if raw.builder.cluster.is_empty() {
+            return Err(ConfigError::new(
                 "builder.cluster is empty: name the Envoy cluster of the builder".to_owned(),
             ));
         }
-        let token = environment(&builder.token_env).unwrap_or_default();
+        let token = environment(&raw.builder.token_env).unwrap_or_default();
         if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(ConfigError(format!(
+            return Err(ConfigError::new(format!(
                 "builder.token_env: the variable {name} holds no token (printable ASCII without \
                  spaces). Set it for Envoy, list it in vm_config.environment_variables.host_env_keys, \
                  and start the builder with the same value",
-                name = builder.token_env
+                name = raw.builder.token_env
             )));
         }
-        let name_prefix = name_prefix
+        let name_prefix = raw
+            .name_prefix
             .map(|prefix| Repository::parse(&prefix))
             .transpose()
             .map_err(|error| {
-                ConfigError(format!(
+                ConfigError::new(format!(
                     "name_prefix: {error}. Write it without a slash before or after it, such as \
                      \"nix\" or \"corp/nix\"; leave it out when all names are nixgate's"
                 ))
             })?;
-        let opaque_namespaces = OpaqueNamespaces::new(opaque_namespaces)
-            .map_err(|error| ConfigError(format!("opaque_namespaces: {error}")))?;
-        if !(1..=HOLD_LIMIT).contains(&hold_seconds) {
-            return Err(ConfigError(format!(
-                "hold_seconds is {hold_seconds}: it must be from 1 to {HOLD_LIMIT}, since \
+        let opaque_namespaces = OpaqueNamespaces::new(raw.opaque_namespaces)
+            .map_err(|error| ConfigError::new(format!("opaque_namespaces: {error}")))?;
+        let hold = raw.hold_seconds;
+        if !(1..=HOLD_LIMIT).contains(&hold) {
+            return Err(ConfigError::new(format!(
+                "hold_seconds is {hold}: it must be from 1 to {HOLD_LIMIT}, since \
                  containerd and Docker give up after 30 s"
             )));
         }
-        if cache.max_bytes < CACHE_MINIMUM {
-            return Err(ConfigError(format!(
+        if raw.cache.max_bytes < CACHE_MINIMUM {
+            return Err(ConfigError::new(format!(
                 "cache.max_bytes is {}: it must be at least {CACHE_MINIMUM}",
-                cache.max_bytes
+                raw.cache.max_bytes
             )));
         }
         let compile = |raw: Option<RawPolicy>, key: &str, prefix: &str| {
@@ -138,31 +132,31 @@ impl Config {
             });
             compiled
                 .transpose()
-                .map_err(|error| ConfigError(format!("{key}: {error}")))
+                .map_err(|error| ConfigError::of_policy(key, &error.to_string()))
         };
-        let policy = compile(policy, "policy", "")?;
-        let shadow = compile(shadow, "shadow", SHADOW)?;
+        let policy = compile(raw.policy, "policy", "")?;
+        let shadow = compile(raw.shadow, "shadow", SHADOW)?;
         let mut fact_rules = FactRules::default();
         for policy in [&policy, &shadow].into_iter().flatten() {
             fact_rules = fact_rules
                 .and(policy.fact_rules())
-                .map_err(|error| ConfigError(format!("policy: {error}")))?;
-            identity.check(policy)?;
+                .map_err(|error| ConfigError::of_policy("policy", &error.to_string()))?;
+            raw.identity.check(policy)?;
         }
         Ok(Self {
-            cluster: builder.cluster,
+            cluster: raw.builder.cluster,
             seal: Seal::new(&token),
-            token: Token(token),
+            signing_key: SigningKey::new(&Digest::of(token.as_bytes())),
             name_prefix,
             opaque_namespaces,
-            hold: hold_seconds,
-            budget: hold_seconds.saturating_mul(REDIRECTS),
-            cache_max_bytes: cache.max_bytes,
-            catalog,
+            hold,
+            budget: hold.saturating_mul(REDIRECTS),
+            cache_max_bytes: raw.cache.max_bytes,
+            catalog: raw.catalog,
             policy,
             shadow,
             fact_rules,
-            identity,
+            identity: raw.identity,
             scope: Digest::of(json).hex(),
         })
     }
@@ -176,7 +170,7 @@ impl Identity {
     fn check(&self, policy: &Policy) -> Result<(), ConfigError> {
         let asked = policy.attributes();
         if self.basic_user_header.is_none() && asked.contains(&Attribute::BasicUser) {
-            return Err(ConfigError(
+            return Err(ConfigError::new(
                 "identity.basic_user_header is missing, and a rule has the subject basic_user: \
                  name the header that the filter basic_auth sets (forward_username_header), and \
                  that no client can set"
@@ -186,7 +180,7 @@ impl Identity {
         let asks_for_claim =
             |attribute: &Attribute| matches!(attribute, Attribute::JwtClaim { .. });
         if self.jwt_metadata.is_empty() && asked.iter().any(asks_for_claim) {
-            return Err(ConfigError(
+            return Err(ConfigError::new(
                 "identity.jwt_metadata is empty, and a rule has the subject jwt_claim: give the \
                  namespace and the key under which jwt_authn puts the payload"
                     .to_owned(),
@@ -196,34 +190,49 @@ impl Identity {
     }
 }
 
-/// A secret that is never printed.
-#[derive(Clone)]
-pub struct Token(String);
-
-impl Token {
-    /// The secret itself.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(hidden)")
-    }
-}
-
 /// An invalid configuration, explained to the administrator.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigError(String);
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "nixgate filter configuration: {}", self.0)
-    }
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("nixgate filter configuration: {message}")]
+pub struct ConfigError {
+    message: String,
+    /// Replaces the message for clients, when it may quote the policy.
+    public: Option<String>,
 }
 
-impl std::error::Error for ConfigError {}
+impl ConfigError {
+    /// The error as strangers may read it: it says what to mend, and quotes nothing of the policy.
+    pub fn public(&self) -> &str {
+        self.public.as_deref().unwrap_or(&self.message)
+    }
+
+    fn new(message: String) -> Self {
+        Self {
+            message,
+            public: None,
+        }
+    }
+
+    /// Of one of the policies. Names of rules, users and packages are in the log only.
+    fn of_policy(key: &str, error: &str) -> Self {
+        Self {
+            message: format!("{key}: {error}"),
+            public: Some(format!("{key} is not valid")),
+        }
+    }
+
+    /// Not JSON, or not the settings. Errors about types quote values.
+    fn of_json(error: &serde_json::Error) -> Self {
+        let text = error.to_string();
+        let is_about_a_key = ["unknown field", "missing field"]
+            .iter()
+            .any(|start| text.starts_with(start));
+        let (line, column) = (error.line(), error.column());
+        Self {
+            public: (!is_about_a_key).then(|| format!("an error at line {line} column {column}")),
+            message: text,
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests;

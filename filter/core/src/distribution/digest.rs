@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
+use thiserror::Error;
 
 const PREFIX: &str = "sha256:";
 
@@ -16,7 +17,8 @@ const PREFIX: &str = "sha256:";
 pub struct Digest([u8; 32]);
 
 /// The text is not `sha256:` followed by 64 lowercase hexadecimal digits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("a digest is `sha256:` followed by 64 lowercase hexadecimal digits")]
 pub struct DigestInvalid;
 
 impl Digest {
@@ -86,14 +88,6 @@ impl fmt::Debug for Digest {
         fmt::Display::fmt(self, f)
     }
 }
-
-impl fmt::Display for DigestInvalid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a digest is `sha256:` followed by 64 lowercase hexadecimal digits")
-    }
-}
-
-impl std::error::Error for DigestInvalid {}
 
 impl Serialize for Digest {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -4,8 +4,6 @@
 //! Status, code and whether to try again are decided in one match without a wildcard,
 //! `ErrorKind::wire`: a new kind forces the decision.
 
-use std::fmt;
-
 use serde_json::{Value, json};
 
 /// A code of the distribution spec, or one of the two older ones that clients know for 5xx.
@@ -89,6 +87,8 @@ pub enum ErrorKind {
     Denied,
     /// The builder refuses the edge's token, and says nothing of the image.
     TokenRefused,
+    /// The builder refuses the time of the edge's signature.
+    SignatureOutdated,
     /// The caller has no valid credentials.
     Unauthenticated,
     /// The client's time is used up while the build goes on.
@@ -150,7 +150,8 @@ impl ErrorKind {
             | Self::BuilderUnready
             | Self::BuildBroken
             | Self::PackageAltered
-            | Self::TokenRefused => (503, Code::Unavailable, Soon),
+            | Self::TokenRefused
+            | Self::SignatureOutdated => (503, Code::Unavailable, Soon),
         }
     }
 
@@ -167,7 +168,8 @@ impl ErrorKind {
 }
 
 /// An error for a registry client.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{message}")]
 pub struct Error {
     /// What went wrong.
     pub kind: ErrorKind,
@@ -213,14 +215,6 @@ impl Error {
         json!({ "errors": [error] }).to_string().into_bytes()
     }
 }
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for Error {}
 
 #[cfg(test)]
 mod tests {

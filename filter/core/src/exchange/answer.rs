@@ -35,7 +35,8 @@ impl Response {
             .map(|(_, value)| value.as_str())
     }
 
-    fn header(&self, name: &str) -> Option<&str> {
+    /// The first header of this name, which is in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
         self.all(name).next()
     }
 }
@@ -80,6 +81,10 @@ impl Answer {
             return Self::Failed(unavailable(
                 "it refuses this Envoy's token; give both the same NIXGATE_TOKEN",
             ));
+        }
+        // The flight asks again, by the builder's time.
+        if response.header(wire::REFUSES) == Some(wire::REFUSES_TIME) {
+            return Self::Building { for_seconds: 0 };
         }
         let content = match (response.status, &exchange.target) {
             (202, _) => {

@@ -38,7 +38,7 @@ use super::{Exchange, Forward, Next, Reply, Target};
 use crate::Seconds;
 use crate::cache::{Content, Entry, Key};
 use crate::config::Config;
-use crate::distribution::{Digest, Error, ErrorKind};
+use crate::distribution::{Digest, Error, ErrorKind, Method};
 use crate::wire;
 
 /// How much longer than the builder's wait a callout may take, in seconds.
@@ -53,7 +53,11 @@ pub struct Call {
     pub key: Key,
     /// The Envoy cluster.
     pub cluster: String,
-    /// All headers, pseudo-headers first.
+    /// What the shell signs.
+    pub method: Method,
+    /// The same.
+    pub path: String,
+    /// All headers but the signature, pseudo-headers first.
     pub headers: Vec<(&'static str, String)>,
     /// The host's timeout, in seconds.
     pub timeout: Seconds,
@@ -448,16 +452,11 @@ fn wait(config: &Config, deadline: Seconds, now: Seconds) -> Seconds {
 }
 
 fn call(config: &Config, exchange: &Exchange, wait: Seconds) -> Call {
-    let method = match &exchange.target {
-        // HEAD is answered with the length of the manifest, so its bytes are needed too.
-        Target::Manifest { .. } | Target::Tags | Target::Catalog => "GET",
-        Target::Blob { method, .. } => method.as_str(),
-    };
+    let (method, path) = (exchange.target.method(), exchange.upstream_path());
     let mut headers = vec![
-        (":method", method.to_owned()),
-        (":path", exchange.upstream_path()),
+        (":method", method.as_str().to_owned()),
+        (":path", path.clone()),
         (":authority", affinity(exchange)),
-        (wire::TOKEN, config.token.as_str().to_owned()),
         (wire::PREFER, exchange.preferences(config, wait).header()),
     ];
     if let Some(rules) = config.fact_rules.header() {
@@ -475,6 +474,8 @@ fn call(config: &Config, exchange: &Exchange, wait: Seconds) -> Call {
     Call {
         key: exchange.key().clone(),
         cluster: config.cluster.clone(),
+        method,
+        path,
         headers,
         timeout: wait.saturating_add(CALLOUT_MARGIN),
     }

@@ -86,10 +86,12 @@ pub enum Next {
     Join,
 }
 
-/// A request that continues to the builder, which streams the answer. The shell adds the token
+/// A request that continues to the builder, which streams the answer. The shell signs it
 /// and removes [`wire::CLIENT_ONLY`](crate::wire::CLIENT_ONLY).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Forward {
+    /// The request's method.
+    pub method: Method,
     /// Replaces `:path`.
     pub path: String,
     /// The client's own path, for the access log.
@@ -324,6 +326,7 @@ impl Exchange {
             let mut record = self.record(Outcome::Forwarded);
             record.judgement = judgement.map(Rc::new);
             return Next::Forward(Forward {
+                method: self.target.method(),
                 path: self.upstream_path(),
                 original_path: self.path.clone(),
                 record,

@@ -37,6 +37,15 @@ pub(super) enum Target {
 }
 
 impl Target {
+    /// The method at the builder. `HEAD` of a manifest is answered with the length of its bytes, which the
+    /// edge needs too.
+    pub(super) const fn method(&self) -> Method {
+        match self {
+            Self::Manifest { .. } | Self::Tags | Self::Catalog => Method::Get,
+            Self::Blob { method, .. } => *method,
+        }
+    }
+
     /// The cache key. Every target but the catalog belongs to an image.
     pub(super) fn key(&self, scope: &str, image: Option<&Image>) -> Key {
         match (self, image.map(|image| &image.name)) {

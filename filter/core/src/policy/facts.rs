@@ -204,7 +204,7 @@ impl RawFacts {
         let globs = |key: &str, texts: &[String]| -> Result<Vec<Glob>, PolicyError> {
             let globs = texts.iter().map(|text| Glob::parse(text, Reach::Anything));
             let globs: Result<Vec<_>, _> = globs.collect();
-            let globs = globs.map_err(|error| PolicyError::from(error).at(key))?;
+            let globs = globs.map_err(|error| error.at(key))?;
             Ok(globs.concat())
         };
         Ok(FactRule {

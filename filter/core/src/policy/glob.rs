@@ -6,6 +6,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::PolicyError;
+
 /// The characters that `*` and `?` match.
 ///
 /// `allow` with `python3*` means the interpreters and not `python3packages.requests`; `deny` with
@@ -29,26 +31,14 @@ pub struct Glob {
     reach: Reach,
 }
 
-/// Why a pattern can't be used.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GlobError(String);
-
-impl fmt::Display for GlobError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for GlobError {}
-
 impl Glob {
     /// Expands a pattern: to one glob, or to several when it has braces.
     ///
     /// # Errors
     /// When it is empty or too long, or its braces don't match, are nested or expand too far.
-    pub fn parse(pattern: &str, reach: Reach) -> Result<Vec<Self>, GlobError> {
+    pub fn parse(pattern: &str, reach: Reach) -> Result<Vec<Self>, PolicyError> {
         if pattern.is_empty() || pattern.len() > MAX_LENGTH {
-            return Err(GlobError(format!(
+            return Err(PolicyError(format!(
                 "a pattern must have 1 to {MAX_LENGTH} bytes"
             )));
         }
@@ -156,8 +146,8 @@ impl fmt::Display for Glob {
 }
 
 /// Expands braces.
-fn alternatives(pattern: &str) -> Result<Vec<String>, GlobError> {
-    let unbalanced = || GlobError(format!("the braces of \"{pattern}\" don't match"));
+fn alternatives(pattern: &str) -> Result<Vec<String>, PolicyError> {
+    let unbalanced = || PolicyError(format!("the braces of \"{pattern}\" don't match"));
     let mut written = vec![String::new()];
     let mut rest = pattern;
     while let Some((literal, behind)) = rest.split_once('{') {
@@ -166,7 +156,7 @@ fn alternatives(pattern: &str) -> Result<Vec<String>, GlobError> {
             return Err(unbalanced());
         }
         if group.contains('{') {
-            return Err(GlobError(format!(
+            return Err(PolicyError(format!(
                 "the braces of \"{pattern}\" are nested: write several patterns"
             )));
         }
@@ -179,7 +169,7 @@ fn alternatives(pattern: &str) -> Result<Vec<String>, GlobError> {
             })
             .collect();
         if written.len() > MAX_ALTERNATIVES {
-            return Err(GlobError(format!(
+            return Err(PolicyError(format!(
                 "the braces of \"{pattern}\" expand to more than {MAX_ALTERNATIVES} patterns"
             )));
         }
@@ -192,7 +182,7 @@ fn alternatives(pattern: &str) -> Result<Vec<String>, GlobError> {
         text.push_str(rest);
     }
     if written.iter().any(String::is_empty) {
-        return Err(GlobError(format!(
+        return Err(PolicyError(format!(
             "an alternative of \"{pattern}\" is empty"
         )));
     }

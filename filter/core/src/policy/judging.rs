@@ -265,16 +265,14 @@ impl<'p, 'r> Judging<'p, 'r> {
     /// Finds that a rule denies an item by its name. A package is also denied by its parents' names
     /// and by its real name, which the builder knows.
     fn denied(&mut self, item: Item<'_>) -> Option<(Denial<'p>, Finding)> {
-        let Policy {
-            deny, deny_images, ..
-        } = self.policy;
+        let policy = self.policy;
         let (denial, name) = match item.kind {
             Kind::Package => {
                 let alias = self.facts.and_then(|facts| facts.names.get(item.name));
                 let names = with_parents(item.name).chain(alias.map(String::as_str));
-                self.first_denial(deny, names)
+                self.first_denial(&policy.deny, names)
             }
-            Kind::Image => self.first_denial(deny_images, [item.name]),
+            Kind::Image => self.first_denial(&policy.deny_images, [item.name]),
         }?;
         Some((denial, Finding::denied(item.about(), name, denial)))
     }

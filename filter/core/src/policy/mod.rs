@@ -61,11 +61,11 @@ use crate::{ImageName, OpaqueNamespaces};
 #[cfg(any(test, feature = "test"))]
 pub use claims::metadata;
 pub use facts::{Contents, FactRules, ImageFacts};
-pub use glob::{Glob, GlobError, Reach};
+pub use glob::{Glob, Reach};
 pub use judging::{Effect, Reasons};
 pub use raw::PolicyError;
 pub(crate) use raw::RawPolicy;
-pub use rule::{Kind, Mode, Pattern, Rule};
+pub use rule::{Kind, Limits, Mode, Pattern, Rule};
 pub use subject::{
     AddressRange, Attribute, ClaimKind, Condition, Identity, Known, Subject, Values,
 };
@@ -123,39 +123,6 @@ impl Policy {
     pub fn parse(json: &[u8]) -> Result<Self, PolicyError> {
         let raw: RawPolicy = serde_json::from_slice(json)?;
         raw.compile("")
-    }
-
-    fn new(
-        revision: String,
-        default: DefaultDecision,
-        hide: bool,
-        rules: Vec<Rule>,
-        attributes: Vec<Attribute>,
-        fact_rules: FactRules,
-    ) -> Self {
-        let set = |patterns: fn(&Rule) -> &[Pattern]| {
-            let mut set = GlobSet::default();
-            for (index, rule) in rules.iter().enumerate() {
-                let globs = patterns(rule).iter().flat_map(|pattern| &pattern.globs);
-                globs.for_each(|glob| set.insert(glob.clone(), index));
-            }
-            set
-        };
-        let is_audited =
-            |index: &usize| rules.get(*index).map(|rule| rule.mode) == Some(Mode::Audit);
-        Self {
-            allow: set(|rule| &rule.allow),
-            deny: set(|rule| &rule.deny),
-            images: set(|rule| &rule.images),
-            deny_images: set(|rule| &rule.deny_images),
-            audited: (0..rules.len()).filter(is_audited).collect(),
-            revision,
-            default,
-            hide,
-            rules,
-            attributes,
-            fact_rules,
-        }
     }
 
     const fn allowing(&self, kind: Kind) -> &GlobSet {

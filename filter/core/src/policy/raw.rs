@@ -4,12 +4,13 @@
 //! policy that means something else than its author thought is worse than none.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
 use serde::Deserialize;
+use thiserror::Error;
 
 use super::facts::{FactRules, RawFacts};
-use super::glob::{Glob, GlobError, Reach};
+use super::glob::{Glob, Reach};
+use super::glob_set::GlobSet;
 use super::rule::{Limits, Mode, Pattern, Rule};
 use super::subject::{AddressRange, Attribute, ClaimKind, Condition, Subject, Values};
 use super::{DefaultDecision, Policy};
@@ -97,16 +98,9 @@ enum RawSubject {
 }
 
 /// Why a policy can't be used, in words for its author.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{0}")]
 pub struct PolicyError(pub(super) String);
-
-impl fmt::Display for PolicyError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for PolicyError {}
 
 impl From<serde_json::Error> for PolicyError {
     fn from(error: serde_json::Error) -> Self {
@@ -118,12 +112,6 @@ impl PolicyError {
     /// The error with the place where it is.
     pub(super) fn at(&self, place: &str) -> Self {
         Self(format!("{place}: {self}"))
-    }
-}
-
-impl From<GlobError> for PolicyError {
-    fn from(error: GlobError) -> Self {
-        Self(error.to_string())
     }
 }
 
@@ -141,18 +129,12 @@ impl RawPolicy {
     /// `prefix` precedes the names under which the builder checks the rules' facts, so that two
     /// policies can have rules of the same name.
     pub(crate) fn compile(self, prefix: &str) -> Result<Policy, PolicyError> {
-        let Self {
-            revision,
-            default,
-            hide,
-            rules,
-        } = self;
-        if !is_word(&revision) {
+        if !is_word(&self.revision) {
             return Err(PolicyError(format!("policy.revision {WORD}")));
         }
         let (mut names, mut facts) = (BTreeSet::new(), BTreeMap::new());
-        let (mut compiled, mut attributes) = (Vec::new(), Vec::new());
-        for mut raw in rules {
+        let (mut rules, mut attributes) = (Vec::new(), Vec::new());
+        for mut raw in self.rules {
             let name = raw.name.clone();
             if !is_word(&name) {
                 let name = name.escape_debug();
@@ -171,12 +153,31 @@ impl RawPolicy {
                 name
             });
             let rule = raw.compile(facts_name, &mut attributes);
-            compiled.push(rule.map_err(|error| error.at(&format!("the rule {name}")))?);
+            rules.push(rule.map_err(|error| error.at(&format!("the rule {name}")))?);
         }
-        let facts = FactRules::compile(facts)?;
-        Ok(Policy::new(
-            revision, default, hide, compiled, attributes, facts,
-        ))
+        let set = |patterns: fn(&Rule) -> &[Pattern]| {
+            let mut set = GlobSet::default();
+            for (index, rule) in rules.iter().enumerate() {
+                let globs = patterns(rule).iter().flat_map(|pattern| &pattern.globs);
+                globs.for_each(|glob| set.insert(glob.clone(), index));
+            }
+            set
+        };
+        let audited = rules.iter().enumerate();
+        let audited = audited.filter(|(_, rule)| rule.mode == Mode::Audit);
+        Ok(Policy {
+            allow: set(|rule| &rule.allow),
+            deny: set(|rule| &rule.deny),
+            images: set(|rule| &rule.images),
+            deny_images: set(|rule| &rule.deny_images),
+            audited: audited.map(|(index, _)| index).collect(),
+            fact_rules: FactRules::compile(facts)?,
+            revision: self.revision,
+            default: self.default,
+            hide: self.hide,
+            rules,
+            attributes,
+        })
     }
 }
 
@@ -245,7 +246,7 @@ fn package_globs(text: &str, reach: Reach) -> Globs {
                  deny_images"
             )));
         }
-        return Ok(Glob::parse(&package_set::canonical_path(text), reach)?);
+        return Glob::parse(&package_set::canonical_path(text), reach);
     };
     let members = package_set::members(meta).ok_or_else(|| {
         PolicyError(format!(

@@ -67,7 +67,8 @@ pub struct Rule {
     pub deny_images: Vec<Pattern>,
     /// The name under which the builder checks its facts, if it has any.
     pub facts: Option<String>,
-    pub(super) limits: Limits,
+    /// Within which it allows. It denies without limits.
+    pub limits: Limits,
     pub(super) message: Option<String>,
 }
 
@@ -103,29 +104,17 @@ impl Rule {
             Kind::Image => &self.deny_images,
         }
     }
-
-    /// The tags under which it allows.
-    pub fn tags(&self) -> &[Tag] {
-        &self.limits.tags
-    }
-
-    /// The platforms for which it allows; none for every platform.
-    pub const fn systems(&self) -> Option<&BTreeSet<System>> {
-        self.limits.systems.as_ref()
-    }
-
-    /// In images of how many packages it allows.
-    pub const fn max_packages(&self) -> Option<usize> {
-        self.limits.max_packages
-    }
 }
 
-/// The limits within which a rule allows. It denies without limits.
+/// The limits of what a rule allows.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Limits {
-    pub(super) tags: Vec<Tag>,
-    pub(super) systems: Option<BTreeSet<System>>,
-    pub(super) max_packages: Option<usize>,
+pub struct Limits {
+    /// The tags under which it allows.
+    pub tags: Vec<Tag>,
+    /// The platforms for which it allows; none for every platform.
+    pub systems: Option<BTreeSet<System>>,
+    /// In images of how many packages it allows.
+    pub max_packages: Option<usize>,
 }
 
 impl Limits {

@@ -104,13 +104,8 @@ impl Finding {
     }
 
     fn json(&self) -> Value {
-        let Self {
-            about,
-            rule,
-            reason,
-            ..
-        } = self;
-        match about {
+        let (rule, reason) = (&self.rule, &self.reason);
+        match &self.about {
             About::Image(image) => json!({ "image": image, "rule": rule, "reason": reason }),
             about => json!({ "package": about.name(), "rule": rule, "reason": reason }),
         }
@@ -118,7 +113,7 @@ impl Finding {
 }
 
 /// The decision on one request, by one revision of the policy.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
     revision: String,
     /// Why it is refused; empty when it is not.
@@ -135,10 +130,7 @@ impl Verdict {
     pub(super) fn new(revision: &str) -> Self {
         Self {
             revision: revision.to_owned(),
-            refusals: Vec::new(),
-            warnings: Vec::new(),
-            is_mismatch: false,
-            is_doubtful: false,
+            ..Self::default()
         }
     }
 

@@ -77,17 +77,12 @@ impl fmt::Display for Target {
 /// # Errors
 /// As a client of the registry would get; or when nothing can be built at all.
 pub(crate) async fn run(command: BuildCommand, stop: impl Future<Output = ()>) -> Result<bool> {
-    let BuildCommand {
-        image,
-        output,
-        build,
-    } = command;
-    let settings = build.validate()?;
+    let settings = command.build.validate()?;
     // Fails before the build if the folder can't be used.
-    let layout = output.map(|folder| Layout::open(&folder)).transpose()?;
+    let layout = command.output.as_deref().map(Layout::open).transpose()?;
     let display = Display::new();
     let digest = tokio::select! {
-        digest = make(&image, layout.as_ref(), settings, &display) => digest,
+        digest = make(&command.image, layout.as_ref(), settings, &display) => digest,
         () = stop => {
             drop(display);
             eprintln!("stopped: the next run continues from here");

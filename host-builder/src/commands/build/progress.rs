@@ -4,8 +4,9 @@ use std::cell::RefCell;
 use std::convert::Infallible;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 
+use crate::commands::progress_bar;
 use crate::telemetry::build_log::{BuildLogs, Phase, Snapshot};
 
 const TICK: Duration = Duration::from_millis(100);
@@ -19,12 +20,7 @@ pub(super) struct Display {
 
 impl Display {
     pub(super) fn new() -> Self {
-        let bar = ProgressBar::new(100);
-        let style = ProgressStyle::with_template("{bar:30} {percent:>3}%  {elapsed}  {wide_msg}");
-        // The template is constant; without it, the bar has a default style.
-        if let Ok(style) = style {
-            bar.set_style(style);
-        }
+        let bar = progress_bar(100, "{bar:30} {percent:>3}%  {elapsed}  {wide_msg}");
         bar.enable_steady_tick(TICK);
         Self {
             bar,

@@ -103,20 +103,16 @@ impl fmt::Display for Admin {
 }
 
 pub(super) async fn run(arguments: &ApplyArgs) -> Result<String> {
-    let ApplyArgs {
-        policy,
-        shadow,
-        filter,
-        admin,
-    } = arguments;
-    let policy = PolicyFile::read(policy)?;
-    let shadow = shadow.as_deref().map(PolicyFile::read).transpose()?;
+    let filter = &arguments.filter;
+    let policy = PolicyFile::read(&arguments.policy)?;
+    let shadow = arguments.shadow.as_deref().map(PolicyFile::read);
+    let shadow = shadow.transpose()?;
     let revision = policy.policy.revision();
     let at = || format!("the filter's configuration {}", filter.display());
     let old = fs::read_to_string(filter).with_context(at)?;
     let new = with_policies(&old, &policy.json, shadow.as_ref().map(|one| &*one.json))
         .with_context(at)?;
-    let envoy = Envoy::at(admin)?;
+    let envoy = Envoy::at(&arguments.admin)?;
     let before = envoy.deliveries().await?;
     if new == old {
         return Ok(format!(

@@ -140,13 +140,8 @@ pub(super) fn explain(file: &PolicyFile, question: &Question, identity: &Identit
 }
 
 fn line(policy: &Policy, reasons: Reasons<'_>, identity: &Identity) -> Line {
-    let Reasons {
-        name,
-        finding,
-        allowing,
-    } = reasons;
-    let name = name.to_owned();
-    let Some((mode, finding)) = finding else {
+    let (name, allowing) = (reasons.name.to_owned(), reasons.allowing);
+    let Some((mode, finding)) = reasons.finding else {
         let counting = allowing
             .iter()
             .filter(|(_, _, effect)| *effect == Effect::Counts);
@@ -236,7 +231,7 @@ fn notes(rules: &[Rule], request: &Request<'_>, identity: &Identity) -> Vec<Stri
             note("also checks the contents of the image, which the builder knows");
         }
         // A rule that may be for others allows nothing.
-        if is_for_caller.is_none() || rule.systems().is_none() {
+        if is_for_caller.is_none() || rule.limits.systems.is_none() {
             continue;
         }
         match packages {
@@ -254,14 +249,9 @@ fn notes(rules: &[Rule], request: &Request<'_>, identity: &Identity) -> Vec<Stri
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            image,
-            revision,
-            decision,
-            lines,
-            notes,
-        } = self;
-        writeln!(f, "{image}: {decision} (revision {revision})")?;
+        let (image, decision) = (&self.image, self.decision);
+        writeln!(f, "{image}: {decision} (revision {})", self.revision)?;
+        let lines = &self.lines;
         let width = lines.iter().map(|line| line.name.len()).max().unwrap_or(0);
         for line in lines {
             let mut reasons = line.reasons.iter();
@@ -271,7 +261,7 @@ impl fmt::Display for Explanation {
                 writeln!(f, "  {:width$}    {reason}", "")?;
             }
         }
-        for note in notes {
+        for note in &self.notes {
             writeln!(f, "  note: {note}")?;
         }
         Ok(())

@@ -111,17 +111,13 @@ async fn check(arguments: CheckArgs) -> Result<(String, bool)> {
         .chain(notes)
         .map(|line| format!("{path}: {line}\n"))
         .collect();
-    let (revision, rules) = (
-        file.policy.revision(),
-        count(file.policy.rules().len(), "rule"),
-    );
-    text.push_str(&match findings.len() {
-        0 => format!("{path}: revision {revision}, {rules}, nothing to report\n"),
-        found => format!(
-            "{path}: revision {revision}, {rules}, {}\n",
-            count(found, "finding")
-        ),
-    });
+    let revision = file.policy.revision();
+    let rules = count(file.policy.rules().len(), "rule");
+    let found = match findings.len() {
+        0 => "nothing to report".to_owned(),
+        found => count(found, "finding"),
+    };
+    text.push_str(&format!("{path}: revision {revision}, {rules}, {found}\n"));
     Ok((text, findings.is_empty()))
 }
 

@@ -2,18 +2,14 @@
 //!
 //! It looks at names of two levels, such as `xorg.xev`, and skips patterns that reach deeper.
 
-use std::path::Path;
-use std::sync::Arc;
-
 use anyhow::{Context, Result};
 use nixgate_core::distribution::Tag;
 use nixgate_core::policy::{Glob, Pattern, Rule};
 
 use super::file::PolicyFile;
 use crate::config::BuildSettings;
+use crate::engine::open_sources;
 use crate::files::state_dir::StateDir;
-use crate::nix::{Nix, NixCli};
-use crate::source::Sources;
 use crate::source::package_index::PackageIndex;
 use crate::telemetry::metrics::Metrics;
 
@@ -21,10 +17,9 @@ pub(super) async fn findings(file: &PolicyFile, settings: BuildSettings) -> Resu
     // A builder may be running in the state folder of the settings.
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
     let state = StateDir::open(folder.path())?;
-    let system = settings.system;
-    let (nix, sources) = open(settings, &state, folder.path())?;
+    let (nix, sources) = open_sources(&settings, &state, Metrics::new())?;
     let pin = sources.wait_for(&Tag::latest()).await?;
-    let mut index = PackageIndex::list(nix, &pin.path, system).await?;
+    let mut index = PackageIndex::list(nix, &pin.path, settings.system).await?;
     let unmatched: Vec<_> = patterns(file.policy.rules())
         .filter(|(_, _, pattern)| !is_deep(pattern) && !matches_some(pattern, &index))
         .collect();
@@ -45,34 +40,11 @@ pub(super) async fn findings(file: &PolicyFile, settings: BuildSettings) -> Resu
     Ok(missing.map(finding).collect())
 }
 
-fn open(
-    settings: BuildSettings,
-    state: &StateDir,
-    folder: &Path,
-) -> Result<(Arc<dyn Nix>, Sources)> {
-    let nix: Arc<dyn Nix> = Arc::new(NixCli::new(
-        settings.nix,
-        state.expressions(),
-        Metrics::new(),
-    ));
-    let sources = Sources::new(
-        settings.source,
-        Arc::clone(&nix),
-        settings.any_tag,
-        settings.pin,
-        settings.max_refs,
-        folder,
-    )?;
-    Ok((nix, sources))
-}
-
 fn patterns(rules: &[Rule]) -> impl Iterator<Item = (&str, &'static str, &Pattern)> {
     rules.iter().flat_map(|rule| {
-        let allow = rule.allow.iter().map(|pattern| ("allow", pattern));
-        let deny = rule.deny.iter().map(|pattern| ("deny", pattern));
-        allow
-            .chain(deny)
-            .map(|(key, pattern)| (rule.name.as_str(), key, pattern))
+        let allow = rule.allow.iter().map(|one| (&*rule.name, "allow", one));
+        let deny = rule.deny.iter().map(|one| (&*rule.name, "deny", one));
+        allow.chain(deny)
     })
 }
 

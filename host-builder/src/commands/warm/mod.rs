@@ -39,7 +39,6 @@ use crate::engine::Engine;
 use crate::request::ImageRequest;
 use crate::source::Pin;
 use crate::source::package_index::PackageIndex;
-use crate::storage::Storage;
 
 use plan::WarmTarget;
 use report::{Report, WarmOutcome};
@@ -196,16 +195,16 @@ async fn build(
     let at_once = settings.max_builds.min(settings.max_queue);
     let known = futures::stream::iter(items)
         .map(|item| async {
-            let stored = is_stored(&engine.storage, &item.image).await;
+            let stored = published(&engine.storage, &item.image).await;
             (item, stored)
         })
         .buffer_unordered(LOOKUPS_AT_ONCE);
     let done = known
         .map(|(item, stored)| async {
             let outcome = match stored {
-                Ok(true) => WarmOutcome::Stored,
-                Ok(false) => build_one(&engine, &item).await,
-                Err(error) => WarmOutcome::Failed(error),
+                Ok(Some(_)) => WarmOutcome::Stored,
+                Ok(None) => build_one(&engine, &item).await,
+                Err(error) => WarmOutcome::Failed(error.into()),
             };
             (item, outcome)
         })
@@ -219,13 +218,6 @@ async fn build(
             },
             () = &mut stop => return report.stopped(),
         }
-    }
-}
-
-async fn is_stored(storage: &Storage, image: &ImageRequest) -> Result<bool, Error> {
-    match published(storage, image).await {
-        Ok(manifest) => Ok(manifest.is_some()),
-        Err(error) => Err(Error::new(ErrorKind::BuilderUnready, error.to_string())),
     }
 }
 

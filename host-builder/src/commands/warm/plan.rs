@@ -33,7 +33,7 @@ pub(super) fn scopes(rules: &[Rule], default: System) -> BTreeSet<(Tag, System)>
     let allowing = rules.iter().filter(|rule| !rule.allow.is_empty());
     allowing
         .flat_map(|rule| {
-            let tags = rule.tags().iter();
+            let tags = rule.limits.tags.iter();
             tags.flat_map(move |tag| {
                 let systems = systems(rule, default).into_iter();
                 systems.map(|system| (tag.clone(), system))
@@ -43,8 +43,8 @@ pub(super) fn scopes(rules: &[Rule], default: System) -> BTreeSet<(Tag, System)>
 }
 
 fn systems(rule: &Rule, default: System) -> BTreeSet<System> {
-    rule.systems()
-        .map_or_else(|| [default].into(), Clone::clone)
+    let systems = rule.limits.systems.clone();
+    systems.unwrap_or_else(|| [default].into())
 }
 
 /// The patterns that are allowed for a tag and platform.
@@ -55,7 +55,7 @@ pub(super) fn allowed<'a>(
     default: System,
 ) -> Vec<&'a Glob> {
     let in_scope =
-        |rule: &&Rule| rule.tags().contains(tag) && systems(rule, default).contains(&system);
+        |rule: &&Rule| rule.limits.tags.contains(tag) && systems(rule, default).contains(&system);
     let allowed = rules.iter().filter(in_scope).flat_map(|rule| &rule.allow);
     allowed.flat_map(|pattern| &pattern.globs).collect()
 }
@@ -115,7 +115,7 @@ pub(super) fn recipes_by_tag(
     };
     let mut allowed: BTreeMap<Tag, BTreeSet<WarmTarget>> = BTreeMap::new();
     for rule in rules {
-        for tag in rule.tags() {
+        for tag in &rule.limits.tags {
             let mut targets = recipe_targets(rule, tag, recipes, default);
             targets.retain(|target| !is_denied(target));
             allowed.entry(tag.clone()).or_default().extend(targets);
@@ -137,9 +137,7 @@ fn recipe_targets(rule: &Rule, tag: &Tag, recipes: &Recipes, default: System) ->
     let matched = recipes.iter().filter_map(|recipe| {
         let (name, system) = (recipe.name.as_str(), recipe.packages.system());
         let system = system.unwrap_or(default);
-        let fits = rule
-            .systems()
-            .is_none_or(|systems| systems.contains(&system));
+        let fits = systems(rule, system).contains(&system);
         (fits && globs().any(|glob| glob.matches(name))).then(|| target(name, system))
     });
     let is_recipe = |name: &String| recipes.iter().any(|one| one.name.as_str() == name);

@@ -2,10 +2,11 @@
 
 use std::fmt::Write as _;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use nixgate_core::distribution::Error;
 
 use super::plan::WarmTarget;
+use crate::commands::progress_bar;
 use crate::telemetry::redact::redact;
 
 /// The outcome for one image.
@@ -32,13 +33,8 @@ pub(super) struct Report {
 impl Report {
     /// Shows the progress over this number of images.
     pub(super) fn begin(&mut self, images: usize) {
-        let bar = ProgressBar::new(images as u64);
-        let style = ProgressStyle::with_template("{wide_bar} {pos}/{len}, {eta} left  {msg}");
-        // The template is constant; without it, the bar has a default style.
-        if let Ok(style) = style {
-            bar.set_style(style);
-        }
-        self.bar = Some(bar);
+        let template = "{wide_bar} {pos}/{len}, {eta} left  {msg}";
+        self.bar = Some(progress_bar(images as u64, template));
     }
 
     pub(super) fn add(&mut self, target: &WarmTarget, outcome: WarmOutcome) {

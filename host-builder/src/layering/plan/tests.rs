@@ -42,9 +42,9 @@ fn popularity(counts: &[(&str, u64)]) -> Popularity {
         .collect()
 }
 
-fn check(plan: &Plan, expected: &Expect) {
+fn check(plan: &[Group], expected: &Expect) {
     let mut shown = String::new();
-    for group in &plan.layers {
+    for group in plan {
         let names: Vec<&str> = group.paths.iter().map(StorePath::name).collect();
         writeln!(shown, "{}: {}", group.rating, names.join(" ")).unwrap();
     }
@@ -133,12 +133,7 @@ fn a_shared_dependency_counts_once_in_a_closure_s_size() {
             ("shared", 60_000_000, &[]),
         ],
     );
-    assert_eq!(
-        plan(&closure, &Popularity::default(), budget(94))
-            .layers
-            .len(),
-        1
-    );
+    assert_eq!(plan(&closure, &Popularity::default(), budget(94)).len(), 1);
 }
 
 #[test]
@@ -178,13 +173,8 @@ fn the_excess_spreads_over_all_layers() {
         .map(|&name| (name, 10, [].as_slice()))
         .collect();
     let plan = plan(&closure(&roots, &paths), &Popularity::default(), budget(94));
-    let largest = plan
-        .layers
-        .iter()
-        .map(|group| group.paths.len())
-        .max()
-        .unwrap();
-    assert_eq!(plan.layers.len(), 94);
+    let largest = plan.iter().map(|group| group.paths.len()).max().unwrap();
+    assert_eq!(plan.len(), 94);
     assert!(
         largest <= 2 * 1000_usize.div_ceil(94),
         "one layer holds {largest} of 1000 paths"
@@ -243,7 +233,7 @@ fn five_thousand_paths_are_planned_at_once() {
 
     let start = std::time::Instant::now();
     let plan = plan(&closure, &Popularity::default(), budget(94));
-    assert_eq!(plan.layers.len(), 94);
+    assert_eq!(plan.len(), 94);
     assert!(start.elapsed().as_secs() < 10, "took {:?}", start.elapsed());
 }
 
@@ -290,13 +280,13 @@ proptest! {
         let again = Closure::new(roots.into_iter().rev(), shuffled.into_iter().collect()).unwrap();
         prop_assert_eq!(&planned, &plan(&again, &popularity, budget(layers)));
 
-        prop_assert!(planned.layers.len() <= layers);
-        prop_assert!(planned.layers.is_sorted_by(|a, b| a.rating >= b.rating));
-        let placed: Vec<&StorePath> = planned.layers.iter().flat_map(|group| &group.paths).collect();
+        prop_assert!(planned.len() <= layers);
+        prop_assert!(planned.is_sorted_by(|a, b| a.rating >= b.rating));
+        let placed: Vec<&StorePath> = planned.iter().flat_map(|group| &group.paths).collect();
         let distinct: BTreeSet<&StorePath> = placed.iter().copied().collect();
         prop_assert_eq!(placed.len(), distinct.len());
         prop_assert_eq!(distinct, closure.paths().keys().collect());
-        for group in &planned.layers {
+        for group in &planned {
             prop_assert!(group.paths.is_sorted());
         }
     }
@@ -311,7 +301,7 @@ proptest! {
         let roots: Vec<StorePath> =
             wanted.iter().map(|index| records[index.index(records.len())].0.clone()).collect();
         let closure = Closure::new(roots, records.into_iter().collect()).unwrap();
-        for group in plan(&closure, &Popularity::default(), budget(usize::MAX)).layers {
+        for group in plan(&closure, &Popularity::default(), budget(usize::MAX)) {
             let entrances: BTreeSet<&StorePath> = closure
                 .paths()
                 .iter()

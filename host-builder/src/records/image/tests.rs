@@ -4,7 +4,8 @@ use expect_test::expect;
 
 use super::*;
 use crate::closure::PathInfo;
-use crate::image::{Architecture, Execution, Image, ImageSpec, LayerSpec};
+use crate::image::{Execution, Image, ImageSpec, LayerSpec};
+use crate::layer::Packed;
 
 fn request(packages: &[&str]) -> ImageRequest {
     ImageRequest {
@@ -42,11 +43,13 @@ fn closure(names: &[&str]) -> Closure {
 
 fn documents(layer: &[u8]) -> Image {
     Image::new(&ImageSpec {
-        architecture: Architecture::Arm64,
+        system: System::Aarch64Linux,
         layers: vec![LayerSpec {
-            diff_id: Digest::of(b"uncompressed"),
-            digest: Digest::of(layer),
-            size: 7,
+            packed: Packed {
+                diff_id: Digest::of(b"uncompressed"),
+                digest: Digest::of(layer),
+                size: 7,
+            },
             contents: Vec::new(),
         }],
         execution: Execution::default(),

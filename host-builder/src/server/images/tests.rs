@@ -201,7 +201,7 @@ async fn a_foreign_name_is_read_once_and_is_not_cached() {
         let ours = listed([("ours", 2)]);
         assert_eq!(list(&images, &storage, "ours").await, ours);
     }
-    let names: Vec<_> = lock(&images.names).keys().cloned().collect();
+    let names: Vec<_> = images.names.lock().keys().cloned().collect();
     assert_eq!(names, ["ours"]);
 
     // A name that is gone from storage is no longer foreign.

@@ -7,10 +7,10 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::sync::{PoisonError, RwLock};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use parking_lot::RwLock;
 
 use super::REDACTED;
 
@@ -58,8 +58,7 @@ pub(crate) fn keep_secret(secret: &str) {
         percent_decoded(secret),
         STANDARD.encode(secret),
     ];
-    let mut known = KNOWN.write().unwrap_or_else(PoisonError::into_inner);
-    known.extend(
+    KNOWN.write().extend(
         forms
             .into_iter()
             .filter(|form| form.len() >= SHORTEST)
@@ -150,8 +149,7 @@ fn is_secret(name: &str) -> bool {
 }
 
 fn is_known(secret: &str) -> bool {
-    let known = KNOWN.read().unwrap_or_else(PoisonError::into_inner);
-    known.contains(&Longest(secret.to_owned()))
+    KNOWN.read().contains(&Longest(secret.to_owned()))
 }
 
 fn percent_decoded(text: &str) -> String {
@@ -168,9 +166,8 @@ fn percent_decoded(text: &str) -> String {
 
 /// The text without these secrets.
 pub(super) fn without(text: &str) -> Cow<'_, str> {
-    let known = KNOWN.read().unwrap_or_else(PoisonError::into_inner);
     let mut rest = Cow::Borrowed(text);
-    for Longest(secret) in &*known {
+    for Longest(secret) in KNOWN.read().iter() {
         if rest.contains(secret) {
             rest = Cow::Owned(rest.replace(secret, REDACTED));
         }

@@ -29,6 +29,7 @@ fn a_blob_is_redirected_or_forwarded_as_the_builder_says() {
     simulation.join(1, &path, 0);
     let commands = simulation.answer(response(204, &[("cache-control", "max-age=60")], b""), 1);
     let forward = Forward {
+        method: Method::Get,
         path: format!("/v2/cacert/git/iana-etc/blobs/{digest}"),
         original_path: path.clone(),
         record: Record {

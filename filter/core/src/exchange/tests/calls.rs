@@ -23,7 +23,6 @@ fn a_miss_becomes_one_call_with_everything_the_builder_needs() {
         value(":path"),
         "/v2/bashinteractive/cacert/coreutils/git/iana-etc/moreutils/nano/manifests/latest"
     );
-    assert_eq!(value("nixgate-token"), "secret");
     assert_eq!(value("prefer"), "wait=20, similar-names");
     assert_eq!(value("accept"), MediaType::Oci.as_str());
 }

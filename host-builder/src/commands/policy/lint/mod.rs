@@ -106,15 +106,16 @@ fn denied_by<'a>(
 }
 
 fn empty_limit(rule: &Rule) -> Option<&'static str> {
-    if rule.tags().is_empty() {
+    if rule.limits.tags.is_empty() {
         return Some("tags");
     }
-    if rule.systems().is_some_and(BTreeSet::is_empty) {
+    let systems = rule.limits.systems.as_ref();
+    if systems.is_some_and(BTreeSet::is_empty) {
         return Some("systems");
     }
     // The name of an opaque image counts as no package.
     let is_for_packages = rule.images.is_empty();
-    (is_for_packages && rule.max_packages() == Some(0)).then_some("max_packages")
+    (is_for_packages && rule.limits.max_packages == Some(0)).then_some("max_packages")
 }
 
 /// Patterns that others of the same list cover.
