@@ -185,7 +185,13 @@ fn whatever_host_leads_to_the_registry_is_logged() -> Result<()> {
             ..alone(ports::free()?)?
         };
         let ingress = Ingress::start(settings, folder.path())?;
-        let hosts = ["registry.corp:x", "REGISTRY.corp:8080x", "registry.corp:-1"];
+        let hosts = [
+            "registry.corp:x",
+            "REGISTRY.corp:8080x",
+            "registry.corp:-1",
+            "registry.corp.",
+            "registry.corp.:8080",
+        ];
         for (number, host) in hosts.iter().enumerate() {
             let path = format!("/v2/git/manifests/tag-{number}");
             let answer = ingress.ask(Method::GET, host, &path)?;

@@ -24,6 +24,7 @@ mod existing_ingress;
 mod facts;
 mod faults;
 mod git_hosts;
+mod guest;
 mod hostile_packages;
 mod inside;
 mod killed_builds;

@@ -1,6 +1,7 @@
 //! The deployment `envoy/corporate-gateway`: TLS and a login before the filter, and the builder that
 //! gives out the tokens. Certificate and users are those that `make gateway` makes.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -280,32 +281,45 @@ impl Gateway {
     /// # Errors
     /// When there is no answer.
     pub fn curl(&self, path: &str, options: &[&str]) -> Result<Response> {
-        let head = scratch::folder("curl-")?;
-        let (head_file, body_file) = (head.path().join("head"), head.path().join("body"));
-        run(Command::new("curl")
-            // No file of the user's, and no proxy.
-            .args(["--disable", "--noproxy", "*", "--silent", "--show-error"])
-            .args(["--path-as-is", "--cacert"])
-            .arg(self.ca().join("ca.crt"))
-            .arg("--dump-header")
-            .arg(&head_file)
-            .arg("--output")
-            .arg(&body_file)
-            .args(options)
-            .arg(format!("https://{}{path}", self.registry())))?;
-        let head = fs::read_to_string(head_file)?;
-        let body = match options.contains(&"--head") {
-            // curl writes the head there too.
-            true => Vec::new(),
-            // An answer without a body leaves no file.
-            false => fs::read(body_file).unwrap_or_default(),
-        };
-        parse(&head, body)
+        let url = format!("https://{}{path}", self.registry());
+        curl(&url, &self.ca().join("ca.crt"), options)
     }
 }
 
+/// A request by curl, which verifies the certificate by that of an authority.
+pub(super) fn curl(
+    url: &str,
+    authority: &Path,
+    options: impl IntoIterator<Item = impl AsRef<OsStr>>,
+) -> Result<Response> {
+    let head = scratch::folder("curl-")?;
+    let (head_file, body_file) = (head.path().join("head"), head.path().join("body"));
+    let options: Vec<_> = options.into_iter().collect();
+    run(Command::new("curl")
+        // No file of the user's, and no proxy.
+        .args(["--disable", "--noproxy", "*", "--silent", "--show-error"])
+        .args(["--path-as-is", "--cacert"])
+        .arg(authority)
+        .arg("--dump-header")
+        .arg(&head_file)
+        .arg("--output")
+        .arg(&body_file)
+        .args(&options)
+        .arg(url))?;
+    let head = fs::read_to_string(head_file)?;
+    let body = match options.iter().any(|option| option.as_ref() == "--head") {
+        // curl writes the head there too.
+        true => Vec::new(),
+        // An answer without a body leaves no file.
+        false => fs::read(body_file).unwrap_or_default(),
+    };
+    parse(&head, body)
+}
+
 fn parse(head: &str, body: Vec<u8>) -> Result<Response> {
-    let mut lines = head.lines();
+    // curl may have followed redirects.
+    let last = head.trim_end().rsplit("\r\n\r\n").next();
+    let mut lines = last.unwrap_or_default().lines();
     let status = lines.next().and_then(|line| line.split(' ').nth(1));
     let mut headers = HeaderMap::new();
     for (name, value) in lines.filter_map(|line| line.split_once(':')) {
@@ -320,7 +334,7 @@ fn parse(head: &str, body: Vec<u8>) -> Result<Response> {
 }
 
 /// What `make gateway` makes before it starts anything.
-fn make_demo(state: &Path, files: &Path) -> Result<()> {
+pub(super) fn make_demo(state: &Path, files: &Path) -> Result<()> {
     fs::create_dir_all(files)?;
     run(Command::new("bash")
         .args([

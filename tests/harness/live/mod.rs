@@ -7,6 +7,7 @@
 //!   skopeo, podman,       │
 //!   containerd, http      │      └──► docker_registry, nginx (for what is not ours)
 //!                         │    ingress ── an Envoy that has services of others, with us or without
+//!                         │    company ── the same with a listener of our own, by delivered files
 //!                         └── process, ports, scratch, install, poll, sign
 //!
 //!   package sets from elsewhere: git_https (nginx), git_ssh (dropbear, in a namespace)
@@ -17,6 +18,7 @@ pub mod admin;
 pub mod builder;
 pub mod certificate;
 pub mod clients;
+pub mod company;
 pub mod docker_registry;
 pub mod envoy;
 pub mod gated_set;

@@ -37,14 +37,21 @@ pub fn copy_layout(layout: &Path, tag: &str, folder: &Path) -> Result<()> {
 /// # Errors
 /// When skopeo fails.
 pub fn copy_as(image: &str, user: &str, password: &str, ca: &Path, folder: &Path) -> Result<()> {
-    run(Command::new("skopeo")
+    run(&mut copying_as(image, user, password, ca, folder))?;
+    Ok(())
+}
+
+/// The command that [`copy_as`] runs.
+pub fn copying_as(image: &str, user: &str, password: &str, ca: &Path, folder: &Path) -> Command {
+    let mut command = Command::new("skopeo");
+    command
         .args(["copy", "--quiet", "--src-creds"])
         .arg(format!("{user}:{password}"))
         .arg("--src-cert-dir")
         .arg(ca)
         .arg(format!("docker://{image}"))
-        .arg(format!("dir:{}", folder.display())))?;
-    Ok(())
+        .arg(format!("dir:{}", folder.display()));
+    command
 }
 
 /// Pushes the image that [`copy`] brought into `folder`.
