@@ -3,6 +3,9 @@
 
 use std::collections::BTreeSet;
 
+use nixgate_core::wire;
+
+use super::finding::Severity;
 use super::gather::{Gathered, file_of};
 use super::node::Node;
 use super::plugin::{Plugin, plugins};
@@ -48,10 +51,9 @@ pub(super) struct Route<'a> {
     pub(super) label: String,
     /// The clusters that it can lead to; none when Envoy itself answers or redirects.
     pub(super) clusters: Vec<&'a str>,
-    /// What it, its virtual host and the route configuration say of filters, in this order.
-    overrides: Vec<Node<'a>>,
-    /// The same of headers.
-    pub(super) headers: Vec<Node<'a>>,
+    /// Itself, its virtual host and the route configuration: the first that says something of a filter
+    /// counts, and all add their headers.
+    pub(super) levels: [Node<'a>; 3],
 }
 
 /// The parts of a configuration that are the registry's, and all others.
@@ -142,8 +144,21 @@ impl<'a> Scene<'a> {
         route.clusters.iter().any(|one| self.builders.contains(one))
     }
 
-    fn leads_to_hop(&self, route: &Route<'a>) -> bool {
+    pub(super) fn leads_to_hop(&self, route: &Route<'a>) -> bool {
         route.clusters.iter().any(|one| self.hops.contains(one))
+    }
+
+    /// Whether a listener with the filter learns the client's address from a header of ours.
+    pub(super) fn hop_asks_for_address(&self) -> bool {
+        let mut chains = self
+            .chains
+            .iter()
+            .filter(|chain| self.filter_of(chain).is_some());
+        chains.any(|chain| {
+            let extensions = chain.manager.items("original_ip_detection_extensions");
+            let mut extensions = extensions.iter().filter_map(|one| one.typed());
+            extensions.any(|one| one.text("header_name") == Some(wire::CLIENT_ADDRESS))
+        })
     }
 
     /// Whether pulls take this route: to the builder, or on the way to another listener with the filter.
@@ -161,6 +176,16 @@ impl<'a> Scene<'a> {
     /// Whether the chain serves virtual hosts that are not the registry's.
     pub(super) fn is_shared(&self, chain: &Chain<'a>) -> bool {
         chain.hosts.iter().any(|host| !self.has_registry(host))
+    }
+
+    /// How bad it is when something reaches them: Envoy's own answers alone are no service.
+    pub(super) fn harm(&self, chain: &Chain<'a>) -> Severity {
+        let others = chain.hosts.iter().filter(|host| !self.has_registry(host));
+        let mut routes = others.flat_map(|host| &host.routes);
+        match routes.any(|route| !route.clusters.is_empty()) {
+            true => Severity::Error,
+            false => Severity::Warning,
+        }
     }
 
     /// The chains through which pulls come.
@@ -250,8 +275,8 @@ impl<'a> Route<'a> {
 
     /// What the route, or what is around it, says of a filter.
     pub(super) fn override_of(&self, filter: &str) -> Option<Node<'a>> {
-        let mut overrides = self.overrides.iter();
-        overrides.find_map(|node| {
+        let mut levels = self.levels.iter();
+        levels.find_map(|node| {
             let configs = node.get("typed_per_filter_config")?;
             let mut configs = configs.fields().into_iter();
             configs.find_map(|(name, config)| (name == filter).then_some(config))
@@ -276,7 +301,11 @@ fn chains<'a>(all: &'a Gathered<'a>) -> Vec<Chain<'a>> {
             .filter(|filter| filter.kind() == "HttpConnectionManager")
             .filter_map(|filter| filter.typed());
         for manager in managers {
-            let (route_config, lacks_routes) = routes_of(all, &manager);
+            let (route_config, mut lacks_routes) = routes_of(all, &manager);
+            // A tree of matchers in place of routes.
+            let hosts = route_config.as_ref().map(|one| one.items("virtual_hosts"));
+            lacks_routes |=
+                hosts.is_some_and(|all| all.iter().any(|host| host.get("matcher").is_some()));
             chains.push(Chain {
                 listener: listener.node.clone(),
                 is_delivered: listener.is_delivered,
@@ -328,15 +357,11 @@ fn hosts_of(route_config: Node<'_>) -> Vec<Host<'_>> {
         .map(|host| {
             let routes = host.items("routes").into_iter();
             let routes = routes
-                .map(|route| {
-                    let outer = vec![route.clone(), host.clone(), route_config.clone()];
-                    Route {
-                        label: label_of(&route),
-                        clusters: clusters_of(&route),
-                        headers: outer.clone(),
-                        overrides: outer,
-                        node: route,
-                    }
+                .map(|route| Route {
+                    label: label_of(&route),
+                    clusters: clusters_of(&route),
+                    levels: [route.clone(), host.clone(), route_config.clone()],
+                    node: route,
                 })
                 .collect();
             Host { node: host, routes }

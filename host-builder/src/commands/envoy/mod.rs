@@ -24,6 +24,7 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 
 use admin::Admin;
+use read::{FolderMap, Folders};
 
 /// `nixgate envoy`
 #[derive(Subcommand)]
@@ -47,6 +48,10 @@ pub struct CheckArgs {
     /// The folder that Envoy is started in, to which paths in its configuration are relative
     #[arg(long, value_name = "FOLDER", default_value = ".")]
     directory: PathBuf,
+    /// Read files below one folder of the configuration in another: `/etc/envoy=envoy/ingress`; the
+    /// first that has the file counts
+    #[arg(long = "map", value_name = "FROM=TO")]
+    maps: Vec<FolderMap>,
     /// envoy.yaml, files of resources beside it, or a saved /config_dump; the files that they name are
     /// read too
     #[arg(value_name = "FILE", required_unless_present = "admin")]
@@ -61,11 +66,13 @@ pub(crate) async fn run(command: EnvoyCommand) -> Result<bool> {
         json,
         name,
         directory,
+        maps,
         files,
     } = arguments;
+    let folders = Folders { directory, maps };
     let sources = match &admin {
-        Some(admin) => read::running(admin, &directory).await?,
-        None => read::files(&files, &directory)?,
+        Some(admin) => read::running(admin, &folders).await?,
+        None => read::files(&files, &folders)?,
     };
     let report = check::check(&sources, &name);
     match json {

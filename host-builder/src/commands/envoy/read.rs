@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::LazyLock;
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -28,8 +29,50 @@ static VERSION_PATTERN: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(r"[0-9]{1,3}\.[0-9]{1,4}\.[0-9]{1,4}\+[0-9a-f]{12}").expect("it is an expression")
 });
 
+/// Where the files of a configuration are.
+#[derive(Debug, Default)]
+pub(super) struct Folders {
+    /// The folder that Envoy is started in.
+    pub(super) directory: PathBuf,
+    pub(super) maps: Vec<FolderMap>,
+}
+
+/// A folder that stands for another, on a machine that is not Envoy's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct FolderMap {
+    from: PathBuf,
+    to: PathBuf,
+}
+
+impl FromStr for FolderMap {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let pair = text.split_once('=');
+        let (from, to) = pair
+            .filter(|(from, to)| !from.is_empty() && !to.is_empty())
+            .ok_or("give two folders, such as /etc/envoy=envoy/ingress")?;
+        Ok(Self {
+            from: from.into(),
+            to: to.into(),
+        })
+    }
+}
+
+impl Folders {
+    /// The file that the configuration means by a path.
+    fn find(&self, path: &str) -> PathBuf {
+        let mapped = self.maps.iter().filter_map(|map| {
+            let rest = Path::new(path).strip_prefix(&map.from).ok()?;
+            Some(map.to.join(rest))
+        });
+        let mut mapped = mapped.filter(|path| path.exists());
+        mapped.next().unwrap_or_else(|| self.directory.join(path))
+    }
+}
+
 /// Asks a running Envoy.
-pub(super) async fn running(admin: &Admin, directory: &Path) -> Result<Sources> {
+pub(super) async fn running(admin: &Admin, folders: &Folders) -> Result<Sources> {
     let admin_client = AdminClient::new(admin)?;
     let dump = admin_client.get("/config_dump").await?;
     let stats = admin_client.get("/stats?filter=.update_").await?;
@@ -40,7 +83,7 @@ pub(super) async fn running(admin: &Admin, directory: &Path) -> Result<Sources> 
         value,
     };
     let documents = vec![document];
-    let mut sources = with_modules(documents, Vec::new(), directory);
+    let mut sources = with_modules(documents, Vec::new(), folders);
     let lines = stats.lines().filter_map(|line| line.rsplit_once(": "));
     let counts = lines.filter_map(|(name, count)| Some((name.to_owned(), count.parse().ok()?)));
     sources.stats = counts.collect();
@@ -48,7 +91,7 @@ pub(super) async fn running(admin: &Admin, directory: &Path) -> Result<Sources> 
 }
 
 /// Reads files, and those that they name.
-pub(super) fn files(files: &[PathBuf], directory: &Path) -> Result<Sources> {
+pub(super) fn files(files: &[PathBuf], folders: &Folders) -> Result<Sources> {
     let mut documents = Vec::new();
     let mut known = BTreeSet::new();
     for file in files {
@@ -65,7 +108,7 @@ pub(super) fn files(files: &[PathBuf], directory: &Path) -> Result<Sources> {
             None => references(from),
         };
         for reference in named {
-            let path = directory.join(&reference.file);
+            let path = folders.find(&reference.file);
             ensure!(
                 known.len() < FILES,
                 "the configuration names more than {FILES} files"
@@ -86,7 +129,7 @@ pub(super) fn files(files: &[PathBuf], directory: &Path) -> Result<Sources> {
         }
         next += 1;
     }
-    Ok(with_modules(documents, bad_files, directory))
+    Ok(with_modules(documents, bad_files, folders))
 }
 
 /// Reads one file of YAML or JSON.
@@ -117,7 +160,7 @@ fn bytes(path: &Path) -> Result<Vec<u8>> {
 }
 
 /// Adds what is known of the modules that the documents name.
-fn with_modules(documents: Vec<Document>, bad_files: Vec<BadFile>, directory: &Path) -> Sources {
+fn with_modules(documents: Vec<Document>, bad_files: Vec<BadFile>, folders: &Folders) -> Sources {
     let all = gather(&documents);
     let mut names = BTreeSet::new();
     for node in &all.documents {
@@ -130,7 +173,7 @@ fn with_modules(documents: Vec<Document>, bad_files: Vec<BadFile>, directory: &P
         });
     }
     let modules = names.into_iter().map(|name| {
-        let module = module(&directory.join(&name));
+        let module = module(&folders.find(&name));
         (name, module)
     });
     Sources {

@@ -30,11 +30,11 @@ pub(super) fn check(scene: &Scene<'_>, found: &mut Findings) {
                         "a log for all services has the registry's requests with their queries"
                     }
                 };
-                found.error(
+                found.warning(
                     Check::LogWithQuery,
                     At(chain.label(), &log.path),
                     what,
-                    "log %PATH(NQ)% instead, or leave the registry out of this log by a CEL filter \
+                    "log %PATH(NQ)% instead, or leave the registry out of this log by a filter \
                      (envoy/existing-ingress/envoy.yaml has one)",
                 );
             }
@@ -75,6 +75,9 @@ fn scope(log: &Node<'_>, names: &[String]) -> Scope {
         return scope;
     };
     filter.each_object(&mut |node| {
+        if let Some(metadata) = node.get("metadata_filter") {
+            scope = metadata_scope(&metadata).unwrap_or(scope);
+        }
         let Some(expression) = node.text("expression") else {
             return;
         };
@@ -89,6 +92,24 @@ fn scope(log: &Node<'_>, names: &[String]) -> Scope {
         }
     });
     scope
+}
+
+/// What a filter for the mark of the registry's requests lets through; none when it is for another mark.
+fn metadata_scope(filter: &Node<'_>) -> Option<Scope> {
+    let matcher = filter.get("matcher")?;
+    matcher
+        .text("filter")
+        .filter(|name| name.contains("nixgate"))?;
+    let wanted = matcher
+        .get("value")
+        .and_then(|value| value.flag("bool_match"));
+    // Other requests have no mark.
+    let others = filter.flag("match_if_key_not_found").unwrap_or(true);
+    Some(match (wanted == Some(true), others) {
+        (true, true) => Scope::All,
+        (true, false) => Scope::Registry,
+        (false, _) => Scope::Others,
+    })
 }
 
 /// Whether the lines of a log have the queries of requests.

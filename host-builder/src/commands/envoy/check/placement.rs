@@ -53,7 +53,13 @@ fn enabled(scene: &Scene<'_>, chain: &Chain<'_>, index: usize, found: &mut Findi
         let is_beside = scene.has_registry(host);
         let is_answered = route.clusters.is_empty();
         if enables && !(is_beside && (is_answered || prefix)) {
-            found.error(
+            // Envoy's own answers are no service.
+            let severity = match is_answered {
+                true => Severity::Warning,
+                false => Severity::Error,
+            };
+            found.add(
+                severity,
                 Check::OtherServices,
                 At(place.label(), &route.node.path),
                 format!(

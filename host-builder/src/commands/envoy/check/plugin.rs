@@ -136,7 +136,10 @@ fn deliveries(scene: &Scene<'_>, sources: &Sources, name: &str, found: &mut Find
             );
         }
     }
-    let is_expected = |filter: &HttpFilter<'_>| filter.name == name || looks_like_nixgate(filter);
+    let is_expected = |filter: &HttpFilter<'_>| {
+        let is_named = filter.name == name || looks_like_nixgate(filter);
+        is_named && filter.node.get("config_discovery").is_some()
+    };
     let mut filters = scene.chains.iter().flat_map(|chain| &chain.filters);
     let is_in_a_chain = filters.any(|filter| scene.plugin(filter).is_some() || is_expected(filter));
     if is_configuration && !is_in_a_chain {

@@ -37,11 +37,13 @@ fn replies(scene: &Scene<'_>, chain: &Chain<'_>, found: &mut Findings) {
         }
         let at = || At(chain.label(), &mapper.path);
         if has_registrys_form(mapper) {
-            found.error(
+            found.add(
+                scene.harm(chain),
                 Check::ReplyNotBound,
                 at(),
                 "a mapper of local_reply_config gives answers of other services a registry's form",
-                "add to its filter, in an and_filter, a CEL expression such as \
+                "bind its filter to the registry, in an and_filter: by a metadata_filter, as \
+                 envoy/existing-ingress/envoy.yaml does, or a CEL expression such as \
                  \"xds.virtual_host_name == 'nixgate'\"",
             );
         } else if changes(mapper) && !is_for_flags(mapper) {
@@ -93,6 +95,10 @@ fn is_bound(filter: &Node<'_>) -> bool {
         .and_then(|one| one.get("header"))
     {
         return header.name().eq_ignore_ascii_case(":authority");
+    }
+    if let Some(metadata) = filter.get("metadata_filter") {
+        // By default it holds for requests without the metadata too.
+        return metadata.flag("match_if_key_not_found") == Some(false);
     }
     let extension = filter.get("extension_filter").and_then(|one| one.typed());
     let expression = extension.as_ref().and_then(|one| one.text("expression"));

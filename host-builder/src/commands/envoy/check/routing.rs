@@ -11,6 +11,9 @@ const MARGIN: f64 = 5.0;
 /// Envoy's default of `stream_idle_timeout`.
 const STREAM_IDLE: f64 = 300.0;
 
+/// Conditions of requests that nobody has answered or begun.
+const UNSENT: [&str; 3] = ["connect-failure", "refused-stream", "reset-before-request"];
+
 const TOKEN: &str = nixgate_core::wire::TOKEN;
 const CLIENT_ADDRESS: &str = nixgate_core::wire::CLIENT_ADDRESS;
 
@@ -102,9 +105,7 @@ fn repetitions(place: &Place<'_, '_>, found: &mut Findings) {
         let own = own.as_ref().and_then(|action| action.get(key));
         own.or_else(|| place.host.node.get(key))
     };
-    if let Some(policy) =
-        of("retry_policy").filter(|policy| policy.text("retry_on").is_some_and(|on| !on.is_empty()))
-    {
+    if let Some(policy) = of("retry_policy").filter(repeats) {
         found.warning(
             Check::Retries,
             At(place.label(), &policy.path),
@@ -137,11 +138,18 @@ fn repetitions(place: &Place<'_, '_>, found: &mut Findings) {
     }
 }
 
+/// Whether a policy repeats requests that may have reached the builder.
+fn repeats(policy: &Node<'_>) -> bool {
+    let conditions = policy.text("retry_on").unwrap_or_default().split(',');
+    let mut conditions = conditions.map(str::trim).filter(|one| !one.is_empty());
+    conditions.any(|one| !UNSENT.contains(&one))
+}
+
 /// What routes add to requests.
 fn headers(scene: &Scene<'_>, place: &Place<'_, '_>, found: &mut Findings) {
     let route = place.route;
     let added: Vec<_> = route
-        .headers
+        .levels
         .iter()
         .flat_map(|node| node.items("request_headers_to_add"))
         .filter_map(|option| Added::new(&option))
@@ -162,7 +170,10 @@ fn headers(scene: &Scene<'_>, place: &Place<'_, '_>, found: &mut Findings) {
         }
         if name == TOKEN {
             token(scene, place, header, found);
-        } else if name.starts_with("nixgate-") && !route.is_login() {
+        } else if name.starts_with("nixgate-")
+            && !route.is_login()
+            && !(name == CLIENT_ADDRESS && scene.leads_to_hop(route))
+        {
             found.warning(
                 Check::TokenHeader,
                 at(),
@@ -170,6 +181,20 @@ fn headers(scene: &Scene<'_>, place: &Place<'_, '_>, found: &mut Findings) {
                 "remove it: the filter sends these headers itself",
             );
         }
+    }
+    if scene.leads_to_hop(route)
+        && scene.hop_asks_for_address()
+        && !overwritten.contains(&CLIENT_ADDRESS)
+    {
+        found.error(
+            Check::LoginHeaders,
+            At(place.label(), &route.node.path),
+            format!("the listener that it leads to requires the header {CLIENT_ADDRESS}"),
+            format!(
+                "add {CLIENT_ADDRESS}: \"%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%\" with \
+                 append_action: OVERWRITE_IF_EXISTS_OR_ADD"
+            ),
+        );
     }
     let adds_token = added.iter().any(|header| header.name == TOKEN);
     if scene.leads_to_builder(route)

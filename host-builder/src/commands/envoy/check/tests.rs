@@ -4,7 +4,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::super::finding::{Check, Severity};
-use super::super::read;
+use super::super::read::{self, Folders};
 use super::*;
 
 /// The folders below `envoy/`.
@@ -16,6 +16,8 @@ const EXAMPLES: [&str; 4] = [
 ];
 /// As the unit tests know the module.
 const VERSION: &str = "1.2.3+0123456789ab";
+/// The repository.
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 const MODULE: &str = "target/wasm32-wasip1/wasm/nixgate_filter.wasm";
 
 const MANAGER: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
@@ -33,15 +35,33 @@ struct Example {
 
 impl Example {
     fn new(folder: &str) -> Self {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let file = Path::new("envoy").join(folder).join("envoy.yaml");
-        let sources = read::files(&[root.join(file)], &root).unwrap();
+        let example = Self::read(folder, &[]);
+        assert_eq!(example.documents.len(), 2, "envoy.yaml names filter.yaml");
+        example
+    }
+
+    /// The example whose files are for `/etc/envoy`.
+    fn with_login() -> Self {
+        let root = Path::new(ROOT).join("envoy/ingress-with-login");
+        let map = |folder: &Path| format!("/etc/envoy={}", folder.display());
+        Self::read(
+            "ingress-with-login",
+            &[map(&root), map(&root.join("before"))],
+        )
+    }
+
+    fn read(folder: &str, maps: &[String]) -> Self {
+        let directory = Path::new(ROOT).to_owned();
+        let file = directory.join("envoy").join(folder).join("envoy.yaml");
+        let maps = maps.iter().map(|map| map.parse().unwrap()).collect();
+        let sources = read::files(&[file], &Folders { directory, maps }).unwrap();
         assert_eq!(sources.bad_files, [], "{folder}");
-        assert_eq!(sources.documents.len(), 2, "envoy.yaml names filter.yaml");
-        let modules = [(MODULE.to_owned(), Module::Version(Some(VERSION.to_owned())))];
+        // Unit tests have no module.
+        let names = sources.modules.into_keys();
+        let version = Module::Version(Some(VERSION.to_owned()));
         Self {
             documents: sources.documents,
-            modules: modules.into(),
+            modules: names.map(|name| (name, version.clone())).collect(),
         }
     }
 
@@ -159,6 +179,46 @@ fn the_shipped_examples_have_nothing_to_report() {
 }
 
 #[test]
+fn a_company_whose_own_listener_leads_to_the_registry_has_no_errors() {
+    let example = Example::with_login();
+    // What its listener does with all of its services, which is the company's choice.
+    let chosen = ["paths", "delayed-close", "log-with-query"];
+    let report = example.report();
+    let findings = report
+        .findings
+        .iter()
+        .filter(|one| one.severity != Severity::Note);
+    let mut found: Vec<_> = findings
+        .map(|one| {
+            assert_eq!(
+                (one.severity, &*one.place),
+                (Severity::Warning, "listener secure"),
+                "{report}"
+            );
+            one.check
+        })
+        .collect();
+    found.dedup();
+    assert_eq!(found, chosen, "{report}");
+    // The registry's listener takes the client's address from this header alone.
+    let mut changed = example.clone();
+    let routes = changed
+        .documents
+        .iter_mut()
+        .find(|one| one.source.ends_with("routes-web.yaml"));
+    let hosts = &mut routes.unwrap().value["resources"][0]["virtual_hosts"];
+    merge(
+        &mut hosts[2]["routes"][0],
+        json!({"request_headers_to_add": null}),
+    );
+    makes(
+        &[(Severity::Error, Check::LoginHeaders)],
+        &changed,
+        &example,
+    );
+}
+
+#[test]
 fn every_check_can_be_found_and_is_on_the_page() {
     let page = include_str!("../../../../../docs/src/envoy-check.md");
     for check in Check::ALL {
@@ -174,9 +234,14 @@ fn every_check_can_be_found_and_is_on_the_page() {
 
 #[test]
 fn a_filter_that_is_on_for_other_services_is_an_error() {
-    error(
-        Check::OtherServices,
-        &ingress().manager("/http_filters/0", json!({"disabled": null})),
+    // The path that Envoy answers itself is no service.
+    makes(
+        &[
+            (Severity::Error, Check::OtherServices),
+            (Severity::Warning, Check::OtherServices),
+        ],
+        &ingress().manager("/http_filters/1", json!({"disabled": null})),
+        &ingress(),
     );
     // Beside another registry, the filter judges all names; another host is something else.
     let other = json!({"name": "app", "domains": ["app.corp"],
@@ -217,7 +282,7 @@ fn a_registry_without_its_filter_is_an_error() {
     );
     let none = json!({"name": "other", "config_discovery": null, "disabled": null,
         "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.cors.v3.Cors"}});
-    let changed = ingress().manager("/http_filters/0", none);
+    let changed = ingress().manager("/http_filters/1", none);
     let found = made_by(&changed, &ingress());
     for check in ["no-filter", "route-without-filter"] {
         assert!(
@@ -233,11 +298,11 @@ fn the_filter_is_last_before_the_router() {
     let filter = |name: &str| json!({"name": name, "typed_config": {"@type": format!("type.googleapis.com/x.v3.{name}")}});
     error(
         Check::NotLast,
-        &ingress().push("/http_filters", 1, filter("ExtAuthz")),
+        &ingress().push("/http_filters", 2, filter("ExtAuthz")),
     );
     warning(
         Check::NotLast,
-        &ingress().push("/http_filters", 1, filter("Lua")),
+        &ingress().push("/http_filters", 2, filter("Lua")),
     );
     // In front of it is their place.
     makes(
@@ -248,7 +313,7 @@ fn the_filter_is_last_before_the_router() {
     // One that is off on the registry's routes is nobody's.
     let mut off = filter("Lua");
     off["disabled"] = true.into();
-    makes(&[], &ingress().push("/http_filters", 1, off), &ingress());
+    makes(&[], &ingress().push("/http_filters", 2, off), &ingress());
     warning(
         Check::Compressor,
         &ingress().push("/http_filters", 0, filter("Compressor")),
@@ -322,6 +387,16 @@ fn envoys_own_answers_are_the_registrys_on_its_routes_alone() {
         &push(json!({"filter": both, "body_format_override": body})),
         &ingress(),
     );
+    let marked = |others: bool| json!({"metadata_filter": {"matcher": {"filter": "nixgate"}, "match_if_key_not_found": others}});
+    makes(
+        &[],
+        &push(json!({"filter": marked(false), "body_format_override": body})),
+        &ingress(),
+    );
+    error(
+        Check::ReplyNotBound,
+        &push(json!({"filter": marked(true), "body_format_override": body})),
+    );
     let either = json!({"or_filter": {"filters": [status, host]}});
     error(
         Check::ReplyNotBound,
@@ -375,7 +450,11 @@ fn requests_are_sent_once_and_to_the_builder_alone() {
         Check::Retries,
         &route(json!({"retry_policy": {"retry_on": "5xx"}})),
     );
-    makes(&[], &route(json!({"retry_policy": {}})), &ingress());
+    makes(
+        &[],
+        &route(json!({"retry_policy": {"retry_on": "connect-failure"}})),
+        &ingress(),
+    );
     let host = json!({"retry_policy": {"retry_on": "5xx"}});
     warning(
         Check::Retries,
@@ -490,7 +569,7 @@ fn limits_that_are_missing_are_named() {
 fn logs_have_the_filters_facts_and_no_queries() {
     let all = json!({"name": "all", "typed_config": {
         "@type": "type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog"}});
-    error(
+    warning(
         Check::LogWithQuery,
         &ingress().push("/access_log", 0, all.clone()),
     );
@@ -498,10 +577,35 @@ fn logs_have_the_filters_facts_and_no_queries() {
     without["typed_config"]["log_format"] = json!({"json_format": {"path": "%PATH(NQ)%"}});
     makes(&[], &ingress().push("/access_log", 0, without), &ingress());
     // The ingress's own log, when its filter is lost.
-    error(
+    warning(
         Check::LogWithQuery,
         &ingress().manager("/access_log/0", json!({"filter": null})),
     );
+    // By a mark on requests, or by expressions; a mark that is missing may be one that matches.
+    let marked = |wanted: bool, others: bool| {
+        json!({"metadata_filter": {"matcher": {"filter": "nixgate", "value": {"bool_match": wanted}},
+            "match_if_key_not_found": others}})
+    };
+    let expression =
+        |text: &str| json!({"extension_filter": {"typed_config": {"expression": text}}});
+    for (filter, has_registry) in [
+        (marked(false, true), false),
+        (marked(true, false), true),
+        (marked(true, true), true),
+        (
+            expression("!('wasm.nixgate.outcome' in filter_state)"),
+            false,
+        ),
+        (expression("xds.virtual_host_name != 'nixgate'"), false),
+        (expression("xds.virtual_host_name == \"nixgate\""), true),
+        (json!({"status_code_filter": {}}), true),
+    ] {
+        let mut log = all.clone();
+        log["filter"] = filter;
+        let expected = [(Severity::Warning, Check::LogWithQuery)];
+        let expected = if has_registry { &expected[..] } else { &[] };
+        makes(expected, &ingress().push("/access_log", 0, log), &ingress());
+    }
     warning(
         Check::LogWithoutFacts,
         &ingress().manager(
@@ -708,7 +812,7 @@ fn the_filters_vm_has_its_token_its_module_and_its_own_memory() {
         json!({"config_discovery": {"default_config": {"@type": "type.googleapis.com/x.v3.Cors"}}});
     warning(
         Check::DefaultConfig,
-        &ingress().manager("/http_filters/0", default),
+        &ingress().manager("/http_filters/1", default),
     );
 }
 
@@ -741,6 +845,10 @@ fn delivered_listeners_are_checked_and_share_no_filter() {
 fn files_that_are_wrong_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
+    let folders = Folders {
+        directory: root.to_owned(),
+        maps: Vec::new(),
+    };
     let write = |name: &str, text: &str| std::fs::write(root.join(name), text).unwrap();
     let envoy = |file: &str| {
         let manager = json!({"@type": "x.HttpConnectionManager", "http_filters": [{"name": "nixgate",
@@ -750,7 +858,7 @@ fn files_that_are_wrong_are_named() {
             "envoy.yaml",
             &json!({"static_resources": {"listeners": [listener]}}).to_string(),
         );
-        read::files(&[root.join("envoy.yaml")], root).unwrap()
+        read::files(&[root.join("envoy.yaml")], &folders).unwrap()
     };
     write("broken.yaml", "a: [");
     write("list.yaml", "- a");
@@ -783,21 +891,25 @@ fn files_that_are_wrong_are_named() {
         );
     }
     write("strange.yaml", "a: 1");
-    let sources = read::files(&[root.join("strange.yaml")], root).unwrap();
+    let sources = read::files(&[root.join("strange.yaml")], &folders).unwrap();
     assert_eq!(check(&sources, "nixgate").errors, 1);
-    let error = read::files(&[root.join("missing.yaml")], root).unwrap_err();
+    let error = read::files(&[root.join("missing.yaml")], &folders).unwrap_err();
     assert!(format!("{error:#}").contains("cannot read"), "{error:#}");
 }
 
 #[test]
 fn a_modules_version_is_found_among_its_bytes() {
     let folder = tempfile::tempdir().unwrap();
+    let folders = Folders {
+        directory: folder.path().to_owned(),
+        maps: Vec::new(),
+    };
     let version = |content: &[u8]| {
         std::fs::write(folder.path().join("a.wasm"), content).unwrap();
         let plugin =
             json!({"resources": [{"vm_config": {"code": {"local": {"filename": "a.wasm"}}}}]});
         std::fs::write(folder.path().join("a.yaml"), plugin.to_string()).unwrap();
-        let sources = read::files(&[folder.path().join("a.yaml")], folder.path()).unwrap();
+        let sources = read::files(&[folder.path().join("a.yaml")], &folders).unwrap();
         sources.modules["a.wasm"].clone()
     };
     let of = |version: &str| Module::Version(Some(version.to_owned()));
@@ -861,7 +973,7 @@ fn routes_to_another_listener_with_the_filter_are_the_registrys_too() {
     inner["address"] = json!({"pipe": {"path": "/run/envoy/registry.sock"}});
     *example.at(0, "/static_resources/listeners/0/name") = "front".into();
     let manager = example.at(0, MANAGER);
-    manager["http_filters"].as_array_mut().unwrap().remove(0);
+    manager["http_filters"].as_array_mut().unwrap().remove(1);
     let route = manager.pointer_mut(REGISTRY).unwrap();
     *route = json!({"match": {"prefix": "/"}, "route": {"cluster": "registry", "timeout": "0s", "idle_timeout": "29s"}});
     let listeners = example.at(0, "/static_resources/listeners");
@@ -883,6 +995,43 @@ fn routes_to_another_listener_with_the_filter_are_the_registrys_too() {
     let mut wrong = example.clone();
     merge(wrong.at(0, MANAGER), json!({"use_remote_address": null}));
     makes(&[(Severity::Error, Check::RemoteAddress)], &wrong, &example);
+}
+
+#[test]
+fn envoys_own_answers_on_other_hosts_are_no_service() {
+    let other = json!({"name": "other", "domains": ["other.corp"],
+        "routes": [{"match": {"prefix": "/"}, "direct_response": {"status": 404}}]});
+    let standalone = Example::new("standalone");
+    let changed = standalone
+        .clone()
+        .push("/route_config/virtual_hosts", 0, other);
+    let expected = [
+        (Severity::Warning, Check::OtherServices),
+        (Severity::Warning, Check::ReplyNotBound),
+    ];
+    makes(&expected, &changed, &standalone);
+}
+
+#[test]
+fn what_cannot_be_seen_in_files_is_noted() {
+    let ads =
+        json!({"config_discovery": {"config_source": {"path_config_source": null, "ads": {}}}});
+    let mut example = ingress().manager("/http_filters/1", ads);
+    example.documents.truncate(1);
+    let notes = [(Severity::Note, Check::Unseen)];
+    makes(
+        &notes,
+        &example,
+        &Example {
+            documents: Vec::new(),
+            ..ingress()
+        },
+    );
+    let rds = json!({"route_config": null, "rds": {"route_config_name": "a", "config_source": {"ads": {}}}});
+    makes(&notes, &ingress().manager("", rds), &ingress());
+    let matcher = json!({"routes": null, "matcher": {"matcher_tree": {}}});
+    let changed = ingress().manager("/route_config/virtual_hosts/1", matcher);
+    assert!(made_by(&changed, &ingress()).contains(&(Severity::Note, "unseen")));
 }
 
 #[test]
