@@ -315,3 +315,28 @@ fn only_nixgates_listeners_need_to_be_delivered() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn a_file_that_is_no_yaml_changes_nothing() -> Result<()> {
+    let mut company = Company::start()?;
+    company.start_app()?;
+    let token = company.token("alice")?;
+    for version in ENVOY_VERSIONS {
+        company.put_all()?;
+        let envoy = company.envoy(version, TOKEN)?;
+        for file in ["filter.yaml", "lds.yaml", "cds.yaml", "routes-web.yaml"] {
+            let failures = || {
+                let log = envoy.log();
+                log.matches("Filesystem config update").count()
+            };
+            let before = failures();
+            company.put(file, "resources: [\n")?;
+            poll::until(&format!("Envoy has read {file}"), || {
+                (failures() > before).then_some(())
+            })?;
+            others_answer(&company, &token, Fault::BadKeyLater)
+                .with_context(|| format!("{file}, Envoy {version}:\n{}", envoy.log()))?;
+        }
+    }
+    Ok(())
+}
