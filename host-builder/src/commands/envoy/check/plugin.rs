@@ -351,7 +351,7 @@ fn other_plugins(scene: &Scene<'_>, vm_id: &str) -> BTreeSet<String> {
             let module = code.and_then(|one| one.text("filename"));
             // The dump of a running Envoy has the same plugin in more than one place.
             let is_nixgates = scene.plugins.iter().any(|plugin| {
-                plugin.config.path == node.path
+                plugin.config.value == node.value
                     || plugin.module().is_some_and(|one| Some(one) == module)
             });
             if !is_nixgates && vm.text("vm_id").unwrap_or_default() == vm_id {

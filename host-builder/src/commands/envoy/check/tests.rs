@@ -997,6 +997,34 @@ fn routes_to_another_listener_with_the_filter_are_the_registrys_too() {
     makes(&[(Severity::Error, Check::RemoteAddress)], &wrong, &example);
 }
 
+/// A running Envoy shows static listeners twice, once in its bootstrap.
+#[test]
+fn a_plugin_that_is_shown_twice_is_one() {
+    let mut example = ingress();
+    let filter = example.at(1, "/resources/0/typed_config").clone();
+    let patch = json!({"config_discovery": null, "typed_config": filter});
+    let code = json!({"local": null, "remote": {"sha256": "a"}});
+    let mut example = example.manager("/http_filters/1", patch).manager(
+        "/http_filters/1/typed_config/config/vm_config",
+        json!({"code": code}),
+    );
+    let bootstrap = example.documents.remove(0).value;
+    let listener = bootstrap["static_resources"]["listeners"][0].clone();
+    let clusters = bootstrap["static_resources"]["clusters"]
+        .as_array()
+        .unwrap();
+    let clusters: Vec<Value> = clusters.iter().map(|one| json!({"cluster": one})).collect();
+    let value = json!({"configs": [
+        {"@type": "x.BootstrapConfigDump", "bootstrap": bootstrap},
+        {"@type": "x.ListenersConfigDump", "static_listeners": [{"listener": listener}]},
+        {"@type": "x.ClustersConfigDump", "static_clusters": clusters},
+    ]});
+    let source = "config_dump".to_owned();
+    example.documents = vec![Document { source, value }];
+    let notes = [(Severity::Note, "module")];
+    assert_eq!(example.found(), notes.into(), "{}", example.report());
+}
+
 #[test]
 fn envoys_own_answers_on_other_hosts_are_no_service() {
     let other = json!({"name": "other", "domains": ["other.corp"],
