@@ -95,11 +95,7 @@ impl<'a> Scene<'a> {
 
     /// The cluster of the settings, and others with the same endpoints.
     fn find_builders(&mut self) {
-        let named: BTreeSet<&str> = self
-            .plugins
-            .iter()
-            .filter_map(|one| one.cluster())
-            .collect();
+        let named: BTreeSet<&str> = self.plugins.iter().filter_map(Plugin::cluster).collect();
         let is_named = |cluster: &&Node<'_>| named.contains(cluster.name());
         let endpoints: BTreeSet<String> = self
             .all
@@ -156,7 +152,7 @@ impl<'a> Scene<'a> {
             .filter(|chain| self.filter_of(chain).is_some());
         chains.any(|chain| {
             let extensions = chain.manager.items("original_ip_detection_extensions");
-            let mut extensions = extensions.iter().filter_map(|one| one.typed());
+            let mut extensions = extensions.iter().filter_map(Node::typed);
             extensions.any(|one| one.text("header_name") == Some(wire::CLIENT_ADDRESS))
         })
     }

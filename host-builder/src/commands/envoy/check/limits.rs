@@ -3,6 +3,7 @@
 use super::super::chains::{Chain, Scene};
 use super::super::finding::{At, Check, Findings};
 use super::super::node::Node;
+use super::super::plugin::Plugin;
 
 /// More buffered bytes than this for each stream or connection are a way to take all memory.
 const BUFFER: u64 = 1 << 20;
@@ -27,7 +28,7 @@ pub(super) fn check(scene: &Scene<'_>, found: &mut Findings) {
             buffers(chain, found);
         }
     }
-    let clusters = scene.plugins.iter().filter_map(|plugin| plugin.cluster());
+    let clusters = scene.plugins.iter().filter_map(Plugin::cluster);
     for name in clusters {
         let mut all = scene.all.clusters.iter();
         if let Some(cluster) = all.find(|cluster| cluster.name() == name) {
