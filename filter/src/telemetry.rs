@@ -21,6 +21,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
+use nixgate_core::config::statistics_label;
 use nixgate_core::exchange::{Decision, Doubt, Outcome, Record};
 use proxy_wasm::types::{LogLevel, MetricType};
 
@@ -78,8 +79,6 @@ impl Metric {
 }
 
 const DIFFERS: &str = "differs";
-/// The longest name of a registry in statistics, in characters.
-const NAME: usize = 64;
 
 /// The statistics of one root context.
 #[derive(Default)]
@@ -93,20 +92,10 @@ pub(crate) struct Telemetry {
 }
 
 impl Telemetry {
-    /// The statistics of a plugin. Of its name, [`NAME`] characters count; those that would end a label are
-    /// replaced.
+    /// The statistics of a plugin.
     pub(crate) fn new(plugin: &str) -> Self {
-        let is_plain = |one: char| one.is_ascii_alphanumeric() || matches!(one, '-' | '_');
-        let name = plugin.chars().take(NAME);
-        let name: String = name
-            .map(|one| if is_plain(one) { one } else { '_' })
-            .collect();
-        let registry = match name.is_empty() {
-            true => name,
-            false => format!(".registry.{name}"),
-        };
         Self {
-            registry,
+            registry: statistics_label(plugin),
             ..Self::default()
         }
     }

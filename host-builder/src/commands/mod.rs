@@ -1,6 +1,7 @@
 //! What the `nixgate` command does, a module for each subcommand.
 
 mod build;
+mod envoy;
 mod policy;
 mod recipes;
 mod serve;
@@ -16,6 +17,7 @@ use crate::process::{GitCredentialArgs, git_credential};
 use crate::telemetry::logging::{LogFormat, VERSION};
 
 use build::BuildCommand;
+use envoy::EnvoyCommand;
 use policy::PolicyCommand;
 use recipes::RecipesCommand;
 use warm::WarmArgs;
@@ -35,6 +37,9 @@ pub enum Command {
     Serve(Box<ServeArgs>),
     /// Build one image, without a server, and print its digest
     Build(Box<BuildCommand>),
+    /// Check the configuration of an Envoy that nixgate is added to
+    #[command(subcommand)]
+    Envoy(EnvoyCommand),
     /// Check, explain and test policies
     #[command(subcommand)]
     Policy(PolicyCommand),
@@ -82,6 +87,10 @@ pub async fn run(command: Command, stop: impl Future<Output = ()>) -> Result<boo
             Ok(true)
         }
         Command::Build(command) => build::run(*command, stop).await,
+        Command::Envoy(command) => tokio::select! {
+            result = envoy::run(command) => result,
+            () = stop => Ok(false),
+        },
         Command::Policy(command) => tokio::select! {
             result = policy::run(command) => result,
             () = stop => Ok(false),

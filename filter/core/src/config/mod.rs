@@ -162,6 +162,20 @@ impl Config {
     }
 }
 
+/// The part of a statistic's name that tells the registries of one Envoy apart, by the name of the plugin: of
+/// that, 64 characters count, and those that could end a label become `_`.
+pub fn statistics_label(plugin: &str) -> String {
+    let is_plain = |one: char| one.is_ascii_alphanumeric() || matches!(one, '-' | '_');
+    let name = plugin.chars().take(64);
+    let name: String = name
+        .map(|one| if is_plain(one) { one } else { '_' })
+        .collect();
+    match name.is_empty() {
+        true => name,
+        false => format!(".registry.{name}"),
+    }
+}
+
 /// The prefix of the rules of the policy on trial, at the builder. No rule's name has a colon.
 const SHADOW: &str = "shadow:";
 

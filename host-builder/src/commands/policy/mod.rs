@@ -16,6 +16,7 @@ mod cases;
 mod entries;
 mod explain;
 mod file;
+mod filter_file;
 mod given;
 mod lint;
 mod package_set;
