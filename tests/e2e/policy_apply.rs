@@ -117,6 +117,19 @@ resources:
             let kept = |text: &str| text.matches("# kept").count();
             assert_eq!(kept(&found), kept(&text), "{found}");
         }
+        // What the filter alone knows to be wrong: Envoy lacks the variable.
+        let text = file(SPELLINGS[0], "old")?.replace("\"NIXGATE_TOKEN\"", "\"NOT_SET\"");
+        fs::write(&filter_yaml, &text)?;
+        let output = Command::new(install::builder()?)
+            .args(["policy", "apply", "--name", "edge", "--filter"])
+            .arg(&filter_yaml)
+            .args(["--admin", &format!("unix:{}", admin.socket().display())])
+            .arg(state.path().join("policy.json"))
+            .output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("the filter refuses the policy"), "{said}");
+        assert!(!output.status.success());
+        assert_eq!(fs::read_to_string(&filter_yaml)?, text);
         // A name that Envoy does not know changes nothing.
         let before = fs::read_to_string(&filter_yaml)?;
         let output = Command::new(install::builder()?)
