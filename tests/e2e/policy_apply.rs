@@ -87,8 +87,9 @@ resources:
         let log = state.path().join("envoy.log");
         let envoy = launch(version, 1, &envoy_yaml, &admin, &log)?;
         let uses = |revision: &str| {
-            let line = format!("policy {revision}\n");
-            poll::until(&format!("the filter has the {line}"), || {
+            // At the end of a line of JSON.
+            let line = format!("policy {revision}\"");
+            poll::until(&format!("the filter has the policy {revision}"), || {
                 envoy.log().contains(&line).then_some(())
             })
         };
