@@ -105,9 +105,7 @@ fn the_settings_may_be_any_text_of_yaml() {
         format!("value: |4\n              {json}"),
         format!("value: {quoted} # why"),
         format!("value: '{json}' # why"),
-        format!(
-            "value: '{{\"builder\": {{\"cluster\": \"b\",\n            \"token_env\": \"T\"}}, \"hold_seconds\": 20}}'"
-        ),
+        "value: '{\"builder\": {\"cluster\": \"b\",\n            \"token_env\": \"T\"}, \"hold_seconds\": 20}'".to_owned(),
         format!("value:\n            {quoted}\n"),
         format!("\"value\": !!str {quoted}"),
         format!("value: &settings {quoted}"),
