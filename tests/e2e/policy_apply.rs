@@ -12,7 +12,7 @@ use nixgate_tests::live::{poll, ports, scratch};
 use serde_json::json;
 
 /// The settings, as each spelling has them, with a policy's revision in place of `REVISION`.
-const SPELLINGS: [(&str, &str); 6] = [
+const SPELLINGS: [(&str, &str); 3] = [
     (
         "StringValue",
         "|-\n            {\"builder\": BUILDER,\n             \"policy\": POLICY}",
@@ -24,15 +24,6 @@ const SPELLINGS: [(&str, &str); 6] = [
     (
         "StringValue",
         "'{\"builder\": BUILDER, \"policy\": POLICY}' # kept",
-    ),
-    ("Struct", "{ builder: BUILDER, policy: POLICY } # kept"),
-    (
-        "Struct",
-        "\n            builder: BUILDER\n            policy: POLICY # kept",
-    ),
-    (
-        "Struct",
-        "\n            policy:\n              revision: REVISION\n              default: allow\n              rules: [] # none\n            builder: BUILDER",
     ),
 ];
 
