@@ -12,7 +12,7 @@ use nixgate_tests::live::{poll, ports, scratch};
 use serde_json::json;
 
 /// The settings, as each spelling has them, with a policy's revision in place of `REVISION`.
-const SPELLINGS: [(&str, &str); 6] = [
+const SPELLINGS: [(&str, &str); 3] = [
     (
         "StringValue",
         "|-\n            {\"builder\": BUILDER,\n             \"policy\": POLICY}",
@@ -24,15 +24,6 @@ const SPELLINGS: [(&str, &str); 6] = [
     (
         "StringValue",
         "'{\"builder\": BUILDER, \"policy\": POLICY}' # kept",
-    ),
-    ("Struct", "{ builder: BUILDER, policy: POLICY } # kept"),
-    (
-        "Struct",
-        "\n            builder: BUILDER\n            policy: POLICY # kept",
-    ),
-    (
-        "Struct",
-        "\n            policy:\n              revision: REVISION\n              default: allow\n              rules: [] # none\n            builder: BUILDER",
     ),
 ];
 
@@ -87,8 +78,9 @@ resources:
         let log = state.path().join("envoy.log");
         let envoy = launch(version, 1, &envoy_yaml, &admin, &log)?;
         let uses = |revision: &str| {
-            let line = format!("policy {revision}\n");
-            poll::until(&format!("the filter has the {line}"), || {
+            // At the end of a line of JSON.
+            let line = format!("policy {revision}\"");
+            poll::until(&format!("the filter has the policy {revision}"), || {
                 envoy.log().contains(&line).then_some(())
             })
         };

@@ -129,15 +129,13 @@ fn settings_text(config: &Node<'_>) -> Result<String, String> {
     };
     let value = configuration.get("value");
     let text = value.as_ref().and_then(|value| value.value.as_str());
-    match (configuration.own_kind(), value.as_ref(), text) {
-        ("StringValue", _, Some(text)) => Ok(text.to_owned()),
-        ("BytesValue", _, Some(text)) => {
+    match (configuration.own_kind(), text) {
+        ("StringValue", Some(text)) => Ok(text.to_owned()),
+        ("BytesValue", Some(text)) => {
             let bytes = STANDARD.decode(text).ok();
             let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
             text.ok_or_else(|| "its `configuration` is no text in base64".to_owned())
         }
-        // Envoy writes it as JSON for the filter.
-        ("Struct", Some(value), _) => Ok(value.value.to_string()),
         (kind, ..) => Err(format!(
             "its `configuration` is a {kind} that the filter can't read; make it a \
              google.protobuf.StringValue with the settings as JSON in `value`"

@@ -3,14 +3,13 @@
 //! ```text
 //!   text ──► the parser's events with their places ──► the settings of the resource with the name
 //!     │                                                    │
-//!     │      a text of JSON (StringValue) ◄────────────────┤
-//!     │      a mapping (Struct)           ◄────────────────┘
+//!     │      a text of JSON (StringValue) ◄────────────────┘
 //!     └──► the same text with other settings ──► read again: the settings are as wanted, and nothing
 //!                                                else has changed
 //! ```
 //!
-//! Only the settings are written anew: in a block, as lines of it; in quotes, in double quotes; in a
-//! mapping, the values of `policy` and `shadow` alone. All other text stays, comments included.
+//! Only the settings are written anew: in a block, as lines of it; in quotes, in double quotes. All other
+//! text stays, comments included.
 
 use std::ops::Range;
 
@@ -45,23 +44,16 @@ pub(super) fn with_policies(
         .context("its `configuration` has no `value` with the settings")?;
     let kind = configuration.get("@type").and_then(Tree::text);
     let kind = kind.and_then(|kind| kind.rsplit(['.', '/']).next());
-    let (new, wanted) = match (kind, &value.kind) {
-        (Some("StringValue"), Kind::Scalar { text, style }) => {
-            let settings = new_settings(text, policy, shadow)?;
-            let indent = configuration.column;
-            let new = with_text(file, value, *style, indent, &settings)?;
-            (new, Value::String(settings))
-        }
-        (Some("Struct"), Kind::Map(_)) => {
-            let settings = take_settings(&mut old.clone(), name).context(ADVICE)?;
-            with_values(file, value, configuration.column, settings, policy, shadow)?
-        }
-        _ => bail!(
+    let (Some("StringValue"), Kind::Scalar { text, style }) = (kind, &value.kind) else {
+        // Envoy hands a Struct to the filter in protobuf's binary form.
+        bail!(
             "its `configuration` must be a google.protobuf.StringValue with the settings as JSON in \
-             `value`, or a google.protobuf.Struct with them as a mapping"
-        ),
+             `value`: the filter can't read anything else"
+        );
     };
-    check(&new, &old, name, &wanted)?;
+    let settings = new_settings(text, policy, shadow)?;
+    let new = with_text(file, value, *style, configuration.column, &settings)?;
+    check(&new, &old, name, &settings)?;
     Ok(new)
 }
 
@@ -148,82 +140,14 @@ fn block_header(file: &str, range: &Range<usize>) -> Option<usize> {
     before.get(line..)?.find(['|', '>']).map(|at| line + at)
 }
 
-/// The file with other values of `policy` and `shadow` in a mapping, and the mapping that it then has.
-fn with_values(
-    file: &str,
-    value: &Tree<'_>,
-    outer: usize,
-    settings: Value,
-    policy: &str,
-    shadow: Option<&str>,
-) -> Result<(String, Value)> {
-    let text = file.get(value.range.clone()).unwrap_or_default();
-    let is_flow = text.starts_with('{');
-    let mut edits: Vec<(Range<usize>, String)> = Vec::new();
-    for (key, new) in [("policy", Some(policy)), ("shadow", shadow)] {
-        let column = if is_flow { outer } else { value.column };
-        let text = in_flow(new.unwrap_or("null"), column + INDENT);
-        match (value.get(key), new) {
-            (Some(old), _) => edits.push((old.range.clone(), text)),
-            (None, None) => {}
-            (None, Some(_)) if is_flow => {
-                let start = value.range.start + 1;
-                edits.push((start..start, format!(" {key}: {text},")));
-            }
-            (None, Some(_)) => {
-                let start = value.range.start;
-                let entry = format!("{key}: {text}\n{:column$}", "");
-                edits.push((start..start, entry));
-            }
-        }
-    }
-    edits.sort_by_key(|(range, _)| range.start);
-    let mut new = String::new();
-    let mut copied = 0;
-    for (range, text) in edits {
-        new.push_str(file.get(copied..range.start).unwrap_or_default());
-        new.push_str(&text);
-        copied = range.end;
-    }
-    new.push_str(file.get(copied..).unwrap_or_default());
-
-    let mut wanted = settings;
-    for (key, new) in [("policy", Some(policy)), ("shadow", shadow)] {
-        let is_there = wanted.get(key).is_some();
-        let new = new.map(serde_json::from_str::<Value>).transpose()?;
-        if let Some(fields) = wanted.as_object_mut()
-            && (is_there || new.is_some())
-        {
-            fields.insert(key.to_owned(), new.unwrap_or_default());
-        }
-    }
-    // Each text of the policy itself must be good, which says more than the same as a mapping does.
-    for text in [Some(policy), shadow].into_iter().flatten() {
-        entries(text)?;
-    }
-    accept(&wanted.to_string())?;
-    Ok((new, wanted))
-}
-
-/// JSON as a flow mapping, whose further lines are indented.
-fn in_flow(json: &str, by: usize) -> String {
-    let text = flush(json).replace('\t', "  ");
-    let Some((first, rest)) = text.split_once('\n') else {
-        return text;
-    };
-    format!("{}\n{}", first.trim_end(), indent(rest, by))
-}
-
 /// Reads the new file as Envoy will: its settings are those that are wanted, and the rest is the old.
-fn check(new: &str, old: &Value, name: &str, wanted: &Value) -> Result<()> {
+fn check(new: &str, old: &Value, name: &str, wanted: &str) -> Result<()> {
     let mut new = parse(new).context(ADVICE)?;
     let mut old = old.clone();
     let found = take_settings(&mut new, name).context(ADVICE)?;
     take_settings(&mut old, name).context(ADVICE)?;
-    let is_as_wanted = match (found.as_str(), wanted.as_str()) {
-        (Some(found), Some(wanted)) => found.trim_end() == wanted.trim_end(),
-        _ => found == *wanted,
-    };
+    let found = found.as_str().unwrap_or_default();
+    let is_as_wanted = found.trim_end() == wanted.trim_end();
     ensure!(is_as_wanted && new == old, ADVICE);
     Ok(())
 }
