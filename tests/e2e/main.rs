@@ -20,6 +20,7 @@ mod confined;
 mod connections;
 mod crafted_names;
 mod documentation;
+mod each_nix;
 mod existing_ingress;
 mod facts;
 mod faults;
