@@ -17,7 +17,7 @@ use nixgate_tests::live::served_set::ServedSet;
 use crate::pinned_sources::{Repository, builder, nix_lock, pinned, pull, write_flake};
 
 /// Runs a test on each Nix; an error names it.
-fn on_each_nix(test: impl Fn(&NixPrograms) -> Result<()>) -> Result<()> {
+pub(crate) fn on_each_nix(test: impl Fn(&NixPrograms) -> Result<()>) -> Result<()> {
     nixes()?
         .iter()
         .try_for_each(|nix| test(nix).with_context(|| nix.version.clone()))

@@ -9,6 +9,7 @@ mod bad_days;
 mod bad_package_sets;
 mod balancers;
 mod beside_registry;
+mod binary_caches;
 mod build_command;
 mod build_pages;
 mod caching;

@@ -152,6 +152,23 @@ pub(super) fn realise(
         .args(derivations)
 }
 
+/// Fetches the outputs of derivations from binary caches, and builds nothing: Nix is told of the outputs
+/// alone. So it also fetches packages that want to be built on each machine (`allowSubstitutes = false`),
+/// which old versions of Nix would only build.
+pub(super) fn substitute(
+    options: &NixOptions,
+    derivations: &[Derivation],
+    roots: &Path,
+    timeout: u64,
+) -> Command {
+    let outputs = derivations.iter().flat_map(|one| &one.outputs);
+    build("--realise", options, timeout)
+        .arg("--add-root")
+        .arg(roots.join("root"))
+        .arg("--indirect")
+        .args(outputs.map(|output| output.path.to_string()))
+}
+
 /// Fetches or builds valid store paths again whose contents were changed.
 pub(super) fn repair(options: &NixOptions, paths: &[StorePath], timeout: u64) -> Command {
     build("--repair-path", options, timeout).args(paths.iter().map(StorePath::to_string))

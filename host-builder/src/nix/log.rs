@@ -19,6 +19,7 @@ use std::io::{self, Read};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::caches::{CacheTrouble, is_retry};
 use super::output::{has_network, without_log};
 use crate::process::{Listener, Tail};
 use crate::telemetry::build_log::{BuildLog, Counts, Running, Work};
@@ -37,6 +38,8 @@ const HIDDEN: &[u8] =
 const BEGINNING: u64 = 4 << 10;
 /// Ended builds whose last lines are kept: the error comes after the end.
 const ENDED: usize = 64;
+/// Troubles of caches that are kept: each path that is wanted may have one.
+const TROUBLES: usize = 64;
 /// Messages up to this level are errors and warnings.
 const WARNING: u64 = 1;
 /// Messages up to this level are those that Nix prints by default.
@@ -91,6 +94,8 @@ pub(super) struct NixLog<'a> {
     tail: Tail,
     builds: BTreeMap<u64, Build>,
     ended: VecDeque<Build>,
+    /// The first ones of those that caches had.
+    troubles: Vec<CacheTrouble>,
     /// Progress by activity, with its type. A running copy counts bytes, the others items.
     counts: BTreeMap<u64, (u64, Counts)>,
     /// Reads the beginning of a derivation.
@@ -114,6 +119,7 @@ impl<'a> NixLog<'a> {
             tail: Tail::default(),
             builds: BTreeMap::new(),
             ended: VecDeque::new(),
+            troubles: Vec::new(),
             counts: BTreeMap::new(),
         }
     }
@@ -206,6 +212,12 @@ impl<'a> NixLog<'a> {
 
     fn message(&mut self, level: u64, text: &str) {
         if level <= WARNING {
+            let room = TROUBLES.saturating_sub(self.troubles.len());
+            let troubles = text.lines().filter_map(CacheTrouble::read);
+            self.troubles.extend(troubles.take(room));
+            if text.lines().all(is_retry) {
+                return self.log.line(text);
+            }
             // The end of the build's log follows, unless it is hidden.
             self.report(&without_log(text));
             self.report_last_lines(text);
@@ -241,6 +253,11 @@ impl<'a> NixLog<'a> {
         for line in &lines {
             self.tail.hear(format!("> {line}\n").as_bytes());
         }
+    }
+
+    /// What was wrong with binary caches.
+    pub(super) fn troubles(&self) -> &[CacheTrouble] {
+        &self.troubles
     }
 
     fn work(&self) -> Work {

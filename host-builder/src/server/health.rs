@@ -10,6 +10,7 @@ use axum::routing::any;
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use nixgate_core::distribution::{Error, ErrorKind};
+use serde_json::json;
 use tokio::sync::Mutex;
 
 use super::App;
@@ -51,7 +52,7 @@ async fn ready(State(app): State<Arc<App>>) -> Result<Response, HttpError> {
         }
     };
     match result {
-        Ok(()) => Ok((JSON, r#"{"status":"ready"}"#).into_response()),
+        Ok(()) => Ok((JSON, app.ready_text()).into_response()),
         // 503, and not the 429 for a client that asks for an image.
         Err(error) if error.kind == ErrorKind::TooBusy => {
             tracing::warn!(path = READY, "{error}");
@@ -77,6 +78,26 @@ async fn metrics(State(app): State<Arc<App>>) -> Result<impl IntoResponse, HttpE
 }
 
 impl App {
+    /// That it is ready, and what was wrong with binary caches lately: without them it builds, or refuses.
+    fn ready_text(&self) -> String {
+        let troubles = self.engine.nix.cache_troubles().into_iter();
+        let troubles = troubles.map(|(age, trouble)| {
+            json!({
+                "cache": trouble.cache,
+                "failed": trouble.kind.label(),
+                "path": trouble.path,
+                "reason": trouble.reason,
+                "seconds_ago": age.as_secs(),
+            })
+        });
+        let troubles: Vec<_> = troubles.collect();
+        match troubles.is_empty() {
+            true => json!({ "status": "ready" }),
+            false => json!({ "status": "ready", "caches": troubles }),
+        }
+        .to_string()
+    }
+
     async fn check(&self) -> Result<(), Error> {
         let unready = |reason: String| Error::new(ErrorKind::BuilderUnready, reason);
         self.engine.disks.check()?;

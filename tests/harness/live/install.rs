@@ -173,7 +173,14 @@ pub fn modern_nix() -> Result<NixPrograms> {
 /// # Errors
 /// When they can't be found out.
 pub fn nix(program: &str) -> Result<Command> {
-    let mut command = Command::new(program);
+    with_options(Command::new(program))
+}
+
+/// The same for a program of another Nix.
+///
+/// # Errors
+/// When they can't be found out.
+pub fn with_options(mut command: Command) -> Result<Command> {
     for option in nix_options()?
         .split(';')
         .filter(|option| !option.is_empty())
