@@ -122,6 +122,7 @@ pub(crate) fn open_sources(
     let sources = Sources::new(
         settings.source.clone(),
         Arc::clone(&nix),
+        settings.system,
         settings.any_tag,
         settings.pin,
         settings.max_refs,

@@ -51,6 +51,7 @@ mod refusals;
 mod registry;
 mod sandbox;
 mod secrets;
+mod shaped_set;
 mod slow_reader;
 mod sources;
 mod stopping;

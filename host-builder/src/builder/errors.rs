@@ -104,7 +104,7 @@ pub(super) fn query(error: NixError) -> Error {
                  stays so, tell the registry's administrator: the builder's log names the cache",
                 trouble.kind.label()
             );
-            return Error::new(ErrorKind::BuildBroken, message);
+            return Error::new(ErrorKind::CacheFailed, message);
         }
         // Lasts, like a package that the package set refuses.
         NixError::NotInCaches { .. } => ErrorKind::Denied,

@@ -7,7 +7,8 @@
 //! | --- | --- |
 //! | `unable to download '<cache>/nix-cache-info': …`, or `…narinfo`, or `…nar/…` | no answer, or an error |
 //! | `file 'nar/…' does not exist in binary cache '<cache>'` | it lost an archive |
-//! | `NAR for '<path>' fetched from '<cache>' is incomplete`, `hash mismatch importing path '<path>'` | corrupt |
+//! | `NAR for '<path>' fetched from '<cache>' is incomplete` | corrupt |
+//! | `hash mismatch importing path '<path>'`, `bad archive: …`, an error of decompression | corrupt; what was copied last tells the cache |
 //! | `ignoring substitute for '<path>' from '<cache>', as it's not signed by …` | no trusted signature |
 //!
 //! Lines of a build's log, which could say anything, begin with `>`.
@@ -22,6 +23,12 @@ use crate::telemetry::redact::redact;
 
 /// Caches whose last trouble is remembered: as many as anybody has.
 const MOST: usize = 16;
+/// What Nix prints of an archive that it can't read.
+const BAD_ARCHIVE: [&str; 3] = [
+    "error: bad archive",
+    "error: unexpected end-of-file",
+    "decompress",
+];
 /// How long a trouble is told: Nix asks a cache that failed again after a minute.
 const TOLD: Duration = Duration::from_secs(600);
 /// Characters of Nix's reason that are kept.
@@ -82,8 +89,9 @@ impl fmt::Display for CacheTrouble {
 }
 
 impl CacheTrouble {
-    /// Reads one line of what Nix prints as an error or a warning.
-    pub(super) fn read(line: &str) -> Option<Self> {
+    /// Reads one line of what Nix prints as an error or a warning. `copies` are the paths that it has begun
+    /// to copy, each with its cache, the last one last.
+    pub(super) fn read(line: &str, copies: &[(String, String)]) -> Option<Self> {
         let line = line.trim();
         // A line for a retry comes before the one for the failure.
         if line.starts_with('>') || is_retry(line) {
@@ -118,7 +126,15 @@ impl CacheTrouble {
                 "" => "its hash differs from the announced one",
                 reason => reason,
             };
-            return of(TroubleKind::Corrupt, "", path, reason);
+            let copy = copies.iter().rev().find(|(copied, _)| copied == path);
+            let cache = copy.map_or("", |(_, cache)| cache);
+            return of(TroubleKind::Corrupt, cache, path, reason);
+        }
+        if BAD_ARCHIVE.iter().any(|words| line.contains(words))
+            && let Some((path, cache)) = copies.last()
+        {
+            let (_, reason) = line.rsplit_once("error: ").unwrap_or(("", line));
+            return of(TroubleKind::Corrupt, cache, path, reason);
         }
         if let Some((cache, _)) = quoted("does not exist in binary cache '") {
             let (path, _) = quoted("file '")?;
@@ -181,8 +197,12 @@ mod tests {
 
     const PATH: &str = "/nix/store/00000000000000000000000000000000-git-2";
 
+    fn copies() -> Vec<(String, String)> {
+        vec![(PATH.to_owned(), "https://cache.corp/nix".to_owned())]
+    }
+
     fn check(line: &str, kind: TroubleKind, cache: &str, path: &str) {
-        let trouble = CacheTrouble::read(line).unwrap_or_else(|| panic!("{line}"));
+        let trouble = CacheTrouble::read(line, &copies()).unwrap_or_else(|| panic!("{line}"));
         assert_eq!(
             (trouble.kind, &trouble.cache[..], &trouble.path[..]),
             (kind, cache, path),
@@ -244,7 +264,7 @@ mod tests {
             "error: unable to download 'https://ftp.gnu.org/git.tar.gz': HTTP error 404",
             "error: builder for '/nix/store/x.drv' failed with exit code 1",
         ] {
-            assert_eq!(CacheTrouble::read(line), None, "{line}");
+            assert_eq!(CacheTrouble::read(line, &copies()), None, "{line}");
         }
     }
 
@@ -255,7 +275,7 @@ mod tests {
             let line =
                 format!("error: unable to download 'http://{number}/0.narinfo': HTTP error 500");
             for _ in 0..2 {
-                troubles.remember(&CacheTrouble::read(&line).unwrap());
+                troubles.remember(&CacheTrouble::read(&line, &[]).unwrap());
             }
         }
         assert_eq!(troubles.recent().len(), MOST);

@@ -17,6 +17,7 @@ use super::caches::{CacheTrouble, Troubles};
 use super::enclosure::{self, Proxy};
 use super::log::NixLog;
 use super::output::{self, Attribute, Derivation, Resolution, Version};
+use super::reason::reason;
 use super::sandbox::{self, Probe, Sandbox};
 use super::{Fetched, Nix, NixError};
 use crate::closure::{Closure, StorePath};
@@ -401,9 +402,7 @@ impl Nix for NixCli {
         let evaluation = self.evaluation("resolve.nix", source, system);
         match self.evaluate(arguments::explain(evaluation, name)).await {
             Ok(_) => Ok(None),
-            Err(NixError::Process(ProcessError::Failed { stderr, .. })) => {
-                Ok(output::reason(&stderr))
-            }
+            Err(NixError::Process(ProcessError::Failed { stderr, .. })) => Ok(reason(&stderr)),
             Err(error) => Err(error),
         }
     }
@@ -433,11 +432,16 @@ impl Nix for NixCli {
         }
         let command = arguments::substitute(&options, derivations, roots, timeout);
         match self.build(command, log).await {
-            Err(NixError::Process(ProcessError::Failed { .. })) => {
+            Err(NixError::Process(error @ ProcessError::Failed { .. })) => {
                 let outputs = derivations.iter().flat_map(|one| &one.outputs);
-                let missing = outputs.filter(|one| !one.path.on_disk(Path::new("/")).exists());
-                let names = missing.map(|one| one.path.name().to_owned()).collect();
-                Err(NixError::NotInCaches { names })
+                let is_missing = |path: &StorePath| !path.on_disk(Path::new("/")).exists();
+                let missing = outputs.filter(|one| is_missing(&one.path));
+                let names: Vec<_> = missing.map(|one| one.path.name().to_owned()).collect();
+                // Something is there that Nix has not registered.
+                match names.is_empty() {
+                    true => Err(NixError::Process(error)),
+                    false => Err(NixError::NotInCaches { names }),
+                }
             }
             other => other,
         }

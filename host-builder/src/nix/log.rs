@@ -38,7 +38,7 @@ const HIDDEN: &[u8] =
 const BEGINNING: u64 = 4 << 10;
 /// Ended builds whose last lines are kept: the error comes after the end.
 const ENDED: usize = 64;
-/// Troubles of caches that are kept: each path that is wanted may have one.
+/// Troubles of caches, and copies, that are kept: each path that is wanted may have one.
 const TROUBLES: usize = 64;
 /// Messages up to this level are errors and warnings.
 const WARNING: u64 = 1;
@@ -94,6 +94,8 @@ pub(super) struct NixLog<'a> {
     tail: Tail,
     builds: BTreeMap<u64, Build>,
     ended: VecDeque<Build>,
+    /// What Nix has begun to copy last, and from which cache.
+    copies: Vec<(String, String)>,
     /// The first ones of those that caches had.
     troubles: Vec<CacheTrouble>,
     /// Progress by activity, with its type. A running copy counts bytes, the others items.
@@ -119,6 +121,7 @@ impl<'a> NixLog<'a> {
             tail: Tail::default(),
             builds: BTreeMap::new(),
             ended: VecDeque::new(),
+            copies: Vec::new(),
             troubles: Vec::new(),
             counts: BTreeMap::new(),
         }
@@ -149,13 +152,18 @@ impl<'a> NixLog<'a> {
 
     fn event(&mut self, event: Event) {
         let (id, fields) = (event.id, event.fields);
-        let text = || plain(fields.first().and_then(Value::as_str).unwrap_or_default());
+        let field = |at: usize| plain(fields.get(at).and_then(Value::as_str).unwrap_or_default());
+        let text = || field(0);
         let number = |at: usize| fields.get(at).and_then(Value::as_u64).unwrap_or(0);
         match (event.action.as_str(), event.kind) {
             ("start", activity::BUILD) => self.start_build(id, text()),
             ("start", kind @ (activity::COPY_PATH | activity::COPY_PATHS | activity::BUILDS)) => {
                 if kind == activity::COPY_PATH {
                     self.log.line(&format!("fetching {}", text()));
+                    if self.copies.len() == TROUBLES {
+                        self.copies.remove(0);
+                    }
+                    self.copies.push((text(), field(1)));
                 }
                 self.counts.insert(id, (kind, Counts::default()));
             }
@@ -213,7 +221,8 @@ impl<'a> NixLog<'a> {
     fn message(&mut self, level: u64, text: &str) {
         if level <= WARNING {
             let room = TROUBLES.saturating_sub(self.troubles.len());
-            let troubles = text.lines().filter_map(CacheTrouble::read);
+            let lines = text.lines();
+            let troubles = lines.filter_map(|line| CacheTrouble::read(line, &self.copies));
             self.troubles.extend(troubles.take(room));
             if text.lines().all(is_retry) {
                 return self.log.line(text);

@@ -3,6 +3,7 @@
 //! ```text
 //!   trait Nix ◄── NixCli ──┬── arguments   the command lines                                   pure
 //!       ▲                  ├── output      parsers for old and new versions of Nix             pure
+//!       │                  ├── reason      why an evaluation failed, in words for clients           pure
 //!       │                  ├── log         progress and lines of a running build
 //!       │                  ├── caches      troubles of binary caches, by what Nix prints
 //!       │                  ├── sandbox     proves that builds can't harm this machine
@@ -28,6 +29,7 @@ pub(crate) mod gc_roots;
 mod hash;
 mod log;
 mod output;
+mod reason;
 mod sandbox;
 
 use std::ffi::OsString;
@@ -46,7 +48,8 @@ pub(crate) use caches::CacheTrouble;
 pub(crate) use cli::{NixCli, NixSettings};
 pub(crate) use enclosure::Proxy;
 pub(crate) use error::NixError;
-pub(crate) use output::{Attribute, Derivation, Resolution, Version, reason};
+pub(crate) use output::{Attribute, Derivation, Resolution, Version};
+pub(crate) use reason::reason;
 pub(crate) use sandbox::{ProbeSandboxArgs, Sandbox, probe_sandbox};
 
 /// An archive, a repository or a folder in the Nix store.

@@ -39,7 +39,8 @@ async fn live() -> impl IntoResponse {
     (JSON, r#"{"status":"live"}"#)
 }
 
-/// The builder can build new images: the disks have room, storage is writable, Nix's store answers.
+/// The builder can build new images: the disks have room, storage is writable, Nix's store answers,
+/// and the package set is not known to be unusable.
 async fn ready(State(app): State<Arc<App>>) -> Result<Response, HttpError> {
     // Locked during the check, so that concurrent requests share its result.
     let mut last = app.readiness.0.lock().await;
@@ -108,6 +109,10 @@ impl App {
             .await
             .map_err(|_| unready(format!("storage did not answer in {seconds} s")))??;
         let nix = self.engine.nix.ask_store().await;
-        nix.map_err(|error| unready(error.to_string()))
+        nix.map_err(|error| unready(error.to_string()))?;
+        self.engine
+            .sources
+            .fault()
+            .map_or(Ok(()), |fault| Err(fault.into()))
     }
 }

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::FutureExt;
 use nixgate_core::distribution::Tag;
+use nixgate_core::package_set::System;
 use parking_lot::Mutex;
 
 use super::finder::Finder;
@@ -53,7 +54,7 @@ struct Pins {
 }
 
 impl Sources {
-    /// Opens a source. With `any_tag`, every tag means `latest`, as in Nixery. A pin is fresh for
+    /// Opens a source, whose package sets are tried for a system. With `any_tag`, every tag means `latest`, as in Nixery. A pin is fresh for
     /// `hold`. At most `max_refs` branches and tags are pinned. `state_dir` gets the links that keep
     /// package sets from garbage collection.
     ///
@@ -62,13 +63,14 @@ impl Sources {
     pub(crate) fn new(
         source: Source,
         nix: Arc<dyn Nix>,
+        system: System,
         any_tag: bool,
         hold: Duration,
         max_refs: usize,
         state_dir: &Path,
     ) -> std::io::Result<Self> {
         Ok(Self {
-            finder: Arc::new(Finder::new(source, nix, hold + STALE, state_dir)?),
+            finder: Arc::new(Finder::new(source, nix, system, hold + STALE, state_dir)?),
             any_tag,
             lifetime: Lifetime {
                 fresh: hold,
@@ -153,6 +155,12 @@ impl Sources {
             }
         }
         Ok(current)
+    }
+
+    /// What is wrong with the package set of `latest` itself, while there is no older one to use.
+    pub(crate) fn fault(&self) -> Option<PinError> {
+        let fault = self.finder.fault();
+        fault.filter(|_| self.names.memo.last(DEFAULT).is_none())
     }
 
     async fn find(&self, tag: &str, is_new: bool) -> (Result<Pin, PinError>, Lifetime) {

@@ -101,17 +101,19 @@ impl ShapedSet {
         Ok(built.lines().map(PathBuf::from).collect())
     }
 
-    /// Deletes paths and all that they need from the store, like the garbage collector.
+    /// Deletes paths, all that they need, and all that needs that, from the store, like the garbage
+    /// collector.
     ///
     /// # Errors
     /// When a gc root keeps them.
     pub fn collect(&self, paths: &[PathBuf]) -> Result<()> {
-        let closure = run(Command::new("nix-store")
-            .args(["--query", "--requisites"])
-            .args(paths))?;
-        run(Command::new("nix-store")
-            .arg("--delete")
-            .args(closure.lines()))?;
+        let mut found: Vec<String> = Vec::new();
+        for relation in ["--requisites", "--referrers-closure"] {
+            let mut query = Command::new("nix-store");
+            query.args(["--query", relation]).args(paths).args(&found);
+            found = run(&mut query)?.lines().map(str::to_owned).collect();
+        }
+        run(Command::new("nix-store").arg("--delete").args(&found))?;
         ensure!(
             !paths.iter().any(|path| path.exists()),
             "some are still there"

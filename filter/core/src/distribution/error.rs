@@ -104,6 +104,10 @@ pub enum ErrorKind {
     /// The build failed for a reason outside the packages, such as a full disk or a killed process. They
     /// may be the cause all the same.
     BuildBroken,
+    /// A binary cache failed, and no package did.
+    CacheFailed,
+    /// The package set as a whole can't be evaluated, such as by too old a Nix.
+    PackageSetUnusable,
     /// Files of a package were altered after the build, and could not be repaired.
     PackageAltered,
     /// A defect.
@@ -147,6 +151,8 @@ impl ErrorKind {
             Self::BuilderUnreachable
             | Self::BuilderUnready
             | Self::BuildBroken
+            | Self::CacheFailed
+            | Self::PackageSetUnusable
             | Self::PackageAltered
             | Self::TokenRefused => (503, Code::Unavailable, Soon),
         }
