@@ -80,6 +80,69 @@ fn what_the_set_refuses_is_told_in_its_words_alone() -> Result<()> {
     })
 }
 
+#[test]
+fn what_the_administrator_allows_is_served_and_keyed_apart() -> Result<()> {
+    on_each_nix(|nix| {
+        let set = ShapedSet::write()?;
+        let file = set.folder().join("nixpkgs.json");
+        fs::write(
+            &file,
+            r#"{"allowUnfreePackages": ["unrar"], "permittedInsecurePackages": ["openssl-1.1.1w"]}"#,
+        )?;
+        let options = install::nix_options()?;
+        let settings = set.builder("state")?.with_nix(nix);
+        let settings = settings.with("NIXGATE_NIX_OPTIONS", options);
+        let allowed = Builder::start(&settings.clone().with("NIXGATE_NIXPKGS_CONFIG", &file))?;
+        let answer = pull(allowed.port(), "openssl_1_1/unrar")?;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+        let digest = answer.header("docker-content-digest").to_owned();
+        // Only what the file names.
+        let answer = pull(allowed.port(), "steam")?;
+        assert_eq!(answer.status, StatusCode::FORBIDDEN, "{}", answer.text());
+        drop(allowed);
+
+        // The same storage has the image, and this builder may not serve it, not even by its digest.
+        let strict = Builder::start(&settings)?;
+        let answer = pull(strict.port(), "openssl_1_1/unrar")?;
+        assert_eq!(answer.status, StatusCode::FORBIDDEN, "{}", answer.text());
+        let answer = strict.get(&format!("/v2/openssl_1_1/unrar/manifests/{digest}"))?;
+        assert_eq!(answer.status, StatusCode::NOT_FOUND, "{}", answer.text());
+        Ok(())
+    })
+}
+
+#[test]
+fn a_real_nixpkgs_is_served_from_caches_alone() -> Result<()> {
+    let Some(nixpkgs) = install::real_nixpkgs() else {
+        return Ok(());
+    };
+    let nix = install::modern_nix()?;
+    let set = ShapedSet::write()?;
+    let mut settings = set.builder("real")?.with_nix(&nix);
+    settings.package_set = nixpkgs;
+    let settings = settings.with("NIXGATE_NIX_OPTIONS", "substituters=");
+    let builder = Builder::start(&settings.with("NIXGATE_ONLY_FROM_CACHES", "true"))?;
+    for (name, words) in [
+        ("unrar", "because it has an unfree license"),
+        ("openssl_1_1", "because it is marked as insecure: "),
+        // There is no cache.
+        ("git", "git-2."),
+        ("python3packages.requests", "requests-"),
+    ] {
+        let answer = loop {
+            let answer = pull(builder.port(), name)?;
+            // While the tree is copied to the store.
+            if answer.status != StatusCode::ACCEPTED {
+                break answer;
+            }
+        };
+        let text = answer.text();
+        assert_eq!(answer.status, StatusCode::FORBIDDEN, "{name}: {text}");
+        assert!(text.contains(words), "{name}: {text}");
+    }
+    Ok(())
+}
+
 /// Asserts that the builder says that Nix is too old, everywhere, and that no package is to blame.
 fn tells_of_too_old_a_nix(builder: &Builder, package: &str) -> Result<()> {
     let answer = pull(builder.port(), package)?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
-use crate::nix::{EvalPermissions, NixOptions, NixSettings, Proxy, Sandbox};
+use crate::nix::{EvalPermissions, NixOptions, NixSettings, NixpkgsConfig, Proxy, Sandbox};
 use crate::process::{Netrc, NetworkSettings};
 use crate::telemetry::redact::{keep_nix_option, keep_url};
 
@@ -71,6 +71,9 @@ pub(crate) struct NixArgs {
     /// Let the package set build while it is evaluated, and read the outputs
     #[arg(long, env = "NIXGATE_IMPORT_FROM_DERIVATION")]
     pub(crate) import_from_derivation: bool,
+    /// File with the unfree and insecure packages that [nixpkgs](nixpkgs.md) may serve
+    #[arg(long, env = "NIXGATE_NIXPKGS_CONFIG", value_name = "FILE")]
+    pub(crate) nixpkgs_config: Option<PathBuf>,
     /// Fetch packages from binary caches only, and build nothing: a package that no cache has is refused
     #[arg(long, env = "NIXGATE_ONLY_FROM_CACHES")]
     pub(crate) only_from_caches: bool,
@@ -175,6 +178,10 @@ impl NixArgs {
                 allowed_uris: uris.filter(|uri| !uri.is_empty()).collect(),
                 import_from_derivation: self.import_from_derivation,
             },
+            nixpkgs_config: self.nixpkgs_config.map_or_else(
+                || Ok(NixpkgsConfig::default()),
+                |file| NixpkgsConfig::open(&file),
+            )?,
             only_caches: self.only_from_caches,
             network: NetworkSettings {
                 proxy: self.proxy,

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use super::nixpkgs_config::NixpkgsConfig;
 use super::output::Derivation;
 use crate::closure::{STORE_DIR, StorePath};
 use crate::process::Command;
@@ -85,6 +86,11 @@ pub(super) fn evaluate(
         .arg(expression)
         .argstr("source", source)
         .argstr("system", system.nix())
+}
+
+/// Gives an evaluation what the administrator allows of that which nixpkgs refuses.
+pub(super) fn configured(evaluation: Command, config: &NixpkgsConfig) -> Command {
+    evaluation.argstr("config", config.json())
 }
 
 /// Resolves names to derivations, which Nix writes to the store (`nix/resolve.nix`).

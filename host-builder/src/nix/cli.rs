@@ -16,6 +16,7 @@ use super::arguments::{self, EvalPermissions, NixOptions};
 use super::caches::{CacheTrouble, Troubles};
 use super::enclosure::{self, Proxy};
 use super::log::NixLog;
+use super::nixpkgs_config::NixpkgsConfig;
 use super::output::{self, Attribute, Derivation, Resolution, Version};
 use super::reason::reason;
 use super::sandbox::{self, Probe, Sandbox};
@@ -76,6 +77,7 @@ pub(crate) struct NixSettings {
     /// For one evaluation, in MiB.
     pub(crate) eval_memory: u64,
     pub(crate) eval_permissions: EvalPermissions,
+    pub(crate) nixpkgs_config: NixpkgsConfig,
     /// Fetch packages from binary caches only, and build nothing.
     pub(crate) only_caches: bool,
     pub(crate) network: NetworkSettings,
@@ -203,7 +205,9 @@ impl NixCli {
     fn evaluation(&self, expression: &str, source: &Path, system: System) -> Command {
         let expression = self.expressions.join(expression);
         let permissions = &self.settings.eval_permissions;
-        arguments::evaluate(&self.options, permissions, &expression, source, system)
+        let evaluation =
+            arguments::evaluate(&self.options, permissions, &expression, source, system);
+        arguments::configured(evaluation, &self.settings.nixpkgs_config)
     }
 
     async fn build(&self, command: Command, log: &BuildLog) -> Result<(), NixError> {

@@ -5,6 +5,7 @@
 //!       ▲                  ├── output      parsers for old and new versions of Nix             pure
 //!       │                  ├── reason      why an evaluation failed, in words for clients           pure
 //!       │                  ├── log         progress and lines of a running build
+//!       │                  ├── nixpkgs_config  unfree and insecure packages that are allowed
 //!       │                  ├── caches      troubles of binary caches, by what Nix prints
 //!       │                  ├── sandbox     proves that builds can't harm this machine
 //!       │                  ├── enclosure   a network that reaches only the proxy
@@ -28,6 +29,7 @@ pub(crate) mod fake;
 pub(crate) mod gc_roots;
 mod hash;
 mod log;
+mod nixpkgs_config;
 mod output;
 mod reason;
 mod sandbox;
@@ -48,6 +50,7 @@ pub(crate) use caches::CacheTrouble;
 pub(crate) use cli::{NixCli, NixSettings};
 pub(crate) use enclosure::Proxy;
 pub(crate) use error::NixError;
+pub(crate) use nixpkgs_config::NixpkgsConfig;
 pub(crate) use output::{Attribute, Derivation, Resolution, Version};
 pub(crate) use reason::reason;
 pub(crate) use sandbox::{ProbeSandboxArgs, Sandbox, probe_sandbox};

@@ -22,6 +22,7 @@ use parking_lot::Mutex;
 
 use super::finder::Finder;
 use super::{DEFAULT, Pin, PinError, Source, git};
+use crate::fingerprint::Fingerprint;
 use crate::memo::{Bound, Known, Lifetime, Memo};
 use crate::nix::Nix;
 
@@ -38,6 +39,8 @@ const HOUR: Duration = Duration::from_secs(3600);
 #[derive(Clone)]
 pub(crate) struct Sources {
     finder: Arc<Finder>,
+    /// What the package sets are configured with, as part of keys.
+    config: Option<String>,
     any_tag: bool,
     lifetime: Lifetime,
     /// Of branches, tags, and other tags that the settings name.
@@ -71,6 +74,7 @@ impl Sources {
     ) -> std::io::Result<Self> {
         Ok(Self {
             finder: Arc::new(Finder::new(source, nix, system, hold + STALE, state_dir)?),
+            config: None,
             any_tag,
             lifetime: Lifetime {
                 fresh: hold,
@@ -79,6 +83,24 @@ impl Sources {
             names: Pins::new(max_refs, hold),
             commits: Pins::new(MAX_COMMITS, hold),
         })
+    }
+
+    /// The same, whose package sets get a configuration with this fingerprint.
+    pub(crate) fn configured(mut self, config: Option<String>) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// [`Source::identity`], with the configuration.
+    pub(crate) fn identity(&self) -> String {
+        let source = self.source().identity();
+        match &self.config {
+            None => source,
+            Some(config) => Fingerprint::new("configured-source-1")
+                .part(source)
+                .part(config)
+                .hex(),
+        }
     }
 
     pub(crate) fn source(&self) -> &Source {

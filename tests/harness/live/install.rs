@@ -40,6 +40,15 @@ pub fn envoy(version: &str) -> Result<PathBuf> {
     installed(tools_dir().join("bin").join(format!("envoy-{version}")))
 }
 
+/// The folder of a real nixpkgs, of today, if whoever runs the tests names one; else says what is skipped.
+pub fn real_nixpkgs() -> Option<PathBuf> {
+    let folder = folder("NIXGATE_TEST_NIXPKGS");
+    if folder.is_none() {
+        eprintln!("SKIPPED: what needs a real nixpkgs. NIXGATE_TEST_NIXPKGS=<folder> names one");
+    }
+    folder
+}
+
 /// The embedded package set, with its indexes.
 ///
 /// # Errors
