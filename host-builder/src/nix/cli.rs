@@ -97,6 +97,8 @@ pub(crate) struct NixCli {
     expressions: PathBuf,
     metrics: Metrics,
     troubles: Troubles,
+    /// That of the first answer.
+    known_version: OnceCell<Version>,
     /// Set once the sandbox is proven.
     trusted: OnceCell<()>,
     /// The network of processes that reach only the proxy.
@@ -129,6 +131,7 @@ impl NixCli {
             expressions: expressions.to_owned(),
             metrics,
             troubles: Troubles::default(),
+            known_version: OnceCell::new(),
             trusted: OnceCell::new(),
             enclosed: OnceCell::new(),
             evaluations: Semaphore::new(max_concurrent),
@@ -263,7 +266,8 @@ impl NixCli {
     async fn build_options(&self) -> Result<NixOptions, NixError> {
         let mut options = self.options.clone();
         // An older one would warn of an unknown setting.
-        if self.version().await?.version >= ALWAYS_SUBSTITUTES {
+        let ask = || async { Ok::<_, NixError>(self.version().await?.version) };
+        if *self.known_version.get_or_try_init(ask).await? >= ALWAYS_SUBSTITUTES {
             let always = ("always-allow-substitutes".to_owned(), "true".to_owned());
             options.0.insert(0, always);
         }
@@ -372,6 +376,8 @@ impl Nix for NixCli {
     async fn check_sandbox(&self) -> Result<(), NixError> {
         let prove = || async {
             let release = self.version().await?;
+            // Builds ask for it too.
+            let _ = self.known_version.set(release.version);
             let weakness = release.weakness(self.settings.patched.as_deref());
             weakness.map_or(Ok(()), |weakness| self.report_weakness(&weakness))?;
             match self.settings.sandbox {
