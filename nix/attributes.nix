@@ -22,6 +22,8 @@
   source,
   # The system that the packages are for, such as "aarch64-linux".
   system ? builtins.currentSystem,
+  # JSON of what is allowed though nixpkgs refuses it (NIXGATE_NIXPKGS_CONFIG).
+  config ? "{}",
   # JSON list of attribute paths, each a list of names as the set spells them.
   paths,
 }:
@@ -29,14 +31,34 @@
 let
   inherit (builtins)
     attrNames
+    elem
     foldl'
     fromJSON
     functionArgs
     intersectAttrs
     isAttrs
     isFunction
+    parseDrvName
     tryEval
     ;
+
+  # Lists for nixpkgs, which asks by a name without version, and by one with it.
+  configuration =
+    let
+      written = fromJSON config;
+      unfree = written.allowUnfreePackages or [ ];
+      insecure = written.permittedInsecurePackages or [ ];
+    in
+    (
+      if unfree == [ ] then
+        { }
+      else
+        {
+          allowUnfreePredicate =
+            package: elem (package.pname or (parseDrvName package.name).name) unfree;
+        }
+    )
+    // (if insecure == [ ] then { } else { permittedInsecurePackages = insecure; });
 
   # As in resolve.nix: a set must be the same to both.
   packages =
@@ -44,7 +66,7 @@ let
       imported = import source;
       arguments = {
         inherit system;
-        config = { };
+        config = configuration;
         overlays = [ ];
       };
       accepted = functionArgs imported;

@@ -24,6 +24,8 @@
   source,
   # The system that the packages are for, such as "aarch64-linux".
   system ? builtins.currentSystem,
+  # JSON of what is allowed though nixpkgs refuses it (NIXGATE_NIXPKGS_CONFIG).
+  config ? "{}",
   # JSON list of names; each is an attribute path, its components joined by dots.
   # With none, it is found out whether the package set as such can be evaluated.
   names,
@@ -70,6 +72,24 @@ let
     else
       tryEval;
 
+  # Lists for nixpkgs, which asks by a name without version, and by one with it.
+  configuration =
+    let
+      written = fromJSON config;
+      unfree = written.allowUnfreePackages or [ ];
+      insecure = written.permittedInsecurePackages or [ ];
+    in
+    (
+      if unfree == [ ] then
+        { }
+      else
+        {
+          allowUnfreePredicate =
+            package: elem (package.pname or (parseDrvName package.name).name) unfree;
+        }
+    )
+    // (if insecure == [ ] then { } else { permittedInsecurePackages = insecure; });
+
   packages =
     let
       imported = import source;
@@ -77,7 +97,7 @@ let
       # who happens to run the evaluation.
       arguments = {
         inherit system;
-        config = { };
+        config = configuration;
         overlays = [ ];
       };
       accepted = functionArgs imported;

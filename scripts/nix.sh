@@ -1,6 +1,9 @@
 # Nix from PATH, a store that this user can write to, and build users. To be sourced.
 # shellcheck shell=bash
 
+# shellcheck source-path=SCRIPTDIR
+. "$ROOT/scripts/modern-nix.sh"
+
 # Nix as root runs each build as a user of its own, who owns nothing.
 BUILD_GROUP=nixbld
 BUILD_USERS=32
@@ -67,7 +70,7 @@ machine_folders() {
 # embedded_set: whether it serves the Debian set, which uses the host's /bin and /usr and has no binary
 # cache.
 nix_options() {
-  local embedded_set=$1 folders options=()
+  local embedded_set=$1 folders shell options=()
   if [[ $EUID -eq 0 ]] && ! build_users_exist && build_user_is_shared; then
     # Nix as root requires a group of build users by default.
     options+=("build-users-group=")
@@ -75,6 +78,9 @@ nix_options() {
   if [[ $embedded_set == true ]]; then
     mapfile -t folders < <(machine_folders)
     options+=("substituters=" "sandbox-paths=${folders[*]}")
+  else
+    shell=$(modern_nix_shell)
+    [[ -z $shell ]] || options+=("$shell")
   fi
   local IFS=';'
   printf '%s\n' "${options[*]}"

@@ -98,6 +98,7 @@ choose_package_set() {
     export NIXERY_PKGS_PATH=$STATE_DIR/debian
     package_set="the embedded demo, a few dozen of Debian's packages under nixpkgs' names; for all of nixpkgs: NIXERY_CHANNEL=nixos-unstable make $VERB"
   fi
+  [[ $embedded == true ]] || use_modern_nix
   options=${NIXGATE_NIX_OPTIONS:-$(nix_options "$embedded")}
   [[ -z $options ]] || export NIXGATE_NIX_OPTIONS=$options
   # Builds of the embedded set see folders of the machine.

@@ -54,11 +54,30 @@ plan_demo_login() {
 }
 
 plan_nix() {
-  need nix nix-bin
+  if [[ $verb == test ]]; then
+    need nix nix-bin
+    plan_modern_nix
+  elif serves_other_set; then
+    plan_modern_nix
+  else
+    need nix nix-bin
+  fi
   need patchelf patchelf
   need xz xz-utils
   nix_store_is_ours || step "/nix, a folder of yours" make_nix_store
   plan_build_users
+}
+
+# A Nix that is new enough for nixpkgs.
+plan_modern_nix() {
+  if modern_nix_on_path || modern_nix_installed; then
+    return
+  elif modern_nix_in_apt; then
+    [[ " ${apt_packages[*]} " == *" nix-bin "* ]] || apt_packages+=(nix-bin)
+  else
+    step "Nix $MODERN_NIX of Debian $MODERN_DEBIAN, by apt in a folder of its own, into $TOOLS_DIR (35 MB fetched, 50 MB on disk)" \
+      install_modern_nix
+  fi
 }
 
 # Without build users, builds run as the owner of the store, and can change it.

@@ -105,7 +105,7 @@ impl Engine {
     /// The request for a named image, from a pinned package set.
     pub(crate) fn image(&self, pin: Pin, named: &NamedImage) -> ImageRequest {
         let max_layers = self.settings.max_layers;
-        ImageRequest::new(self.sources.source(), pin, named, max_layers)
+        ImageRequest::new(self.sources.identity(), pin, named, max_layers)
     }
 }
 
@@ -122,11 +122,13 @@ pub(crate) fn open_sources(
     let sources = Sources::new(
         settings.source.clone(),
         Arc::clone(&nix),
+        settings.system,
         settings.any_tag,
         settings.pin,
         settings.max_refs,
         state.path(),
     )?;
+    let sources = sources.configured(settings.nix.nixpkgs_config.fingerprint());
     Ok((nix, sources))
 }
 

@@ -37,7 +37,7 @@ impl Repository {
         self.folder.path().join("repository")
     }
 
-    fn url(&self) -> Result<String> {
+    pub(crate) fn url(&self) -> Result<String> {
         Ok(format!("file://{}", self.path().canonicalize()?.display()))
     }
 
@@ -56,7 +56,7 @@ impl Repository {
         self.git(&["rev-parse", "HEAD"])
     }
 
-    fn builder(&self, environment: &[(&'static str, &str)]) -> Result<Builder> {
+    pub(crate) fn builder(&self, environment: &[(&'static str, &str)]) -> Result<Builder> {
         builder(self.folder.path(), environment)
     }
 }
@@ -326,7 +326,7 @@ pub(crate) fn nix_lock(flake: &str) -> Result<()> {
 }
 
 /// A flake whose packages come from an input of its own.
-fn write_flake(folder: &Path, input: &Path, text: &str) -> Result<()> {
+pub(crate) fn write_flake(folder: &Path, input: &Path, text: &str) -> Result<()> {
     fs::create_dir_all(input)?;
     fs::write(input.join("default.nix"), set(folder, text))?;
     fs::write(

@@ -73,8 +73,9 @@ fn new_layers_are_packed_without_nix_and_after_a_restart() -> Result<()> {
     Ok(())
 }
 
-/// Processes that it takes to copy a folder into the store, at most once in five minutes.
-const PINNING: u64 = 2;
+/// Processes that it takes to copy a folder into the store, at most once in five minutes, and to try once
+/// whether it is a package set.
+const PINNING: u64 = 3;
 
 #[test]
 fn another_builder_whose_store_is_empty_needs_no_nix_for_known_layers() -> Result<()> {

@@ -98,6 +98,18 @@ pub(super) fn query(error: NixError) -> Error {
         | NixError::SharedBuildUser { .. }
         | NixError::NoEnclosure { .. }
         | NixError::TooWeak { .. } => ErrorKind::BuilderUnready,
+        // The cache's fault, and never remembered as the package's. Its URL is for the administrator.
+        NixError::Cache(trouble) => {
+            tracing::warn!(error = chain(&error), "a package was not made");
+            let message = format!(
+                "a binary cache failed ({}), so a package could not be fetched. Try again later; if it \
+                 stays so, tell the registry's administrator: the builder's log names the cache",
+                trouble.kind.label()
+            );
+            return Error::new(ErrorKind::CacheFailed, message);
+        }
+        // Lasts, like a package that the package set refuses.
+        NixError::NotInCaches { .. } => ErrorKind::Denied,
         // A package may be the cause: it can fill the disk, or end as if something killed it.
         NixError::NoSpace { .. } | NixError::Killed { .. } => ErrorKind::BuildBroken,
         NixError::Process(

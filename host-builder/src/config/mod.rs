@@ -372,6 +372,11 @@ impl BuildArgs {
                     .context("S3 storage has no bucket. Set S3_BUCKET")?,
             ),
         };
+        ensure!(
+            self.nix.nixpkgs_config.is_none() || !matches!(source, Source::Flake { .. }),
+            "NIXGATE_NIXPKGS_CONFIG has no effect on NIXGATE_FLAKE, which configures its nixpkgs itself. \
+             Remove one of them"
+        );
         let max_builds = self.max_builds.unwrap_or_else(processors);
         MAX_LAYERS.check(self.max_layers)?;
         PIN_SECONDS.check(self.pin_seconds)?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
-use crate::nix::{EvalPermissions, NixOptions, NixSettings, Proxy, Sandbox};
+use crate::nix::{EvalPermissions, NixOptions, NixSettings, NixpkgsConfig, Proxy, Sandbox};
 use crate::process::{Netrc, NetworkSettings};
 use crate::telemetry::redact::{keep_nix_option, keep_url};
 
@@ -71,6 +71,12 @@ pub(crate) struct NixArgs {
     /// Let the package set build while it is evaluated, and read the outputs
     #[arg(long, env = "NIXGATE_IMPORT_FROM_DERIVATION")]
     pub(crate) import_from_derivation: bool,
+    /// File with the unfree and insecure packages that [nixpkgs](nixpkgs.md) may serve
+    #[arg(long, env = "NIXGATE_NIXPKGS_CONFIG", value_name = "FILE")]
+    pub(crate) nixpkgs_config: Option<PathBuf>,
+    /// Fetch packages from binary caches only, and build nothing: a package that no cache has is refused
+    #[arg(long, env = "NIXGATE_ONLY_FROM_CACHES")]
+    pub(crate) only_from_caches: bool,
     /// Proxy of Nix and git, for http and https; by default that of the usual variables
     #[arg(
         long,
@@ -151,6 +157,11 @@ impl NixArgs {
             .filter(|option| !option.is_empty())
             .map(option)
             .collect::<Result<_>>()?;
+        ensure!(
+            !(self.only_from_caches && self.import_from_derivation),
+            "NIXGATE_ONLY_FROM_CACHES and NIXGATE_IMPORT_FROM_DERIVATION contradict each other: the latter \
+             builds. Remove one of them"
+        );
         let uris = self.allowed_uris.into_iter();
         let file =
             |name: &str, file: Option<PathBuf>| file.map(|file| absolute(name, &file)).transpose();
@@ -167,6 +178,11 @@ impl NixArgs {
                 allowed_uris: uris.filter(|uri| !uri.is_empty()).collect(),
                 import_from_derivation: self.import_from_derivation,
             },
+            nixpkgs_config: self.nixpkgs_config.map_or_else(
+                || Ok(NixpkgsConfig::default()),
+                |file| NixpkgsConfig::open(&file),
+            )?,
+            only_caches: self.only_from_caches,
             network: NetworkSettings {
                 proxy: self.proxy,
                 ca_bundle: file("NIX_SSL_CERT_FILE", self.ca_bundle)?,

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use super::nixpkgs_config::NixpkgsConfig;
 use super::output::Derivation;
 use crate::closure::{STORE_DIR, StorePath};
 use crate::process::Command;
@@ -87,6 +88,11 @@ pub(super) fn evaluate(
         .argstr("system", system.nix())
 }
 
+/// Gives an evaluation what the administrator allows of that which nixpkgs refuses.
+pub(super) fn configured(evaluation: Command, config: &NixpkgsConfig) -> Command {
+    evaluation.argstr("config", config.json())
+}
+
 /// Resolves names to derivations, which Nix writes to the store (`nix/resolve.nix`).
 pub(super) fn resolve(evaluation: Command, names: &[String]) -> Command {
     evaluation.argstr("names", serde_json::Value::from(names).to_string())
@@ -150,6 +156,23 @@ pub(super) fn realise(
         .arg(roots.join("root"))
         .arg("--indirect")
         .args(derivations)
+}
+
+/// Fetches the outputs of derivations from binary caches, and builds nothing: Nix is told of the outputs
+/// alone. So it also fetches packages that want to be built on each machine (`allowSubstitutes = false`),
+/// which old versions of Nix would only build.
+pub(super) fn substitute(
+    options: &NixOptions,
+    derivations: &[Derivation],
+    roots: &Path,
+    timeout: u64,
+) -> Command {
+    let outputs = derivations.iter().flat_map(|one| &one.outputs);
+    build("--realise", options, timeout)
+        .arg("--add-root")
+        .arg(roots.join("root"))
+        .arg("--indirect")
+        .args(outputs.map(|output| output.path.to_string()))
 }
 
 /// Fetches or builds valid store paths again whose contents were changed.

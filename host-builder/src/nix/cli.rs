@@ -13,9 +13,12 @@ use tokio::sync::{OnceCell, Semaphore};
 
 use super::advisories::Release;
 use super::arguments::{self, EvalPermissions, NixOptions};
+use super::caches::{CacheTrouble, Troubles};
 use super::enclosure::{self, Proxy};
 use super::log::NixLog;
-use super::output::{self, Attribute, Derivation, Resolution};
+use super::nixpkgs_config::NixpkgsConfig;
+use super::output::{self, Attribute, Derivation, Resolution, Version};
+use super::reason::reason;
 use super::sandbox::{self, Probe, Sandbox};
 use super::{Fetched, Nix, NixError};
 use crate::closure::{Closure, STORE_DIR, StorePath};
@@ -23,7 +26,7 @@ use crate::process::{
     self, Command, Limits, Listener, NetworkSettings, ProcessError, Purpose, Tail,
 };
 use crate::telemetry::build_log::BuildLog;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Metrics, OutcomeLabels};
 use nixgate_core::package_set::System;
 
 /// For a package set: nixpkgs is 40 MB.
@@ -36,6 +39,25 @@ const STORE_CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 const REALISE_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 /// Queries and fetches at once, besides one for each build: two may be fetches of package sets.
 const EXTRA_QUERIES: usize = 4;
+/// Options that come first, so that the settings' ones win over them.
+///
+/// Nix remembers for an hour that a cache lacks a path, and for 30 days what it said of one it has. Within
+/// these times a package that was pushed, or collected, has another answer. A cache that hangs takes a
+/// download of its own 5 minutes, five times; each client is long gone then.
+const DEFAULTS: [(&str, &str); 5] = [
+    ("narinfo-cache-negative-ttl", "60"),
+    ("narinfo-cache-positive-ttl", "3600"),
+    ("connect-timeout", "15"),
+    ("stalled-download-timeout", "60"),
+    ("download-attempts", "3"),
+];
+/// Options with which Nix builds nothing.
+const ONLY_CACHES: [(&str, &str); 2] = [("max-jobs", "0"), ("builders", "")];
+/// The first Nix that fetches packages which want to be built on each machine, if it is told to.
+const ALWAYS_SUBSTITUTES: Version = Version {
+    major: 2,
+    minor: 19,
+};
 /// The folder for the sandbox probe's program, beside the expressions.
 const PROBE: &str = "probe";
 
@@ -55,6 +77,9 @@ pub(crate) struct NixSettings {
     /// For one evaluation, in MiB.
     pub(crate) eval_memory: u64,
     pub(crate) eval_permissions: EvalPermissions,
+    pub(crate) nixpkgs_config: NixpkgsConfig,
+    /// Fetch packages from binary caches only, and build nothing.
+    pub(crate) only_caches: bool,
     pub(crate) network: NetworkSettings,
     /// The one address that Nix and its builds can reach; none leaves them the whole network. Fetching
     /// package sets always has the whole network.
@@ -71,6 +96,9 @@ pub(crate) struct NixCli {
     /// The folder with our Nix expressions.
     expressions: PathBuf,
     metrics: Metrics,
+    troubles: Troubles,
+    /// That of the first answer.
+    known_version: OnceCell<Version>,
     /// Set once the sandbox is proven.
     trusted: OnceCell<()>,
     /// The network of processes that reach only the proxy.
@@ -84,10 +112,15 @@ pub(crate) struct NixCli {
 
 impl NixCli {
     pub(crate) fn new(settings: NixSettings, expressions: &Path, metrics: Metrics) -> Self {
-        let mut options = settings.options.clone();
+        let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+        let mut options = NixOptions(DEFAULTS.map(owned).into());
+        options.0.extend(settings.options.0.iter().cloned());
+        if settings.only_caches {
+            options.0.extend(ONLY_CACHES.map(owned));
+        }
         // Last, so that they win.
         let own = settings.sandbox.options();
-        let own = own.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let own = own.map(owned);
         let netrc = settings.network.netrc.as_ref();
         let netrc = netrc.map(|netrc| ("netrc-file".to_owned(), netrc.file.display().to_string()));
         options.0.extend(own.into_iter().chain(netrc));
@@ -97,6 +130,8 @@ impl NixCli {
             options,
             expressions: expressions.to_owned(),
             metrics,
+            troubles: Troubles::default(),
+            known_version: OnceCell::new(),
             trusted: OnceCell::new(),
             enclosed: OnceCell::new(),
             evaluations: Semaphore::new(max_concurrent),
@@ -173,7 +208,9 @@ impl NixCli {
     fn evaluation(&self, expression: &str, source: &Path, system: System) -> Command {
         let expression = self.expressions.join(expression);
         let permissions = &self.settings.eval_permissions;
-        arguments::evaluate(&self.options, permissions, &expression, source, system)
+        let evaluation =
+            arguments::evaluate(&self.options, permissions, &expression, source, system);
+        arguments::configured(evaluation, &self.settings.nixpkgs_config)
     }
 
     async fn build(&self, command: Command, log: &BuildLog) -> Result<(), NixError> {
@@ -181,14 +218,60 @@ impl NixCli {
         self.check_sandbox().await?;
         let (limits, mut log) = (Limits::time(REALISE_TIMEOUT), NixLog::new(log));
         let built = self.listen(command, Purpose::Nix, &self.builds, limits, &mut log);
-        match built.await {
+        let built = built.await;
+        self.report_troubles(log.troubles());
+        match built {
             Err(NixError::Process(ProcessError::Failed { stderr, .. }))
                 if output::killed(&stderr) =>
             {
                 Err(NixError::Killed { stderr })
             }
+            Err(NixError::Process(error @ ProcessError::Failed { .. })) => {
+                // Without a signature, Nix builds the package, and that may fail. Where it can't, nothing
+                // else is to blame.
+                let is_to_blame =
+                    |one: &&CacheTrouble| one.kind.passes() || self.settings.only_caches;
+                let trouble = log.troubles().iter().rev().find(is_to_blame);
+                Err(trouble.map_or(NixError::Process(error), |trouble| {
+                    NixError::Cache(trouble.clone())
+                }))
+            }
             other => other.map(drop),
         }
+    }
+
+    /// Logs the last trouble of each cache, counts all, and remembers them.
+    fn report_troubles(&self, troubles: &[CacheTrouble]) {
+        let mut told: Vec<&str> = Vec::new();
+        for trouble in troubles.iter().rev() {
+            let outcome = trouble.kind.label();
+            let counter = &self.metrics.cache_failures;
+            counter.get_or_create(&OutcomeLabels { outcome }).inc();
+            let cache = trouble.cache.as_str();
+            if told.contains(&cache) {
+                continue;
+            }
+            told.push(cache);
+            tracing::warn!(
+                cache,
+                path = trouble.path,
+                reason = trouble.reason,
+                "a binary cache failed"
+            );
+            self.troubles.remember(trouble);
+        }
+    }
+
+    /// The options for builds.
+    async fn build_options(&self) -> Result<NixOptions, NixError> {
+        let mut options = self.options.clone();
+        // An older one would warn of an unknown setting.
+        let ask = || async { Ok::<_, NixError>(self.version().await?.version) };
+        if *self.known_version.get_or_try_init(ask).await? >= ALWAYS_SUBSTITUTES {
+            let always = ("always-allow-substitutes".to_owned(), "true".to_owned());
+            options.0.insert(0, always);
+        }
+        Ok(options)
     }
 
     /// Builds two probes: one that reports what a build can do, and one that has the network.
@@ -288,12 +371,20 @@ impl Nix for NixCli {
         Ok(answer.map(drop)?)
     }
 
+    fn cache_troubles(&self) -> Vec<(Duration, CacheTrouble)> {
+        self.troubles.recent()
+    }
+
     async fn check_sandbox(&self) -> Result<(), NixError> {
         let prove = || async {
             let release = self.version().await?;
+            // Builds ask for it too.
+            let _ = self.known_version.set(release.version);
             let weakness = release.weakness(self.settings.patched.as_deref());
             weakness.map_or(Ok(()), |weakness| self.report_weakness(&weakness))?;
             match self.settings.sandbox {
+                // Nothing is built.
+                _ if self.settings.only_caches => Ok(()),
                 Sandbox::Required { shared_user } => self.probe_sandbox(shared_user).await,
                 Sandbox::Wanted => Ok(()),
             }
@@ -323,9 +414,7 @@ impl Nix for NixCli {
         let evaluation = self.evaluation("resolve.nix", source, system);
         match self.evaluate(arguments::explain(evaluation, name)).await {
             Ok(_) => Ok(None),
-            Err(NixError::Process(ProcessError::Failed { stderr, .. })) => {
-                Ok(output::reason(&stderr))
-            }
+            Err(NixError::Process(ProcessError::Failed { stderr, .. })) => Ok(reason(&stderr)),
             Err(error) => Err(error),
         }
     }
@@ -348,8 +437,26 @@ impl Nix for NixCli {
         log: &BuildLog,
     ) -> Result<(), NixError> {
         let timeout = self.settings.derivation_timeout;
-        let command = arguments::realise(&self.options, derivations, roots, timeout);
-        self.build(command, log).await
+        let options = self.build_options().await?;
+        if !self.settings.only_caches {
+            let command = arguments::realise(&options, derivations, roots, timeout);
+            return self.build(command, log).await;
+        }
+        let command = arguments::substitute(&options, derivations, roots, timeout);
+        match self.build(command, log).await {
+            Err(NixError::Process(error @ ProcessError::Failed { .. })) => {
+                let outputs = derivations.iter().flat_map(|one| &one.outputs);
+                let is_missing = |path: &StorePath| !path.on_disk(Path::new("/")).exists();
+                let missing = outputs.filter(|one| is_missing(&one.path));
+                let names: Vec<_> = missing.map(|one| one.path.name().to_owned()).collect();
+                // Something is there that Nix has not registered.
+                match names.is_empty() {
+                    true => Err(NixError::Process(error)),
+                    false => Err(NixError::NotInCaches { names }),
+                }
+            }
+            other => other,
+        }
     }
 
     async fn repair(&self, paths: &[StorePath], log: &BuildLog) -> Result<(), NixError> {

@@ -1,5 +1,6 @@
 //! Errors of Nix, recognised by what it prints.
 
+use super::caches::CacheTrouble;
 use crate::process::ProcessError;
 
 /// Every version of Nix begins a line like this when no daemon listens on its socket, or the daemon
@@ -49,6 +50,18 @@ pub(crate) enum NixError {
         "a signal from outside ended a build: the machine may be short of memory. Nix says: {stderr}"
     )]
     Killed { stderr: String },
+    /// The last of the troubles that caches had.
+    #[error(
+        "{0}. Restore that cache, or remove it from the substituters; the next request tries again"
+    )]
+    Cache(CacheTrouble),
+    /// With the names of the store paths.
+    #[error(
+        "no binary cache has {}, or all that they need, and NIXGATE_ONLY_FROM_CACHES forbids to build. \
+         Push them to a cache, with their dependencies",
+        names.join(", ")
+    )]
+    NotInCaches { names: Vec<String> },
     #[error(
         "Nix has no home folder for the builder's user: set HOME to a folder that this user can \
          write. Nix says: {stderr}"

@@ -19,6 +19,7 @@ use std::io::{self, Read};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::caches::{CacheTrouble, is_retry};
 use super::output::{has_network, without_log};
 use crate::process::{Listener, Tail};
 use crate::telemetry::build_log::{BuildLog, Counts, Running, Work};
@@ -37,6 +38,8 @@ const HIDDEN: &[u8] =
 const BEGINNING: u64 = 4 << 10;
 /// Ended builds whose last lines are kept: the error comes after the end.
 const ENDED: usize = 64;
+/// Troubles of caches, and copies, that are kept: each path that is wanted may have one.
+const TROUBLES: usize = 64;
 /// Messages up to this level are errors and warnings.
 const WARNING: u64 = 1;
 /// Messages up to this level are those that Nix prints by default.
@@ -91,6 +94,10 @@ pub(super) struct NixLog<'a> {
     tail: Tail,
     builds: BTreeMap<u64, Build>,
     ended: VecDeque<Build>,
+    /// What Nix has begun to copy last, and from which cache.
+    copies: Vec<(String, String)>,
+    /// The first ones of those that caches had.
+    troubles: Vec<CacheTrouble>,
     /// Progress by activity, with its type. A running copy counts bytes, the others items.
     counts: BTreeMap<u64, (u64, Counts)>,
     /// Reads the beginning of a derivation.
@@ -114,6 +121,8 @@ impl<'a> NixLog<'a> {
             tail: Tail::default(),
             builds: BTreeMap::new(),
             ended: VecDeque::new(),
+            copies: Vec::new(),
+            troubles: Vec::new(),
             counts: BTreeMap::new(),
         }
     }
@@ -143,13 +152,18 @@ impl<'a> NixLog<'a> {
 
     fn event(&mut self, event: Event) {
         let (id, fields) = (event.id, event.fields);
-        let text = || plain(fields.first().and_then(Value::as_str).unwrap_or_default());
+        let field = |at: usize| plain(fields.get(at).and_then(Value::as_str).unwrap_or_default());
+        let text = || field(0);
         let number = |at: usize| fields.get(at).and_then(Value::as_u64).unwrap_or(0);
         match (event.action.as_str(), event.kind) {
             ("start", activity::BUILD) => self.start_build(id, text()),
             ("start", kind @ (activity::COPY_PATH | activity::COPY_PATHS | activity::BUILDS)) => {
                 if kind == activity::COPY_PATH {
                     self.log.line(&format!("fetching {}", text()));
+                    if self.copies.len() == TROUBLES {
+                        self.copies.remove(0);
+                    }
+                    self.copies.push((text(), field(1)));
                 }
                 self.counts.insert(id, (kind, Counts::default()));
             }
@@ -206,6 +220,13 @@ impl<'a> NixLog<'a> {
 
     fn message(&mut self, level: u64, text: &str) {
         if level <= WARNING {
+            let room = TROUBLES.saturating_sub(self.troubles.len());
+            let lines = text.lines();
+            let troubles = lines.filter_map(|line| CacheTrouble::read(line, &self.copies));
+            self.troubles.extend(troubles.take(room));
+            if text.lines().all(is_retry) {
+                return self.log.line(text);
+            }
             // The end of the build's log follows, unless it is hidden.
             self.report(&without_log(text));
             self.report_last_lines(text);
@@ -241,6 +262,11 @@ impl<'a> NixLog<'a> {
         for line in &lines {
             self.tail.hear(format!("> {line}\n").as_bytes());
         }
+    }
+
+    /// What was wrong with binary caches.
+    pub(super) fn troubles(&self) -> &[CacheTrouble] {
+        &self.troubles
     }
 
     fn work(&self) -> Work {

@@ -3,7 +3,10 @@
 //! ```text
 //!   trait Nix ◄── NixCli ──┬── arguments   the command lines                                   pure
 //!       ▲                  ├── output      parsers for old and new versions of Nix             pure
+//!       │                  ├── reason      why an evaluation failed, in words for clients           pure
 //!       │                  ├── log         progress and lines of a running build
+//!       │                  ├── nixpkgs_config  unfree and insecure packages that are allowed
+//!       │                  ├── caches      troubles of binary caches, by what Nix prints
 //!       │                  ├── sandbox     proves that builds can't harm this machine
 //!       │                  ├── enclosure   a network that reaches only the proxy
 //!       │                  ├── advisories  which versions of Nix are vulnerable                pure
@@ -17,6 +20,7 @@
 
 mod advisories;
 mod arguments;
+mod caches;
 mod cli;
 mod enclosure;
 mod error;
@@ -25,7 +29,9 @@ pub(crate) mod fake;
 pub(crate) mod gc_roots;
 mod hash;
 mod log;
+mod nixpkgs_config;
 mod output;
+mod reason;
 mod sandbox;
 
 use std::ffi::OsString;
@@ -40,10 +46,13 @@ use nixgate_core::package_set::System;
 
 pub(crate) use advisories::Release;
 pub(crate) use arguments::{EvalPermissions, NixOptions};
+pub(crate) use caches::CacheTrouble;
 pub(crate) use cli::{NixCli, NixSettings};
 pub(crate) use enclosure::Proxy;
 pub(crate) use error::NixError;
-pub(crate) use output::{Attribute, Derivation, Resolution, Version, reason};
+pub(crate) use nixpkgs_config::NixpkgsConfig;
+pub(crate) use output::{Attribute, Derivation, Resolution, Version};
+pub(crate) use reason::reason;
 pub(crate) use sandbox::{ProbeSandboxArgs, Sandbox, probe_sandbox};
 
 /// An archive, a repository or a folder in the Nix store.
@@ -69,6 +78,11 @@ pub(crate) trait Nix: Send + Sync + 'static {
 
     /// Checks that the store answers.
     async fn ask_store(&self) -> Result<(), NixError>;
+
+    /// The last trouble of each binary cache, if it is recent, with its age.
+    fn cache_troubles(&self) -> Vec<(Duration, CacheTrouble)> {
+        Vec::new()
+    }
 
     /// Checks that this Nix can be trusted with builds: that it is not vulnerable, or only a warning was
     /// asked for, and that it builds in a sandbox if it has to. Success is remembered.
@@ -103,9 +117,9 @@ pub(crate) trait Nix: Send + Sync + 'static {
         paths: &[Vec<String>],
     ) -> Result<Vec<Attribute>, NixError>;
 
-    /// Builds or substitutes derivations. Links in the folder `roots` protect their outputs from the
+    /// Builds or substitutes derivations; only the latter, if the settings say so. Links in the folder `roots` protect their outputs from the
     /// garbage collector; `log` gets the progress. Fails with [`NixError::Killed`] when something outside
-    /// ended a build.
+    /// ended a build, and with [`NixError::Cache`] when a binary cache is to blame.
     async fn realise(
         &self,
         derivations: &[Derivation],

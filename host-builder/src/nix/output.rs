@@ -139,38 +139,6 @@ pub(super) fn has_network(derivation: &str) -> bool {
     !matches!(fields.as_deref(), Some([_, _, _, r#""""#]))
 }
 
-/// Nix's reason for a failed evaluation: the first paragraph of its last error. A trace comes before it;
-/// positions and advice for the command line come after it.
-pub(crate) fn reason(stderr: &str) -> Option<String> {
-    const ERROR: &str = "error:";
-    let stderr = without_log(stderr);
-    let lines: Vec<_> = stderr.lines().map(str::trim).collect();
-    let start = lines.iter().rposition(|line| line.starts_with(ERROR))?;
-    let ends = |line: &str| line.is_empty() || line.starts_with("(use '--show-trace'");
-    let words = lines[start..].iter().take_while(|line| !ends(line));
-    let text = words.copied().collect::<Vec<_>>().join(" ");
-    let text = text.strip_prefix(ERROR)?.trim();
-    (!text.is_empty()).then(|| match disabled_feature(text) {
-        Some(feature) => format!(
-            "it needs Nix's experimental feature {feature}. The registry's administrator enables it by \
-             NIXGATE_NIX_OPTIONS='extra-experimental-features={feature}', with nix-daemon also in its \
-             nix.conf"
-        ),
-        None => text.to_owned(),
-    })
-}
-
-/// The experimental feature whose absence an error is about. Nix advises a flag of its own programs, which
-/// nobody here can give.
-fn disabled_feature(error: &str) -> Option<&str> {
-    let (_, rest) = error.split_once("experimental Nix feature '")?;
-    let (feature, rest) = rest.split_once('\'')?;
-    let is_name = feature
-        .bytes()
-        .all(|byte| byte.is_ascii_lowercase() || byte == b'-');
-    (is_name && rest.starts_with(" is disabled")).then_some(feature)
-}
-
 /// Signals that a machine or its administrator sends: HUP, INT, QUIT, KILL, TERM. Others, such as
 /// SIGSEGV, are the program's own fault.
 const FROM_OUTSIDE: [u32; 5] = [1, 2, 3, 9, 15];

@@ -15,7 +15,7 @@ use nixgate_core::package_set::System;
 
 use crate::fingerprint::Fingerprint;
 use crate::layer::ENCODER_ID;
-use crate::source::{Pin, Source};
+use crate::source::Pin;
 use crate::storage::Key;
 
 use recipes::Recipe;
@@ -28,7 +28,7 @@ const LAYOUT: &str = "1";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ImageRequest {
-    /// The source of the package set ([`Source::identity`]).
+    /// The source of the package set, and its configuration ([`Sources::identity`](crate::source::Sources::identity)).
     pub(crate) source: String,
     pub(crate) pin: Pin,
     pub(crate) system: System,
@@ -43,13 +43,13 @@ pub(crate) struct ImageRequest {
 }
 
 impl ImageRequest {
-    /// A named image, from a pinned package set. `max_layers` is the default for images whose recipe says
+    /// A named image, from a pinned package set of a source with this identity. `max_layers` is the default for images whose recipe says
     /// nothing.
-    pub(crate) fn new(source: &Source, pin: Pin, image: &NamedImage, max_layers: usize) -> Self {
+    pub(crate) fn new(source: String, pin: Pin, image: &NamedImage, max_layers: usize) -> Self {
         let recipe = image.recipe.clone();
         let own = recipe.as_ref().and_then(|recipe| recipe.max_layers());
         Self {
-            source: source.identity(),
+            source,
             pin,
             system: image.system,
             packages: image.packages.packages().map(str::to_owned).collect(),

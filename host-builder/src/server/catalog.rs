@@ -70,7 +70,7 @@ impl App {
 
     /// Whether the name is the one that this builder has for the record's packages.
     fn is_ours(&self, record: &ImageRecord, name: &str) -> bool {
-        let (source, opaque) = (self.engine.sources.source().identity(), &record.opaque_name);
+        let (source, opaque) = (self.engine.sources.identity(), &record.opaque_name);
         link_folder(&source, record.system, &record.packages, opaque.as_deref()) == name
     }
 

@@ -10,6 +10,7 @@ use axum::routing::any;
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use nixgate_core::distribution::{Error, ErrorKind};
+use serde_json::json;
 use tokio::sync::Mutex;
 
 use super::App;
@@ -38,7 +39,8 @@ async fn live() -> impl IntoResponse {
     (JSON, r#"{"status":"live"}"#)
 }
 
-/// The builder can build new images: the disks have room, storage is writable, Nix's store answers.
+/// The builder can build new images: the disks have room, storage is writable, Nix's store answers,
+/// and the package set is not known to be unusable.
 async fn ready(State(app): State<Arc<App>>) -> Result<Response, HttpError> {
     // Locked during the check, so that concurrent requests share its result.
     let mut last = app.readiness.0.lock().await;
@@ -51,7 +53,7 @@ async fn ready(State(app): State<Arc<App>>) -> Result<Response, HttpError> {
         }
     };
     match result {
-        Ok(()) => Ok((JSON, r#"{"status":"ready"}"#).into_response()),
+        Ok(()) => Ok((JSON, app.ready_text()).into_response()),
         // 503, and not the 429 for a client that asks for an image.
         Err(error) if error.kind == ErrorKind::TooBusy => {
             tracing::warn!(path = READY, "{error}");
@@ -77,6 +79,26 @@ async fn metrics(State(app): State<Arc<App>>) -> Result<impl IntoResponse, HttpE
 }
 
 impl App {
+    /// That it is ready, and what was wrong with binary caches lately: without them it builds, or refuses.
+    fn ready_text(&self) -> String {
+        let troubles = self.engine.nix.cache_troubles().into_iter();
+        let troubles = troubles.map(|(age, trouble)| {
+            json!({
+                "cache": trouble.cache,
+                "failed": trouble.kind.label(),
+                "path": trouble.path,
+                "reason": trouble.reason,
+                "seconds_ago": age.as_secs(),
+            })
+        });
+        let troubles: Vec<_> = troubles.collect();
+        match troubles.is_empty() {
+            true => json!({ "status": "ready" }),
+            false => json!({ "status": "ready", "caches": troubles }),
+        }
+        .to_string()
+    }
+
     async fn check(&self) -> Result<(), Error> {
         let unready = |reason: String| Error::new(ErrorKind::BuilderUnready, reason);
         self.engine.disks.check()?;
@@ -87,6 +109,10 @@ impl App {
             .await
             .map_err(|_| unready(format!("storage did not answer in {seconds} s")))??;
         let nix = self.engine.nix.ask_store().await;
-        nix.map_err(|error| unready(error.to_string()))
+        nix.map_err(|error| unready(error.to_string()))?;
+        self.engine
+            .sources
+            .fault()
+            .map_or(Ok(()), |fault| Err(fault.into()))
     }
 }

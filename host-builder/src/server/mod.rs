@@ -124,7 +124,7 @@ impl App {
 
     /// The folder in storage that links the manifests of a name.
     fn link_folder(&self, named: &NamedImage) -> String {
-        named.link_folder(&self.engine.sources.source().identity())
+        named.link_folder(&self.engine.sources.identity())
     }
 }
 

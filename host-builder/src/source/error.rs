@@ -38,6 +38,12 @@ pub(crate) enum PinError {
          newer Nix, or use an older package set"
     )]
     NixTooOld { needed: Version, found: Version },
+    /// The package set as such can't be evaluated, whichever package is asked for.
+    #[error(
+        "the package set cannot be evaluated: {reason}. The Nix on PATH is {nix}. Correct the package set, \
+         or install the Nix that it needs"
+    )]
+    Unusable { reason: String, nix: String },
     /// The package set is being fetched.
     #[error("the package set is still being fetched. Try again later")]
     Preparing,
@@ -58,6 +64,13 @@ impl From<Panicked> for PinError {
     }
 }
 
+impl PinError {
+    /// Whether the package set is at fault, and no network or host: it stays so until somebody acts.
+    pub(crate) const fn is_of_the_set(&self) -> bool {
+        matches!(self, Self::NixTooOld { .. } | Self::Unusable { .. })
+    }
+}
+
 impl From<PinError> for Error {
     fn from(error: PinError) -> Self {
         let kind = match error {
@@ -65,8 +78,8 @@ impl From<PinError> for Error {
             PinError::Nix(_)
             | PinError::Access { .. }
             | PinError::Folder { .. }
-            | PinError::NixTooOld { .. }
             | PinError::Preparing => ErrorKind::BuilderUnready,
+            PinError::NixTooOld { .. } | PinError::Unusable { .. } => ErrorKind::PackageSetUnusable,
             PinError::TooMany => ErrorKind::TooBusy,
             PinError::Interrupted => ErrorKind::Internal,
         };

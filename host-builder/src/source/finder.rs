@@ -1,19 +1,23 @@
 //! Finds and fetches the package set of a tag: the slow part of pinning.
 
-use std::path::Path;
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::FutureExt;
+use nixgate_core::package_set::System;
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use super::git::{self, Commit, Refs};
 use super::mirror::Mirror;
 use super::roots::Roots;
-use super::{Pin, PinError, Source, required_nix};
+use super::{DEFAULT, Pin, PinError, Source, required_nix};
 use crate::closure::STORE_DIR;
 use crate::memo::{Bound, Known, Lifetime, Memo};
-use crate::nix::{Fetched, Nix};
+use crate::nix::{Fetched, Nix, NixError, reason};
+use crate::process::ProcessError;
 use crate::telemetry::logging::chain;
 
 /// How long the list of a repository's refs is used. An unknown tag stays unknown for as long.
@@ -23,6 +27,8 @@ const REFS_TTL: Duration = Duration::from_secs(30);
 const NAMES_AT_ONCE: usize = 2;
 const NEW_NAMES_AT_ONCE: usize = 2;
 const COMMITS_AT_ONCE: usize = 1;
+/// Package sets that are known to be usable: more than are pinned at once by default.
+const MOST_USABLE: usize = 256;
 
 /// See the module.
 pub(super) struct Finder {
@@ -31,6 +37,12 @@ pub(super) struct Finder {
     nix: Arc<dyn Nix>,
     refs: Memo<Arc<Refs>, PinError>,
     mirror: Option<Mirror>,
+    /// The platform for which package sets are tried.
+    system: System,
+    /// Those that were tried with success, as paths in the store, which never change.
+    usable: Mutex<VecDeque<PathBuf>>,
+    /// Why the default tag's package set can't be used, when it was last tried.
+    fault: Mutex<Option<PinError>>,
     names: Semaphore,
     new_names: Semaphore,
     commits: Semaphore,
@@ -41,6 +53,7 @@ impl Finder {
     pub(super) fn new(
         source: Source,
         nix: Arc<dyn Nix>,
+        system: System,
         keep: Duration,
         state_dir: &Path,
     ) -> std::io::Result<Self> {
@@ -48,6 +61,9 @@ impl Finder {
         Ok(Self {
             mirror: repository.map(|(url, allowed)| Mirror::new(state_dir, url, allowed)),
             source: Arc::new(source),
+            system,
+            usable: Mutex::default(),
+            fault: Mutex::default(),
             nix,
             refs: Memo::new(Bound::NONE),
             roots: Roots::new(state_dir, keep)?,
@@ -92,6 +108,10 @@ impl Finder {
                 tracing::warn!(tag, error = chain(error), "cannot pin the package source");
             }
         }
+        if tag == DEFAULT {
+            let fault = found.as_ref().err().filter(|error| error.is_of_the_set());
+            *self.fault.lock() = fault.cloned();
+        }
         found
     }
 
@@ -113,7 +133,37 @@ impl Finder {
                 return Err(PinError::NixTooOld { needed, found });
             }
         }
+        self.try_set(&path).await?;
         Ok(Pin { path, revision })
+    }
+
+    /// Evaluates a package set without asking for a package. Today's nixpkgs tells so that Nix is too old,
+    /// and any set that it is broken as a whole: that is no package's fault.
+    async fn try_set(&self, path: &Path) -> Result<(), PinError> {
+        let is_known = |usable: &VecDeque<PathBuf>| usable.iter().any(|known| known == path);
+        if is_known(&self.usable.lock()) {
+            return Ok(());
+        }
+        match self.nix.resolve(path, self.system, &[]).await {
+            Ok(_) => {
+                let mut usable = self.usable.lock();
+                if !is_known(&usable) {
+                    usable.truncate(MOST_USABLE - 1);
+                    usable.push_front(path.to_owned());
+                }
+                Ok(())
+            }
+            Err(NixError::Process(ProcessError::Failed { stderr, .. })) => {
+                let reason = reason(&stderr).unwrap_or_else(|| "Nix gives no reason".to_owned());
+                let nix = self.nix.version().await?.to_string();
+                Err(PinError::Unusable { reason, nix })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub(super) fn fault(&self) -> Option<PinError> {
+        self.fault.lock().clone()
     }
 
     /// The commit of a tag, with an allowed ref that contains it; none without a git repository.

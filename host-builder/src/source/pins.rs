@@ -17,10 +17,12 @@ use std::time::{Duration, Instant};
 
 use futures::future::FutureExt;
 use nixgate_core::distribution::Tag;
+use nixgate_core::package_set::System;
 use parking_lot::Mutex;
 
 use super::finder::Finder;
 use super::{DEFAULT, Pin, PinError, Source, git};
+use crate::fingerprint::Fingerprint;
 use crate::memo::{Bound, Known, Lifetime, Memo};
 use crate::nix::Nix;
 
@@ -37,6 +39,8 @@ const HOUR: Duration = Duration::from_secs(3600);
 #[derive(Clone)]
 pub(crate) struct Sources {
     finder: Arc<Finder>,
+    /// What the package sets are configured with, as part of keys.
+    config: Option<String>,
     any_tag: bool,
     lifetime: Lifetime,
     /// Of branches, tags, and other tags that the settings name.
@@ -53,7 +57,7 @@ struct Pins {
 }
 
 impl Sources {
-    /// Opens a source. With `any_tag`, every tag means `latest`, as in Nixery. A pin is fresh for
+    /// Opens a source, whose package sets are tried for a system. With `any_tag`, every tag means `latest`, as in Nixery. A pin is fresh for
     /// `hold`. At most `max_refs` branches and tags are pinned. `state_dir` gets the links that keep
     /// package sets from garbage collection.
     ///
@@ -62,13 +66,15 @@ impl Sources {
     pub(crate) fn new(
         source: Source,
         nix: Arc<dyn Nix>,
+        system: System,
         any_tag: bool,
         hold: Duration,
         max_refs: usize,
         state_dir: &Path,
     ) -> std::io::Result<Self> {
         Ok(Self {
-            finder: Arc::new(Finder::new(source, nix, hold + STALE, state_dir)?),
+            finder: Arc::new(Finder::new(source, nix, system, hold + STALE, state_dir)?),
+            config: None,
             any_tag,
             lifetime: Lifetime {
                 fresh: hold,
@@ -77,6 +83,24 @@ impl Sources {
             names: Pins::new(max_refs, hold),
             commits: Pins::new(MAX_COMMITS, hold),
         })
+    }
+
+    /// The same, whose package sets get a configuration with this fingerprint.
+    pub(crate) fn configured(mut self, config: Option<String>) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// [`Source::identity`], with the configuration.
+    pub(crate) fn identity(&self) -> String {
+        let source = self.source().identity();
+        match &self.config {
+            None => source,
+            Some(config) => Fingerprint::new("configured-source-1")
+                .part(source)
+                .part(config)
+                .hex(),
+        }
     }
 
     pub(crate) fn source(&self) -> &Source {
@@ -153,6 +177,12 @@ impl Sources {
             }
         }
         Ok(current)
+    }
+
+    /// What is wrong with the package set of `latest` itself, while there is no older one to use.
+    pub(crate) fn fault(&self) -> Option<PinError> {
+        let fault = self.finder.fault();
+        fault.filter(|_| self.names.memo.last(DEFAULT).is_none())
     }
 
     async fn find(&self, tag: &str, is_new: bool) -> (Result<Pin, PinError>, Lifetime) {

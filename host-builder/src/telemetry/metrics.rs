@@ -38,6 +38,8 @@ pub(crate) struct Metrics {
     pub(crate) layers: Family<OutcomeLabels, Counter>,
     /// `repaired`, or `refused` when Nix could not repair the path.
     pub(crate) altered_paths: Family<OutcomeLabels, Counter>,
+    /// By what was wrong: `unavailable`, `lost`, `corrupt` or `unsigned`.
+    pub(crate) cache_failures: Family<OutcomeLabels, Counter>,
     pub(crate) free_bytes: Family<DiskLabels, Gauge>,
     registry: Arc<Registry>,
 }
@@ -64,6 +66,11 @@ impl Metrics {
                 to,
                 "altered_paths",
                 "Store paths altered after Nix made them",
+            ),
+            cache_failures: add(
+                to,
+                "cache_failures",
+                "Paths that a binary cache failed to deliver",
             ),
             free_bytes: add(
                 to,

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use http::Method;
 
 use crate::live::http::{Response, request};
+use crate::live::install::NixPrograms;
 use crate::live::process::Process;
 use crate::live::{install, ports};
 
@@ -43,6 +44,12 @@ impl Settings {
     pub fn with(mut self, name: &'static str, value: impl AsRef<OsStr>) -> Self {
         self.environment.push((name, value.as_ref().to_owned()));
         self
+    }
+
+    /// Has it use this Nix.
+    #[must_use]
+    pub fn with_nix(self, nix: &NixPrograms) -> Self {
+        self.with("PATH", nix.path())
     }
 }
 

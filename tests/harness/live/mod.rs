@@ -12,9 +12,11 @@
 //!
 //!   package sets from elsewhere: git_https (nginx), git_ssh (dropbear, in a namespace)
 //!   a Nix store with a daemon:   nix_daemon, in a namespace
+//!   packages like nixpkgs':      shaped_set; a binary cache that has them: binary_cache
 //! ```
 
 pub mod admin;
+pub mod binary_cache;
 pub mod builder;
 pub mod certificate;
 pub mod clients;
@@ -41,6 +43,7 @@ pub mod raw;
 pub mod s3;
 pub mod scratch;
 pub mod served_set;
+pub mod shaped_set;
 pub mod sign;
 pub mod stack;
 pub mod storm;

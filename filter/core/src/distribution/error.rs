@@ -106,6 +106,10 @@ pub enum ErrorKind {
     /// The build failed for a reason outside the packages, such as a full disk or a killed process. They
     /// may be the cause all the same.
     BuildBroken,
+    /// A binary cache failed, and no package did.
+    CacheFailed,
+    /// The package set as a whole can't be evaluated, such as by too old a Nix.
+    PackageSetUnusable,
     /// Files of a package were altered after the build, and could not be repaired.
     PackageAltered,
     /// A defect.
@@ -149,6 +153,8 @@ impl ErrorKind {
             Self::BuilderUnreachable
             | Self::BuilderUnready
             | Self::BuildBroken
+            | Self::CacheFailed
+            | Self::PackageSetUnusable
             | Self::PackageAltered
             | Self::TokenRefused
             | Self::SignatureOutdated => (503, Code::Unavailable, Soon),
@@ -166,6 +172,9 @@ impl ErrorKind {
             | Self::TokenRefused => true,
             // A package may have filled the disk, or taken the memory.
             Self::BuildBroken
+            // Other builders have the same caches, and whoever pulls may choose the branch.
+            | Self::CacheFailed
+            | Self::PackageSetUnusable
             // The edge signs anew by this builder's clock.
             | Self::SignatureOutdated
             | Self::BuildFailed

@@ -1,5 +1,6 @@
 //! Outputs of old and new versions of Nix.
 
+use super::super::reason::reason;
 use super::*;
 
 #[test]

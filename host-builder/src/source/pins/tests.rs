@@ -33,7 +33,16 @@ impl Fixture {
         });
         std::fs::create_dir_all(&nix.store).unwrap();
         let shared: Arc<dyn Nix> = Arc::clone(&nix) as _;
-        let sources = Sources::new(source, shared, any_tag, LONG, MAX_REFS, folder.path()).unwrap();
+        let sources = Sources::new(
+            source,
+            shared,
+            System::X86_64Linux,
+            any_tag,
+            LONG,
+            MAX_REFS,
+            folder.path(),
+        )
+        .unwrap();
         Self {
             sources,
             nix,

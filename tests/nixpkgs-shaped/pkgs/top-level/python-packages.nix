@@ -1,0 +1,56 @@
+# The interpreter and its modules, which know each other.
+{ self }:
+let
+  inherit (self) lib stdenv;
+  build =
+    { minimal ? false }:
+    let
+      interpreter = stdenv.mkDerivation {
+        pname = if minimal then "python3-minimal" else "python3";
+        version = "3.13.11";
+        installPhase = "mkdir $out/bin; echo python > $out/bin/python3.13; ln -s python3.13 $out/bin/python3";
+        passthru = {
+          inherit pkgs;
+          pythonVersion = "3.13";
+          interpreter = "${interpreter}/bin/python3.13";
+          withPackages = choose: stdenv.mkDerivation {
+            name = "python3-3.13.11-env";
+            modules = choose pkgs;
+            allowSubstitutes = false;
+            preferLocalBuild = true;
+          };
+        };
+        meta = { description = "High-level dynamically-typed programming language"; mainProgram = "python3"; license = lib.licenses.mit; };
+      };
+      buildPythonPackage = attrs: stdenv.mkDerivation (
+        {
+          name = "python3.13-${attrs.pname}-${attrs.version}";
+          installPhase = "mkdir -p $out/lib/python3.13/site-packages; echo ${attrs.pname} > $out/lib/python3.13/site-packages/${attrs.pname}.py";
+          propagated = map toString ([ interpreter ] ++ attrs.dependencies or [ ]);
+          meta = { license = lib.licenses.asl20; description = "A module for Python"; };
+        }
+        // removeAttrs attrs [ "dependencies" ]
+        // { passthru = { pythonModule = interpreter; } // attrs.passthru or { }; }
+      );
+      module = pname: version: dependencies: buildPythonPackage { inherit pname version dependencies; };
+      pkgs = {
+        inherit buildPythonPackage;
+        python = interpreter;
+        buildPythonApplication = buildPythonPackage;
+        callPackage = lib.callPackageWith (self // pkgs);
+        requests = module "requests" "2.33.1" [ pkgs.urllib3 pkgs.certifi pkgs.idna ];
+        urllib3 = module "urllib3" "2.6.3" [ ];
+        certifi = module "certifi" "2026.1.4" [ ];
+        idna = module "idna" "3.11" [ ];
+        numpy = module "numpy" "2.4.1" [ ];
+        # A removed module, and one for which the interpreter is too new.
+        nose = throw "nose has been removed since it has been deprecated and unmaintained for almost a decade and does not work on Python 3.12 or later";
+        asynctest = throw "asynctest-0.13.0 not supported for interpreter python3.13";
+      }
+      // self.scaledPythonModules buildPythonPackage;
+    in
+    interpreter;
+in
+{
+  interpreter = lib.makeOverridable build { };
+}
