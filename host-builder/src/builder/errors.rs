@@ -97,6 +97,7 @@ pub(super) fn query(error: NixError) -> Error {
         | NixError::ProbeNotRun { .. }
         | NixError::SharedBuildUser { .. }
         | NixError::NoEnclosure { .. }
+        | NixError::EmptyArchive
         | NixError::TooWeak { .. } => ErrorKind::BuilderUnready,
         // A package may be the cause: it can fill the disk, or end as if something killed it.
         NixError::NoSpace { .. } | NixError::Killed { .. } => ErrorKind::BuildBroken,

@@ -9,11 +9,12 @@
 //!                         │    ingress ── an Envoy that has services of others, with us or without
 //!                         └── process, ports, scratch, install, poll, sign
 //!
-//!   package sets from elsewhere: git_https (nginx), git_ssh (dropbear, in a namespace)
+//!   package sets from elsewhere: git_https (nginx), git_ssh (dropbear, in a namespace), archive_server
 //!   a Nix store with a daemon:   nix_daemon, in a namespace
 //! ```
 
 pub mod admin;
+pub mod archive_server;
 pub mod builder;
 pub mod certificate;
 pub mod clients;
