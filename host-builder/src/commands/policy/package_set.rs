@@ -29,6 +29,10 @@ pub(super) async fn findings(file: &PolicyFile, settings: BuildSettings) -> Resu
         .flat_map(|(_, _, pattern)| &pattern.globs)
         .collect();
     index.look_into(&inside).await?;
+    // What a pattern matches may be among them, so it is no finding.
+    if let Some(names) = index.not_looked_at() {
+        eprintln!("{names}");
+    }
     let missing = unmatched
         .into_iter()
         .filter(|(_, _, pattern)| !matches_some(pattern, &index));
