@@ -32,6 +32,7 @@ let
   inherit (builtins)
     attrNames
     elem
+    filter
     foldl'
     fromJSON
     functionArgs
@@ -39,6 +40,7 @@ let
     isAttrs
     isFunction
     parseDrvName
+    length
     tryEval
     ;
 
@@ -78,14 +80,23 @@ let
     else
       imported (intersectAttrs accepted arguments);
 
+  # As in resolve.nix: what is a door there is none of our business.
+  marks = filter (name: packages ? ${name}) [
+    "pkgs" "lib" "stdenv" "callPackage" "newScope" "buildPackages" "fetchurl"
+  ];
+  isWhole =
+    value: length marks > 3 && isAttrs value && builtins.all (name: value ? ${name}) marks;
+
   refused = { kind = "refused"; };
 
   inspect =
-    value:
+    path: value:
     if !isAttrs value then
       { kind = "other"; }
     else if value.type or null == "derivation" then
       { kind = "package"; }
+    else if path != [ ] && isWhole value then
+      { kind = "other"; }
     else
       {
         kind = "set";
@@ -99,7 +110,7 @@ let
       at = foldl' (
         here: name: if isAttrs here && here ? ${name} then here.${name} else throw "not there"
       ) packages path;
-      seen = inspect at;
+      seen = inspect path at;
       # What throws does so when it is looked at: here for its kind.
       attempt = tryEval (builtins.seq seen.kind seen);
     in

@@ -50,6 +50,7 @@ let
     isFunction
     isList
     isString
+    length
     listToAttrs
     mapAttrs
     match
@@ -109,6 +110,19 @@ let
       imported { inherit system; }
     else
       imported (intersectAttrs accepted arguments);
+
+  # Whether a value is a whole package set: the one of the images, or one like it.
+  # nixpkgs has many, each with all packages: `pkgs`, `buildPackages`, `pkgsStatic`,
+  # `pkgsCross.riscv64`, `stdenv.__bootPackages`, and each has them all again. They
+  # are doors: a package would have names without end, and a policy that denies one
+  # of them would be passed by the others. A set is known by what every nixpkgs has
+  # at its top; scopes such as `python3Packages` have some of it and never all. A set
+  # that is not like nixpkgs has no such doors.
+  marks = filter (name: packages ? ${name}) [
+    "pkgs" "lib" "stdenv" "callPackage" "newScope" "buildPackages" "fetchurl"
+  ];
+  isWhole =
+    value: length marks > 3 && isAttrs value && builtins.all (name: value ? ${name}) marks;
 
   characters = string: filter (character: character != "" && isString character) (split "" string);
   lowercase = replaceStrings (characters "ABCDEFGHIJKLMNOPQRSTUVWXYZ") (
@@ -206,6 +220,7 @@ let
       found = spelling here component;
       next = head found;
       isPackageHere = attempt (isSet.value && isPackage value);
+      isDoor = attempt (attribute != [ ] && !isThrough && isWhole value);
       isThrough = isPackageHere.success && isPackageHere.value;
       same = attempt (any (other: other.drvPath == value.drvPath) passed);
       isOutput = elem next (outputNames value);
@@ -223,8 +238,10 @@ let
           walk (passed ++ [ value ]) (attribute ++ [ next ]) here.children.${next} (tail components);
       step = attempt (deepSeq onwards onwards);
     in
-    if !isSet.success || isThrough && !same.success then
+    if !isSet.success || !isDoor.success || isThrough && !same.success then
       { state = "refused"; }
+    else if isDoor.value then
+      unknown [ ]
     else if isThrough && same.value then
       unknown [ ]
     else if components == [ ] then

@@ -17,7 +17,7 @@ use crate::nix::{Nix, NixCli, NixError};
 use crate::records::{LocalCache, Records};
 use crate::request::recipes::RecipeFile;
 use crate::request::{ImageRequest, NamedImage};
-use crate::source::{self, Pin, PinError, Source, Sources};
+use crate::source::{self, Pin, PinError, Source, SourceSettings, Sources};
 use crate::storage::Storage;
 use crate::telemetry::build_log::BuildLogs;
 use crate::telemetry::logging::chain;
@@ -55,13 +55,13 @@ impl Engine {
         };
         let folder = folder.map(PathBuf::as_path);
         let disks = Disks::new(&settings.state_dir, folder, settings.min_free);
-        let (nix, sources) = open_sources(&settings, &state, metrics.clone())?;
+        let logs = BuildLogs::default();
+        let (nix, sources) = open_sources(&settings, &state, metrics.clone(), logs.clone())?;
         check_nix(&*nix, sources.source()).await?;
         check_sandbox(&*nix).await?;
         let roots = GcRoots::open(&state.gc_roots(), settings.keep).context(
             "cannot open the roots for Nix's garbage collector. Check NIXGATE_STATE_DIR",
         )?;
-        let logs = BuildLogs::default();
         let packages = Packages::new(
             Arc::clone(&nix),
             Records::new(storage.clone(), cache),
@@ -117,17 +117,18 @@ pub(crate) fn open_sources(
     settings: &BuildSettings,
     state: &StateDir,
     metrics: Metrics,
+    logs: BuildLogs,
 ) -> io::Result<(Arc<dyn Nix>, Sources)> {
     let nix: Arc<dyn Nix> = Arc::new(NixCli::new(settings.nix.clone(), state.path(), metrics));
-    let sources = Sources::new(
-        settings.source.clone(),
-        Arc::clone(&nix),
-        settings.system,
-        settings.any_tag,
-        settings.pin,
-        settings.max_refs,
-        state.path(),
-    )?;
+    let of_source = SourceSettings {
+        source: settings.source.clone(),
+        system: settings.system,
+        any_tag: settings.any_tag,
+        hold: settings.pin,
+        max_refs: settings.max_refs,
+        network: settings.nix.network.clone(),
+    };
+    let sources = Sources::new(of_source, Arc::clone(&nix), logs, state.path())?;
     let sources = sources.configured(settings.nix.nixpkgs_config.fingerprint());
     Ok((nix, sources))
 }

@@ -21,6 +21,12 @@ let
     # Unfree packages throw no earlier than when they are instantiated.
     [ "unfree" ]
   ];
+  doors = look ./like-nixpkgs.nix [
+    [ "pkgs" ]
+    [ "pkgsCross" "riscv64" ]
+    [ "python3Packages" "pkgs" ]
+    [ "python3Packages" "requests" ]
+  ];
   kind = kind: { inherit kind; };
   set = names: kind "set" // { inherit names; };
   expected = [
@@ -40,6 +46,7 @@ let
 in
 assert all == set (builtins.attrNames (import ./package-set.nix { system = "x86_64-linux"; }));
 assert !broken.success;
+assert map (one: one.kind) doors == [ "other" "other" "set" "package" ];
 if seen == expected then
   "attributes.nix: ${toString (builtins.length seen)} paths as expected"
 else

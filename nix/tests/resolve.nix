@@ -25,6 +25,28 @@ let
   state = state: { inherit state; };
   unknown = near: state "unknown" // { inherit near; };
   not = type: state "not-a-derivation" // { inherit type; };
+  like = import ./like-nixpkgs.nix { system = "x86_64-linux"; };
+  # Ways to a package that nixpkgs has beside its name.
+  ways = {
+    git = like.git;
+    gitalias = like.git;
+    xev = like.xev;
+    "xorg.xev" = like.xev;
+    "stdenv.cc" = like.gcc;
+    "python3packages.requests" = like.python3Packages.requests;
+    "python3.pkgs.requests" = like.python3Packages.requests;
+    "git.tests.fsck" = like.git.tests.fsck;
+  };
+  doors = [
+    "pkgs.git" "pkgs" "pkgs.pkgs.git" "buildpackages.git" "targetpackages.git" "__splicedpackages.git"
+    "pkgsstatic.git" "pkgsmusl.git" "pkgscross.riscv64.git" "pkgscross.riscv64.pkgs.git"
+    "stdenv.__bootpackages.git" "pkgs.python3packages.requests" "git.override" "git.passthru.tests.fsck"
+    "python3.pkgs.requests.python3.git" "pkgscross.riscv64"
+  ];
+  # Which of these names a set like nixpkgs has, and what they are.
+  reached =
+    names:
+    map (one: one.drvPath or one.state) (resolve ./like-nixpkgs.nix names);
   onlyDefaults = builtins.toFile "set.nix" "{ config, overlays, ... }: { inherit config overlays; }";
   anyArguments = builtins.toFile "set.nix" "arguments: { \${arguments.system} = 1; }";
   plainSet = builtins.toFile "set.nix" "{ here = 1; }";
@@ -150,6 +172,8 @@ assert builtins.length actual == builtins.length names;
 assert states onlyDefaults [ "config" "overlays" "system" ] == [ "not-a-derivation" "not-a-derivation" "unknown" ];
 assert states anyArguments [ "x86_64-linux" ] == [ "not-a-derivation" ];
 assert states plainSet [ "here" "there" ] == [ "not-a-derivation" "unknown" ];
+assert reached (builtins.attrNames ways) == map (drv: drv.drvPath) (builtins.attrValues ways);
+assert builtins.all (state: builtins.elem state [ "unknown" "refused" ]) (reached doors) || throw (builtins.toJSON (reached doors));
 if differences == [ ] then
   "resolve.nix: ${toString (builtins.length names)} names as expected"
 else

@@ -261,7 +261,7 @@ fn what_a_build_says_of_the_machine_has_it_built_once_and_no_more() -> Result<()
     let served = ServedSet::start(packages, |settings| settings)?;
     for (name, status) in [
         // Its own words.
-        ("greedy", StatusCode::INTERNAL_SERVER_ERROR),
+        ("greedy", StatusCode::FORBIDDEN),
         ("killed", StatusCode::SERVICE_UNAVAILABLE),
     ] {
         let mut asked = Vec::new();

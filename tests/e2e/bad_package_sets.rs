@@ -59,12 +59,12 @@ fn each_fault_of_a_package_is_told_by_its_name_and_reason() -> Result<()> {
     for (name, status, parts) in [
         (
             "recursion",
-            500,
+            403,
             ["recursion (infinite recursion", "maintainers"],
         ),
         (
             "bottomless",
-            500,
+            403,
             ["bottomless (stack overflow", "maintainers"],
         ),
         ("throws", 403, ["throws (throws is not for you)", "DENIED"]),
@@ -77,17 +77,17 @@ fn each_fault_of_a_package_is_told_by_its_name_and_reason() -> Result<()> {
         ("text", 403, ["text (a string, not a package)", "DENIED"]),
         (
             "reads",
-            500,
+            403,
             ["reads (access to absolute path '/etc/passwd'", forbidden],
         ),
         (
             "lists",
-            500,
+            403,
             ["lists (access to absolute path '/'", forbidden],
         ),
         (
             "imports",
-            500,
+            403,
             ["imports (access to absolute path '/etc/passwd'", forbidden],
         ),
         (
@@ -97,17 +97,17 @@ fn each_fault_of_a_package_is_told_by_its_name_and_reason() -> Result<()> {
         ),
         (
             "fetches",
-            500,
+            403,
             ["fetches (access to URI 'http://127.0.0.1:", forbidden],
         ),
         (
             "clones",
-            500,
+            403,
             ["clones (access to URI 'http://127.0.0.1:", forbidden],
         ),
         (
             "waits",
-            500,
+            403,
             ["waits (cannot build", "allow-import-from-derivation"],
         ),
     ] {
@@ -162,7 +162,7 @@ fn an_evaluation_without_an_end_is_ended_whatever_it_prints() -> Result<()> {
         settings.with("NIXGATE_EVAL_TIMEOUT", "5")
     })?;
     let (status, text) = served.pull("hangs")?;
-    assert_eq!(status, StatusCode::GATEWAY_TIMEOUT, "{text}");
+    assert_eq!(status, StatusCode::FORBIDDEN, "{text}");
     let (_, set) = served.root()?;
     let set = set.file_name().context("a name")?.to_string_lossy();
     let (revision, _) = set.split_once('-').context("a hash")?;
@@ -195,7 +195,7 @@ fn an_evaluation_that_takes_too_much_is_ended() -> Result<()> {
         ("wordy", ["64 MiB", "maintainers"]),
     ] {
         let (status, text) = served.pull(name)?;
-        assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR, "{text}");
+        assert_eq!(status, StatusCode::FORBIDDEN, "{text}");
         for part in parts {
             assert!(text.contains(part), "{name}: {part}: {text}");
         }
@@ -216,7 +216,7 @@ fn a_build_without_an_end_is_ended_whatever_it_prints() -> Result<()> {
     "#;
     let served = ServedSet::start(packages, |settings| settings.with("NIX_TIMEOUT", "5"))?;
     let (status, text) = served.pull("hangs")?;
-    assert_eq!(status, StatusCode::GATEWAY_TIMEOUT, "{text}");
+    assert_eq!(status, StatusCode::FORBIDDEN, "{text}");
     assert!(text.contains("NIX_TIMEOUT"), "{text}");
     assert_eq!(of_builder(&served, "nix-store"), [0; 0]);
     served.pulls("fine")
@@ -230,7 +230,7 @@ fn a_failing_build_is_told_with_its_last_lines_and_not_those_of_others() -> Resu
     "#;
     let served = ServedSet::start(packages, |settings| settings)?;
     let (status, text) = served.pull("fails")?;
-    assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR, "{text}");
+    assert_eq!(status, StatusCode::FORBIDDEN, "{text}");
     for part in ["fails.drv", "exit code 7", "> 50\\n", "> the reason"] {
         assert!(text.contains(part), "{part}: {text}");
     }

@@ -79,7 +79,7 @@ fn builds_that_fail_say_why_and_unknown_ones_are_unknown() -> Result<()> {
     let (stack, _set) = Stack::gated(envoy::Settings::default(), &[])?;
     let port = stack.envoy.port();
     let failed = get(port, "/v2/broken/manifests/latest")?;
-    assert_eq!(failed.status, StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(failed.status, StatusCode::FORBIDDEN);
     let all = page(port, "/builds")?;
     let build = &all["builds"][0];
     assert_eq!(build["phase"], "failed");

@@ -251,7 +251,7 @@ impl Machine {
             "{}\n{told}",
             self.wrote("plain")
         );
-        assert_eq!(self.wrote("caller.status"), "500", "{told}");
+        assert_eq!(self.wrote("caller.status"), "403", "{told}");
         assert!(self.wrote("caller").contains("caller.drv"), "{told}");
         assert!(
             !self.folder.path().join("trial/usr-was-written").exists(),

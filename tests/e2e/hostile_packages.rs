@@ -165,7 +165,7 @@ fn what_a_download_prints_is_for_the_administrator_alone() -> Result<()> {
         + r#"plain = package "plain" "echo of-a-build >&2; exit 1";"#;
     let served = ServedSet::start(&packages, |settings| settings)?;
     let (status, text) = served.pull("caller")?;
-    assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR, "{text}");
+    assert_eq!(status, StatusCode::FORBIDDEN, "{text}");
     assert!(
         text.contains("caller.drv") && text.contains("builder's log"),
         "{text}"

@@ -41,15 +41,15 @@ fn the_builders_lines_name_the_request_of_the_edge_that_began_a_build() -> Resul
         let (stack, _set) = Stack::gated(settings, &[("NIXGATE_LOG_FORMAT", "json")])?;
         let path = "/v2/broken/manifests/latest";
         let answer = stack.get(&format!("{path}?private_token=abcdef"))?;
-        assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(answer.status, StatusCode::FORBIDDEN);
         let access = poll::until("the access log has the request", || {
             let lines = json(&stack.envoy.log());
             lines.into_iter().find(|line| line["path"] == path)
         })?;
         is_whole(&access)?;
-        assert_eq!(access["status"], 500, "{access}");
-        assert_eq!(access["message"], format!("GET {path} 500"));
-        assert_eq!(access["outcome"], "failed");
+        assert_eq!(access["status"], 403, "{access}");
+        assert_eq!(access["message"], format!("GET {path} 403"));
+        assert_eq!(access["outcome"], "refused");
         assert!(
             !stack.envoy.log().contains("abcdef"),
             "{}",

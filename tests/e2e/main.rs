@@ -62,6 +62,7 @@ mod sources;
 mod stopping;
 mod storm;
 mod telemetry;
+mod unchanged_sources;
 mod vm_death;
 
 use std::sync::OnceLock;

@@ -55,7 +55,7 @@ fn who_is_not_root_builds_by_the_daemon_and_keeps_what_was_built() -> Result<()>
     let log = builder.log();
     assert_eq!(
         failed.status,
-        StatusCode::INTERNAL_SERVER_ERROR,
+        StatusCode::FORBIDDEN,
         "{}\n{log}",
         failed.text()
     );

@@ -8,6 +8,9 @@ use anyhow::{Context, Result};
 use http::{Method, StatusCode};
 use nixgate_core::wire;
 use nixgate_tests::live::builder::{Builder, Settings, TOKEN};
+use nixgate_tests::live::clients::docker::Docker;
+use nixgate_tests::live::clients::podman::Podman;
+use nixgate_tests::live::clients::skopeo;
 use nixgate_tests::live::envoy::{self, Envoy};
 use nixgate_tests::live::gated_set::{BROKEN_LOG, GatedSet};
 use nixgate_tests::live::http::{Response, get, request};
@@ -46,7 +49,7 @@ fn unknown_packages_are_all_named() -> Result<()> {
     assert!(!message.contains("git"), "{message}");
     let answer = shared().get("/v2/shell/hotp/manifests/latest")?;
     let message = refused(&answer, StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN")?;
-    assert!(message.contains("Did you mean hotp: htop"), "{message}");
+    assert!(message.contains("Did you mean htop"), "{message}");
     logged(|| shared().builder.log(), &["no-such", "nor-this"])
 }
 
@@ -200,10 +203,28 @@ fn a_failed_build_is_told_with_its_log() -> Result<()> {
         GatedSet::write(state)?.settings(state)
     })?;
     let answer = stack.get("/v2/broken/manifests/latest")?;
-    let message = refused(&answer, StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN")?;
+    let message = refused(&answer, StatusCode::FORBIDDEN, "UNKNOWN")?;
     assert!(answer.text().contains(BROKEN_LOG), "{}", answer.text());
     assert!(message.contains("broken"), "{message}");
     logged(|| stack.builder.log(), &["broken"])
+}
+
+#[test]
+fn every_client_shows_its_user_why_a_build_failed() -> Result<()> {
+    let (stack, _set) = Stack::gated(envoy::Settings::default(), &[])?;
+    let image = stack.image("broken");
+    let copied = skopeo::copy(&image, scratch::folder("copy-")?.path());
+    let docker = Docker::start()?.command(&["pull", &image]);
+    for (client, pulled) in [
+        ("skopeo", copied),
+        ("podman", Podman::new()?.pull(&image)),
+        ("docker", docker.map(drop)),
+    ] {
+        let error = pulled.expect_err("the build failed");
+        let error = format!("{error:#}");
+        assert!(error.contains(BROKEN_LOG), "{client}: {error}");
+    }
+    Ok(())
 }
 
 #[test]

@@ -74,7 +74,7 @@ fn what_nix_refuses_or_stumbles_over_is_named_with_its_reason() -> Result<()> {
         "{text}"
     );
     let (status, text) = served.pull("broken/fine")?;
-    assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR, "{text}");
+    assert_eq!(status, StatusCode::FORBIDDEN, "{text}");
     assert!(
         text.contains("broken (attribute 'missing' missing)"),
         "{text}"

@@ -22,8 +22,8 @@
 //!                                                    nothing about the image
 //!                     Nixgate-Refuses: time          the signature is too old: sign anew, by the time
 //!                                                    of this answer
-//!                     422, Nixgate-Status: 500       the client's status, when it is a 5xx that is no
-//!                                                    fault of this builder: the build failed
+//!                     422, Nixgate-Status: 503       the client's status, when it is a 5xx that is no
+//!                                                    fault of this builder: a build was killed
 //!                     Cache-Control: max-age=<s>     how long the edge may cache the answer
 //!                     Nixgate-Building-For: <s>      with 202: how long the build has run
 //!                     Nixgate-Source: git <commit>   with a manifest by tag: its package set, also in
@@ -34,9 +34,9 @@
 //!
 //! # Errors that are no fault of the builder
 //!
-//! A failed build is `500` for the client. On the way from builder to edge it is not: there, Envoy takes a
-//! `5xx` for a sick builder. Outlier detection would eject the builder for everybody because of five broken
-//! packages, and a retry policy would ask for each of them again. So the builder answers [`NO_FAULT`], with
+//! A build that was killed is `503` for the client. On the way from builder to edge it is not: there, Envoy
+//! takes a `5xx` for a sick builder. Outlier detection would eject the builder for everybody because of five
+//! greedy packages, and a retry policy would ask for each of them again. So the builder answers [`NO_FAULT`], with
 //! the client's status in [`STATUS`] and all else as the client gets it; the edge answers the client with
 //! that status. `ErrorKind::is_fault_of_the_builder` says which errors these are.
 //!

@@ -24,8 +24,15 @@ const MAX_EXPLAINED: usize = 8;
 /// The derivations of an image's packages, in their order. Reports all wrong names at once.
 pub(super) async fn resolve(nix: &dyn Nix, image: &ImageRequest) -> Result<Vec<Derivation>, Error> {
     let names = image.packages.iter().map(String::as_str);
-    let (found, broken) = match evaluate(nix, image, &image.packages).await {
-        Ok(found) => (names.zip(found).collect(), Vec::new()),
+    let Findings {
+        found,
+        broken,
+        not_looked_at,
+    } = match evaluate(nix, image, &image.packages).await {
+        Ok(found) => Findings {
+            found: names.zip(found).collect(),
+            ..Findings::default()
+        },
         Err(error @ NixError::Process(ProcessError::Failed { .. })) => {
             search(nix, image, error).await?
         }
@@ -64,21 +71,39 @@ pub(super) async fn resolve(nix: &dyn Nix, image: &ImageRequest) -> Result<Vec<D
             }
         }
     }
+    // Whoever corrects one sort of names is not to meet the next one only then.
+    let mut others = Vec::new();
+    if !broken.is_empty() {
+        let broken = broken.join(", ");
+        others.push(format!(
+            "Nix cannot evaluate {broken}. Tell the package set's maintainers"
+        ));
+    }
+    if !not_looked_at.is_empty() {
+        let (number, names) = (not_looked_at.len(), not_looked_at.join(", "));
+        others.push(format!("{number} names not looked at: {names}"));
+    }
     if !unknown.is_empty() {
-        return Err(suggestions::unknown(&unknown));
+        let error = suggestions::unknown(&unknown);
+        return Err(and(error, &others));
     }
     if !refused.is_empty() {
         let message = format!("refused by the package set: {}", refused.join(", "));
-        return Err(Error::new(ErrorKind::Denied, message));
+        return Err(and(Error::new(ErrorKind::Denied, message), &others));
     }
-    if !broken.is_empty() {
-        let message = format!(
-            "Nix cannot evaluate {}. Tell the package set's maintainers",
-            broken.join(", ")
-        );
-        return Err(Error::new(ErrorKind::BuildFailed, message));
+    if !others.is_empty() {
+        return Err(Error::new(ErrorKind::BuildFailed, others.join(". ")));
     }
     Ok(derivations)
+}
+
+/// The same error with further sentences.
+fn and(mut error: Error, others: &[String]) -> Error {
+    for other in others {
+        error.message.push_str(". ");
+        error.message.push_str(other);
+    }
+    error
 }
 
 async fn evaluate(
@@ -89,8 +114,15 @@ async fn evaluate(
     nix.resolve(&image.pin.path, image.system, names).await
 }
 
-/// Resolutions by name, and the names whose evaluation fails, with the reasons.
-type Findings<'a> = (Vec<(&'a str, Resolution)>, Vec<String>);
+#[derive(Default)]
+struct Findings<'a> {
+    /// Resolutions by name.
+    found: Vec<(&'a str, Resolution)>,
+    /// The names whose evaluation fails, with the reasons.
+    broken: Vec<String>,
+    /// The names that were left when there were too many evaluations.
+    not_looked_at: Vec<&'a str>,
+}
 
 /// Bisects the names that make an evaluation fail; `failure` is that of all names. Names beyond
 /// [`MAX_EVALUATIONS`] are left out: the image fails anyway.
@@ -141,7 +173,12 @@ async fn search<'a>(
     if broken.is_empty() {
         return Err(errors::evaluation(failure, &image.pin));
     }
-    Ok((found, broken))
+    let not_looked_at = pending.into_iter().flatten().map(String::as_str);
+    Ok(Findings {
+        found,
+        broken,
+        not_looked_at: not_looked_at.collect(),
+    })
 }
 
 #[cfg(test)]

@@ -39,12 +39,17 @@ pub(crate) fn for_caller(mut error: Error, may_know_names: bool) -> Error {
     let Some(similar) = detail.remove(SIMILAR) else {
         return error;
     };
+    let unknown = detail.get("unknown").and_then(Value::as_array);
+    let is_alone = unknown.is_some_and(|unknown| unknown.len() == 1);
     if may_know_names {
         let names = similar.as_object().into_iter().flatten();
         let meant = names.map(|(name, similar)| {
             let similar = similar.as_array().into_iter().flatten();
             let similar: Vec<&str> = similar.filter_map(Value::as_str).collect();
-            format!("{name}: {}", similar.join(", "))
+            match is_alone {
+                true => similar.join(", "),
+                false => format!("{name}: {}", similar.join(", ")),
+            }
         });
         let meant: Vec<String> = meant.collect();
         error.message = format!("{}. Did you mean {}?", error.message, meant.join("; "));
@@ -85,6 +90,15 @@ mod tests {
         );
         let detail = json!({ "unknown": ["hotp", "zzz"], "similar": { "hotp": ["htop"] } });
         assert_eq!(error.detail, detail);
+    }
+
+    #[test]
+    fn a_name_that_stands_alone_is_not_repeated() {
+        let error = for_caller(unknown(&[("hotp", vec!["htop".to_owned()])]), true);
+        assert_eq!(
+            error.message,
+            "the package set has no hotp. Did you mean htop?"
+        );
     }
 
     #[test]

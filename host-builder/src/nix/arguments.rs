@@ -198,10 +198,12 @@ pub(super) fn path_info(options: &NixOptions, roots: &[StorePath]) -> Command {
         .args(roots.iter().map(StorePath::to_string))
 }
 
-/// Fetches and unpacks a tarball; prints its hash and its store path.
+/// Fetches and unpacks a tarball; prints its hash and its store path. With a log that
+/// [`NixLog`](super::log::NixLog) reads.
 pub(super) fn prefetch_tarball(options: &NixOptions, url: &str) -> Command {
     Command::new("nix-prefetch-url")
         .args(["--unpack", "--print-path"])
+        .args(["--log-format", "internal-json"])
         .options(options)
         .args(["--name", "source", url])
 }

@@ -339,6 +339,10 @@ fn not_understood(program: &'static str, reason: impl ToString) -> NixError {
     }
 }
 
+fn is_empty(folder: &Path) -> bool {
+    std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none())
+}
+
 fn parse<T: DeserializeOwned>(program: &'static str, json: &[u8]) -> Result<T, NixError> {
     serde_json::from_slice(json).map_err(|error| not_understood(program, error))
 }
@@ -484,10 +488,14 @@ impl Nix for NixCli {
         self.fetch(command).await.map(drop)
     }
 
-    async fn fetch_tarball(&self, url: &str) -> Result<Fetched, NixError> {
+    async fn fetch_tarball(&self, url: &str, log: &BuildLog) -> Result<Fetched, NixError> {
         let command = arguments::prefetch_tarball(&self.options, url);
-        let output = String::from_utf8_lossy(&self.fetch(command).await?).into_owned();
+        let (limits, mut log) = (Limits::time(FETCH_TIMEOUT), NixLog::of_source(log));
+        let fetched = self.listen(command, Purpose::Fetch, &self.queries, limits, &mut log);
+        let output = String::from_utf8_lossy(&fetched.await?).into_owned();
         match output.lines().collect::<Vec<_>>().as_slice() {
+            // Nix makes an empty folder of a server's `304`, as if it had the archive already.
+            [_, path] if is_empty(Path::new(path)) => Err(NixError::EmptyArchive),
             [hash, path] => Ok(Fetched {
                 path: path.into(),
                 revision: (*hash).to_owned(),

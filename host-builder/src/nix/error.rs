@@ -110,6 +110,11 @@ pub(crate) enum NixError {
         program: &'static str,
         reason: String,
     },
+    #[error(
+        "the archive of the package set is empty. Check that its server sends it to whoever has nothing \
+         yet"
+    )]
+    EmptyArchive,
     #[error(transparent)]
     Process(ProcessError),
 }

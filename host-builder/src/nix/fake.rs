@@ -157,7 +157,7 @@ impl Nix for FakeNix {
         Ok(())
     }
 
-    async fn fetch_tarball(&self, url: &str) -> Result<Fetched, NixError> {
+    async fn fetch_tarball(&self, url: &str, _: &BuildLog) -> Result<Fetched, NixError> {
         self.fetched(format!("hash of {url}")).await
     }
 

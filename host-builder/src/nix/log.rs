@@ -5,6 +5,7 @@
 //!   @nix {"action":"result","id":7,"type":104,"fields":["buildPhase"]}              its phase
 //!   @nix {"action":"result","id":7,"type":101,"fields":["checking for gcc"]}        a line of its log
 //!   @nix {"action":"result","id":2,"type":105,"fields":[3,10,1,0]}                  3 of 10 are done
+//!   @nix {"action":"start","id":9,"type":101,"fields":["https://…"]}                a download begins
 //!   @nix {"action":"stop","id":7}                                                   it has ended
 //!   @nix {"action":"msg","level":0,"msg":"error: builder for … failed"}             for a person
 //! ```
@@ -44,10 +45,13 @@ const TROUBLES: usize = 64;
 const WARNING: u64 = 1;
 /// Messages up to this level are those that Nix prints by default.
 const INFO: u64 = 3;
+/// Bytes of a package set between two lines of the builder's log.
+const STEP: u64 = 16 << 20;
 
 /// Types of activities that matter here.
 mod activity {
     pub(super) const COPY_PATH: u64 = 100;
+    pub(super) const FILE_TRANSFER: u64 = 101;
     pub(super) const COPY_PATHS: u64 = 103;
     pub(super) const BUILDS: u64 = 104;
     pub(super) const BUILD: u64 = 105;
@@ -100,6 +104,8 @@ pub(super) struct NixLog<'a> {
     troubles: Vec<CacheTrouble>,
     /// Progress by activity, with its type. A running copy counts bytes, the others items.
     counts: BTreeMap<u64, (u64, Counts)>,
+    /// For a package set that is fetched: the bytes that the builder's log has reported.
+    reported: Option<u64>,
     /// Reads the beginning of a derivation.
     read_derivation: fn(&str) -> io::Result<String>,
 }
@@ -107,6 +113,14 @@ pub(super) struct NixLog<'a> {
 impl<'a> NixLog<'a> {
     pub(super) fn new(log: &'a BuildLog) -> Self {
         Self::with_derivations(log, read_beginning)
+    }
+
+    /// For fetching a package set: its downloads are counted in bytes.
+    pub(super) fn of_source(log: &'a BuildLog) -> Self {
+        Self {
+            reported: Some(0),
+            ..Self::new(log)
+        }
     }
 
     fn with_derivations(
@@ -124,6 +138,7 @@ impl<'a> NixLog<'a> {
             copies: Vec::new(),
             troubles: Vec::new(),
             counts: BTreeMap::new(),
+            reported: None,
         }
     }
 
@@ -167,6 +182,11 @@ impl<'a> NixLog<'a> {
                 }
                 self.counts.insert(id, (kind, Counts::default()));
             }
+            ("start", activity::FILE_TRANSFER) if self.reported.is_some() => {
+                self.log.line(&format!("downloading {}", text()));
+                self.counts
+                    .insert(id, (activity::FILE_TRANSFER, Counts::default()));
+            }
             ("result", result::LOG_LINE) => return self.build_line(id, &text()),
             ("result", result::PHASE) => {
                 if let Some(build) = self.builds.get_mut(&id) {
@@ -191,6 +211,20 @@ impl<'a> NixLog<'a> {
             _ => return,
         }
         self.log.set_work(self.work());
+        self.report_transfer();
+    }
+
+    fn report_transfer(&mut self) {
+        let Some(reported) = self.reported else {
+            return;
+        };
+        let bytes = self.sum(activity::FILE_TRANSFER);
+        self.log.set_transfer(bytes);
+        if bytes.done >= reported + STEP {
+            self.reported = Some(bytes.done);
+            let Counts { done, expected } = bytes;
+            tracing::info!(done, expected, "downloading the package set");
+        }
     }
 
     fn start_build(&mut self, id: u64, derivation: String) {
@@ -269,25 +303,30 @@ impl<'a> NixLog<'a> {
         &self.troubles
     }
 
+    fn of_kind(&self, wanted: u64) -> impl Iterator<Item = &Counts> {
+        let counts = self.counts.values();
+        counts.filter_map(move |(kind, counts)| (*kind == wanted).then_some(counts))
+    }
+
+    fn sum(&self, kind: u64) -> Counts {
+        let counts = self.of_kind(kind);
+        counts.fold(Counts::default(), |sum, one| Counts {
+            done: sum.done + one.done,
+            expected: sum.expected + one.expected,
+        })
+    }
+
     fn work(&self) -> Work {
-        let of_kind = |wanted: u64| {
-            let counts = self.counts.values();
-            counts.filter_map(move |(kind, counts)| (*kind == wanted).then_some(counts))
-        };
-        let sum = |kind: u64| {
-            of_kind(kind).fold(Counts::default(), |sum, one| Counts {
-                done: sum.done + one.done,
-                expected: sum.expected + one.expected,
-            })
-        };
-        let copies = of_kind(activity::COPY_PATH).filter(|copy| copy.expected > 0);
+        let copies = self
+            .of_kind(activity::COPY_PATH)
+            .filter(|copy| copy.expected > 0);
         let running = self.builds.values().map(|build| Running {
             derivation: name(&build.derivation).to_owned(),
             phase: build.phase.clone(),
         });
         Work {
-            builds: sum(activity::BUILDS),
-            fetches: sum(activity::COPY_PATHS),
+            builds: self.sum(activity::BUILDS),
+            fetches: self.sum(activity::COPY_PATHS),
             under_way: copies
                 .map(|copy| copy.done as f64 / copy.expected as f64)
                 .sum(),
@@ -342,11 +381,35 @@ pub(super) fn plain(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::build_log::Phase;
 
     const DRV: &str = "/nix/store/00000000000000000000000000000000-git-2.39.drv";
     const BUILD: &str =
         r#"Derive([("out","/nix/store/x-git","",""),("doc","/nix/store/y","","")],["#;
     const DOWNLOAD: &str = r#"Derive([("out","/nix/store/x-git","r:sha256","00ff")],[],"#;
+
+    #[test]
+    fn a_package_set_that_is_fetched_is_counted_in_bytes_and_a_build_s_downloads_are_not() {
+        let events = [
+            r#"{"action":"start","id":1,"type":101,"level":4,"fields":["https://h/x.tar.gz"]}"#,
+            r#"{"action":"result","id":1,"type":105,"fields":[0,0,0,0]}"#,
+            r#"{"action":"result","id":1,"type":105,"fields":[30,40,0,0]}"#,
+            r#"{"action":"stop","id":1}"#,
+        ]
+        .map(str::to_owned);
+        let build = BuildLog::new("id", None, &[], "");
+        hear(&mut NixLog::new(&build), &events);
+        assert_eq!(build.snapshot().bytes, None);
+        let source = BuildLog::of_source("id", "channel stable");
+        source.enter(Phase::Fetching);
+        hear(&mut NixLog::of_source(&source), &events);
+        let (done, expected) = (30, 40);
+        let snapshot = source.snapshot();
+        assert_eq!(snapshot.bytes, Some(Counts { done, expected }));
+        assert_eq!(snapshot.percent, 60);
+        let (lines, _) = source.lines_after(0);
+        assert_eq!(lines[0].1, "downloading https://h/x.tar.gz");
+    }
 
     fn hear(log: &mut NixLog<'_>, events: &[String]) {
         for event in events {

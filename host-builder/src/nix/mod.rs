@@ -140,8 +140,8 @@ pub(crate) trait Nix: Send + Sync + 'static {
     /// Protects a store path from the garbage collector by a link to it.
     async fn keep(&self, path: &Path, link: &Path) -> Result<(), NixError>;
 
-    /// Unpacks a tarball from a URL into the store.
-    async fn fetch_tarball(&self, url: &str) -> Result<Fetched, NixError>;
+    /// Unpacks a tarball from a URL into the store; `log` gets the progress.
+    async fn fetch_tarball(&self, url: &str, log: &BuildLog) -> Result<Fetched, NixError>;
 
     /// Fetches a flake and its locked inputs into the store, and makes a package set of them; `dir` is
     /// the flake's folder in its source. The revision is the hash in the package set's store path, which

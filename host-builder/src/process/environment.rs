@@ -20,6 +20,8 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use reqwest::Url;
+
 use super::git_credential;
 
 /// Why a program runs.
@@ -41,6 +43,16 @@ pub(crate) struct NetworkSettings {
     pub(crate) netrc: Option<Netrc>,
     /// The network namespace; none for the builder's own.
     pub(crate) namespace: Option<Arc<OwnedFd>>,
+}
+
+impl NetworkSettings {
+    /// The login and the password for a URL, unless it has its own.
+    pub(crate) fn credentials(&self, url: &str) -> Option<(String, String)> {
+        let url: Url = url.parse().ok()?;
+        let host = url.host_str().filter(|_| url.username().is_empty())?;
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        git_credential::credentials(&self.netrc.as_ref()?.file, host)
+    }
 }
 
 /// Credentials, by host.

@@ -55,6 +55,13 @@ struct NetrcEntry {
     password: Option<String>,
 }
 
+impl NetrcEntry {
+    fn is_for(&self, asked: &str) -> bool {
+        let host = self.host.as_deref();
+        host.is_none_or(|host| host.eq_ignore_ascii_case(asked))
+    }
+}
+
 /// Answers git.
 ///
 /// # Errors
@@ -84,6 +91,15 @@ pub(super) fn keep_passwords(file: &Path) {
         let (login, password) = (entry.login, entry.password);
         keep_credentials(&login.unwrap_or_default(), &password.unwrap_or_default());
     }
+}
+
+/// The login and the password of the file for a host.
+pub(super) fn credentials(file: &Path, host: &str) -> Option<(String, String)> {
+    let netrc = std::fs::read_to_string(file).ok()?;
+    let entry = entries(&netrc)
+        .into_iter()
+        .find(|entry| entry.is_for(host))?;
+    entry.login.zip(entry.password)
 }
 
 /// The value of git's `credential.helper`, which a shell parses.
@@ -122,10 +138,8 @@ fn answer(netrc: &str, question: &str) -> String {
         return String::new();
     }
     let matches = |entry: &NetrcEntry| {
-        let host = entry.host.as_deref();
         let login = entry.login.as_deref();
-        host.is_none_or(|host| host.eq_ignore_ascii_case(asked.host))
-            && (asked.user.is_none() || login.is_none() || asked.user == login)
+        entry.is_for(asked.host) && (asked.user.is_none() || login.is_none() || asked.user == login)
     };
     let Some(entry) = entries(netrc).into_iter().find(matches) else {
         return String::new();
@@ -239,6 +253,17 @@ machine password login "machine" password p
 machine ::1 login six password p
 default login anyone password anything
 "#;
+
+    #[test]
+    fn a_url_has_the_credentials_of_its_host() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("netrc");
+        std::fs::write(&file, "machine git.corp login alice password secret").unwrap();
+        let alice = ("alice".to_owned(), "secret".to_owned());
+        assert_eq!(credentials(&file, "git.corp"), Some(alice));
+        assert_eq!(credentials(&file, "other.corp"), None);
+        assert_eq!(credentials(Path::new("/nonexistent"), "git.corp"), None);
+    }
 
     fn check(question: &str, expected: &str) {
         assert_eq!(answer(NETRC, question), expected, "{question}");

@@ -183,14 +183,14 @@ mod tests {
     #[tokio::test]
     async fn only_the_edge_gets_another_status_and_only_for_what_is_no_fault_of_the_builder() {
         for (kind, reads_status, seen) in [
-            (ErrorKind::BuildFailed, true, (422, Some("500"))),
-            (ErrorKind::BuildTimedOut, true, (422, Some("504"))),
+            (ErrorKind::BuildFailed, true, (403, None)),
+            (ErrorKind::BuildTimedOut, true, (403, None)),
             (ErrorKind::BuildBroken, true, (422, Some("503"))),
             (ErrorKind::PackageAltered, true, (422, Some("503"))),
             (ErrorKind::BuilderUnready, true, (503, None)),
             (ErrorKind::Internal, true, (500, None)),
             (ErrorKind::TooBusy, true, (429, None)),
-            (ErrorKind::BuildFailed, false, (500, None)),
+            (ErrorKind::BuildFailed, false, (403, None)),
         ] {
             let fails = async move || HttpError::from(Error::new(kind, "failed"));
             let router = Router::new().fallback(fails).layer(from_fn(log_errors));

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::FutureExt;
 use nixgate_core::package_set::System;
@@ -13,11 +13,15 @@ use tokio::sync::Semaphore;
 use super::git::{self, Commit, Refs};
 use super::mirror::Mirror;
 use super::roots::Roots;
+use super::unchanged::{Fetches, State};
 use super::{DEFAULT, Pin, PinError, Source, required_nix};
 use crate::closure::STORE_DIR;
+use crate::files::expiry::renew;
+use crate::fingerprint::Fingerprint;
 use crate::memo::{Bound, Known, Lifetime, Memo};
 use crate::nix::{Fetched, Nix, NixError, reason};
-use crate::process::ProcessError;
+use crate::process::{NetworkSettings, ProcessError};
+use crate::telemetry::build_log::{BuildLog, BuildLogs};
 use crate::telemetry::logging::chain;
 
 /// How long the list of a repository's refs is used. An unknown tag stays unknown for as long.
@@ -35,6 +39,9 @@ pub(super) struct Finder {
     pub(super) source: Arc<Source>,
     pub(super) roots: Roots,
     nix: Arc<dyn Nix>,
+    network: NetworkSettings,
+    logs: BuildLogs,
+    fetches: Fetches,
     refs: Memo<Arc<Refs>, PinError>,
     mirror: Option<Mirror>,
     /// The platform for which package sets are tried.
@@ -54,6 +61,8 @@ impl Finder {
         source: Source,
         nix: Arc<dyn Nix>,
         system: System,
+        network: NetworkSettings,
+        logs: BuildLogs,
         keep: Duration,
         state_dir: &Path,
     ) -> std::io::Result<Self> {
@@ -65,6 +74,9 @@ impl Finder {
             usable: Mutex::default(),
             fault: Mutex::default(),
             nix,
+            network,
+            logs,
+            fetches: Fetches::default(),
             refs: Memo::new(Bound::NONE),
             roots: Roots::new(state_dir, keep)?,
             names: Semaphore::new(NAMES_AT_ONCE),
@@ -98,6 +110,11 @@ impl Finder {
         refs.map(Some).map_err(|(error, _)| error)
     }
 
+    #[cfg(test)]
+    pub(super) fn forget_refs(&self) {
+        self.refs.forget("");
+    }
+
     /// Fetches the package set of a tag into the Nix store, and keeps it there.
     pub(super) async fn find(&self, tag: &str, is_new: bool) -> Result<Pin, PinError> {
         let found = self.fetch_and_keep(tag, is_new).await;
@@ -125,8 +142,7 @@ impl Finder {
         };
         let permit = permits.acquire().await;
         let _permit = permit.map_err(|_| PinError::Interrupted)?;
-        let Fetched { path, revision } = self.fetch(commit).await?;
-        self.nix.keep(&path, &self.roots.link(tag)).await?;
+        let Fetched { path, revision } = self.unchanged_or_fetch(tag, commit).await?;
         if let Some(needed) = required_nix(&path) {
             let found = self.nix.version().await?.version;
             if found < needed {
@@ -166,6 +182,63 @@ impl Finder {
         self.fault.lock().clone()
     }
 
+    /// What was fetched the last time, if the source has not changed since; else fetches it, and keeps it
+    /// in the store.
+    async fn unchanged_or_fetch(
+        &self,
+        tag: &str,
+        commit: Option<Commit>,
+    ) -> Result<Fetched, PinError> {
+        let link = self.roots.link(tag);
+        let last = self.fetches.last(tag, &link, Instant::now());
+        let state = |known: Option<State>| {
+            let (source, commit) = (&self.source, commit.as_ref());
+            async move { State::of(source, commit, &self.network, known.as_ref()).await }
+        };
+        let before = state(last.as_ref().map(|(known, _)| known.clone())).await;
+        if let Some((known, fetched)) = last
+            && before.as_ref() == Some(&known)
+            // As fetching again would do.
+            && renew(&link).is_ok()
+        {
+            tracing::debug!(
+                tag,
+                revision = fetched.revision,
+                "the source has not changed"
+            );
+            return Ok(fetched);
+        }
+        let started = Instant::now();
+        let fetched = self.fetch_with_log(tag, commit.as_ref()).await?;
+        self.nix.keep(&fetched.path, &link).await?;
+        // One that changed meanwhile may be either.
+        let same = match before {
+            Some(_) => state(before.clone())
+                .await
+                .filter(|after| before.as_ref() == Some(after)),
+            None => None,
+        };
+        self.fetches.note(tag, same, &fetched, started);
+        self.fetches.prune(|tag| self.roots.link(tag).is_symlink());
+        Ok(fetched)
+    }
+
+    /// Fetches a package set. Its progress can be watched like that of a build.
+    async fn fetch_with_log(
+        &self,
+        tag: &str,
+        commit: Option<&Commit>,
+    ) -> Result<Fetched, PinError> {
+        let id = Fingerprint::new("source-fetch-1").part(tag).hex();
+        let kind = self.source.kind();
+        tracing::info!(tag, kind, "fetching the package set");
+        let log = self.logs.begin_source(&id, &format!("{kind} {tag}"));
+        let fetched = self.fetch(commit, &log).await;
+        let fetched = fetched.map_err(|error| self.source.explain(error));
+        log.end(fetched.as_ref().err().cloned().map(Into::into));
+        fetched
+    }
+
     /// The commit of a tag, with an allowed ref that contains it; none without a git repository.
     async fn commit(&self, tag: &str) -> Result<Option<Commit>, PinError> {
         let refs = match self.refs(git::LIST_TIMEOUT).await? {
@@ -183,21 +256,21 @@ impl Finder {
         tip.map(Some)
     }
 
-    async fn fetch(&self, commit: Option<Commit>) -> Result<Fetched, PinError> {
+    async fn fetch(&self, commit: Option<&Commit>, log: &BuildLog) -> Result<Fetched, PinError> {
         match &*self.source {
             Source::Channel { name, base } => {
                 let url = format!("{base}/{name}.tar.gz");
-                Ok(self.nix.fetch_tarball(&url).await?)
+                Ok(self.nix.fetch_tarball(&url, log).await?)
             }
             Source::Git { url, .. } => {
                 let Commit { reference, id } = commit.ok_or(PinError::Interrupted)?;
-                Ok(self.nix.fetch_git(url, &reference, &id).await?)
+                Ok(self.nix.fetch_git(url, reference, id).await?)
             }
             Source::Flake { url, .. } => {
-                let pinned = url.at(commit.as_ref());
+                let pinned = url.at(commit);
                 let mut fetched = self.nix.fetch_flake(&pinned, url.dir()).await?;
                 if let Some(Commit { id, .. }) = commit {
-                    fetched.revision = id;
+                    fetched.revision.clone_from(id);
                 }
                 Ok(fetched)
             }

@@ -7,6 +7,7 @@
 //! | anything else that Nix takes: `github:…`, `https://….tar.gz`; and git with `?ref=` or `?rev=` | `latest` |
 
 use std::fmt;
+use std::path::Path;
 
 use anyhow::{Result, ensure};
 
@@ -65,6 +66,14 @@ impl FlakeUrl {
     /// Whether it is a folder of this machine.
     pub(crate) fn is_folder(&self) -> bool {
         self.url.starts_with("path:")
+    }
+
+    /// The folder of this machine that it is.
+    pub(super) fn folder(&self) -> Option<&Path> {
+        let path = self.url.strip_prefix("path:")?;
+        // Nix decodes it and may be told more by a query: only Nix knows such a folder.
+        let is_plain = path.starts_with('/') && !path.contains(['?', '%']);
+        is_plain.then(|| Path::new(path))
     }
 
     /// The git repository whose refs are tags, in git's syntax.

@@ -9,7 +9,8 @@
 //!                      the hash in the store path of the whole
 //! ```
 //!
-//! A pin is remembered for a while ([`pins`]). Until then, a tag means the same package set, no network
+//! A pin is remembered for a while ([`pins`]). A source that has not changed since is not fetched again
+//! ([`unchanged`]). Until then, a tag means the same package set, no network
 //! is used, and the edge may repeat the builder's answer. Nix imports from its store, where nobody
 //! changes files; a link in the state folder ([`roots`]) keeps them from garbage collection.
 
@@ -23,18 +24,21 @@ use crate::telemetry::redact::redact;
 pub(crate) use allowed_refs::AllowedRefs;
 pub(crate) use error::PinError;
 pub(crate) use flake::FlakeUrl;
-pub(crate) use pins::Sources;
+pub(crate) use pins::{SourceSettings, Sources};
 
 mod allowed_refs;
+mod archive;
 mod error;
 mod finder;
 mod flake;
+mod folder_state;
 mod git;
 mod hints;
 mod mirror;
 pub(crate) mod package_index;
 mod pins;
 mod roots;
+mod unchanged;
 
 /// The tag of the default branch.
 const DEFAULT: &str = "latest";

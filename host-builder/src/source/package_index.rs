@@ -8,9 +8,10 @@
 //!
 //! A whole nixpkgs is never evaluated: names are listed without their values, and only sets that a
 //! pattern reaches into are opened. A name whose evaluation fails beyond catching is found by bisection
-//! and left out.
+//! and left out. Each such name takes many evaluations, so their number is bounded: then the names that
+//! are left are not looked at, and the index says which.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -26,6 +27,11 @@ use crate::telemetry::logging::chain;
 /// Paths per evaluation: they are one argument of a process, and the kernel's limit is 128 KiB.
 const PATHS_AT_ONCE: usize = 1000;
 
+/// Evaluations that may fail. To find one bad name among a thousand takes ten of them.
+const MAX_FAILURES: usize = 200;
+/// Names that [`PackageIndex::not_looked_at`] lists.
+const NAMES_LISTED: usize = 20;
+
 /// With the set's own capital letters.
 type AttributePath = Vec<String>;
 
@@ -35,6 +41,10 @@ pub(crate) struct PackageIndex {
     source: PathBuf,
     system: System,
     names: BTreeMap<String, AttributePath>,
+    /// Evaluations that failed.
+    failures: usize,
+    /// Names that were left when there were too many of these.
+    not_looked_at: BTreeSet<String>,
 }
 
 impl PackageIndex {
@@ -53,6 +63,8 @@ impl PackageIndex {
             source: source.to_owned(),
             system,
             names: BTreeMap::new(),
+            failures: 0,
+            not_looked_at: BTreeSet::new(),
         };
         if let [Attribute::Set { names }] = &seen[..] {
             index.add(&[], names);
@@ -84,13 +96,31 @@ impl PackageIndex {
         self.names.keys().map(String::as_str)
     }
 
+    /// A sentence about the names that nobody knows anything of, if there are any.
+    pub(crate) fn not_looked_at(&self) -> Option<String> {
+        let number = self.not_looked_at.len();
+        let listed: Vec<&str> = self.not_looked_at.iter().map(String::as_str).collect();
+        let listed = &listed[..number.min(NAMES_LISTED)];
+        let more = match number > NAMES_LISTED {
+            true => ", and others",
+            false => "",
+        };
+        (number > 0).then(|| {
+            format!(
+                "{number} names not looked at, since {MAX_FAILURES} evaluations of the package set \
+                 failed: {}{more}",
+                listed.join(", ")
+            )
+        })
+    }
+
     /// Those of these names that are packages, whether or not Nix would refuse them, as it does unfree
     /// ones.
     ///
     /// # Errors
     /// When Nix can't run.
     pub(crate) async fn packages(
-        &self,
+        &mut self,
         names: &BTreeSet<String>,
     ) -> Result<BTreeSet<String>, NixError> {
         let paths = names.iter();
@@ -117,14 +147,32 @@ impl PackageIndex {
 
     /// The attributes at these paths, without those whose evaluation fails beyond catching.
     async fn look(
-        &self,
+        &mut self,
         paths: Vec<AttributePath>,
     ) -> Result<Vec<(AttributePath, Attribute)>, NixError> {
-        let mut pending: Vec<Vec<AttributePath>> =
+        let all = paths.len();
+        // Breadth first, so that the largest parts without a bad name come before the search for it.
+        let mut pending: VecDeque<Vec<AttributePath>> =
             paths.chunks(PATHS_AT_ONCE).map(<[_]>::to_vec).collect();
         let mut found = Vec::new();
-        while let Some(mut paths) = pending.pop() {
-            match self.nix.look(&self.source, self.system, &paths).await {
+        while let Some(mut paths) = pending.pop_front() {
+            if self.failures >= MAX_FAILURES {
+                let names = paths.iter().map(|path| canonical_path(&path.join(".")));
+                self.not_looked_at.extend(names);
+                continue;
+            }
+            let seen = self.nix.look(&self.source, self.system, &paths).await;
+            if let Err(NixError::Process(ProcessError::Failed { .. })) = &seen {
+                self.failures += 1;
+                let (looked, failures) = (found.len(), self.failures);
+                tracing::info!(
+                    looked,
+                    all,
+                    failures,
+                    "looking for names that Nix cannot evaluate"
+                );
+            }
+            match seen {
                 Ok(seen) => found.extend(paths.into_iter().zip(seen)),
                 Err(NixError::Process(ProcessError::Failed { .. })) if paths.len() > 1 => {
                     let half = paths.split_off(paths.len() / 2);

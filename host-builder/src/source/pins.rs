@@ -25,6 +25,8 @@ use super::{DEFAULT, Pin, PinError, Source, git};
 use crate::fingerprint::Fingerprint;
 use crate::memo::{Bound, Known, Lifetime, Memo};
 use crate::nix::Nix;
+use crate::process::NetworkSettings;
+use crate::telemetry::build_log::BuildLogs;
 
 /// How long a pin is used beyond its time while its source is unreachable.
 const STALE: Duration = Duration::from_secs(24 * 3600);
@@ -34,6 +36,21 @@ const MAX_COMMITS: usize = 100;
 /// How long commands wait for a package set that has to be fetched.
 const COMMAND_WAIT: Duration = Duration::from_secs(3600);
 const HOUR: Duration = Duration::from_secs(3600);
+
+/// What sources are made of.
+pub(crate) struct SourceSettings {
+    pub(crate) source: Source,
+    /// The platform for which package sets are tried.
+    pub(crate) system: System,
+    /// Every tag means `latest`, as in Nixery.
+    pub(crate) any_tag: bool,
+    /// How long a pin is fresh.
+    pub(crate) hold: Duration,
+    /// Branches and tags that are pinned at most.
+    pub(crate) max_refs: usize,
+    /// How the source is reached.
+    pub(crate) network: NetworkSettings,
+}
 
 /// A source with its pins. Clones share them.
 #[derive(Clone)]
@@ -57,23 +74,28 @@ struct Pins {
 }
 
 impl Sources {
-    /// Opens a source, whose package sets are tried for a system. With `any_tag`, every tag means `latest`, as in Nixery. A pin is fresh for
-    /// `hold`. At most `max_refs` branches and tags are pinned. `state_dir` gets the links that keep
-    /// package sets from garbage collection.
+    /// Opens a source. `state_dir` gets the links that keep package sets from garbage collection, and
+    /// `logs` the progress of fetches.
     ///
     /// # Errors
     /// When the folder can't be written.
     pub(crate) fn new(
-        source: Source,
+        settings: SourceSettings,
         nix: Arc<dyn Nix>,
-        system: System,
-        any_tag: bool,
-        hold: Duration,
-        max_refs: usize,
+        logs: BuildLogs,
         state_dir: &Path,
     ) -> std::io::Result<Self> {
+        let SourceSettings {
+            source,
+            system,
+            any_tag,
+            hold,
+            max_refs,
+            network,
+        } = settings;
+        let finder = Finder::new(source, nix, system, network, logs, hold + STALE, state_dir)?;
         Ok(Self {
-            finder: Arc::new(Finder::new(source, nix, system, hold + STALE, state_dir)?),
+            finder: Arc::new(finder),
             config: None,
             any_tag,
             lifetime: Lifetime {

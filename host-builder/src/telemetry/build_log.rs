@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   NixBuilder ──► phases        waiting → evaluating → waiting → building → packing → done, or failed
+//!   Finder ──────► phases        fetching a package set → done, or failed
 //!   nix::log ────► work, lines        building: 3 of 10 built, 2 of 7 fetched
 //!                    │
 //!                    ▼
@@ -41,6 +42,8 @@ pub(crate) enum Phase {
     /// For its turn.
     #[default]
     Waiting,
+    /// Nix fetches a package set.
+    Fetching,
     /// Nix resolves the names.
     Evaluating,
     /// Nix builds and fetches.
@@ -58,6 +61,8 @@ impl Phase {
     const fn span(self) -> (f64, f64) {
         match self {
             Self::Waiting => (0.0, 0.0),
+            // Then it is unpacked.
+            Self::Fetching => (0.0, 80.0),
             Self::Evaluating => (0.0, 5.0),
             Self::Building => (5.0, 70.0),
             Self::Packing => (70.0, 99.0),
@@ -115,11 +120,18 @@ impl Work {
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Snapshot {
     pub(crate) id: String,
+    /// The package set that is being fetched, if it is no build of an image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) source: Option<String>,
+    /// Bytes of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) bytes: Option<Counts>,
     /// The recipe's name, if it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) recipe: Option<String>,
     pub(crate) packages: Vec<String>,
     /// The platform, as Nix calls it.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub(crate) system: String,
     pub(crate) phase: Phase,
     pub(crate) percent: u8,
@@ -139,6 +151,7 @@ struct State {
     phase: Phase,
     percent: f64,
     work: Work,
+    transfer: Option<Counts>,
     /// With their numbers, from 1 on.
     lines: VecDeque<(u64, String)>,
     bytes: usize,
@@ -159,6 +172,7 @@ impl State {
 /// One build.
 pub(crate) struct BuildLog {
     id: String,
+    source: Option<String>,
     recipe: Option<String>,
     packages: Vec<String>,
     system: String,
@@ -171,12 +185,21 @@ impl BuildLog {
     pub(crate) fn new(id: &str, recipe: Option<&str>, packages: &[String], system: &str) -> Self {
         Self {
             id: id.to_owned(),
+            source: None,
             recipe: recipe.map(str::to_owned),
             packages: packages.to_vec(),
             system: system.to_owned(),
             started: Instant::now(),
             state: Mutex::default(),
             changed: watch::Sender::new(()),
+        }
+    }
+
+    /// Of a package set that is fetched.
+    pub(crate) fn of_source(id: &str, source: &str) -> Self {
+        Self {
+            source: Some(redact(source)),
+            ..Self::new(id, None, &[], "")
         }
     }
 
@@ -205,6 +228,15 @@ impl BuildLog {
         let mut state = self.state.lock();
         state.advance(work.fraction());
         state.work = work;
+    }
+
+    /// Sets how much of a package set has been fetched.
+    pub(crate) fn set_transfer(&self, bytes: Counts) {
+        let mut state = self.state.lock();
+        if bytes.expected > 0 {
+            state.advance(bytes.done as f64 / bytes.expected as f64);
+        }
+        state.transfer = Some(bytes);
     }
 
     pub(crate) fn enter(&self, phase: Phase) {
@@ -243,6 +275,8 @@ impl BuildLog {
         );
         Snapshot {
             id: self.id.clone(),
+            source: self.source.clone(),
+            bytes: state.transfer,
             recipe: self.recipe.clone(),
             packages: self.packages.clone(),
             system: self.system.clone(),
@@ -290,10 +324,21 @@ impl BuildLogs {
         packages: &[String],
         system: &str,
     ) -> ActiveBuild {
-        let log = Arc::new(BuildLog::new(id, recipe, packages, system));
+        self.add(BuildLog::new(id, recipe, packages, system))
+    }
+
+    /// Begins to fetch a package set, like [`Self::begin`].
+    pub(crate) fn begin_source(&self, id: &str, source: &str) -> ActiveBuild {
+        let active = self.add(BuildLog::of_source(id, source));
+        active.enter(Phase::Fetching);
+        active
+    }
+
+    fn add(&self, log: BuildLog) -> ActiveBuild {
+        let log = Arc::new(log);
         let mut builds = self.0.lock();
-        builds.ended.retain(|ended| ended != id);
-        builds.by_id.insert(id.to_owned(), Arc::clone(&log));
+        builds.ended.retain(|ended| *ended != log.id);
+        builds.by_id.insert(log.id.clone(), Arc::clone(&log));
         ActiveBuild {
             logs: self.clone(),
             log,

@@ -10,12 +10,13 @@
 //!                         │    company ── the same with a listener of our own, by delivered files
 //!                         └── process, ports, scratch, install, poll, sign
 //!
-//!   package sets from elsewhere: git_https (nginx), git_ssh (dropbear, in a namespace)
+//!   package sets from elsewhere: git_https (nginx), git_ssh (dropbear, in a namespace), archive_server
 //!   a Nix store with a daemon:   nix_daemon, in a namespace
 //!   packages like nixpkgs':      shaped_set; a binary cache that has them: binary_cache
 //! ```
 
 pub mod admin;
+pub mod archive_server;
 pub mod binary_cache;
 pub mod builder;
 pub mod certificate;

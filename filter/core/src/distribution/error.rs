@@ -128,6 +128,10 @@ enum Retry {
 
 impl ErrorKind {
     /// The HTTP status and the code on the wire, and whether to try again.
+    ///
+    /// A failed build is `403`: docker, containerd, podman and skopeo hide the body of every 5xx, and
+    /// crane and oras repeat the request for seconds. `403` is the one status whose body all of them show,
+    /// and a failed build stays failed as a refusal does. The code tells it from a refusal (`DENIED`).
     const fn wire(self) -> (u16, Code, Retry) {
         use Retry::{Changed, Lasts, Soon};
         match self {
@@ -147,9 +151,8 @@ impl ErrorKind {
             Self::Denied => (403, Code::Denied, Lasts),
             Self::Unauthenticated => (401, Code::Unauthorized, Changed),
             Self::StillBuilding | Self::TooBusy => (429, Code::TooManyRequests, Soon),
-            Self::BuildFailed => (500, Code::Unknown, Lasts),
+            Self::BuildFailed | Self::BuildTimedOut => (403, Code::Unknown, Lasts),
             Self::Internal => (500, Code::Unknown, Changed),
-            Self::BuildTimedOut => (504, Code::Unavailable, Lasts),
             Self::BuilderUnreachable
             | Self::BuilderUnready
             | Self::BuildBroken

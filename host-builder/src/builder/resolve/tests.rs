@@ -87,6 +87,27 @@ async fn a_package_that_breaks_the_evaluation_of_all_is_named() {
         evaluations <= MAX_EVALUATIONS + 2,
         "{evaluations} evaluations"
     );
+    assert!(error.message.contains("names not looked at: "), "{error}");
+}
+
+#[tokio::test]
+async fn all_sorts_of_wrong_names_are_told_at_once() {
+    let mut nix = nix();
+    nix.broken = vec!["mess".to_owned()];
+    for (names, begins) in [
+        (
+            ["foo", "git", "mess"],
+            "the package set has no foo. Nix cannot",
+        ),
+        (
+            ["git", "mess", "unfree"],
+            "refused by the package set: unfree",
+        ),
+    ] {
+        let error = error(&nix, &names).await;
+        assert!(error.message.starts_with(begins), "{error}");
+        assert!(error.message.contains("mess (mess is a mess)"), "{error}");
+    }
 }
 
 #[tokio::test]

@@ -68,6 +68,7 @@ impl Drop for Display {
 fn summary(snapshot: &Snapshot) -> String {
     match snapshot.phase {
         Phase::Waiting => "waiting".to_owned(),
+        Phase::Fetching => "fetching the package set".to_owned(),
         Phase::Evaluating => "evaluating".to_owned(),
         Phase::Building => building(snapshot),
         Phase::Packing => "packing layers".to_owned(),

@@ -11,13 +11,14 @@ use crate::config::BuildSettings;
 use crate::engine::open_sources;
 use crate::files::state_dir::StateDir;
 use crate::source::package_index::PackageIndex;
+use crate::telemetry::build_log::BuildLogs;
 use crate::telemetry::metrics::Metrics;
 
 pub(super) async fn findings(file: &PolicyFile, settings: BuildSettings) -> Result<Vec<String>> {
     // A builder may be running in the state folder of the settings.
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
     let state = StateDir::open(folder.path())?;
-    let (nix, sources) = open_sources(&settings, &state, Metrics::new())?;
+    let (nix, sources) = open_sources(&settings, &state, Metrics::new(), BuildLogs::default())?;
     let pin = sources.wait_for(&Tag::latest()).await?;
     let mut index = PackageIndex::list(nix, &pin.path, settings.system).await?;
     let unmatched: Vec<_> = patterns(file.policy.rules())
@@ -28,6 +29,10 @@ pub(super) async fn findings(file: &PolicyFile, settings: BuildSettings) -> Resu
         .flat_map(|(_, _, pattern)| &pattern.globs)
         .collect();
     index.look_into(&inside).await?;
+    // What a pattern matches may be among them, so it is no finding.
+    if let Some(names) = index.not_looked_at() {
+        eprintln!("{names}");
+    }
     let missing = unmatched
         .into_iter()
         .filter(|(_, _, pattern)| !matches_some(pattern, &index));

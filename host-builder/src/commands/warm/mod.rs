@@ -121,6 +121,7 @@ async fn expand(
         let before = targets.len();
         targets.retain(|target| target.literal || packages.contains(&target.name));
         report.left_out(before - targets.len());
+        report.not_looked_at(index.not_looked_at());
         indexes.insert(key, index);
         add(engine, &pin, targets, &mut items, report);
     }

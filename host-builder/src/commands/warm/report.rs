@@ -1,5 +1,6 @@
 //! The report of a run: a progress bar, then a summary.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use indicatif::ProgressBar;
@@ -27,6 +28,8 @@ pub(super) struct Report {
     stored: usize,
     left_out: usize,
     failures: Vec<String>,
+    /// Names of which nobody knows whether they are packages, of each package set.
+    not_looked_at: BTreeSet<String>,
     stopped: bool,
 }
 
@@ -79,6 +82,12 @@ impl Report {
         self.left_out += names;
     }
 
+    /// Adds what [`PackageIndex::not_looked_at`](crate::source::package_index::PackageIndex::not_looked_at)
+    /// says.
+    pub(super) fn not_looked_at(&mut self, names: Option<String>) {
+        self.not_looked_at.extend(names);
+    }
+
     pub(super) fn stopped(&mut self) {
         self.stopped = true;
     }
@@ -118,6 +127,9 @@ impl Report {
                 text,
                 "{names} left out: they match a pattern, but are no packages or refused by the package set"
             );
+        }
+        for names in &self.not_looked_at {
+            _ = writeln!(text, "{names}");
         }
         if self.stopped {
             _ = writeln!(

@@ -95,6 +95,7 @@ async fn a_broken_package_hides_no_other() {
     let names: BTreeSet<String> = index.names().map(str::to_owned).collect();
     assert!(names.contains("lib.version"));
     let packages = index.packages(&names).await.unwrap();
+    assert_eq!(index.not_looked_at(), None);
     let packages: Vec<_> = packages.into_iter().collect();
     assert_eq!(
         packages,
@@ -106,6 +107,41 @@ async fn a_broken_package_hides_no_other() {
             "python3packages.six"
         ]
     );
+}
+
+#[tokio::test]
+async fn the_search_for_bad_names_is_bounded_and_says_what_it_left_out() {
+    let names: Vec<_> = (0..3000).map(|number| format!("p{number:04}")).collect();
+    let attributes = names
+        .iter()
+        .map(|name| (name.clone(), Attribute::Package))
+        .chain([(
+            String::new(),
+            Attribute::Set {
+                names: names.clone(),
+            },
+        )]);
+    let (good, bad) = names.split_at(PATHS_AT_ONCE);
+    let nix = Arc::new(FakeNix {
+        attributes: attributes.collect(),
+        broken: bad.to_vec(),
+        ..FakeNix::default()
+    });
+    let mut index = list(&nix).await;
+    let wanted = names.iter().cloned().collect();
+    let packages = index.packages(&wanted).await.unwrap();
+    assert!(packages.iter().eq(good), "{} are known", packages.len());
+    // The list, the good ones, and those that failed.
+    assert_eq!(nix.looked.load(Ordering::SeqCst), 2 + MAX_FAILURES);
+    let told = index.not_looked_at().unwrap();
+    assert!(told.starts_with("2000 names not looked at"), "{told}");
+    assert!(
+        told.contains("p1000, p1001") && told.ends_with(", and others"),
+        "{told}"
+    );
+    // It stays so for what is asked next.
+    index.packages(&wanted).await.unwrap();
+    assert_eq!(nix.looked.load(Ordering::SeqCst), 2 + MAX_FAILURES);
 }
 
 #[test]

@@ -23,26 +23,30 @@ struct Fixture {
 
 impl Fixture {
     fn new(source: Source, any_tag: bool) -> Self {
-        Self::open(source, any_tag, tempfile::tempdir().unwrap())
+        Self::open(source, any_tag, LONG, tempfile::tempdir().unwrap())
     }
 
-    fn open(source: Source, any_tag: bool, folder: TempDir) -> Self {
+    /// Looks at the source for each pin.
+    fn always_due(source: Source) -> Self {
+        Self::open(source, false, Duration::ZERO, tempfile::tempdir().unwrap())
+    }
+
+    fn open(source: Source, any_tag: bool, hold: Duration, folder: TempDir) -> Self {
         let nix = Arc::new(FakeNix {
             store: folder.path().join("store"),
             ..FakeNix::default()
         });
         std::fs::create_dir_all(&nix.store).unwrap();
         let shared: Arc<dyn Nix> = Arc::clone(&nix) as _;
-        let sources = Sources::new(
+        let settings = SourceSettings {
             source,
-            shared,
-            System::X86_64Linux,
+            system: System::X86_64Linux,
             any_tag,
-            LONG,
-            MAX_REFS,
-            folder.path(),
-        )
-        .unwrap();
+            hold,
+            max_refs: MAX_REFS,
+            network: NetworkSettings::default(),
+        };
+        let sources = Sources::new(settings, shared, BuildLogs::default(), folder.path()).unwrap();
         Self {
             sources,
             nix,
@@ -144,6 +148,45 @@ async fn a_package_set_that_needs_a_newer_nix_is_refused_with_both_versions() {
     assert!(other.pin("latest").await.is_ok());
 }
 
+#[tokio::test]
+async fn a_folder_is_copied_again_when_it_has_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_owned();
+    let fixture = Fixture::always_due(Source::Path { path: path.clone() });
+    for (text, copied) in [("one", 1), ("two", 2)] {
+        std::fs::write(path.join("default.nix"), text).unwrap();
+        // Until the file's clock has moved on, nobody can tell whether it changes again.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        for _ in 0..3 {
+            fixture.pin("latest").await.unwrap();
+            assert_eq!(fixture.fetched(), copied, "{text}");
+        }
+    }
+    // Garbage was collected.
+    std::fs::remove_file(fixture.sources.finder.roots.link("latest")).unwrap();
+    fixture.pin("latest").await.unwrap();
+    assert_eq!(fixture.fetched(), 3);
+}
+
+#[tokio::test]
+async fn a_branch_is_fetched_again_when_its_commit_is_another() {
+    let repository = tempfile::tempdir().unwrap();
+    let git = |arguments: &[&str]| git(repository.path(), arguments);
+    git(&["init", "--quiet", "--initial-branch=main"]);
+    git(&["commit", "--quiet", "--allow-empty", "--message=one"]);
+    let url = format!("file://{}", repository.path().display());
+    let fixture = Fixture::always_due(git_source(url));
+    for _ in 0..3 {
+        fixture.pin("main").await.unwrap();
+        assert_eq!(fixture.fetched(), 1);
+    }
+    // The list of refs is older now.
+    fixture.sources.finder.forget_refs();
+    git(&["commit", "--quiet", "--allow-empty", "--message=two"]);
+    fixture.pin("main").await.unwrap();
+    assert_eq!(fixture.fetched(), 2);
+}
+
 pub(in crate::source) fn git(repository: &Path, arguments: &[&str]) -> String {
     let mut git = Command::new("git");
     git.arg("-C").arg(repository);
@@ -213,8 +256,9 @@ async fn only_the_commits_of_the_latest_requests_stay_pinned() {
         assert!(fixture.has_link(wanted), "{wanted}");
     }
     assert_eq!(fixture.fetched(), fetched);
+    // Its link is removed with the next pin, so the store still has it.
     fixture.pin(commits[1]).await.unwrap();
-    assert_eq!(fixture.fetched(), fetched + 1);
+    assert_eq!(fixture.fetched(), fetched);
     // One per pinned commit, one of the name, and one of the pin evicted last.
     assert_eq!(fixture.links(), MAX_COMMITS + 2);
 }
@@ -255,7 +299,7 @@ async fn many_tags_keep_no_more_pins_than_the_bound_and_the_default_branch_stays
 
     // After a restart, tags with links are not new.
     let source = fixture.sources.source().clone();
-    let again = Fixture::open(source, false, fixture.folder);
+    let again = Fixture::open(source, false, LONG, fixture.folder);
     for tag in kept.iter().chain(&tags[pinned..2 * pinned]) {
         assert!(again.pin(tag).await.is_ok(), "{tag}");
     }
