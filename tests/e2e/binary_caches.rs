@@ -163,7 +163,7 @@ fn without_its_cache_a_package_is_built_here() -> Result<()> {
         // A package's own failure stays its own.
         scene.cache.set(None)?;
         let (status, text) = ask(&builder, "fails")?;
-        assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR, "{text}");
+        assert_eq!(status, StatusCode::FORBIDDEN, "{text}");
         assert!(text.contains("this build fails on purpose"), "{text}");
         Ok(())
     })

@@ -54,10 +54,10 @@ fn packages_are_built_described_and_refused() -> Result<()> {
         let facts = answer.header(wire::FACTS);
         assert!(facts.contains("fine-1") || facts.contains("mit"), "{facts}");
         for (name, status, words) in [
-            ("broken", 500, "this one fails"),
+            ("broken", 403, "this one fails"),
             ("unfree", 403, "unfree (unfree is refused here)"),
-            ("missing", 500, "missing (attribute 'missing' missing"),
-            ("recursion", 500, "recursion (infinite recursion"),
+            ("missing", 403, "missing (attribute 'missing' missing"),
+            ("recursion", 403, "recursion (infinite recursion"),
             ("nothing", 404, "nothing"),
         ] {
             let (seen, text) = served.pull(&format!("fine/{name}"))?;
