@@ -103,6 +103,12 @@ fetch_modern_nix() {
   mkdir -p "$apt"/{lists/partial,cache/archives/partial,sources,debs}
   : >"$apt/status"
   modern_debian_sources >"$apt/sources/modern.sources"
+  if ! [[ -s $apt/sources/modern.sources ]]; then
+    # Which Debian a source has is in its lists, and a new machine has none.
+    say "refreshing apt's lists, to learn which Debian this machine's sources have"
+    as_root apt-get update --quiet || true
+    modern_debian_sources >"$apt/sources/modern.sources"
+  fi
   [[ -s $apt/sources/modern.sources ]] ||
     fail "apt's sources on this machine have no Debian whose $MODERN_DEBIAN could have Nix $MODERN_NIX" \
       "install Nix $MODERN_NIX_MINIMUM or newer from elsewhere: a nix on PATH is used instead"
