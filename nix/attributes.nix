@@ -1,5 +1,6 @@
-# Attribute paths -> what a package set has there, without building or even
-# instantiating anything: for those who expand patterns over its names.
+# Attribute paths -> what a package set has there, without building anything or
+# writing a derivation: for the index of the package set, and for those who expand
+# patterns over its names.
 #
 #   paths     '[[],["python3Packages"],["git"],["lib","version"]]'
 #               │     │                   │       └── other
@@ -15,8 +16,10 @@
 # what they name. So a set with a thousand broken members can be listed, two
 # levels deep or deeper, and costs no more than what is asked for.
 #
-# Only builtins are used, so any package set will do, and the file can be
-# copied anywhere.
+# With `--arg describe true`, packages come with all that is known of them without
+# building them: outputs, name, licences … That takes a hundred times as long.
+#
+# Only builtins are used, so any package set will do.
 {
   # Path of the package set: what `import` accepts.
   source,
@@ -26,66 +29,35 @@
   config ? "{}",
   # JSON list of attribute paths, each a list of names as the set spells them.
   paths,
+  # Whether to tell of packages more than that they are some.
+  describe ? false,
 }:
 
 let
   inherit (builtins)
     attrNames
-    elem
-    filter
+    deepSeq
     foldl'
     fromJSON
-    functionArgs
-    intersectAttrs
     isAttrs
-    isFunction
-    parseDrvName
-    length
+    isString
+    listToAttrs
+    seq
+    stringLength
+    substring
     tryEval
     ;
 
-  # Lists for nixpkgs, which asks by a name without version, and by one with it.
-  configuration =
-    let
-      written = fromJSON config;
-      unfree = written.allowUnfreePackages or [ ];
-      insecure = written.permittedInsecurePackages or [ ];
-    in
-    (
-      if unfree == [ ] then
-        { }
-      else
-        {
-          allowUnfreePredicate =
-            package: elem (package.pname or (parseDrvName package.name).name) unfree;
-        }
-    )
-    // (if insecure == [ ] then { } else { permittedInsecurePackages = insecure; });
-
-  # As in resolve.nix: a set must be the same to both.
-  packages =
-    let
-      imported = import source;
-      arguments = {
-        inherit system;
-        config = configuration;
-        overlays = [ ];
-      };
-      accepted = functionArgs imported;
-    in
-    if !isFunction imported then
-      imported
-    else if accepted == { } then
-      imported { inherit system; }
-    else
-      imported (intersectAttrs accepted arguments);
-
-  # As in resolve.nix: what is a door there is none of our business.
-  marks = filter (name: packages ? ${name}) [
-    "pkgs" "lib" "stdenv" "callPackage" "newScope" "buildPackages" "fetchurl"
-  ];
-  isWhole =
-    value: length marks > 3 && isAttrs value && builtins.all (name: value ? ${name}) marks;
+  # Of sets like the whole one, nothing is listed (packages.nix).
+  inherit (import ./packages.nix { inherit source system config; })
+    packages
+    isWhole
+    isPackage
+    installed
+    outputPath
+    about
+    orElse
+    ;
 
   refused = { kind = "refused"; };
 
@@ -93,15 +65,57 @@ let
     path: value:
     if !isAttrs value then
       { kind = "other"; }
-    else if value.type or null == "derivation" then
-      { kind = "package"; }
+    else if isPackage value then
+      if describe then described value else { kind = "package"; }
     else if path != [ ] && isWhole value then
       { kind = "other"; }
     else
       {
         kind = "set";
         names = attrNames value;
+        # How nixpkgs says that there are packages inside of it.
+        recurse = orElse false (value.recurseForDerivations or false == true);
       };
+
+  # What can be built has paths; the licence, marks and platforms of the rest are
+  # why it is refused.
+  described =
+    drv:
+    let
+      paths = {
+        inherit (drv) drvPath;
+        installed = installed drv;
+        outputs = listToAttrs (
+          map (name: {
+            inherit name;
+            value = outputPath drv name;
+          }) (drv.outputs or [ "out" ])
+        );
+      };
+      meta = drv.meta or { };
+      position = orElse null (meta.position or null);
+      said = orElse { } (about drv);
+      built = tryEval (deepSeq paths paths);
+    in
+    {
+      kind = if built.success then "package" else "unusable";
+      broken = orElse true (meta.broken or false == true);
+      position = if isString position then withoutSource position else null;
+    }
+    // said
+    // (if built.success then built.value else { });
+
+  # A position in the package set's files, not in the store.
+  withoutSource =
+    position:
+    let
+      prefix = toString source + "/";
+      length = stringLength prefix;
+    in
+    if substring 0 length position == prefix then
+      substring length (stringLength position) position
+    else
+      position;
 
   look =
     path:
@@ -111,10 +125,10 @@ let
         here: name: if isAttrs here && here ? ${name} then here.${name} else throw "not there"
       ) packages path;
       seen = inspect path at;
-      # What throws does so when it is looked at: here for its kind.
-      attempt = tryEval (builtins.seq seen.kind seen);
+      # What throws does so when it is looked at.
+      attempt = tryEval (deepSeq seen seen);
     in
     if attempt.success then attempt.value else refused;
 in
 # What is wrong with the package set as such is an error.
-builtins.seq packages (map look (fromJSON paths))
+seq packages (map look (fromJSON paths))

@@ -17,8 +17,7 @@
 # A name that is refused is looked at again by itself with `--arg explain true`:
 # then its throw is not caught, and Nix prints what it says.
 #
-# Only builtins are used, so any package set will do, and the file can be
-# copied anywhere. `--read-write-mode` makes every `drvPath` a real .drv.
+# Only builtins are used, so any package set will do. `--read-write-mode` makes every `drvPath` a real .drv.
 {
   # Path of the package set: what `import` accepts.
   source,
@@ -37,25 +36,17 @@ let
   inherit (builtins)
     any
     attrNames
-    concatMap
     concatStringsSep
     deepSeq
     elem
     filter
     fromJSON
-    functionArgs
     head
-    intersectAttrs
     isAttrs
-    isFunction
-    isList
     isString
-    length
     listToAttrs
     mapAttrs
     match
-    parseDrvName
-    replaceStrings
     seq
     split
     stringLength
@@ -73,61 +64,15 @@ let
     else
       tryEval;
 
-  # Lists for nixpkgs, which asks by a name without version, and by one with it.
-  configuration =
-    let
-      written = fromJSON config;
-      unfree = written.allowUnfreePackages or [ ];
-      insecure = written.permittedInsecurePackages or [ ];
-    in
-    (
-      if unfree == [ ] then
-        { }
-      else
-        {
-          allowUnfreePredicate =
-            package: elem (package.pname or (parseDrvName package.name).name) unfree;
-        }
-    )
-    // (if insecure == [ ] then { } else { permittedInsecurePackages = insecure; });
-
-  packages =
-    let
-      imported = import source;
-      # Without `config` and `overlays` nixpkgs would read those of the user
-      # who happens to run the evaluation.
-      arguments = {
-        inherit system;
-        config = configuration;
-        overlays = [ ];
-      };
-      accepted = functionArgs imported;
-    in
-    if !isFunction imported then
-      imported
-    # `args: …` names no argument, and neither does `{ ... }: …`.
-    else if accepted == { } then
-      imported { inherit system; }
-    else
-      imported (intersectAttrs accepted arguments);
-
-  # Whether a value is a whole package set: the one of the images, or one like it.
-  # nixpkgs has many, each with all packages: `pkgs`, `buildPackages`, `pkgsStatic`,
-  # `pkgsCross.riscv64`, `stdenv.__bootPackages`, and each has them all again. They
-  # are doors: a package would have names without end, and a policy that denies one
-  # of them would be passed by the others. A set is known by what every nixpkgs has
-  # at its top; scopes such as `python3Packages` have some of it and never all. A set
-  # that is not like nixpkgs has no such doors.
-  marks = filter (name: packages ? ${name}) [
-    "pkgs" "lib" "stdenv" "callPackage" "newScope" "buildPackages" "fetchurl"
-  ];
-  isWhole =
-    value: length marks > 3 && isAttrs value && builtins.all (name: value ? ${name}) marks;
-
-  characters = string: filter (character: character != "" && isString character) (split "" string);
-  lowercase = replaceStrings (characters "ABCDEFGHIJKLMNOPQRSTUVWXYZ") (
-    characters "abcdefghijklmnopqrstuvwxyz"
-  );
+  inherit (import ./packages.nix { inherit source system config; })
+    packages
+    isWhole
+    isPackage
+    lowercase
+    about
+    installed
+    outputPath
+    ;
 
   # A value with what is worth keeping of it while several names pass: lowering
   # the case of all of a large set's attributes takes longer than all else.
@@ -196,7 +141,6 @@ let
     drv: name:
     ownAttributes ? ${name} || drv.drvAttrs or { } ? ${name} && !(drv.passthru or { } ? ${name});
 
-  isPackage = value: value.type or null == "derivation";
   outputNames = drv: drv.outputs or [ "out" ];
 
   # How an attribute path is written in an image's name.
@@ -284,103 +228,16 @@ let
   # what was added to the package, such as its licence.
   describe =
     attribute: drv: output:
-    let
-      meta = drv.meta or { };
-      parsed = parseDrvName drv.name;
-      default = drv.outputName or "out";
-      # What a Nix user would get from installing the attribute: `git.doc`
-      # names its output, `git` leaves the choice to the package.
-      outputs =
-        if output != null then
-          [ output ]
-        else if drv.outputSpecified or false then
-          [ default ]
-        else
-          meta.outputsToInstall or [ default ];
-    in
     {
       state = "derivation";
       inherit attribute;
       inherit (drv) drvPath;
       outputs = map (name: {
         inherit name;
-        # A derivation with one output may lack an attribute for it.
-        path = (drv.${name} or drv).outPath;
-      }) outputs;
-      pname = drv.pname or parsed.name;
-      version = drv.version or parsed.version;
-      mainProgram = meta.mainProgram or null;
-      description = said meta "description";
-      homepage = said meta "homepage";
-      licences = licences meta;
-      insecure = insecure meta;
-    };
-
-  # `value`, or `otherwise` when it throws: a package is not refused for what
-  # is merely said of it. Not `attempt`: the reason is to be that of the package.
-  orElse =
-    otherwise: value:
-    let
-      tried = tryEval (deepSeq value value);
-    in
-    if tried.success then tried.value else otherwise;
-
-  # A word or a sentence of `meta`; some packages have a list of homepages.
-  said =
-    meta: key:
-    let
-      value = orElse null (meta.${key} or null);
-    in
-    if isString value then
-      value
-    else if isList value && value != [ ] && isString (head value) then
-      head value
-    else
-      null;
-
-  # What stands for a licence that can't be read: policies take it for any that
-  # they refuse (`UNREADABLE` in the policy's facts).
-  unreadable = [ "unreadable" ];
-
-  # All that `meta.license` (a set, a word, or a list of these) calls itself,
-  # and the word "unfree" for what is not free.
-  licences =
-    meta:
-    let
-      license = meta.license or [ ];
-      text =
-        value:
-        orElse unreadable (
-          if isString value then
-            [ value ]
-          else if value == null then
-            [ ]
-          else
-            unreadable
-        );
-      names =
-        one:
-        if isAttrs one then
-          concatMap (key: text (one.${key} or null)) [
-            "shortName"
-            "spdxId"
-            "fullName"
-          ]
-          ++ orElse unreadable (if one.free or true == false then [ "unfree" ] else [ ])
-        else
-          text one;
-    in
-    orElse unreadable (
-      concatMap (one: orElse unreadable (names one)) (if isList license then license else [ license ])
-    );
-
-  # A mark that can't be read is one.
-  insecure =
-    meta:
-    let
-      isMarked = value: orElse true (value != null && value != false && value != [ ]);
-    in
-    isMarked (meta.knownVulnerabilities or [ ]) || isMarked (meta.insecure or false);
+        path = outputPath drv name;
+      }) (if output != null then [ output ] else installed drv);
+    }
+    // about drv;
 
   root = node packages;
   resolve = name: { inherit name; } // walk [ ] [ ] root (filter isString (split "\\." name));

@@ -20,7 +20,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 /// Our Nix expressions. They are part of the binary, so that the builder is one file to install.
-const EXPRESSIONS: [(&str, &str); 5] = [
+const EXPRESSIONS: [(&str, &str); 6] = [
+    ("packages.nix", include_str!("../../../nix/packages.nix")),
     ("resolve.nix", include_str!("../../../nix/resolve.nix")),
     (
         "attributes.nix",

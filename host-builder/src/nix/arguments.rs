@@ -77,7 +77,11 @@ pub(super) fn evaluate(
                 .flat_map(|(name, value)| ["--option", name, value]),
         );
     // With a name before it, since a store path may contain `=`.
-    for (name, path) in [("nixgate-expression", expression), ("nixgate-set", source)] {
+    for (name, path) in [
+        ("nixgate-expression", expression),
+        ("nixgate-packages", &expression.with_file_name("packages.nix")),
+        ("nixgate-set", source),
+    ] {
         let mut readable = OsString::from(format!("{name}="));
         readable.push(path);
         command = command.arg("-I").arg(readable);
@@ -305,7 +309,7 @@ mod tests {
              --option restrict-eval false --option restrict-eval true --option nix-path  \
              --option allowed-uris https://a/ https://b/ \
              --option allow-import-from-derivation false \
-             -I nixgate-expression=/r.nix -I nixgate-set=/pkgs /r.nix \
+             -I nixgate-expression=/r.nix -I nixgate-packages=/packages.nix -I nixgate-set=/pkgs /r.nix \
              --argstr source /pkgs --argstr system x86_64-linux --argstr names [\"git\",\"a\\\"b\"]"
         );
         assert_eq!(command.arguments.last().unwrap(), "[\"git\",\"a\\\"b\"]");

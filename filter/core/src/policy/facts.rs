@@ -25,7 +25,7 @@ use crate::package_set::System;
 const MAX_HEADER: usize = 16 << 10;
 
 /// The builder's word for a licence that the package set gives and that it can't read
-/// (`nix/resolve.nix`). It may be any licence, so every rule about licences matches it.
+/// (`nix/packages.nix`). It may be any licence, so every rule about licences matches it.
 const UNREADABLE: &str = "unreadable";
 
 /// The fact part of a rule, as it is written.
