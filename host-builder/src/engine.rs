@@ -12,6 +12,7 @@ use crate::builder::{Layers, NixBuilder, Packages, SingleFlight};
 use crate::config::{BuildSettings, StorageSettings};
 use crate::files::disk::Disks;
 use crate::files::state_dir::StateDir;
+use crate::index::Indexes;
 use crate::nix::gc_roots::GcRoots;
 use crate::nix::{Nix, NixCli, NixError};
 use crate::records::{LocalCache, Records};
@@ -31,6 +32,7 @@ pub(crate) struct Engine {
     pub(crate) sources: Sources,
     pub(crate) recipes: RecipeFile,
     pub(crate) storage: Storage,
+    pub(crate) indexes: Indexes,
     pub(crate) builds: SingleFlight<NixBuilder>,
     pub(crate) logs: BuildLogs,
     pub(crate) disks: Disks,
@@ -90,6 +92,7 @@ impl Engine {
             sources,
             recipes,
             storage,
+            indexes: Indexes::default(),
             logs,
             disks,
             metrics,

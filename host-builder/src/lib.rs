@@ -17,6 +17,7 @@ mod engine;
 mod files;
 mod fingerprint;
 mod image;
+mod index;
 mod layer;
 mod layering;
 mod login;
