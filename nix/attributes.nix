@@ -16,8 +16,11 @@
 # what they name. So a set with a thousand broken members can be listed, two
 # levels deep or deeper, and costs no more than what is asked for.
 #
-# With `--arg describe true`, packages come with all that is known of them without
-# building them: outputs, name, licences … That takes a hundred times as long.
+# With `--argstr describe WORD`, packages come with all that is known of them without
+# building them: outputs, name, licences … That takes a hundred times as long, and some
+# packages end the evaluation, by errors that Nix code can't catch or for want of
+# memory. So each answer is told at once: by a trace, with that word before it, which
+# no package can know.
 #
 # Only builtins are used, so any package set will do.
 {
@@ -29,8 +32,8 @@
   config ? "{}",
   # JSON list of attribute paths, each a list of names as the set spells them.
   paths,
-  # Whether to tell of packages more than that they are some.
-  describe ? false,
+  # The word before each answer; none answers with a list.
+  describe ? "",
 }:
 
 let
@@ -45,6 +48,8 @@ let
     seq
     stringLength
     substring
+    toJSON
+    trace
     tryEval
     ;
 
@@ -66,7 +71,7 @@ let
     if !isAttrs value then
       { kind = "other"; }
     else if isPackage value then
-      if describe then described value else { kind = "package"; }
+      if describe == "" then { kind = "package"; } else described value
     else if path != [ ] && isWhole value then
       { kind = "other"; }
     else
@@ -77,8 +82,8 @@ let
         recurse = orElse false (value.recurseForDerivations or false == true);
       };
 
-  # What can be built has paths; the licence, marks and platforms of the rest are
-  # why it is refused.
+  # What can be built has paths. The licence and the marks of the rest may say why
+  # it can't.
   described =
     drv:
     let
@@ -94,16 +99,17 @@ let
       };
       meta = drv.meta or { };
       position = orElse null (meta.position or null);
-      said = orElse { } (about drv);
-      built = tryEval (deepSeq paths paths);
+      said = {
+        broken = orElse true (meta.broken or false == true);
+        position = if isString position then withoutSource position else null;
+      }
+      // about drv;
+      whole = paths // said;
     in
-    {
-      kind = if built.success then "package" else "unusable";
-      broken = orElse true (meta.broken or false == true);
-      position = if isString position then withoutSource position else null;
-    }
-    // said
-    // (if built.success then built.value else { });
+    if (tryEval (deepSeq whole whole)).success then
+      { kind = "package"; } // whole
+    else
+      { kind = "unusable"; } // orElse { } said;
 
   # A position in the package set's files, not in the store.
   withoutSource =
@@ -131,4 +137,9 @@ let
     if attempt.success then attempt.value else refused;
 in
 # What is wrong with the package set as such is an error.
-seq packages (map look (fromJSON paths))
+seq packages (
+  if describe == "" then
+    map look (fromJSON paths)
+  else
+    foldl' (done: path: seq (trace "${describe} ${toJSON (look path)}" done) done) null (fromJSON paths)
+)

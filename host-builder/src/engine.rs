@@ -64,8 +64,17 @@ impl Engine {
         let roots = GcRoots::open(&state.gc_roots(), settings.keep).context(
             "cannot open the roots for Nix's garbage collector. Check NIXGATE_STATE_DIR",
         )?;
+        let indexes = Indexes::new(
+            Arc::clone(&nix),
+            storage.clone(),
+            sources.clone(),
+            state.indexes(),
+            metrics.clone(),
+            settings.index,
+        );
         let packages = Packages::new(
             Arc::clone(&nix),
+            indexes.clone(),
             Records::new(storage.clone(), cache),
             roots,
             metrics.clone(),
@@ -92,7 +101,7 @@ impl Engine {
             sources,
             recipes,
             storage,
-            indexes: Indexes::default(),
+            indexes,
             logs,
             disks,
             metrics,

@@ -47,42 +47,12 @@ let
     (kind "refused")
     (kind "package")
   ];
-  described =
-    import ../attributes.nix {
-      source = ./package-set.nix;
-      system = "x86_64-linux";
-      describe = true;
-      paths = builtins.toJSON [
-        [ "described" ]
-        [ "unfree" ]
-        [ "nested" ]
-        [ "text" ]
-      ];
-    };
-  package = (import ./package-set.nix { system = "x86_64-linux"; }).described;
   all = builtins.head (look ./package-set.nix [ [ ] ]);
   broken = builtins.tryEval (look (builtins.toFile "set.nix" "throw \"no set\"") [ ]);
 in
 assert all == set (builtins.attrNames (import ./package-set.nix { system = "x86_64-linux"; }));
 assert !broken.success;
 assert map (one: one.kind) doors == [ "other" "other" "set" "package" ];
-assert map (one: one.kind) described == [ "package" "unusable" "set" "other" ];
-assert
-  builtins.head described == {
-    kind = "package";
-    inherit (package) drvPath;
-    outputs.out = package.outPath;
-    installed = [ "out" ];
-    pname = "described-elsewhere";
-    version = "7";
-    mainProgram = "program";
-    description = "A thing";
-    homepage = "https://one.example";
-    licences = [ ];
-    insecure = false;
-    broken = false;
-    position = null;
-  };
 if seen == expected then
   "attributes.nix: ${toString (builtins.length seen)} paths as expected"
 else

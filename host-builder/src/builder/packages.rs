@@ -4,13 +4,17 @@
 //!   names ──► records ──all there──► the image is made without Nix
 //!                │ some are missing; or a layer has to be packed, and the store lacks packages
 //!                ▼
-//!            packages that the store lacks: evaluate ─► realise ─► closure, trees ─► records
+//!            the index, records ──outputs──► in the store, or in a binary cache ──────┐
+//!                │ a name that they lack, or an output that nobody has                ▼
+//!                ▼                                                         closure, trees ─► records
+//!            evaluate ──derivations──► realise ───────────────────────────────────────┘
 //! ```
 //!
 //! Trees are read only from store paths that match Nix's record. Nix fetches or builds an altered one
 //! again ([`Packages::repair`]).
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -23,6 +27,7 @@ use super::fair_semaphore::{FairSemaphore, Permit};
 use super::resolve::resolve;
 use super::{ImageRequest, Rule};
 use crate::closure::{Closure, StorePath};
+use crate::index::Indexes;
 use crate::layer::{self, Altered, PackError, Tree};
 use crate::nix::gc_roots::{GcRoots, RootGuard};
 use crate::nix::{Derivation, Nix, NixError};
@@ -34,6 +39,7 @@ use crate::telemetry::metrics::{Metrics, OutcomeLabels};
 
 pub(crate) struct Packages {
     nix: Arc<dyn Nix>,
+    indexes: Indexes,
     records: Records,
     roots: GcRoots,
     /// Bounds the images that are evaluated at once. Apart from builds, which may take hours: a wrong name
@@ -50,6 +56,7 @@ pub(crate) struct Packages {
 impl Packages {
     pub(crate) fn new(
         nix: Arc<dyn Nix>,
+        indexes: Indexes,
         records: Records,
         roots: GcRoots,
         metrics: Metrics,
@@ -57,6 +64,7 @@ impl Packages {
     ) -> Self {
         Self {
             nix,
+            indexes,
             records,
             roots,
             evaluations: FairSemaphore::new(max_builds),
@@ -226,14 +234,22 @@ impl Packages {
     async fn realise(
         &self,
         image: &ImageRequest,
-        known: BTreeMap<String, Derivation>,
+        mut known: BTreeMap<String, Derivation>,
         rule: &Rule,
         log: &BuildLog,
     ) -> Result<(Vec<PackageRecord>, RootGuard), Failure> {
         let batch = self.roots.begin_batch().map_err(errors::state_folder)?;
         let roots = batch.path();
-        let mut derivations = self.evaluate(image, &known, rule, log).await?;
-        let mut realised = self.realise_once(&derivations, roots, rule, log).await;
+        self.add_indexed(image, &mut known).await;
+        let fetched = self.fetch(image, &known, roots, rule, log).await;
+        let mut derivations = match fetched {
+            true => in_order(image, &known),
+            false => self.evaluate(image, &known, rule, log).await?,
+        };
+        let mut realised = match fetched {
+            true => Ok(()),
+            false => self.realise_once(&derivations, roots, rule, log).await,
+        };
         if realised.is_err() && !derivations.iter().all(is_in_store) {
             tracing::info!("the garbage collector took a derivation: evaluating again");
             derivations = self.evaluate(image, &BTreeMap::new(), rule, log).await?;
@@ -249,6 +265,52 @@ impl Packages {
         let reproduced = self.store_records(image, &records).await?;
         let guard = self.roots.register(batch, &reproduced);
         Ok((records, guard.map_err(errors::state_folder)?))
+    }
+
+    /// Adds what the index of the package set knows of an image's names.
+    async fn add_indexed(&self, image: &ImageRequest, known: &mut BTreeMap<String, Derivation>) {
+        let unknown = image.without(known).packages;
+        if unknown.is_empty() {
+            return;
+        }
+        let Some(index) = self.indexes.of(&image.pin.revision, image.system).await else {
+            return;
+        };
+        let found = tokio::task::spawn_blocking(move || {
+            let found = unknown.into_iter().map(|name| {
+                let derivation = index.derivation(&name)?;
+                Ok(derivation.map(|derivation| (name, derivation)))
+            });
+            let found: io::Result<Vec<_>> = found.collect();
+            found
+        });
+        match found.await.map_err(io::Error::other).flatten() {
+            Ok(found) => known.extend(found.into_iter().flatten()),
+            Err(error) => tracing::warn!(%error, "cannot read the index of the package set"),
+        }
+    }
+
+    /// Takes the outputs of derivations that are not in this store, which an index or a record knows, from
+    /// the store or from binary caches. Returns whether that gave all packages, without an evaluation.
+    async fn fetch(
+        &self,
+        image: &ImageRequest,
+        known: &BTreeMap<String, Derivation>,
+        roots: &Path,
+        rule: &Rule,
+        log: &BuildLog,
+    ) -> bool {
+        let derivations = in_order(image, known);
+        if derivations.len() != image.packages.len() || derivations.iter().all(is_in_store) {
+            return false;
+        }
+        let _permit = wait_for(&self.builds, rule, log).await;
+        log.enter(Phase::Building);
+        let fetched = self.nix.substitute(&derivations, roots, log).await;
+        if let Err(error) = &fetched {
+            tracing::debug!(error = chain(error), "not all packages can be fetched: evaluating");
+        }
+        fetched.is_ok()
     }
 
     /// The derivations of an image's packages: those in `known` that the store still has, others from Nix.
@@ -271,8 +333,7 @@ impl Packages {
             log.set_progress(1.0);
             known.extend(unknown.packages.into_iter().zip(found));
         }
-        let derivations = image.packages.iter().filter_map(|name| known.remove(name));
-        Ok(derivations.collect())
+        Ok(in_order(image, &known))
     }
 
     async fn realise_once(
@@ -353,6 +414,12 @@ fn record(
     })
 }
 
+/// Those of an image's packages that are known.
+fn in_order(image: &ImageRequest, known: &BTreeMap<String, Derivation>) -> Vec<Derivation> {
+    let known = image.packages.iter().filter_map(|name| known.get(name));
+    known.cloned().collect()
+}
+
 fn is_in_store(derivation: &Derivation) -> bool {
     derivation.path.on_disk(Path::new("/")).exists()
 }
@@ -404,7 +471,9 @@ mod tests {
         let storage = Storage::filesystem(&folder.path().join("storage")).unwrap();
         let roots = GcRoots::open(&folder.path().join("kept"), Duration::from_secs(60)).unwrap();
         let records = Records::new(storage, None);
-        let packages = Packages::new(Arc::clone(&nix) as _, records, roots, Metrics::new(), 1);
+        let shared: Arc<dyn Nix> = Arc::clone(&nix) as _;
+        let indexes = Indexes::example(Arc::clone(&shared), folder.path(), false);
+        let packages = Packages::new(shared, indexes, records, roots, Metrics::new(), 1);
         let altered = [Altered {
             path,
             recorded: "00".to_owned(),

@@ -43,6 +43,7 @@ async fn start(settings: Settings) -> Result<(Arc<App>, TcpListener)> {
             settings.listen
         )
     })?;
+    tokio::spawn(engine.indexes.clone().keep_making(engine.settings.system));
     tracing::info!(address = %listener.local_addr()?, "the builder is ready");
     let app = Arc::new(App {
         engine,

@@ -235,6 +235,11 @@ pub(crate) struct BuildArgs {
     /// File of [recipes](recipes.md); reloaded when it changes
     #[arg(long, env = "NIXGATE_RECIPES", value_name = "FILE")]
     pub(crate) recipes: Option<PathBuf>,
+    /// Make no index of the package set, which takes a GiB of memory while it is made, and for nixpkgs most
+    /// of an hour of one processor at low priority. Without it, each new name is evaluated, and the policy
+    /// knows fewer names of a package
+    #[arg(long, env = "NIXGATE_NO_INDEX")]
+    pub(crate) no_index: bool,
     /// Platform of images whose name has none, as Nix calls it; by default this machine's
     #[arg(long, env = "NIXGATE_SYSTEM", value_name = "SYSTEM")]
     pub(crate) system: Option<String>,
@@ -282,6 +287,8 @@ pub(crate) struct BuildSettings {
     pub(crate) recipes: Option<PathBuf>,
     /// The default platform.
     pub(crate) system: System,
+    /// Whether to make an index of the package set.
+    pub(crate) index: bool,
 }
 
 /// Ignores an empty variable: in compose files and scripts it means that the setting is not given.
@@ -407,6 +414,7 @@ impl BuildArgs {
             max_layers: self.max_layers,
             recipes: self.recipes,
             system,
+            index: !self.no_index,
         })
     }
 }

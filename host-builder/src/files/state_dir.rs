@@ -8,6 +8,7 @@
 //!   staging/      unfinished layers                                      emptied at start
 //!   kept/         links that protect packages from the garbage collector
 //!   records/      copies of packages' records in storage
+//!   index/        what the package sets in use have
 //! ```
 //!
 //! A second builder would remove the first one's unfinished layers, so nothing is touched without the
@@ -86,6 +87,11 @@ impl StateDir {
     /// The folder of links that protect packages from the garbage collector.
     pub(crate) fn gc_roots(&self) -> PathBuf {
         self.path.join("kept")
+    }
+
+    /// The folder of indexes of package sets.
+    pub(crate) fn indexes(&self) -> PathBuf {
+        self.path.join("index")
     }
 
     /// The folder of copies of packages' records.

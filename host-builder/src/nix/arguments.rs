@@ -69,7 +69,7 @@ pub(super) fn evaluate(
         ),
     ];
     let mut command = Command::new("nix-instantiate")
-        .args(["--eval", "--strict", "--json", "--read-write-mode"])
+        .args(["--eval", "--strict", "--json"])
         .options(options)
         .args(
             restrictions
@@ -99,7 +99,9 @@ pub(super) fn configured(evaluation: Command, config: &NixpkgsConfig) -> Command
 
 /// Resolves names to derivations, which Nix writes to the store (`nix/resolve.nix`).
 pub(super) fn resolve(evaluation: Command, names: &[String]) -> Command {
-    evaluation.argstr("names", serde_json::Value::from(names).to_string())
+    evaluation
+        .arg("--read-write-mode")
+        .argstr("names", serde_json::Value::from(names).to_string())
 }
 
 /// Resolves one name without catching what it throws (`nix/resolve.nix`).
@@ -109,6 +111,17 @@ pub(super) fn explain(evaluation: Command, name: &str) -> Command {
 
 /// Evaluates what a package set has at attribute paths (`nix/attributes.nix`).
 pub(super) fn look(evaluation: Command, paths: &[Vec<String>]) -> Command {
+    // To tell what a path is, a set that imports what it builds has to build it.
+    at(evaluation, paths).arg("--read-write-mode")
+}
+
+/// Describes what a package set has at attribute paths, and writes nothing to the store: each answer is a
+/// trace with this word before it (`nix/attributes.nix`).
+pub(super) fn describe(evaluation: Command, paths: &[Vec<String>], word: &str) -> Command {
+    at(evaluation, paths).argstr("describe", word)
+}
+
+fn at(evaluation: Command, paths: &[Vec<String>]) -> Command {
     evaluation.argstr("paths", serde_json::Value::from(paths.to_vec()).to_string())
 }
 
@@ -305,12 +318,12 @@ mod tests {
         let command = resolve(evaluation, &names);
         assert_eq!(
             text(&command),
-            "nix-instantiate --eval --strict --json --read-write-mode \
+            "nix-instantiate --eval --strict --json \
              --option restrict-eval false --option restrict-eval true --option nix-path  \
              --option allowed-uris https://a/ https://b/ \
              --option allow-import-from-derivation false \
              -I nixgate-expression=/r.nix -I nixgate-packages=/packages.nix -I nixgate-set=/pkgs /r.nix \
-             --argstr source /pkgs --argstr system x86_64-linux --argstr names [\"git\",\"a\\\"b\"]"
+             --argstr source /pkgs --argstr system x86_64-linux --read-write-mode --argstr names [\"git\",\"a\\\"b\"]"
         );
         assert_eq!(command.arguments.last().unwrap(), "[\"git\",\"a\\\"b\"]");
     }

@@ -17,9 +17,10 @@ use super::caches::{CacheTrouble, Troubles};
 use super::enclosure::{self, Proxy};
 use super::log::NixLog;
 use super::nixpkgs_config::NixpkgsConfig;
-use super::output::{self, Attribute, Derivation, Resolution, Version};
+use super::output::{self, Attribute, Derivation, Described, Resolution, Version};
 use super::reason::reason;
 use super::sandbox::{self, Probe, Sandbox};
+use super::told::Told;
 use super::{Fetched, Nix, NixError};
 use crate::closure::{Closure, STORE_DIR, StorePath};
 use crate::process::{
@@ -35,6 +36,14 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(900);
 const QUERY_TIMEOUT: Duration = Duration::from_secs(120);
 /// For the readiness check, which takes milliseconds.
 const STORE_CHECK_TIMEOUT: Duration = Duration::from_secs(10);
+/// For an evaluation in the background, of a few hundred packages.
+const BACKGROUND_TIMEOUT: Duration = Duration::from_secs(900);
+/// MiB for it, which three hundred packages of nixpkgs need.
+const BACKGROUND_MEMORY: u64 = 1024;
+/// How long it waits at most for clients' evaluations and builds. They may go on for hours.
+const BACKGROUND_WAIT: Duration = Duration::from_secs(30);
+/// How often it looks whether they have ended.
+const BACKGROUND_POLL: Duration = Duration::from_millis(200);
 /// For all derivations of one image together.
 const REALISE_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 /// Queries and fetches at once, besides one for each build: two may be fetches of package sets.
@@ -108,6 +117,8 @@ pub(crate) struct NixCli {
     evaluations: Semaphore,
     builds: Semaphore,
     queries: Semaphore,
+    /// One evaluation in the background.
+    background: Semaphore,
 }
 
 impl NixCli {
@@ -137,6 +148,7 @@ impl NixCli {
             evaluations: Semaphore::new(max_concurrent),
             builds: Semaphore::new(max_concurrent),
             queries: Semaphore::new(max_concurrent + EXTRA_QUERIES),
+            background: Semaphore::new(1),
         }
     }
 
@@ -206,11 +218,38 @@ impl NixCli {
     }
 
     fn evaluation(&self, expression: &str, source: &Path, system: System) -> Command {
+        self.permitted(
+            &self.settings.eval_permissions,
+            expression,
+            source,
+            system,
+        )
+    }
+
+    fn permitted(
+        &self,
+        permissions: &EvalPermissions,
+        expression: &str,
+        source: &Path,
+        system: System,
+    ) -> Command {
         let expression = self.expressions.join(expression);
-        let permissions = &self.settings.eval_permissions;
         let evaluation =
             arguments::evaluate(&self.options, permissions, &expression, source, system);
         arguments::configured(evaluation, &self.settings.nixpkgs_config)
+    }
+
+    /// Waits for clients' evaluations and builds, for a while.
+    async fn idle(&self) {
+        let most = self.settings.max_concurrent;
+        let is_idle = |semaphore: &Semaphore| semaphore.available_permits() >= most;
+        let idle = async {
+            while !(is_idle(&self.evaluations) && is_idle(&self.builds)) {
+                tokio::time::sleep(BACKGROUND_POLL).await;
+            }
+        };
+        // Nobody waits for the background.
+        let _ = tokio::time::timeout(BACKGROUND_WAIT, idle).await;
     }
 
     async fn build(&self, command: Command, log: &BuildLog) -> Result<(), NixError> {
@@ -434,7 +473,59 @@ impl Nix for NixCli {
         expect_answers(parse("nix-instantiate", &output)?, paths.len())
     }
 
+    async fn describe(
+        &self,
+        source: &Path,
+        system: System,
+        paths: &[Vec<String>],
+    ) -> (Vec<Described>, Result<(), NixError>) {
+        self.idle().await;
+        // Building whatever some package of the set imports is nothing for the background.
+        let permissions = EvalPermissions {
+            import_from_derivation: false,
+            ..self.settings.eval_permissions.clone()
+        };
+        let word = sandbox::unique();
+        let evaluation = self.permitted(&permissions, "attributes.nix", source, system);
+        let command = arguments::describe(evaluation, paths, &word);
+        let limits = Limits {
+            memory: Some(self.settings.eval_memory.min(BACKGROUND_MEMORY)),
+            background: true,
+            ..Limits::time(BACKGROUND_TIMEOUT)
+        };
+        let mut told = Told::new(&word);
+        let ended = self
+            .listen(command, Purpose::Nix, &self.background, limits, &mut told)
+            .await;
+        let answers = told.into_answers();
+        let missing = paths.len().checked_sub(answers.len());
+        let ended = match (ended, missing) {
+            (Ok(_), Some(0)) => Ok(()),
+            (Ok(_), _) | (Err(_), None) => {
+                let reason = format!("{} answers expected, {} found", paths.len(), answers.len());
+                Err(not_understood("nix-instantiate", reason))
+            }
+            (Err(error), Some(_)) => Err(error),
+        };
+        (answers, ended)
+    }
+
     async fn realise(
+        &self,
+        derivations: &[Derivation],
+        roots: &Path,
+        log: &BuildLog,
+    ) -> Result<(), NixError> {
+        if self.settings.only_caches {
+            return self.substitute(derivations, roots, log).await;
+        }
+        let timeout = self.settings.derivation_timeout;
+        let options = self.build_options().await?;
+        let command = arguments::realise(&options, derivations, roots, timeout);
+        self.build(command, log).await
+    }
+
+    async fn substitute(
         &self,
         derivations: &[Derivation],
         roots: &Path,
@@ -442,10 +533,6 @@ impl Nix for NixCli {
     ) -> Result<(), NixError> {
         let timeout = self.settings.derivation_timeout;
         let options = self.build_options().await?;
-        if !self.settings.only_caches {
-            let command = arguments::realise(&options, derivations, roots, timeout);
-            return self.build(command, log).await;
-        }
         let command = arguments::substitute(&options, derivations, roots, timeout);
         match self.build(command, log).await {
             Err(NixError::Process(error @ ProcessError::Failed { .. })) => {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::Semaphore;
 
-use super::{Attribute, Derivation, Fetched, Nix, NixError, Release, Resolution};
+use super::{Attribute, Derivation, Described, Fetched, Nix, NixError, Release, Resolution};
 use crate::closure::{Closure, PathInfo, StorePath};
 use crate::process::{self, Command, Limits, NetworkSettings, ProcessError, Purpose};
 use crate::telemetry::build_log::BuildLog;
@@ -28,6 +28,14 @@ pub(crate) struct FakeNix {
     pub(crate) attributes: BTreeMap<String, Attribute>,
     /// Calls of [`Nix::look`].
     pub(crate) looked: AtomicUsize,
+    /// By attribute path, joined by dots.
+    pub(crate) described_as: BTreeMap<String, Described>,
+    /// Calls of [`Nix::describe`].
+    pub(crate) described: AtomicUsize,
+    /// The outputs that caches have.
+    pub(crate) cached: Vec<StorePath>,
+    /// Calls of [`Nix::substitute`].
+    pub(crate) substituted: AtomicUsize,
     /// Names whose evaluation fails.
     pub(crate) broken: Vec<String>,
     /// Calls of [`Nix::resolve`].
@@ -128,6 +136,41 @@ impl Nix for FakeNix {
             seen.cloned().unwrap_or(Attribute::Refused)
         });
         Ok(seen.collect())
+    }
+
+    async fn describe(
+        &self,
+        _: &Path,
+        _: System,
+        paths: &[Vec<String>],
+    ) -> (Vec<Described>, Result<(), NixError>) {
+        self.described.fetch_add(1, Ordering::SeqCst);
+        let mut answers = Vec::new();
+        for path in paths {
+            let path = path.join(".");
+            if self.broken.contains(&path) {
+                return (answers, Err(failed(&path)));
+            }
+            let known = self.described_as.get(&path);
+            answers.push(known.cloned().unwrap_or(Described::Refused));
+        }
+        (answers, Ok(()))
+    }
+
+    async fn substitute(
+        &self,
+        derivations: &[Derivation],
+        _: &Path,
+        _: &BuildLog,
+    ) -> Result<(), NixError> {
+        self.substituted.fetch_add(1, Ordering::SeqCst);
+        let outputs = derivations.iter().flat_map(|one| &one.outputs);
+        let missing = outputs.filter(|one| !self.cached.contains(&one.path));
+        let names: Vec<_> = missing.map(|one| one.path.name().to_owned()).collect();
+        match names.is_empty() {
+            true => Ok(()),
+            false => Err(NixError::NotInCaches { names }),
+        }
     }
 
     async fn realise(&self, _: &[Derivation], _: &Path, _: &BuildLog) -> Result<(), NixError> {

@@ -5,6 +5,7 @@
 //!       ▲                  ├── output      parsers for old and new versions of Nix             pure
 //!       │                  ├── reason      why an evaluation failed, in words for clients           pure
 //!       │                  ├── log         progress and lines of a running build
+//!       │                  ├── told        answers of an evaluation that may not get to its end       pure
 //!       │                  ├── nixpkgs_config  unfree and insecure packages that are allowed
 //!       │                  ├── caches      troubles of binary caches, by what Nix prints
 //!       │                  ├── sandbox     proves that builds can't harm this machine
@@ -33,6 +34,7 @@ mod nixpkgs_config;
 mod output;
 mod reason;
 mod sandbox;
+mod told;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -51,7 +53,7 @@ pub(crate) use cli::{NixCli, NixSettings};
 pub(crate) use enclosure::Proxy;
 pub(crate) use error::NixError;
 pub(crate) use nixpkgs_config::NixpkgsConfig;
-pub(crate) use output::{Attribute, Derivation, Resolution, Version};
+pub(crate) use output::{Attribute, Derivation, Described, Resolution, Version};
 pub(crate) use reason::reason;
 pub(crate) use sandbox::{ProbeSandboxArgs, Sandbox, probe_sandbox};
 
@@ -116,6 +118,26 @@ pub(crate) trait Nix: Send + Sync + 'static {
         system: System,
         paths: &[Vec<String>],
     ) -> Result<Vec<Attribute>, NixError>;
+
+    /// Describes attribute paths, spelled as in the package set, in the background: after evaluations and
+    /// builds that clients wait for, with little memory, and without writing to the store. The answers, in
+    /// order, until the evaluation ended, and why it ended before the last one.
+    async fn describe(
+        &self,
+        source: &Path,
+        system: System,
+        paths: &[Vec<String>],
+    ) -> (Vec<Described>, Result<(), NixError>);
+
+    /// Takes the outputs of derivations, which need not exist, from the store or from binary caches, and
+    /// builds nothing. Otherwise as [`Nix::realise`]; fails with [`NixError::NotInCaches`] when no cache is
+    /// to blame and one of them is not there.
+    async fn substitute(
+        &self,
+        derivations: &[Derivation],
+        roots: &Path,
+        log: &BuildLog,
+    ) -> Result<(), NixError>;
 
     /// Builds or substitutes derivations; only the latter, if the settings say so. Links in the folder `roots` protect their outputs from the
     /// garbage collector; `log` gets the progress. Fails with [`NixError::Killed`] when something outside

@@ -104,6 +104,90 @@ pub(crate) enum Attribute {
     Refused,
 }
 
+/// What a package set has at an attribute path, with all that is known of packages without building them
+/// (`nix/attributes.nix`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub(crate) enum Described {
+    /// A derivation.
+    Package(Box<Package>),
+    /// A derivation that Nix refuses: unfree, insecure, broken, or for other systems.
+    Unusable(Box<About>),
+    /// A set that is no derivation; with the names in it, as the set spells them.
+    Set {
+        names: Vec<String>,
+        /// Whether the set says that there are packages inside of it.
+        recurse: bool,
+    },
+    /// Anything else, such as a function.
+    Other,
+    /// Missing, or its evaluation throws.
+    Refused,
+    /// It ends each evaluation, by an error that Nix code can't catch, or for want of memory or time.
+    Failed { reason: String },
+}
+
+/// A package that Nix can build.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Package {
+    #[serde(flatten)]
+    pub(crate) about: About,
+    #[serde(rename = "drvPath")]
+    pub(crate) derivation: StorePath,
+    /// All of them, by name.
+    pub(crate) outputs: BTreeMap<String, StorePath>,
+    /// The names of those that an image takes.
+    pub(crate) installed: Vec<String>,
+}
+
+/// What is said of a package.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct About {
+    pub(crate) pname: String,
+    /// Empty when the package has none.
+    pub(crate) version: String,
+    pub(crate) main_program: Option<String>,
+    pub(crate) description: Option<String>,
+    pub(crate) homepage: Option<String>,
+    /// As [`Derivation::licences`].
+    pub(crate) licences: BTreeSet<String>,
+    pub(crate) insecure: bool,
+    pub(crate) broken: bool,
+    /// The file and line in the package set.
+    pub(crate) position: Option<String>,
+}
+
+impl Package {
+    /// The derivation with the outputs that an image takes, or with one of them; none if the package lacks
+    /// it.
+    pub(crate) fn into_derivation(self, output: Option<&str>) -> Option<Derivation> {
+        let Self {
+            about,
+            derivation,
+            mut outputs,
+            installed,
+        } = self;
+        let names = output.map_or(installed, |output| vec![output.to_owned()]);
+        let outputs = names.into_iter().map(|name| {
+            let path = outputs.remove(&name)?;
+            Some(Output { name, path })
+        });
+        Some(Derivation {
+            path: derivation,
+            outputs: outputs.collect::<Option<_>>()?,
+            pname: about.pname,
+            version: about.version,
+            main_program: about.main_program,
+            description: about.description,
+            homepage: about.homepage,
+            licences: about.licences,
+            insecure: about.insecure,
+        })
+    }
+}
+
 /// Parses the value of `nix/resolve.nix`.
 pub(super) fn resolutions(json: &[u8]) -> Result<Vec<Resolution>, serde_json::Error> {
     #[derive(Deserialize)]
@@ -212,6 +296,24 @@ fn store_path(text: &str) -> Result<StorePath, String> {
         format!("{STORE_DIR}/{text}").parse()
     };
     parsed.map_err(|error| format!("{error}"))
+}
+
+#[cfg(test)]
+impl Described {
+    /// A package with this output.
+    pub(crate) fn example(output: &StorePath) -> Self {
+        let Derivation { path, pname, .. } = Derivation::example(output.name());
+        Self::Package(Box::new(Package {
+            about: About {
+                pname,
+                version: "1".to_owned(),
+                ..About::default()
+            },
+            derivation: path,
+            outputs: [("out".to_owned(), output.clone())].into(),
+            installed: vec!["out".to_owned()],
+        }))
+    }
 }
 
 #[cfg(test)]

@@ -19,8 +19,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{
-    Pid, Resource, Rlimit, Signal, getrlimit, kill_process_group, set_parent_process_death_signal,
-    setrlimit, setsid,
+    Pid, Resource, Rlimit, Signal, getrlimit, kill_process_group, nice,
+    set_parent_process_death_signal, setrlimit, setsid,
 };
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -37,6 +37,8 @@ const STDOUT_LIMIT: usize = 64 << 20;
 /// Bytes of stderr's end that are kept: there Nix reports the error and the last lines of the failed
 /// build's log.
 const STDERR_TAIL: usize = 4 << 10;
+/// What `nice` adds for work in the background.
+const LEAST_PRIORITY: i32 = 19;
 /// Between TERM and KILL.
 const GRACE: Duration = Duration::from_secs(2);
 /// Messages of programs that get no more memory: Nix, its heap's garbage collector, the C++ library, the
@@ -91,6 +93,8 @@ pub(crate) struct Limits {
     pub(crate) memory: Option<u64>,
     /// Bytes on stdout.
     pub(crate) output: usize,
+    /// Whether it yields the processors to whatever else wants them.
+    pub(crate) background: bool,
 }
 
 impl Limits {
@@ -100,6 +104,7 @@ impl Limits {
             time,
             memory: None,
             output: STDOUT_LIMIT,
+            background: false,
         }
     }
 }
@@ -148,7 +153,7 @@ pub(crate) async fn listen(
     let arguments = || redact(&format!("{:?}", command.arguments));
     tracing::debug!(program, arguments = arguments(), "starting");
     let mut child = tokio::process::Command::new(program);
-    before_exec(&mut child, limits.memory, network.namespace.clone());
+    before_exec(&mut child, limits, network.namespace.clone());
     let mut child = child
         .args(&command.arguments)
         .env_clear()
@@ -226,16 +231,17 @@ pub(crate) async fn listen(
 /// - A limit of mapped memory: Nix's heap maps only memory that it is about to use, and Nix reports an
 ///   error when it gets none.
 /// - The limit of open files that the builder had at its start.
+/// - The least priority, for work in the background.
 #[expect(
     unsafe_code,
     reason = "std has no safe way for this, and a wrapper program would have to be installed"
 )]
 fn before_exec(
     command: &mut tokio::process::Command,
-    memory: Option<u64>,
+    limits: Limits,
     network: Option<Arc<OwnedFd>>,
 ) {
-    let limit = memory.map(|mib| {
+    let limit = limits.memory.map(|mib| {
         let bytes = mib.saturating_mul(1 << 20);
         // The builder's own hard limit can't be exceeded.
         let bytes = getrlimit(Resource::As)
@@ -257,6 +263,9 @@ fn before_exec(
             }
             if let Some(limit) = limit {
                 setrlimit(Resource::As, limit)?;
+            }
+            if limits.background {
+                nice(LEAST_PRIORITY)?;
             }
             if let Some(files) = files {
                 setrlimit(Resource::Nofile, files)?;

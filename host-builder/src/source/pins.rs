@@ -201,6 +201,11 @@ impl Sources {
         Ok(current)
     }
 
+    /// The package set that `latest` meant when it was asked for last.
+    pub(crate) fn latest(&self) -> Option<Pin> {
+        self.names.memo.last(DEFAULT)
+    }
+
     /// What is wrong with the package set of `latest` itself, while there is no older one to use.
     pub(crate) fn fault(&self) -> Option<PinError> {
         let fault = self.finder.fault();

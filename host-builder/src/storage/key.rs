@@ -12,10 +12,12 @@ const PACKAGES: &str = "packages";
 const MANIFESTS: &str = "manifests";
 const LINKS: &str = "links";
 const FACTS: &str = "facts";
+const INDEXES: &str = "indexes";
 const STAGING: &str = "staging";
 
 /// Folders without subfolders.
-pub(super) const FLAT_FOLDERS: [&str; 5] = [LAYERS, BUILDS, PACKAGES, MANIFESTS, STAGING];
+pub(super) const FLAT_FOLDERS: [&str; 6] =
+    [LAYERS, BUILDS, PACKAGES, MANIFESTS, INDEXES, STAGING];
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Key(pub(super) ObjectPath);
@@ -33,6 +35,11 @@ impl Key {
     /// The record of a package.
     pub(crate) fn package(fingerprint: &str) -> Self {
         Self(path(PACKAGES, fingerprint))
+    }
+
+    /// The index of a package set.
+    pub(crate) fn index(fingerprint: &str) -> Self {
+        Self(path(INDEXES, fingerprint))
     }
 
     pub(crate) fn manifest(fingerprint: &str) -> Self {

@@ -5,6 +5,7 @@
 //!   builds/<key>                the record of a layer, by its store paths, their hashes and the encoder
 //!   packages/<key>              the record of a package
 //!   manifests/<key>             a manifest, by everything that changes the image, and its media type
+//!   indexes/<key>               what a package set has, by its revision and system
 //!   links/<name>/<sha256>       a manifest in the folder of its image's name: its digest is not valid
 //!                               under another name
 //!   facts/<name>/<image>/       the record of an image, and a copy for each tag by which it was pulled:

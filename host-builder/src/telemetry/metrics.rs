@@ -41,6 +41,8 @@ pub(crate) struct Metrics {
     /// By what was wrong: `unavailable`, `lost`, `corrupt` or `unsigned`.
     pub(crate) cache_failures: Family<OutcomeLabels, Counter>,
     pub(crate) free_bytes: Family<DiskLabels, Gauge>,
+    index_names: Gauge,
+    index_looked_at: Gauge,
     registry: Arc<Registry>,
 }
 
@@ -77,8 +79,25 @@ impl Metrics {
                 "free_bytes",
                 "Free bytes on the disk of each place with images",
             ),
+            index_names: add(
+                to,
+                "index_names",
+                "Names of the newest package set that the index is to have, as far as they are known",
+            ),
+            index_looked_at: add(
+                to,
+                "index_looked_at",
+                "Names of the newest package set that were looked at for the index",
+            ),
             registry: Arc::new(registry),
         }
+    }
+
+    /// How far the index of the newest package set is.
+    pub(crate) fn index_progress(&self, looked_at: usize, names: usize) {
+        let set = |gauge: &Gauge, count: usize| gauge.set(count.try_into().unwrap_or(i64::MAX));
+        set(&self.index_looked_at, looked_at);
+        set(&self.index_names, names);
     }
 
     /// The metrics in Prometheus' text format.

@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 
 use super::*;
 use crate::files::state_dir::StateDir;
+use crate::index::Indexes;
 use crate::nix::Nix;
 use crate::nix::fake::FakeNix;
 use crate::nix::gc_roots::GcRoots;
@@ -26,7 +27,14 @@ fn builder(nix: Arc<dyn Nix>, folder: &Path) -> NixBuilder {
     let (metrics, disks) = (Metrics::new(), Disks::new(folder, None, 0));
     let staging = state.staging();
     NixBuilder {
-        packages: Packages::new(nix, records, roots, metrics.clone(), 1),
+        packages: Packages::new(
+            Arc::clone(&nix),
+            Indexes::example(nix, folder, false),
+            records,
+            roots,
+            metrics.clone(),
+            1,
+        ),
         layers: Layers::new(storage.clone(), metrics, staging, disks.clone()),
         storage,
         logs: BuildLogs::default(),

@@ -137,7 +137,7 @@ impl Probe {
     }
 }
 
-fn unique() -> String {
+pub(super) fn unique() -> String {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     let nanoseconds = since.map_or(0, |since| since.as_nanos());
     format!("{}-{nanoseconds}", std::process::id())

@@ -1,0 +1,138 @@
+//! Whole indexes, with a Nix that has two packages under three names.
+
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use nixgate_core::distribution::Tag;
+
+use super::*;
+use crate::nix::fake::FakeNix;
+use crate::nix::{Derivation, Described};
+
+const SYSTEM: System = System::X86_64Linux;
+
+fn nix() -> FakeNix {
+    let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+    let (git, htop) = (Derivation::example("git"), Derivation::example("htop"));
+    let package = |derivation: &Derivation| Described::example(&derivation.outputs[0].path);
+    let inside = Described::Set {
+        names: names(&["git"]),
+        recurse: true,
+    };
+    let described = [
+        ("git", package(&git)),
+        ("htop", package(&htop)),
+        ("set", inside),
+        ("set.git", package(&git)),
+    ];
+    let top = Attribute::Set {
+        names: names(&["git", "htop", "set", "wrong"]),
+    };
+    FakeNix {
+        attributes: [(String::new(), top)].into(),
+        described_as: described.map(|(path, one)| (path.to_owned(), one)).into(),
+        broken: vec!["wrong".to_owned()],
+        ..FakeNix::default()
+    }
+}
+
+async fn pinned(indexes: &Indexes) -> Pin {
+    indexes.sources.wait_for(&Tag::latest()).await.unwrap()
+}
+
+/// Waits for the index in the background.
+async fn complete(indexes: &Indexes, pin: &Pin) -> Arc<Index> {
+    let making = indexes.clone().keep_making(SYSTEM);
+    let index = async {
+        loop {
+            if let Some(index) = indexes.of(&pin.revision, SYSTEM).await {
+                return index;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::select! {
+        index = index => index,
+        () = making => unreachable!("it goes on"),
+    }
+}
+
+#[tokio::test]
+async fn an_index_is_made_once_for_all_builders_that_share_storage() {
+    let (folder, nix) = (tempfile::tempdir().unwrap(), Arc::new(nix()));
+    let indexes = Indexes::example(Arc::clone(&nix) as _, folder.path(), true);
+    let pin = pinned(&indexes).await;
+    assert!(indexes.of(&pin.revision, SYSTEM).await.is_none());
+
+    let index = complete(&indexes, &pin).await;
+    let names: Vec<_> = index.names().collect();
+    let expected = [
+        ("git", State::Package),
+        ("htop", State::Package),
+        ("set.git", State::Package),
+        ("wrong", State::Failed),
+    ];
+    assert_eq!(names, expected);
+    assert!(index.derivation("set.git").unwrap().is_some());
+    assert!(index.derivation("wrong").unwrap().is_none());
+    let described = nix.described.load(Ordering::SeqCst);
+
+    // Another builder, and this one after a start with an empty state folder.
+    std::fs::remove_dir_all(folder.path().join("index")).unwrap();
+    let other = Indexes::example(Arc::clone(&nix) as _, folder.path(), true);
+    let pin = pinned(&other).await;
+    complete(&other, &pin).await;
+    assert_eq!(nix.described.load(Ordering::SeqCst), described);
+}
+
+#[tokio::test]
+async fn a_builder_that_was_stopped_goes_on_where_it_was() {
+    let (folder, nix) = (tempfile::tempdir().unwrap(), Arc::new(nix()));
+    let indexes = Indexes::example(Arc::clone(&nix) as _, folder.path(), true);
+    let pin = pinned(&indexes).await;
+    let key = indexes.key(&pin.revision, SYSTEM);
+    std::fs::create_dir_all(&indexes.folder).unwrap();
+    let draft = indexes.folder.join(format!("{key}.draft"));
+    let known = Described::Refused;
+    let (mut file, _) = Draft::open(&draft).unwrap();
+    for name in ["git", "htop", "wrong"] {
+        file.add(&[(vec![name.to_owned()], known.clone())]).unwrap();
+    }
+    let index = complete(&indexes, &pin).await;
+    assert_eq!(index.names().collect::<Vec<_>>(), [("set.git", State::Package)]);
+    // One chunk for the set, and one for its names.
+    assert_eq!(nix.described.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn a_damaged_index_in_storage_is_made_again() {
+    let (folder, nix) = (tempfile::tempdir().unwrap(), Arc::new(nix()));
+    let indexes = Indexes::example(nix, folder.path(), true);
+    let pin = pinned(&indexes).await;
+    let key = Key::index(&indexes.key(&pin.revision, SYSTEM));
+    for damaged in [&b"no gzip"[..], &pack_bytes(b"no line\n")] {
+        let damaged = Bytes::copy_from_slice(damaged);
+        indexes.storage.put(&key, damaged).await.unwrap();
+        let indexes = Indexes::example(Arc::clone(&indexes.nix), folder.path(), true);
+        let pin = pinned(&indexes).await;
+        assert!(indexes.of(&pin.revision, SYSTEM).await.is_none());
+        complete(&indexes, &pin).await;
+        std::fs::remove_dir_all(&indexes.folder).unwrap();
+    }
+}
+
+fn pack_bytes(bytes: &[u8]) -> Vec<u8> {
+    let mut packed = GzEncoder::new(Vec::new(), Compression::default());
+    packed.write_all(bytes).unwrap();
+    packed.finish().unwrap()
+}
+
+#[tokio::test]
+async fn without_the_setting_there_is_none() {
+    let (folder, nix) = (tempfile::tempdir().unwrap(), Arc::new(nix()));
+    let indexes = Indexes::example(Arc::clone(&nix) as _, folder.path(), false);
+    let pin = pinned(&indexes).await;
+    indexes.clone().keep_making(SYSTEM).await;
+    assert!(indexes.of(&pin.revision, SYSTEM).await.is_none());
+    assert_eq!(nix.described.load(Ordering::SeqCst), 0);
+}
