@@ -46,9 +46,10 @@ impl Engine {
         let metrics = Metrics::new();
         let recipes = RecipeFile::open(settings.recipes.as_deref())?;
         let state = StateDir::open(&settings.state_dir)?;
-        let (storage, folder) = match &settings.storage {
-            StorageSettings::Filesystem(folder) => (Storage::filesystem(folder)?, Some(folder)),
-            StorageSettings::S3(bucket) => (Storage::s3(bucket)?, None),
+        let storage = open_storage(&settings.storage)?;
+        let folder = match &settings.storage {
+            StorageSettings::Filesystem(folder) => Some(folder),
+            StorageSettings::S3(_) => None,
         };
         // Remote storage gets a local cache.
         let cache = match folder {
@@ -119,6 +120,15 @@ impl Engine {
         let max_layers = self.settings.max_layers;
         ImageRequest::new(self.sources.identity(), pin, named, max_layers)
     }
+}
+
+/// # Errors
+/// When there is no such storage; the error says what to do.
+pub(crate) fn open_storage(settings: &StorageSettings) -> Result<Storage> {
+    Ok(match settings {
+        StorageSettings::Filesystem(folder) => Storage::filesystem(folder)?,
+        StorageSettings::S3(bucket) => Storage::s3(bucket)?,
+    })
 }
 
 /// Nix, and the package source of the settings, with their files in a state folder.

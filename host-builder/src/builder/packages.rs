@@ -329,7 +329,8 @@ impl Packages {
         if !unknown.packages.is_empty() {
             let _permit = wait_for(&self.evaluations, rule, log).await;
             log.enter(Phase::Evaluating);
-            let found = resolve(&*self.nix, &unknown).await?;
+            let index = self.indexes.of(&image.pin.revision, image.system).await;
+            let found = resolve(&*self.nix, &unknown, index.as_deref()).await?;
             log.set_progress(1.0);
             known.extend(unknown.packages.into_iter().zip(found));
         }

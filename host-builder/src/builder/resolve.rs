@@ -13,6 +13,7 @@
 use nixgate_core::distribution::{Error, ErrorKind};
 
 use super::{ImageRequest, errors, suggestions};
+use crate::index::Index;
 use crate::nix::{Derivation, Nix, NixError, Resolution, reason};
 use crate::process::ProcessError;
 
@@ -22,7 +23,13 @@ const MAX_EVALUATIONS: usize = 40;
 const MAX_EXPLAINED: usize = 8;
 
 /// The derivations of an image's packages, in their order. Reports all wrong names at once.
-pub(super) async fn resolve(nix: &dyn Nix, image: &ImageRequest) -> Result<Vec<Derivation>, Error> {
+///
+/// The index, if there is one, knows better which names were meant.
+pub(super) async fn resolve(
+    nix: &dyn Nix,
+    image: &ImageRequest,
+    index: Option<&Index>,
+) -> Result<Vec<Derivation>, Error> {
     let names = image.packages.iter().map(String::as_str);
     let Findings {
         found,
@@ -43,7 +50,9 @@ pub(super) async fn resolve(nix: &dyn Nix, image: &ImageRequest) -> Result<Vec<D
     for (name, resolution) in found {
         match resolution {
             Resolution::Derivation(derivation) => derivations.push(derivation),
-            Resolution::Unknown { near } => unknown.push((name, near)),
+            Resolution::Unknown { near } => {
+                unknown.push((name, index.map_or(near, |index| index.near(name))));
+            }
             Resolution::NotADerivation { kind } => {
                 let article = match kind.as_str() {
                     "int" => "an",

@@ -15,6 +15,7 @@
 //! Until it is complete, there is none, and Nix is asked.
 
 mod file;
+mod listing;
 mod survey;
 
 use std::collections::BTreeSet;
@@ -38,10 +39,11 @@ use crate::storage::{Key, Storage, StorageError};
 use crate::telemetry::logging::chain;
 use crate::telemetry::metrics::Metrics;
 
-use file::Draft;
+use file::{Draft, State};
 use survey::{Ended, Survey, TooMuch};
 
-pub(crate) use file::{Index, State};
+pub(crate) use file::Index;
+pub(crate) use listing::Listing;
 
 /// Must change whenever `nix/attributes.nix` or the lines of an index do.
 const FORMAT: &str = "index-1";

@@ -187,7 +187,7 @@ impl Survey {
 
 /// Those of a set's names that clients can reach, sorted. Images' names are in lower case: of names that are
 /// the same to them, only one is reached (`spelling` in `nix/resolve.nix`).
-fn reachable(mut names: Vec<String>) -> Vec<String> {
+pub(super) fn reachable(mut names: Vec<String>) -> Vec<String> {
     names.sort_by_key(|name| {
         let canonical = canonical_path(name);
         let is_lower = *name == canonical;

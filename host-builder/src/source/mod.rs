@@ -35,7 +35,6 @@ mod folder_state;
 mod git;
 mod hints;
 mod mirror;
-pub(crate) mod package_index;
 mod pins;
 mod roots;
 mod unchanged;
