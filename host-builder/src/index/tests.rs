@@ -6,8 +6,8 @@ use bytes::Bytes;
 use nixgate_core::distribution::Tag;
 
 use super::*;
-use crate::nix::fake::FakeNix;
 use crate::closure::StorePath;
+use crate::nix::fake::FakeNix;
 
 const SYSTEM: System = System::X86_64Linux;
 
@@ -100,7 +100,10 @@ async fn a_builder_that_was_stopped_goes_on_where_it_was() {
         file.add(&[(vec![name.to_owned()], known.clone())]).unwrap();
     }
     let index = complete(&indexes, &pin).await;
-    assert_eq!(index.names().collect::<Vec<_>>(), [("set.git", State::Package)]);
+    assert_eq!(
+        index.names().collect::<Vec<_>>(),
+        [("set.git", State::Package)]
+    );
     // The top, what is left of it, and the names in the set.
     assert_eq!(nix.described.load(Ordering::SeqCst), 3);
 }

@@ -79,7 +79,10 @@ pub(super) fn evaluate(
     // With a name before it, since a store path may contain `=`.
     for (name, path) in [
         ("nixgate-expression", expression),
-        ("nixgate-packages", &expression.with_file_name("packages.nix")),
+        (
+            "nixgate-packages",
+            &expression.with_file_name("packages.nix"),
+        ),
         ("nixgate-set", source),
     ] {
         let mut readable = OsString::from(format!("{name}="));

@@ -221,12 +221,7 @@ impl NixCli {
     }
 
     fn evaluation(&self, expression: &str, source: &Path, system: System) -> Command {
-        self.permitted(
-            &self.settings.eval_permissions,
-            expression,
-            source,
-            system,
-        )
+        self.permitted(&self.settings.eval_permissions, expression, source, system)
     }
 
     fn permitted(

@@ -7,12 +7,13 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::live::install::NixPrograms;
 use crate::live::ports;
@@ -92,6 +93,36 @@ impl BinaryCache {
     /// # Errors
     /// When Nix can't write it.
     pub fn start(folder: &Path, nix: &NixPrograms, paths: &[PathBuf]) -> Result<Self> {
+        Self::of(folder, nix, paths, None)
+    }
+
+    /// The same for paths that nobody has built: each is a file with its own name, and needs nothing.
+    ///
+    /// # Errors
+    /// When Nix can't write it.
+    pub fn made_up(folder: &Path, nix: &NixPrograms, paths: &[PathBuf]) -> Result<Self> {
+        let root = folder.join("made-up");
+        let mut registration = String::new();
+        for path in paths {
+            let file = root.join(path.strip_prefix("/")?);
+            fs::create_dir_all(file.join("bin"))?;
+            let name = path.file_name().context("a name")?.to_string_lossy();
+            // One for each, so that layers differ.
+            fs::write(file.join("bin").join(&*name), &*name)?;
+            registration.push_str(&format!("{}\n\n0\n", path.display()));
+        }
+        let store = format!("local?root={}", root.display());
+        let mut register = nix.command("nix-store");
+        register.args(["--store", &store, "--register-validity", "--reregister"]);
+        let mut register = register.stdin(Stdio::piped()).spawn()?;
+        let mut stdin = register.stdin.take().context("its stdin")?;
+        stdin.write_all(registration.as_bytes())?;
+        drop(stdin);
+        ensure!(register.wait()?.success(), "Nix registers no paths");
+        Self::of(folder, nix, paths, Some(&store))
+    }
+
+    fn of(folder: &Path, nix: &NixPrograms, paths: &[PathBuf], from: Option<&str>) -> Result<Self> {
         fs::create_dir_all(folder)?;
         let folder = folder.canonicalize()?;
         let key = |name: &str| -> Result<(PathBuf, String)> {
@@ -120,6 +151,7 @@ impl BinaryCache {
                 .command("nix")
                 .args(["--extra-experimental-features", "nix-command"])
                 .args(["copy", "--to", &url])
+                .args(from.into_iter().flat_map(|store| ["--from", store]))
                 .args(paths))?;
         }
         let shared = Arc::new(Shared {

@@ -66,7 +66,10 @@ async fn a_package_that_breaks_the_evaluation_of_all_is_named() {
             .collect(),
         ..FakeNix::default()
     };
-    assert_eq!(resolve(&nix, &image(&names), None).await.unwrap().len(), 100);
+    assert_eq!(
+        resolve(&nix, &image(&names), None).await.unwrap().len(),
+        100
+    );
     nix.broken = vec!["p7".to_owned(), "p70".to_owned()];
     nix.resolved = 0.into();
     let error = resolve(&nix, &image(&names), None).await.unwrap_err();

@@ -155,7 +155,12 @@ async fn an_index_answers_without_nix() {
         ("python313Packages.requests", output("requests")),
     ]);
     let shared: Arc<dyn Nix> = Arc::clone(&nix) as _;
-    let listing = Listing::list(Some(Arc::new(index)), shared, Path::new("/"), System::X86_64Linux);
+    let listing = Listing::list(
+        Some(Arc::new(index)),
+        shared,
+        Path::new("/"),
+        System::X86_64Linux,
+    );
     let mut listing = listing.await.unwrap();
     let everything = glob("*", Reach::Anything);
     listing.look_into(&[&everything]).await.unwrap();
