@@ -15,6 +15,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use nixgate_core::distribution::Digest;
+
 use crate::live::install::NixPrograms;
 use crate::live::ports;
 use crate::live::process::run;
@@ -109,11 +111,18 @@ impl BinaryCache {
             let name = path.file_name().context("a name")?.to_string_lossy();
             // One for each, so that layers differ.
             fs::write(file.join("bin").join(&*name), &*name)?;
-            registration.push_str(&format!("{}\n\n0\n", path.display()));
+            let nar = nix
+                .command("nix-store")
+                .arg("--dump")
+                .arg(&file)
+                .output()?
+                .stdout;
+            let (path, hash, size) = (path.display(), Digest::of(&nar).hex(), nar.len());
+            registration.push_str(&format!("{path}\n{hash}\n{size}\n\n0\n"));
         }
         let store = format!("local?root={}", root.display());
         let mut register = nix.command("nix-store");
-        register.args(["--store", &store, "--register-validity", "--reregister"]);
+        register.args(["--store", &store, "--load-db"]);
         let mut register = register.stdin(Stdio::piped()).spawn()?;
         let mut stdin = register.stdin.take().context("its stdin")?;
         stdin.write_all(registration.as_bytes())?;
