@@ -181,6 +181,17 @@ mod tests {
     }
 
     #[test]
+    fn the_files_of_the_documentation_are_valid() {
+        let page = include_str!("../../../docs/src/nixpkgs.md");
+        let files = page.split("```json\n").skip(1);
+        let files: Vec<_> = files.filter_map(|rest| rest.split("```").next()).collect();
+        assert_eq!(files.len(), 2);
+        for file in files {
+            assert!(NixpkgsConfig::parse(file).unwrap().fingerprint().is_some());
+        }
+    }
+
+    #[test]
     fn nix_code_gets_the_files_of_overlays() {
         let json = format!(r#"{{"permittedInsecurePackages": ["a-1"], "overlays": [{OVERLAY}]}}"#);
         let stored = Stored {
