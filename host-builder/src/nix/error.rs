@@ -122,6 +122,7 @@ pub(crate) enum NixError {
     Overlay {
         /// Without credentials.
         overlay: String,
+        /// For clients too, if it lasts.
         reason: String,
         /// Whether it stays so until somebody acts.
         lasts: bool,

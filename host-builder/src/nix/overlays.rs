@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use tokio::sync::Mutex;
 
-use super::{Fetched, Nix, NixError};
+use super::{Fetched, Nix, NixError, reason};
 use crate::files::expiry::remove_all_but_latest;
 use crate::process::ProcessError;
 use pinned::Pinned;
@@ -121,20 +121,20 @@ fn fetched(pinned: &Pinned, fetched: Result<Fetched, NixError>) -> Result<PathBu
 
 /// Names the overlay, unless Nix as such is at fault.
 fn explained(pinned: &Pinned, error: NixError) -> NixError {
-    match error {
-        NixError::Process(
-            ProcessError::Failed { .. }
-            | ProcessError::TimedOut { .. }
-            | ProcessError::OutOfMemory { .. },
-        ) => {
-            let reason = error.to_string();
-            NixError::Overlay {
-                overlay: pinned.to_string(),
-                lasts: LASTING.iter().any(|words| reason.contains(words)),
-                reason: reason.trim_end().trim_end_matches('.').to_owned(),
-            }
+    let lasting = match &error {
+        NixError::Process(ProcessError::Failed { stderr, .. }) => {
+            let lasts = LASTING.iter().any(|words| stderr.contains(words));
+            lasts.then(|| reason(stderr)).flatten()
         }
-        other => other,
+        NixError::Process(ProcessError::TimedOut { .. }) => None,
+        _ => return error,
+    };
+    let lasts = lasting.is_some();
+    let reason = lasting.unwrap_or_else(|| error.to_string());
+    NixError::Overlay {
+        overlay: pinned.to_string(),
+        reason: reason.trim_end().trim_end_matches('.').to_owned(),
+        lasts,
     }
 }
 

@@ -81,11 +81,13 @@ impl From<PinError> for Error {
     fn from(error: PinError) -> Self {
         let kind = match error {
             PinError::TagUnknown(message) => return Self::new(ErrorKind::ManifestUnknown, message),
+            PinError::NixTooOld { .. }
+            | PinError::Unusable { .. }
+            | PinError::Nix(NixError::Overlay { lasts: true, .. }) => ErrorKind::PackageSetUnusable,
             PinError::Nix(_)
             | PinError::Access { .. }
             | PinError::Folder { .. }
             | PinError::Preparing => ErrorKind::BuilderUnready,
-            PinError::NixTooOld { .. } | PinError::Unusable { .. } => ErrorKind::PackageSetUnusable,
             PinError::TooMany => ErrorKind::TooBusy,
             PinError::Interrupted => ErrorKind::Internal,
         };
