@@ -166,15 +166,19 @@ fn what_is_wrong_with_an_overlay_is_told_and_lasts() -> Result<()> {
             (
                 "hash",
                 with(&archive, "sha256", &"0".repeat(64)),
-                "hash mismatch",
+                "another hash",
             ),
             (
                 "commit",
-                with(&git, "commit", &"0".repeat(40)),
-                &"0".repeat(40),
+                with(&git, "commit", &"f".repeat(40)),
+                "has no such commit",
             ),
             ("file", with(&git, "file", "none.nix"), "no file none.nix"),
-            ("path", json!({ "path": missing }), &*missing),
+            (
+                "path",
+                json!({ "path": missing }),
+                "nor a binary cache has it",
+            ),
             ("function", archive, "is not a function"),
         ] {
             let settings = overlaid.settings(state, nix, &[overlay])?;
@@ -186,13 +190,7 @@ fn what_is_wrong_with_an_overlay_is_told_and_lasts() -> Result<()> {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "{state}: {text}"
             );
-            let ready = builder.get("/readyz")?;
-            let unready = ready.text();
-            assert_eq!(
-                ready.status,
-                StatusCode::SERVICE_UNAVAILABLE,
-                "{state}: {unready}"
-            );
+            let unready = builder.unready().context(state)?;
             for text in [text, unready, builder.log()] {
                 assert!(text.contains(words), "no {words:?} in\n{text}");
             }

@@ -21,14 +21,23 @@ pub(crate) use pinned::Overlay;
 
 mod pinned;
 
-/// What Nix and git print when no later try will go better: the pin is wrong, or nobody has the path.
-const LASTING: [&str; 5] = [
-    "hash mismatch",
-    "annot find Git revision",
-    "not our ref",
-    "don't know how to build",
-    "is not valid",
+/// What Nix and git print when no later try will go better, and what that means.
+const LASTING: [(&str, &str); 7] = [
+    ("hash mismatch", "its content has another hash"),
+    ("not our ref", NO_COMMIT),
+    ("object not found", NO_COMMIT),
+    ("annot find Git revision", NO_COMMIT),
+    ("couldn't find remote ref", "the repository has no such ref"),
+    (
+        "Unrecognized archive format",
+        "its server sends no tar archive",
+    ),
+    (
+        "don't know how to build",
+        "neither this machine's Nix store nor a binary cache has it",
+    ),
 ];
+const NO_COMMIT: &str = "the default branch, or \"ref\", has no such commit";
 
 /// An overlay in the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,10 +131,7 @@ fn fetched(pinned: &Pinned, fetched: Result<Fetched, NixError>) -> Result<PathBu
 /// Names the overlay, unless Nix as such is at fault.
 fn explained(pinned: &Pinned, error: NixError) -> NixError {
     let lasting = match &error {
-        NixError::Process(ProcessError::Failed { stderr, .. }) => {
-            let lasts = LASTING.iter().any(|words| stderr.contains(words));
-            lasts.then(|| reason(stderr)).flatten()
-        }
+        NixError::Process(ProcessError::Failed { stderr, .. }) => lasting(stderr),
         NixError::Process(ProcessError::TimedOut { .. }) => None,
         _ => return error,
     };
@@ -135,6 +141,22 @@ fn explained(pinned: &Pinned, error: NixError) -> NixError {
         overlay: pinned.to_string(),
         reason: reason.trim_end().trim_end_matches('.').to_owned(),
         lasts,
+    }
+}
+
+/// What is wrong, if no network or host is.
+fn lasting(stderr: &str) -> Option<String> {
+    let says = |words: &str| stderr.contains(words);
+    // Newer versions of Nix say that the commit is missing also when git could not ask for it.
+    let is_answer = says("not our ref") || says("couldn't find remote ref");
+    if says("unable to download") || (says("fatal: ") && !is_answer) {
+        return None;
+    }
+    let (_, meaning) = LASTING.iter().find(|(words, _)| says(words))?;
+    match reason(stderr) {
+        // With both hashes.
+        Some(reason) if reason.contains("hash mismatch") => Some(format!("{meaning} ({reason})")),
+        _ => Some((*meaning).to_owned()),
     }
 }
 
@@ -202,6 +224,61 @@ mod tests {
         let error = error.to_string();
         for words in ["https://a/o at aaaa", "no file no/file.nix", "NIXGATE_"] {
             assert!(error.contains(words), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_pin_lasts_and_a_host_that_is_down_does_not() {
+        for (stderr, expected) in [
+            // As Nix 2.8 and 2.26 print it.
+            (
+                "error: hash mismatch in file downloaded from 'https://h/x':\n  specified: a\n  got: b",
+                Some(
+                    "another hash (hash mismatch in file downloaded from 'https://h/x': specified: a got: b)",
+                ),
+            ),
+            (
+                "fatal: remote error: upload-pack: not our ref ff\nerror:\n error: Cannot find Git revision",
+                Some("no such commit"),
+            ),
+            (
+                "error: getting Git object 'ff': object not found - no match for id (ff)",
+                Some("no such commit"),
+            ),
+            (
+                "error: Cannot find Git revision 'ff' in ref 'HEAD'",
+                Some("no such commit"),
+            ),
+            (
+                "fatal: couldn't find remote ref refs/heads/x\nerror: program 'git' failed",
+                Some("no such ref"),
+            ),
+            (
+                "don't know how to build these paths:\n  /nix/store/x",
+                Some("a binary cache has it"),
+            ),
+            (
+                "error: Failed to open archive (Unrecognized archive format)",
+                Some("no tar archive"),
+            ),
+            (
+                "fatal: unable to connect to h\nerror:\n error: Cannot find Git revision 'ff' in ref 'HEAD'",
+                None,
+            ),
+            (
+                "warning: unable to download 'https://c/nix-cache-info'\ndon't know how to build these paths:",
+                None,
+            ),
+            (
+                "error: unable to download 'https://h/x': HTTP error 503",
+                None,
+            ),
+        ] {
+            let found = lasting(stderr);
+            assert_eq!(found.is_some(), expected.is_some(), "{stderr}");
+            let words = expected.unwrap_or_default();
+            let found = found.unwrap_or_default();
+            assert!(found.ends_with(words), "{stderr}: {found}");
         }
     }
 
