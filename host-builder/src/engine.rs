@@ -141,7 +141,13 @@ pub(crate) fn open_sources(
     metrics: Metrics,
     logs: BuildLogs,
 ) -> io::Result<(Arc<dyn Nix>, Sources)> {
-    let nix: Arc<dyn Nix> = Arc::new(NixCli::new(settings.nix.clone(), state.path(), metrics));
+    let nix = NixCli::new(
+        settings.nix.clone(),
+        state.path(),
+        state.overlays(),
+        metrics,
+    );
+    let nix: Arc<dyn Nix> = Arc::new(nix);
     let of_source = SourceSettings {
         source: settings.source.clone(),
         system: settings.system,

@@ -40,6 +40,7 @@ mod make_run;
 mod memory;
 mod nix_daemon;
 mod nix_image;
+mod overlays;
 mod package_index;
 mod pinned_sources;
 mod policy;

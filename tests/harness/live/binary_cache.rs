@@ -8,14 +8,14 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-
 use nixgate_core::distribution::Digest;
+use parking_lot::Mutex;
 
 use crate::live::install::NixPrograms;
 use crate::live::ports;
@@ -184,7 +184,7 @@ impl BinaryCache {
     /// # Errors
     /// When it does not get its port back.
     pub fn set(&self, fault: Option<Fault>) -> Result<()> {
-        *lock(&self.shared.fault) = fault;
+        *self.shared.fault.lock() = fault;
         let listens = || TcpStream::connect(("127.0.0.1", self.shared.port)).is_ok();
         crate::live::poll::until("the cache takes its fault", || {
             (listens() != (fault == Some(Fault::Down))).then_some(())
@@ -207,7 +207,7 @@ impl BinaryCache {
 
     /// The files that were asked for so far, and forgets them.
     pub fn asked(&self) -> Vec<String> {
-        std::mem::take(&mut *lock(&self.shared.asked))
+        std::mem::take(&mut *self.shared.asked.lock())
     }
 }
 
@@ -220,13 +220,9 @@ impl Drop for BinaryCache {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Shared {
     fn fault(&self) -> Option<Fault> {
-        *lock(&self.fault)
+        *self.fault.lock()
     }
 
     fn ends(&self) -> bool {
@@ -265,7 +261,7 @@ impl Shared {
         let path = request.split(' ').nth(1).context("a path")?;
         let file = path.trim_start_matches('/').to_owned();
         while !lines.next().context("a header")??.is_empty() {}
-        lock(&self.asked).push(file.clone());
+        self.asked.lock().push(file.clone());
         let head = request.starts_with("HEAD ");
         self.respond(stream, &file, head)
     }
