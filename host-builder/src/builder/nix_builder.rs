@@ -84,7 +84,7 @@ impl NixBuilder {
             if plan.is_complete() || guard.is_some() {
                 log.enter(Phase::Packing);
                 let layers = self.layers.pack(plan, log).await?;
-                return self.publish(image, &known, &closure, layers).await;
+                return self.publish(image, &known, &closure, layers, log).await;
             }
             recorded = known.into_iter().map(Some).collect();
         }
@@ -97,7 +97,7 @@ impl NixBuilder {
         let plan = self.layers.plan(&closure, image.max_layers).await?;
         let layers = self.layers.pack(plan, log).await?;
         drop(guard);
-        self.publish(image, &packages, &closure, layers).await
+        self.publish(image, &packages, &closure, layers, log).await
     }
 
     async fn publish(
@@ -106,8 +106,11 @@ impl NixBuilder {
         packages: &[PackageRecord],
         closure: &Closure,
         mut layers: Vec<LayerSpec>,
+        log: &BuildLog,
     ) -> Result<(), Failure> {
-        layers.push(self.layers.pack_symlinks(outputs(packages)).await?);
+        let reach = packages.iter().map(|one| one.reach.clone()).collect();
+        let root = self.layers.pack_symlinks(outputs(packages), reach, log);
+        layers.push(root.await?);
         let derivations: Vec<&Derivation> = packages.iter().map(|one| &one.derivation).collect();
         let documents = Image::new(&ImageSpec {
             system: image.system,
