@@ -23,7 +23,7 @@ use crate::builder::publish::publish;
 use crate::closure::{Closure, StorePath};
 use crate::files::disk::Disks;
 use crate::image::{Execution, Image, ImageSpec, LayerSpec};
-use crate::layer::Tree;
+use crate::layer::{Environment, Tree};
 use crate::nix::Derivation;
 use crate::records::{ImageRecord, PackageRecord};
 use crate::storage::Storage;
@@ -110,12 +110,13 @@ impl NixBuilder {
     ) -> Result<(), Failure> {
         let reach = packages.iter().map(|one| one.reach.clone()).collect();
         let root = self.layers.pack_symlinks(outputs(packages), reach, log);
-        layers.push(root.await?);
+        let (root, environment) = root.await?;
+        layers.push(root);
         let derivations: Vec<&Derivation> = packages.iter().map(|one| &one.derivation).collect();
         let documents = Image::new(&ImageSpec {
             system: image.system,
             layers,
-            execution: execution(image, &derivations),
+            execution: execution(image, &derivations, environment),
             labels: labels(image),
             annotations: labels(image),
         });
@@ -178,16 +179,24 @@ fn outputs(packages: &[PackageRecord]) -> Vec<(StorePath, Tree)> {
         .collect()
 }
 
-/// How a container runs: by its recipe, else by its packages.
-fn execution(image: &ImageRequest, derivations: &[&Derivation]) -> Execution {
+/// How a container runs: by its recipe, else by its packages. A recipe's variables replace those for what
+/// the packages bring.
+fn execution(
+    image: &ImageRequest,
+    derivations: &[&Derivation],
+    environment: Environment,
+) -> Execution {
     let plain = Execution {
         cmd: command(image, derivations),
         ..Execution::default()
     };
-    match &image.recipe {
+    let mut execution = match &image.recipe {
         Some(recipe) => recipe.execution(plain),
         None => plain,
-    }
+    };
+    let own = std::mem::replace(&mut execution.env, environment);
+    execution.env.extend(own);
+    execution
 }
 
 /// The command without a recipe: the shell, or the program of the only package that has one.

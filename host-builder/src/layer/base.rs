@@ -10,12 +10,14 @@
 //! | `/etc/passwd`, `/etc/group` | `whoami`, ssh and git over ssh fail for a user without a name |
 //! | `/etc/nsswitch.conf` | without it, some programs ask DNS before `/etc/hosts` |
 //! | `/etc/ssl/certs/ca-certificates.crt` | Debian's name of the bundle, which many programs have compiled in |
+//! | `/etc/fonts/image.conf` | fontconfig, which knows no `/share/fonts`; only when a package brings that |
 //!
 //! A package's own file wins. The directories are the image's, whatever a package has in their place.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use super::environment::FONTS_FILE;
 use super::known::Known;
 use super::root_tree::{RootEntry, RootTree};
 use crate::closure::StorePath;
@@ -53,6 +55,16 @@ services: files
 protocols: files
 ";
 
+/// The packages' own configuration is included, if they have one.
+const FONTS: &str = r#"<?xml version="1.0"?>
+<!DOCTYPE fontconfig SYSTEM "urn:fontconfig:fonts.dtd">
+<fontconfig>
+  <dir>/share/fonts</dir>
+  <cachedir prefix="xdg">fontconfig</cachedir>
+  <include ignore_missing="yes">/etc/fonts/fonts.conf</include>
+</fontconfig>
+"#;
+
 /// What one image gets.
 #[derive(Debug)]
 pub(super) struct Base {
@@ -77,16 +89,18 @@ impl Base {
             ("etc/group", RootEntry::File(GROUP)),
             ("etc/nsswitch.conf", RootEntry::File(NSSWITCH)),
         ];
-        for (of, path, target) in [
-            ("bin/env", "usr/bin/env", "/bin/env"),
+        let link = |target: &str| RootEntry::Symlink(target.into());
+        for (of, path, entry) in [
+            ("bin/env", "usr/bin/env", link("/bin/env")),
             (
                 "etc/ssl/certs/ca-bundle.crt",
                 "etc/ssl/certs/ca-certificates.crt",
-                "ca-bundle.crt",
+                link("ca-bundle.crt"),
             ),
+            ("share/fonts", FONTS_FILE, RootEntry::File(FONTS)),
         ] {
             if has(of) {
-                files.push((path, RootEntry::Symlink(target.into())));
+                files.push((path, entry));
             }
         }
         let above = |path: &'static str| Path::new(path).ancestors().skip(1);

@@ -19,6 +19,7 @@
 
 mod base;
 mod encoder;
+mod environment;
 mod known;
 mod nar;
 mod reach;
@@ -34,6 +35,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 pub(crate) use encoder::{ENCODER_ID, Encoder, Packed};
+pub(crate) use environment::Environment;
 pub(crate) use reach::Reach;
 pub(crate) use root_tree::RootTree;
 pub(crate) use store_paths::{check, collect};

@@ -38,6 +38,8 @@ pub(crate) struct Reach {
     pub(crate) linked: Vec<(StorePath, Tree)>,
     /// The folders of modules of propagated packages, nearest first.
     pub(crate) modules: Vec<(StorePath, Tree)>,
+    /// Whether the C library that its programs use has the locale C.UTF-8.
+    pub(crate) has_utf8: bool,
 }
 
 impl Reach {
@@ -54,8 +56,19 @@ impl Reach {
         Ok(Self {
             linked: linked(root, outputs, closure)?,
             modules: modules(root, outputs, closure)?,
+            has_utf8: closure
+                .paths()
+                .keys()
+                .any(|path| has_utf8(&path.on_disk(root))),
         })
     }
+}
+
+/// Whether a package on disk is a C library with the locale C.UTF-8, as nixpkgs builds glibc. The locales
+/// of another package would not be found.
+fn has_utf8(package: &Path) -> bool {
+    let library = package.join("lib");
+    library.join("locale/C.utf8").is_dir() && library.join("libc.so.6").exists()
 }
 
 /// The tree of a store path of the closure.
@@ -214,3 +227,6 @@ fn module_folders(package: &Directory) -> Directory {
     });
     Directory::from([("lib".into(), Tree::Directory(folders.collect()))])
 }
+
+#[cfg(test)]
+mod tests;

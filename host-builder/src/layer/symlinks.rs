@@ -50,6 +50,7 @@ use std::path::{Component, Path, PathBuf};
 use std::ptr;
 
 use super::base::Base;
+use super::environment::{Environment, Packages};
 use super::known::Known;
 use super::reach::Reach;
 use super::root_tree::{DIRECTORY_MODE, RootEntry, RootTree};
@@ -66,6 +67,10 @@ const MOUNTED: [&str; 4] = ["dev", "nix", "proc", "sys"];
 pub(crate) struct Merged {
     /// With the files that every image has.
     pub(crate) root: RootTree,
+    /// Variables by which programs find what the packages bring.
+    pub(crate) environment: Environment,
+    /// Pythons for which the image has modules, but that are not in it: `python3.12`.
+    pub(crate) absent_pythons: Vec<String>,
     /// In the order of the image's paths.
     pub(crate) dropped: Vec<Dropped>,
     /// Packages that are a single file, which has no name outside of the store.
@@ -120,10 +125,10 @@ pub(crate) fn merge<'a>(
             _ => without_directory.push(package.clone()),
         }
     }
-    let requested = directories.iter().map(|part| part.package);
-    let base = Base::new(&known, requested);
+    let requested: Vec<&StorePath> = directories.iter().map(|part| part.package).collect();
+    let base = Base::new(&known, requested.iter().copied());
     let modules = reach.iter().flat_map(|one| &one.modules);
-    let mut more: Vec<Part<'_>> = Vec::new();
+    let (mut more, mut trees) = (Vec::new(), Vec::new());
     for (package, tree) in modules {
         let is_new = |part: &Part<'_>| part.package != package;
         if let Tree::Directory(root) = tree
@@ -131,11 +136,20 @@ pub(crate) fn merge<'a>(
             && more.iter().all(is_new)
         {
             more.push(Part::root(package, root));
+            trees.push(tree);
         }
     }
     directories.extend(more);
+    let packages = Packages {
+        known: &known,
+        requested: &requested,
+        modules: &trees,
+        has_utf8: reach.iter().any(|one| one.has_utf8),
+    };
+    let environment = packages.environment();
+    let absent_pythons = packages.other_pythons();
     let mut merge = Merge {
-        known,
+        known: &known,
         base: &base,
         followed: 0,
         dropped: Vec::new(),
@@ -146,6 +160,8 @@ pub(crate) fn merge<'a>(
     base.add(&mut root);
     Merged {
         root,
+        environment,
+        absent_pythons,
         dropped,
         without_directory,
     }
@@ -201,7 +217,7 @@ impl<'a> Part<'a> {
 type Candidate<'p, 'a> = (&'p Part<'a>, &'a Tree);
 
 struct Merge<'b, 'a> {
-    known: Known<'a>,
+    known: &'b Known<'a>,
     base: &'b Base,
     /// Entries behind links so far.
     followed: usize,

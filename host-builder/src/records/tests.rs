@@ -33,6 +33,7 @@ fn record() -> PackageRecord {
         reach: Reach {
             linked: vec![(derivation.outputs[0].path.clone(), folder("lib"))],
             modules: vec![(derivation.outputs[0].path.clone(), folder("y.py"))],
+            has_utf8: true,
         },
         paths: outputs
             .map(|output| (output.path.clone(), info.clone()))

@@ -59,6 +59,8 @@ pub(super) mod reach {
         linked: Trees,
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         modules: Trees,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        utf8: bool,
     }
 
     pub(in crate::records) fn serialize<S: Serializer>(
@@ -74,6 +76,7 @@ pub(super) mod reach {
         let stored = StoredReach {
             linked: stored(&reach.linked),
             modules: stored(&reach.modules),
+            utf8: reach.has_utf8,
         };
         stored.serialize(serializer)
     }
@@ -91,6 +94,7 @@ pub(super) mod reach {
         Ok(Reach {
             linked: trees(stored.linked)?,
             modules: trees(stored.modules)?,
+            has_utf8: stored.utf8,
         })
     }
 }

@@ -589,7 +589,7 @@ fn an_output_that_is_a_link_is_what_it_leads_to() {
     let outputs = outputs.iter().map(|(path, tree)| (path, *tree));
     let reach = Reach {
         linked: vec![(store_path("real"), tree(&["env/bin/tool", "other"]))],
-        modules: vec![],
+        ..Reach::default()
     };
     let merged = merge(outputs, [&reach]);
     assert_eq!(merged.without_directory, []);
@@ -614,12 +614,12 @@ fn modules_that_packages_need_come_last() {
     };
     let (first, second) = (module(&["a.py", "same.py"]), module(&["b.py"]));
     let reach = Reach {
-        linked: vec![],
         modules: vec![
             (store_path("c"), module(&["c.py", "same.py"])),
             // That one was asked for.
             (b.clone(), module(&["b.py"])),
         ],
+        ..Reach::default()
     };
     let merged = merge([(&a, &first), (&b, &second)], [&reach, &reach]);
     let listed = listed(&merged.root);
