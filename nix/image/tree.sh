@@ -37,6 +37,14 @@ protocols: files
 '
 )
 declare -A own_links=()
+fonts='<?xml version="1.0"?>
+<!DOCTYPE fontconfig SYSTEM "urn:fontconfig:fonts.dtd">
+<fontconfig>
+  <dir>/share/fonts</dir>
+  <cachedir prefix="xdg">fontconfig</cachedir>
+  <include ignore_missing="yes">/etc/fonts/fonts.conf</include>
+</fontconfig>
+'
 # Directories that no package may replace: those, and those above the files.
 declare -A needed=()
 
@@ -254,6 +262,7 @@ for package in "${packages[@]}"; do
     [[ ! -e $package/bin/env ]] || own_links[usr/bin/env]=/bin/env
     [[ ! -e $package/etc/ssl/certs/ca-bundle.crt ]] ||
         own_links[etc/ssl/certs/ca-certificates.crt]=ca-bundle.crt
+    [[ ! -e $package/share/fonts ]] || own_files[etc/fonts/image.conf]=$fonts
 done
 for path in "${!own_files[@]}" "${!own_links[@]}"; do
     while [[ $path == */* ]]; do
