@@ -234,14 +234,13 @@ add_modules() {
         for next in "${names[@]}"; do
             [[ -e $next && -z ${seen["$next"]-} ]] || continue
             seen["$next"]=1
-            ahead+=("$next")
-            [[ -z ${is_module["$next"]-} ]] || continue
-            [[ " ${packages[*]} " != *" $next "* ]] || continue
             [[ ! -L $next/bin/python3 && ! -e $next/bin/python3 ]] || continue
             [[ ! -L $next/bin/python && ! -e $next/bin/python ]] || continue
             [[ ! -L $next/bin/perl && ! -e $next/bin/perl ]] || continue
             for text in "$next"/lib/{python[0-9]*/site-packages,perl5/site_perl}; do
                 [[ -d $text ]] || continue
+                ahead+=("$next")
+                [[ -z ${is_module["$next"]-} && " ${packages[*]} " != *" $next "* ]] || break
                 is_module["$next"]=1
                 modules+=("$next")
                 break

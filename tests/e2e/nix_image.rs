@@ -316,7 +316,10 @@ fn contents_that_make_no_tree_are_named() -> Result<()> {
       ];"#;
     let layout = scene.build("image", arguments)?;
     let tree = tree(&layout)?;
-    assert!(tree.iter().any(|line| line.starts_with("lrwxrwxrwx ./bin/hello ->")));
+    assert!(
+        tree.iter()
+            .any(|line| line.starts_with("lrwxrwxrwx ./bin/hello ->"))
+    );
     let arguments = r#"contents = [ (builtins.toFile "text" "") ];"#;
     let error = scene.build("image", arguments).unwrap_err().to_string();
     assert!(error.contains("text, which is no folder"), "{error}");

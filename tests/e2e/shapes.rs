@@ -54,15 +54,27 @@ fn run_in(stack: &Stack, packages: &str, script: &str) -> Result<String> {
 fn programs_are_found_whatever_the_shapes_and_the_order_of_names() -> Result<()> {
     let stack = odd_stack()?;
     for (packages, script, expected) in [
-        ("shell/jdk-like", "java; /bin/java; ls /bin/ls", "java\njava\n/bin/ls\n"),
+        (
+            "shell/jdk-like",
+            "java; /bin/java; ls /bin/ls",
+            "java\njava\n/bin/ls\n",
+        ),
         ("shell/a-jdk-like", "ajava; ls /bin/ls", "ajava\n/bin/ls\n"),
         (
             "shell/a-sbin-link/with-sbin/z-sbin-link",
             "/sbin/ifconf; /bin/alinked; /bin/zlinked; /bin/box; ifconf",
             "ifconf\nalinked\nzlinked\nbox\nifconf\n",
         ),
-        ("shell/a-env-like", "java; ls /bin/ls; cat /share/etc/hi", "java\n/bin/ls\nhi\n"),
-        ("shell/a-link-output", "box; ifconf; ls /bin/ls", "box\nifconf\n/bin/ls\n"),
+        (
+            "shell/a-env-like",
+            "java; ls /bin/ls; cat /share/etc/hi",
+            "java\n/bin/ls\nhi\n",
+        ),
+        (
+            "shell/a-link-output",
+            "box; ifconf; ls /bin/ls",
+            "box\nifconf\n/bin/ls\n",
+        ),
         (
             "shell/man-link/man-real",
             "cat /share/man/man1/{l,r}.1 /man/man1/l.1; echo $MANPATH",
@@ -113,7 +125,10 @@ fn packages_do_not_replace_what_every_image_has() -> Result<()> {
     run_in(&stack, "shell/man-real/a-single-file", "true")?;
     let builds: Value = serde_json::from_slice(&stack.get("/builds")?.body)?;
     let told = builds["builds"][0]["left_out"]["texts"].to_string();
-    for words in ["/lib of man-real-1 is left out: ", "a-single-file-1 is a single file"] {
+    for words in [
+        "/lib of man-real-1 is left out: ",
+        "a-single-file-1 is a single file",
+    ] {
         assert!(told.contains(words), "{words} in {told}");
     }
     // The root may be read-only: the runtime has something to mount over.
@@ -143,7 +158,10 @@ fn a_file_that_means_a_deletion_is_refused_by_name_and_remembered() -> Result<()
 fn modules_are_imported_with_those_that_they_need() -> Result<()> {
     let stack = odd_stack()?;
     let import = |module: &str| format!("python3 -c 'import {module}; print({module}.x)'");
-    assert_eq!(run_in(&stack, "shell/python3/pymod", &import("pymod"))?, "42\n");
+    assert_eq!(
+        run_in(&stack, "shell/python3/pymod", &import("pymod"))?,
+        "42\n"
+    );
     assert_eq!(
         run_in(&stack, "shell/python3/pyneeds", &import("pyneeds"))?,
         "42\n"

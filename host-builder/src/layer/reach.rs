@@ -155,23 +155,25 @@ fn modules(
     let mut found = Vec::new();
     while let Some(path) = ahead.pop_front() {
         for next in propagated(&path.on_disk(root)) {
-            if closure.paths().contains_key(&next) && seen.insert(next.clone()) {
-                if has_modules(&next.on_disk(root)) {
-                    found.push(next.clone());
-                }
-                ahead.push_back(next);
+            let is_new = closure.paths().contains_key(&next) && seen.insert(next.clone());
+            if !is_new || !has_modules(&next.on_disk(root)) {
+                continue;
             }
+            let tree = read(root, &next, closure);
+            if tree.is_ok() {
+                // Its list is now known to be what Nix made.
+                ahead.push_back(next.clone());
+            }
+            found.push(tree.map(|tree| {
+                let folders = match &tree {
+                    Tree::Directory(entries) => module_folders(entries),
+                    Tree::File { .. } | Tree::Symlink(_) => Directory::new(),
+                };
+                (next, Tree::Directory(folders))
+            }));
         }
     }
-    let trees = found.into_iter().map(|path| {
-        let tree = read(root, &path, closure)?;
-        let folders = match &tree {
-            Tree::Directory(entries) => module_folders(entries),
-            Tree::File { .. } | Tree::Symlink(_) => Directory::new(),
-        };
-        Ok((path, Tree::Directory(folders)))
-    });
-    collect(trees)
+    collect(found.into_iter())
 }
 
 /// The store paths in a package's list; none if it has no list that nixpkgs would write.

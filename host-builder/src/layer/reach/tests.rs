@@ -35,18 +35,26 @@ impl Store {
         path
     }
 
-    /// Reads for the first package; all are in its closure.
-    fn reach(&self, packages: &[&StorePath]) -> Result<Reach, PackError> {
+    /// The closure of the first package, in which all are.
+    fn closure(&self, packages: &[&StorePath]) -> Closure {
         let info = |path: &StorePath| PathInfo {
             nar_hash: hash_of(self.root(), path),
             nar_size: 1,
             references: packages.iter().map(|&path| path.clone()).collect(),
         };
         let paths = packages.iter().map(|&path| (path.clone(), info(path)));
-        let first = packages[0];
-        let closure = Closure::new([first.clone()], paths.collect()).unwrap();
-        let tree = read(self.root(), first, &closure)?;
-        Reach::read(self.root(), &[(first.clone(), &tree)], &closure)
+        Closure::new([packages[0].clone()], paths.collect()).unwrap()
+    }
+
+    /// Reads for a package.
+    fn read(&self, package: &StorePath, closure: &Closure) -> Result<Reach, PackError> {
+        let tree = read(self.root(), package, closure)?;
+        Reach::read(self.root(), &[(package.clone(), &tree)], closure)
+    }
+
+    /// Reads for the first package; all are in its closure.
+    fn reach(&self, packages: &[&StorePath]) -> Result<Reach, PackError> {
+        self.read(packages[0], &self.closure(packages))
     }
 }
 
@@ -73,13 +81,15 @@ fn modules_are_followed_to_the_last_and_interpreters_are_not() {
     let python = store.package("py", &[("bin/python3", ""), (&format!("{site}/x"), "")]);
     let idna = module("idna", &[&python]);
     let outside = module("outside", &[]);
+    // No module: what it propagates is for compilers.
+    let other = module("otherwise", &[]);
     let library = store.package(
         "library",
-        &[("lib/x.so", ""), (PROPAGATED, &idna.to_string())],
+        &[("lib/x.so", ""), (PROPAGATED, &other.to_string())],
     );
-    let urllib3 = module("urllib", &[&library, &outside]);
+    let urllib3 = module("urllib", &[&library, &outside, &idna]);
     let requests = module("requests", &[&python, &urllib3]);
-    let closure = [&requests, &python, &urllib3, &library, &idna];
+    let closure = [&requests, &python, &urllib3, &library, &idna, &other];
     let reach = store.reach(&closure).unwrap();
     assert_eq!(names(&reach.modules), ["urllib", "idna"]);
     // Nothing of it but modules.
@@ -90,9 +100,6 @@ fn modules_are_followed_to_the_last_and_interpreters_are_not() {
     let file = Path::new(site).join("urllib.py");
     assert!(descend(&reach.modules[0].1, &file).is_some());
 
-    // Like an output, it is what Nix made.
-    let hashes = store.reach(&closure);
-    assert!(hashes.is_ok());
     assert_eq!(reach.linked, []);
 }
 
@@ -128,4 +135,31 @@ fn the_locale_counts_where_the_c_library_finds_it() {
     let locales = store.package("locales1", &[locale]);
     assert!(store.reach(&[&glibc]).unwrap().has_utf8);
     assert!(!store.reach(&[&locales]).unwrap().has_utf8);
+}
+
+#[test]
+fn what_was_changed_after_nix_made_it_is_not_read() {
+    let store = Store::new();
+    let file = "lib/python3.13/site-packages/y.py";
+    let module = store.package("module", &[(file, "x = 1")]);
+    let tools = store.package("tools", &[("bin/tool", "1")]);
+    let package = store.package(
+        "a",
+        &[
+            ("bin", &format!("-> {tools}/bin")),
+            (PROPAGATED, &module.to_string()),
+        ],
+    );
+    let closure = store.closure(&[&package, &module, &tools]);
+    assert!(store.read(&package, &closure).is_ok());
+    for (path, file) in [(&module, file), (&tools, "bin/tool")] {
+        let file = path.on_disk(store.root()).join(file);
+        let before = fs::read(&file).unwrap();
+        fs::write(&file, "changed").unwrap();
+        match store.read(&package, &closure) {
+            Err(PackError::Altered(altered)) => assert_eq!(altered[0].path, *path),
+            other => panic!("{other:?}"),
+        }
+        fs::write(&file, before).unwrap();
+    }
 }
