@@ -75,6 +75,7 @@ fn programs_are_found_whatever_the_shapes_and_the_order_of_names() -> Result<()>
             "box; ifconf; ls /bin/ls",
             "box\nifconf\n/bin/ls\n",
         ),
+        ("shell/libc-like", "echo $LANG", "C.UTF-8\n"),
         (
             "shell/man-link/man-real",
             "cat /share/man/man1/{l,r}.1 /man/man1/l.1; echo $MANPATH",

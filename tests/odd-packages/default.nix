@@ -58,6 +58,8 @@ set
     echo '${pymod}' >$out/nix-support/propagated-build-inputs
   '';
   pyold = package "pyold" "mkdir -p $out/lib/python3.4/site-packages; echo x = 41 >$out/lib/python3.4/site-packages/pymod.py";
+  # A C library with the locale C.UTF-8 [glibc].
+  libc-like = package "libc-like" "mkdir -p $out/lib/locale/C.utf8; touch $out/lib/libc.so.6 $out/lib/locale/C.utf8/LC_CTYPE";
   fonts = package "fonts" "mkdir -p $out/share/fonts; echo f >$out/share/fonts/f.ttf";
   whiteout = package "whiteout" "mkdir -p $out/share; echo x >$out/share/.wh.foo";
 }
