@@ -58,6 +58,7 @@ mod registry;
 mod sandbox;
 mod secrets;
 mod shaped_set;
+mod shapes;
 mod signed_requests;
 mod slow_reader;
 mod sources;
