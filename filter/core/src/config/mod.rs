@@ -19,7 +19,7 @@ use thiserror::Error;
 
 use crate::cache::Seal;
 use crate::distribution::{Digest, Repository};
-use crate::policy::{Attribute, FactRules, Policy, RawPolicy};
+use crate::policy::{Attribute, DeniedNames, FactRules, Policy, RawPolicy};
 use crate::signature::SigningKey;
 use crate::{OpaqueNamespaces, Seconds};
 
@@ -51,6 +51,8 @@ pub struct Config {
     pub shadow: Option<Policy>,
     /// The rules of both that the builder evaluates.
     pub fact_rules: FactRules,
+    /// The packages that rules of both deny, of which the builder knows other names.
+    pub denied_names: DeniedNames,
     /// Where Envoy has a caller's attributes.
     pub identity: Identity,
     /// A digest of the configuration, for the keys of the cache.
@@ -137,9 +139,13 @@ impl Config {
         let policy = compile(raw.policy, "policy", "")?;
         let shadow = compile(raw.shadow, "shadow", SHADOW)?;
         let mut fact_rules = FactRules::default();
+        let mut denied_names = DeniedNames::default();
         for policy in [&policy, &shadow].into_iter().flatten() {
             fact_rules = fact_rules
                 .and(policy.fact_rules())
+                .map_err(|error| ConfigError::of_policy("policy", &error.to_string()))?;
+            denied_names = denied_names
+                .and(policy.denied_names())
                 .map_err(|error| ConfigError::of_policy("policy", &error.to_string()))?;
             raw.identity.check(policy)?;
         }
@@ -156,6 +162,7 @@ impl Config {
             policy,
             shadow,
             fact_rules,
+            denied_names,
             identity: raw.identity,
             scope: Digest::of(json).hex(),
         })

@@ -112,6 +112,11 @@ impl<'p, 'r> Judging<'p, 'r> {
     }
 
     fn judge_facts(&mut self, facts: &'r ImageFacts, verdict: &mut Verdict) {
+        if facts.names_unknown
+            && let Some(denial) = self.unjudged()
+        {
+            verdict.extend(Some((denial.rule.mode, Finding::names_unknown(denial))));
+        }
         let is_list = self.request.image.packages().is_some();
         if !is_list {
             for package in facts.packages.iter().flatten() {
@@ -205,6 +210,15 @@ impl<'p, 'r> Judging<'p, 'r> {
         is_for_caller
     }
 
+    /// The first rule that denies packages, of which none can be told: the image may have any. Ordered as in
+    /// [`Judging::first_denial`].
+    fn unjudged(&mut self) -> Option<Denial<'p>> {
+        let policy = self.policy;
+        let rules = policy.rules.iter().filter(|rule| !rule.deny.is_empty());
+        let denials = rules.filter_map(|rule| self.denial(rule));
+        denials.min_by_key(|denial| (denial.rule.mode == Mode::Audit, denial.is_doubtful))
+    }
+
     /// A rule denies unless it is surely for others.
     fn denial(&mut self, rule: &'p Rule) -> Option<Denial<'p>> {
         let is_for_caller = self.is_for_caller(rule);
@@ -263,13 +277,14 @@ impl<'p, 'r> Judging<'p, 'r> {
     }
 
     /// Finds that a rule denies an item by its name. A package is also denied by its parents' names
-    /// and by its real name, which the builder knows.
+    /// and by its other names, which the builder knows.
     fn denied(&mut self, item: Item<'_>) -> Option<(Denial<'p>, Finding)> {
         let policy = self.policy;
         let (denial, name) = match item.kind {
             Kind::Package => {
-                let alias = self.facts.and_then(|facts| facts.names.get(item.name));
-                let names = with_parents(item.name).chain(alias.map(String::as_str));
+                let others = self.facts.and_then(|facts| facts.names.get(item.name));
+                let others = others.into_iter().flatten().map(String::as_str);
+                let names = with_parents(item.name).chain(others);
                 self.first_denial(&policy.deny, names)
             }
             Kind::Image => self.first_denial(&policy.deny_images, [item.name]),

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 use thiserror::Error;
 
+use super::denied::DeniedNames;
 use super::facts::{FactRules, RawFacts};
 use super::glob::{Glob, Reach};
 use super::glob_set::GlobSet;
@@ -165,7 +166,11 @@ impl RawPolicy {
         };
         let audited = rules.iter().enumerate();
         let audited = audited.filter(|(_, rule)| rule.mode == Mode::Audit);
+        let denied = rules.iter().flat_map(|rule| &rule.deny);
+        let denied = denied.flat_map(|pattern| &pattern.globs);
+        let denied_names = DeniedNames::of(denied.map(Glob::text));
         Ok(Policy {
+            denied_names: denied_names.map_err(|error| error.at("policy.rules"))?,
             allow: set(|rule| &rule.allow),
             deny: set(|rule| &rule.deny),
             images: set(|rule| &rule.images),
