@@ -81,8 +81,8 @@ fn pulled(builder: &Builder, name: &str, tag: &str) -> Result<ImageFacts> {
     Ok(image)
 }
 
-fn names(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-    let owned = |(from, to): &(&str, &str)| ((*from).to_owned(), (*to).to_owned());
+fn names(pairs: &[(&str, &str)]) -> BTreeMap<String, BTreeSet<String>> {
+    let owned = |(from, to): &(&str, &str)| ((*from).to_owned(), [(*to).to_owned()].into());
     pairs.iter().map(owned).collect()
 }
 

@@ -99,7 +99,10 @@ async fn a_builder_that_was_stopped_goes_on_where_it_was() {
         file.add(&[(vec![name.to_owned()], known.clone())]).unwrap();
     }
     let index = complete(&indexes, &pin).await;
-    assert_eq!(index.names().collect::<Vec<_>>(), [("set.git", State::Package)]);
+    assert_eq!(
+        index.names().collect::<Vec<_>>(),
+        [("set.git", State::Package)]
+    );
     // One chunk for the set, and one for its names.
     assert_eq!(nix.described.load(Ordering::SeqCst), 2);
 }

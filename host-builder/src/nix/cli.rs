@@ -21,7 +21,7 @@ use super::output::{self, Attribute, Derivation, Described, Resolution, Version}
 use super::reason::reason;
 use super::sandbox::{self, Probe, Sandbox};
 use super::told::Told;
-use super::{Fetched, Nix, NixError};
+use super::{Fetched, Nix, NixError, Writes};
 use crate::closure::{Closure, STORE_DIR, StorePath};
 use crate::process::{
     self, Command, Limits, Listener, NetworkSettings, ProcessError, Purpose, Tail,
@@ -218,12 +218,7 @@ impl NixCli {
     }
 
     fn evaluation(&self, expression: &str, source: &Path, system: System) -> Command {
-        self.permitted(
-            &self.settings.eval_permissions,
-            expression,
-            source,
-            system,
-        )
+        self.permitted(&self.settings.eval_permissions, expression, source, system)
     }
 
     fn permitted(
@@ -440,9 +435,12 @@ impl Nix for NixCli {
         source: &Path,
         system: System,
         names: &[String],
+        writes: Writes,
     ) -> Result<Vec<Resolution>, NixError> {
         let evaluation = self.evaluation("resolve.nix", source, system);
-        let output = self.evaluate(arguments::resolve(evaluation, names)).await?;
+        let output = self
+            .evaluate(arguments::resolve(evaluation, names, writes))
+            .await?;
         let found = output::resolutions(&output);
         let found = found.map_err(|error| not_understood("nix-instantiate", error))?;
         expect_answers(found, names.len())

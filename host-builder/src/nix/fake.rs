@@ -11,7 +11,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::Semaphore;
 
-use super::{Attribute, Derivation, Described, Fetched, Nix, NixError, Release, Resolution};
+use super::{
+    Attribute, Derivation, Described, Fetched, Nix, NixError, Release, Resolution, Writes,
+};
 use crate::closure::{Closure, PathInfo, StorePath};
 use crate::process::{self, Command, Limits, NetworkSettings, ProcessError, Purpose};
 use crate::telemetry::build_log::BuildLog;
@@ -100,6 +102,7 @@ impl Nix for FakeNix {
         _: &Path,
         _: System,
         names: &[String],
+        _: Writes,
     ) -> Result<Vec<Resolution>, NixError> {
         self.resolved.fetch_add(1, Ordering::SeqCst);
         if let Some(name) = names.iter().find(|name| self.broken.contains(name)) {

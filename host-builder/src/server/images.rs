@@ -77,13 +77,25 @@ impl Images {
         tag: &Tag,
     ) -> Result<Option<Image>, StorageError> {
         let cached = self.cached(name, |known| known.images.get(image).cloned());
-        if let Some(cached) = cached.filter(|cached| cached.tags.contains(tag)) {
+        let is_whole = |cached: &Image| cached.tags.contains(tag) && cached.record.origin.is_some();
+        if let Some(cached) = cached.filter(is_whole) {
             return Ok(Some(cached));
         }
         let key = Key::tagged(name, image, tag);
         let mut is_recorded = true;
         let record = match ImageRecord::read(storage, &key).await? {
-            Some(record) => record,
+            Some(record) if record.origin.is_some() => record,
+            // The image was built by an older version, and maybe again since.
+            Some(older) => {
+                let record = ImageRecord::read(storage, &Key::record(name, image)).await?;
+                match record.filter(|record| record.origin.is_some()) {
+                    Some(record) => {
+                        record.write(storage, &key).await?;
+                        record
+                    }
+                    None => older,
+                }
+            }
             None => {
                 let record = ImageRecord::read(storage, &Key::record(name, image)).await?;
                 let Some(record) = record else {
@@ -254,6 +266,9 @@ impl Images {
         known.listed = known.listed.max(listed);
         for (id, image) in images {
             let known = known.images.entry(id).or_insert_with(|| image.clone());
+            if known.record.origin.is_none() {
+                known.record = Arc::clone(&image.record);
+            }
             known.tags.extend(image.tags);
             known.latest = known.latest.max(image.latest);
         }
@@ -277,9 +292,11 @@ impl CachedName {
     }
 }
 
-/// The first readable record: storage may have lost others.
+/// The first readable record: storage may have lost others. Those of tags may be older than the image's own, if
+/// it was built again by a newer version.
 async fn first(storage: &Storage, facts: &[Fact]) -> Result<Option<ImageRecord>, StorageError> {
-    for fact in facts {
+    let (own, of_tags): (Vec<_>, Vec<_>) = facts.iter().partition(|fact| fact.tag.is_none());
+    for fact in own.into_iter().chain(of_tags) {
         if let Some(record) = ImageRecord::read(storage, &fact.key).await? {
             return Ok(Some(record));
         }

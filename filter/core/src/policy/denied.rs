@@ -130,7 +130,9 @@ impl DeniedPatterns {
     ) -> BTreeSet<String> {
         let mut covered = BTreeSet::new();
         for own in with_parents(name).chain(real_name) {
-            self.set.each_match(own, |index| drop(covered.insert(index)));
+            self.set.each_match(own, |index| {
+                covered.insert(index);
+            });
         }
         let mut matched = BTreeSet::new();
         for other in others.into_iter().flat_map(with_parents) {
@@ -168,17 +170,23 @@ mod tests {
     #[test]
     fn too_many_patterns_are_refused_with_what_to_do() {
         let many = |count: usize| {
-            let texts: Vec<_> = (0..count).map(|number| format!("package-{number:06}")).collect();
+            let texts: Vec<_> = (0..count)
+                .map(|number| format!("package-{number:06}"))
+                .collect();
             DeniedNames::of(texts.iter().map(String::as_str))
         };
         let half = many(1200).unwrap();
         assert!(half.header().is_some());
         for error in [
             many(3000).unwrap_err(),
-            half.and(&DeniedNames::of([&*"x".repeat(20_000)].into_iter()).unwrap()).unwrap_err(),
+            half.and(&DeniedNames::of([&*"x".repeat(20_000)].into_iter()).unwrap())
+                .unwrap_err(),
         ] {
             let error = error.to_string();
-            assert!(error.contains("at most 32768 bytes") && error.contains("wildcards"), "{error}");
+            assert!(
+                error.contains("at most 32768 bytes") && error.contains("wildcards"),
+                "{error}"
+            );
         }
     }
 
@@ -194,8 +202,14 @@ mod tests {
         // The set that denies it is named.
         let expected = ["python3packages", "python313packages.requests"];
         assert_eq!(matched("requests-http", None, &both), expected);
-        assert_eq!(matched("python3.pkgs.requests", None, &both), ["python3packages"]);
-        assert_eq!(matched("libs.git", None, &["git", "libs.hg"]), ["git", "libs.hg"]);
+        assert_eq!(
+            matched("python3.pkgs.requests", None, &both),
+            ["python3packages"]
+        );
+        assert_eq!(
+            matched("libs.git", None, &["git", "libs.hg"]),
+            ["git", "libs.hg"]
+        );
         assert_eq!(matched("vcs", Some("vcs-1"), &["vcs-1"]), [""; 0]);
         assert_eq!(matched("htop", None, &["htop_3"]), [""; 0]);
     }

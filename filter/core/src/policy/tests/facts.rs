@@ -94,7 +94,8 @@ fn a_package_is_denied_under_each_of_its_names_and_allowed_under_none_but_the_wr
 
 #[test]
 fn where_other_names_are_unknown_each_rule_that_denies_packages_does() {
-    let team = |name: &str| json!({"jwt_claim": {"path": ["groups"], "type": "list", "glob": name}});
+    let team =
+        |name: &str| json!({"jwt_claim": {"path": ["groups"], "type": "list", "glob": name}});
     let rules = json!([
         {"name": "all", "allow": ["*"], "deny_images": ["corp/x"], "facts": {"insecure": true}},
         {"name": "trial", "mode": "audit", "subject": team("trial"), "deny": ["hg"]},
@@ -118,7 +119,10 @@ fn where_other_names_are_unknown_each_rule_that_denies_packages_does() {
     let trial = judge("trial");
     assert!(trial.allows());
     let warning = trial.warning().unwrap();
-    assert!(warning.contains("not known now") && warning.contains("rule trial"), "{warning}");
+    assert!(
+        warning.contains("not known now") && warning.contains("rule trial"),
+        "{warning}"
+    );
     let other = judge("other");
     assert!(other.allows() && other.warnings.is_empty());
 }
