@@ -12,7 +12,7 @@ use crate::engine::Engine;
 use crate::login::Login;
 use crate::process::file_limit;
 use crate::server::{App, ConnectionLimit, Images, Readiness};
-use crate::source::{Source, Sources};
+use crate::source::Sources;
 
 /// How long the first fetch of a package set may take. After it, requests fetch.
 const FIRST_FETCH_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -55,12 +55,9 @@ async fn start(settings: Settings) -> Result<(Arc<App>, TcpListener)> {
     Ok((app, listener))
 }
 
-/// Starts to fetch a remote package set, so that the first client waits less, and errors are in the log
-/// early.
+/// Starts to fetch the package set, so that the first client waits less, errors are in the log early, and
+/// its index is begun.
 fn fetch_package_set(sources: &Sources) {
-    if matches!(sources.source(), Source::Path { .. }) {
-        return;
-    }
     let sources = sources.clone();
     // `Sources` logs errors.
     tokio::spawn(async move {

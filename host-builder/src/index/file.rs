@@ -87,13 +87,7 @@ impl Index {
                 length: u32::try_from(line.len()).map_err(io::Error::other)?,
                 state,
             });
-            outputs.push(
-                known
-                    .outputs
-                    .into_values()
-                    .filter_map(|path| hash(&path))
-                    .collect(),
-            );
+            outputs.push(known.outputs.into_values().filter_map(|path| hash(&path)).collect());
             Ok(())
         })?;
         let mut order: Vec<(Name, Vec<Hash>)> = names.into_iter().zip(outputs).collect();
@@ -259,9 +253,7 @@ mod tests {
 
     /// A store path with a hash of its own.
     fn output(name: &str) -> StorePath {
-        let letters = name
-            .chars()
-            .filter(|letter| "0123456789abcdfghijklmnpqrsvwxyz".contains(*letter));
+        let letters = name.chars().filter(|letter| "0123456789abcdfghijklmnpqrsvwxyz".contains(*letter));
         let digits: String = letters.chain("0".repeat(32).chars()).take(32).collect();
         format!("{STORE_DIR}/{digits}-{name}").parse().unwrap()
     }
@@ -293,12 +285,7 @@ mod tests {
         let index = index();
         let outputs = |name: &str| {
             let derivation = index.derivation(name).unwrap();
-            derivation.map(|one| {
-                one.outputs
-                    .into_iter()
-                    .map(|one| one.name)
-                    .collect::<Vec<_>>()
-            })
+            derivation.map(|one| one.outputs.into_iter().map(|one| one.name).collect::<Vec<_>>())
         };
         for name in ["git", "1password", "python3packages.requests", "git.out"] {
             assert_eq!(outputs(name), Some(vec!["out".to_owned()]), "{name}");

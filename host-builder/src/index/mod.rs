@@ -31,7 +31,7 @@ use parking_lot::Mutex;
 
 use crate::fingerprint::Fingerprint;
 use crate::memo::{Bound, Known, Lifetime, Memo, Panicked};
-use crate::nix::{Attribute, Nix, NixError};
+use crate::nix::{Described, Nix, NixError};
 use crate::process::ProcessError;
 use crate::source::{Pin, Sources};
 use crate::storage::{Key, Storage, StorageError};
@@ -222,9 +222,9 @@ impl Indexes {
         let draft = self.folder.join(format!("{key}.draft"));
         let path = draft.clone();
         let (mut file, known) = unblock(move || Draft::open(&path)).await?;
-        let top = self.nix.look(&pin.path, system, &[Vec::new()]).await?;
-        let [Attribute::Set { names }] = <[_; 1]>::try_from(top).map_err(|_| IndexError::NoSet)?
-        else {
+        let (top, ended) = self.nix.describe(&pin.path, system, &[Vec::new()]).await;
+        ended?;
+        let Some(Described::Set { names, .. }) = top.into_iter().next() else {
             return Err(IndexError::NoSet);
         };
         let started = Instant::now();

@@ -255,8 +255,7 @@ mod tests {
                 _ => Described::Other,
             })
         });
-        let expected =
-            "git lib py3 py313 scope py3.a py313.a py3.b py313.b scope.c scope.callPackage";
+        let expected = "git lib py3 py313 scope py3.a py313.a py3.b py313.b scope.c scope.callPackage";
         assert_eq!(found.join(" "), expected);
     }
 
@@ -295,19 +294,12 @@ mod tests {
                 break error;
             }
         };
-        assert_eq!(
-            (error, asked),
-            (TooMuch::FailedAtOnce, MAX_FAILED_AT_ONCE + 1)
-        );
+        assert_eq!((error, asked), (TooMuch::FailedAtOnce, MAX_FAILED_AT_ONCE + 1));
     }
 
     #[test]
     fn what_is_known_is_not_looked_at_again() {
-        let known = [
-            ("a", Described::Other),
-            ("s", set(&["x", "y"], true)),
-            ("s.x", Described::Other),
-        ];
+        let known = [("a", Described::Other), ("s", set(&["x", "y"], true)), ("s.x", Described::Other)];
         let known = known.map(|(name, described)| (path(name), described));
         let survey = Survey::new(strings(&["a", "b", "s"]), known.into());
         assert_eq!(run(survey, |_| Some(Described::Other)), ["b", "s.y"]);

@@ -7,7 +7,7 @@ use nixgate_core::distribution::Tag;
 
 use super::*;
 use crate::nix::fake::FakeNix;
-use crate::nix::{Derivation, Described};
+use crate::nix::Derivation;
 
 const SYSTEM: System = System::X86_64Linux;
 
@@ -20,18 +20,20 @@ fn nix() -> FakeNix {
         recurse: true,
     };
     let described = [
+        ("", top),
         ("git", package(&git)),
         ("htop", package(&htop)),
         ("set", inside),
         ("set.git", package(&git)),
     ];
-    let top = Attribute::Set {
+    let top = Described::Set {
         names: names(&["git", "htop", "set", "wrong"]),
+        recurse: false,
     };
     FakeNix {
-        attributes: [(String::new(), top)].into(),
         described_as: described.map(|(path, one)| (path.to_owned(), one)).into(),
         broken: vec!["wrong".to_owned()],
+        store: "/".into(),
         ..FakeNix::default()
     }
 }
@@ -99,12 +101,9 @@ async fn a_builder_that_was_stopped_goes_on_where_it_was() {
         file.add(&[(vec![name.to_owned()], known.clone())]).unwrap();
     }
     let index = complete(&indexes, &pin).await;
-    assert_eq!(
-        index.names().collect::<Vec<_>>(),
-        [("set.git", State::Package)]
-    );
-    // One chunk for the set, and one for its names.
-    assert_eq!(nix.described.load(Ordering::SeqCst), 2);
+    assert_eq!(index.names().collect::<Vec<_>>(), [("set.git", State::Package)]);
+    // The top, what is left of it, and the names in the set.
+    assert_eq!(nix.described.load(Ordering::SeqCst), 3);
 }
 
 #[tokio::test]

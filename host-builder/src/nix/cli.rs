@@ -188,7 +188,10 @@ impl NixCli {
     ) -> Result<Vec<u8>, NixError> {
         let permit = semaphore.acquire().await;
         let _permit = permit.map_err(|error| not_run(command.program, error))?;
-        self.metrics.nix_processes.inc();
+        match limits.background {
+            true => self.metrics.background_processes.inc(),
+            false => self.metrics.nix_processes.inc(),
+        };
         let network = self.network(purpose).await?;
         Ok(process::listen(command, purpose, network, limits, listener).await?)
     }

@@ -56,6 +56,8 @@ pub(crate) struct FakeNix {
     pub(crate) gits: AtomicUsize,
     /// A fetch waits for a permit of this.
     pub(crate) gate: Mutex<Option<Arc<Semaphore>>>,
+    /// Resolving waits for a permit of this, or until it is closed.
+    pub(crate) resolve_gate: Option<Semaphore>,
     /// Realising waits for a permit of this, or until it is closed.
     pub(crate) realise_gate: Option<Semaphore>,
 }
@@ -105,6 +107,9 @@ impl Nix for FakeNix {
         _: Writes,
     ) -> Result<Vec<Resolution>, NixError> {
         self.resolved.fetch_add(1, Ordering::SeqCst);
+        if let Some(gate) = &self.resolve_gate {
+            drop(gate.acquire().await);
+        }
         if let Some(name) = names.iter().find(|name| self.broken.contains(name)) {
             return Err(failed(name));
         }

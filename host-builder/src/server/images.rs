@@ -68,37 +68,38 @@ impl Default for Images {
 }
 
 impl Images {
-    /// Looks up an image and records `tag` as one of its tags. None when the image has no record.
+    /// Looks up an image and records `tag` as one of its tags. None when the image has no record; if its
+    /// `origin` is needed, a record of an older version, which lacks it, is none.
     pub(super) async fn tagged(
         &self,
         storage: &Storage,
         name: &str,
         image: &ImageId,
         tag: &Tag,
+        origin: bool,
     ) -> Result<Option<Image>, StorageError> {
         let cached = self.cached(name, |known| known.images.get(image).cloned());
-        let is_whole = |cached: &Image| cached.tags.contains(tag) && cached.record.origin.is_some();
-        if let Some(cached) = cached.filter(is_whole) {
+        let is_enough = |record: &ImageRecord| !origin || record.origin.is_some();
+        let cached = cached.filter(|cached| is_enough(&cached.record));
+        if let Some(cached) = cached.filter(|cached| cached.tags.contains(tag)) {
             return Ok(Some(cached));
         }
         let key = Key::tagged(name, image, tag);
         let mut is_recorded = true;
         let record = match ImageRecord::read(storage, &key).await? {
-            Some(record) if record.origin.is_some() => record,
+            Some(record) if is_enough(&record) => record,
             // The image was built by an older version, and maybe again since.
-            Some(older) => {
+            Some(_) => {
                 let record = ImageRecord::read(storage, &Key::record(name, image)).await?;
-                match record.filter(|record| record.origin.is_some()) {
-                    Some(record) => {
-                        record.write(storage, &key).await?;
-                        record
-                    }
-                    None => older,
-                }
+                let Some(record) = record.filter(is_enough) else {
+                    return Ok(None);
+                };
+                record.write(storage, &key).await?;
+                record
             }
             None => {
                 let record = ImageRecord::read(storage, &Key::record(name, image)).await?;
-                let Some(record) = record else {
+                let Some(record) = record.filter(is_enough) else {
                     return Ok(None);
                 };
                 let facts = storage.facts(name, Some(image)).await?;

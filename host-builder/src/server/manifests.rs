@@ -136,8 +136,9 @@ impl App {
             return Ok(None);
         };
         let image = image_of(&manifest);
-        let image = self.images.tagged(storage, folder, &image, tag).await?;
-        let image = image.filter(|image| rules.denied.is_empty() || image.record.origin.is_some());
+        let origin = !rules.denied.is_empty();
+        let image = self.images.tagged(storage, folder, &image, tag, origin);
+        let image = image.await?;
         Ok(image.map(|image| (manifest, image)))
     }
 

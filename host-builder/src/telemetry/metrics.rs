@@ -33,6 +33,7 @@ pub(crate) struct DiskLabels {
 pub(crate) struct Metrics {
     pub(crate) nix_processes: Counter,
     pub(crate) store_checks: Counter,
+    pub(crate) background_processes: Counter,
     pub(crate) requests: Family<RequestLabels, Counter>,
     /// `packed`, or `reused` when an earlier image had the same layer.
     pub(crate) layers: Family<OutcomeLabels, Counter>,
@@ -59,9 +60,14 @@ impl Metrics {
             nix_processes: add(
                 to,
                 "nix_processes",
-                "Processes of Nix, without readiness checks",
+                "Processes of Nix, without readiness checks and the index",
             ),
             store_checks: add(to, "store_checks", "Processes of Nix for readiness checks"),
+            background_processes: add(
+                to,
+                "background_processes",
+                "Processes of Nix that make the index of a package set",
+            ),
             requests: add(to, "requests", "Requests answered"),
             layers: add(to, "layers", "Layers of the images built"),
             altered_paths: add(

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use nixgate_core::distribution::Digest;
+use tokio::sync::Semaphore;
 
 use super::*;
 use crate::closure::STORE_DIR;
@@ -193,7 +194,7 @@ async fn an_index_knows_all_names_and_nix_those_that_lead_through_a_package() {
             0,
         ),
         ("python3packages", "requests=python3packages", 0),
-        ("git unfree nope", "", 0),
+        ("git nope unfree", "", 0),
         ("python3.pkgs.requests", "requests=python3.pkgs.requests", 1),
         ("libx11.dev", "", 1),
     ] {
@@ -278,7 +279,10 @@ async fn literals_are_looked_up_once_for_all_images_of_a_package_set() {
 
 #[tokio::test]
 async fn a_list_starts_no_second_search_and_nobody_waits_longer_than_he_wants() {
-    let scene = Scene::new();
+    let scene = Scene::of(FakeNix {
+        resolve_gate: Some(Semaphore::new(0)),
+        ..nix()
+    });
     let patience = |only_when_idle| Patience {
         wait: Duration::ZERO,
         only_when_idle,
@@ -290,6 +294,7 @@ async fn a_list_starts_no_second_search_and_nobody_waits_longer_than_he_wants() 
     assert_eq!(second, Others::Unknown);
     let urgent = scene.with(None, &image, "hg", patience(false)).await;
     assert!(matches!(urgent, Others::Pending(_)), "{urgent:?}");
+    scene.nix.resolve_gate.as_ref().unwrap().close();
     let first = scene.with(None, &image, "git", PATIENT).await;
     assert_eq!(told(&first), "gitalias=git");
 }
