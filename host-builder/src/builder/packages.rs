@@ -308,10 +308,7 @@ impl Packages {
         log.enter(Phase::Building);
         let fetched = self.nix.substitute(&derivations, roots, log).await;
         if let Err(error) = &fetched {
-            tracing::debug!(
-                error = chain(error),
-                "not all packages can be fetched: evaluating"
-            );
+            tracing::debug!(error = chain(error), "not all packages can be fetched: evaluating");
         }
         fetched.is_ok()
     }
