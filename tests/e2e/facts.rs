@@ -3,6 +3,7 @@
 
 mod blobs;
 mod images;
+mod other_names;
 mod records;
 
 use std::collections::{BTreeMap, BTreeSet};

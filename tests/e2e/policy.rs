@@ -2,6 +2,7 @@
 //! cache could open.
 
 mod authority;
+mod other_names;
 mod other_plugin;
 mod past_the_filter;
 
