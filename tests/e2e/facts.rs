@@ -6,7 +6,7 @@ mod images;
 mod other_names;
 mod records;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::slice::from_ref;
 
@@ -82,8 +82,8 @@ fn pulled(builder: &Builder, name: &str, tag: &str) -> Result<ImageFacts> {
     Ok(image)
 }
 
-fn names(pairs: &[(&str, &str)]) -> BTreeMap<String, BTreeSet<String>> {
-    let owned = |(from, to): &(&str, &str)| ((*from).to_owned(), [(*to).to_owned()].into());
+fn names(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    let owned = |(from, to): &(&str, &str)| ((*from).to_owned(), (*to).to_owned());
     pairs.iter().map(owned).collect()
 }
 

@@ -192,7 +192,7 @@ fn no_spelling_of_a_name_or_a_request_gets_around_the_policy() -> Result<()> {
                 ("nixgate-token", "guess"),
                 (
                     "nixgate-facts",
-                    r#"[{"tags":["latest"],"system":"x86_64-linux","names":{},"matched":[]}]"#,
+                    r#"[{"tags":["latest"],"system":"x86_64-linux","names":[],"matched":[]}]"#,
                 ),
                 ("x-team", "ops-"),
             ] {

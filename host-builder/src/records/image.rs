@@ -136,15 +136,19 @@ impl ImageRecord {
         others: Option<BTreeMap<String, BTreeSet<String>>>,
     ) -> ImageFacts {
         let names_unknown = others.is_none();
-        let mut names = others.unwrap_or_default();
+        let mut others = others.unwrap_or_default();
         for (package, pname) in &self.names {
-            let names = names.entry(package.clone()).or_default();
-            names.insert(pname.clone());
+            let others = others.entry(package.clone()).or_default();
+            others.insert(pname.clone());
         }
+        let names = others.into_iter().flat_map(|(package, others)| {
+            let names = others.into_iter();
+            names.map(move |other| (package.clone(), other))
+        });
         ImageFacts {
             tags,
             system: self.system,
-            names,
+            names: names.collect(),
             names_unknown,
             matched: rules.matched(&self.contents),
             packages: self

@@ -28,7 +28,7 @@ fn a_pattern_holds_soon_after_there_is_an_index() -> Result<()> {
     let (image, _) = told(&served.builder, path, "nothing.of.it")?;
     assert_eq!((image.names, image.names_unknown), (vcs.clone(), false));
     let (image, _) = told(&served.builder, path, "vcs-1")?;
-    let both = BTreeMap::from([("vcsalias".to_owned(), texts(["vcs", "vcs-1"]))]);
+    let both = names(&[("vcsalias", "vcs"), ("vcsalias", "vcs-1")]);
     assert_eq!(image.names, both);
     let age = |age: &str| age.trim_start_matches("max-age=").parse::<u32>();
     let settled = poll::until("the pattern holds", || {
@@ -83,8 +83,7 @@ fn an_image_of_an_older_version_is_unknown_by_its_digest_and_known_by_its_tag() 
     for path in ["/v2/vcsalias/manifests/latest", &held[0], &held[1]] {
         let (image, _) = told(&served.builder, path, "vcs-1")?;
         assert!(!image.names_unknown, "{path}");
-        let names = image.names.get("vcsalias").context("names")?;
-        assert!(names.contains("vcs-1"), "{path}");
+        assert!(image.names.iter().any(|(_, other)| other == "vcs-1"), "{path}");
     }
     Ok(())
 }

@@ -139,16 +139,16 @@ impl Config {
         let policy = compile(raw.policy, "policy", "")?;
         let shadow = compile(raw.shadow, "shadow", SHADOW)?;
         let mut fact_rules = FactRules::default();
-        let mut denied_names = DeniedNames::default();
         for policy in [&policy, &shadow].into_iter().flatten() {
             fact_rules = fact_rules
                 .and(policy.fact_rules())
                 .map_err(|error| ConfigError::of_policy("policy", &error.to_string()))?;
-            denied_names = denied_names
-                .and(policy.denied_names())
-                .map_err(|error| ConfigError::of_policy("policy", &error.to_string()))?;
             raw.identity.check(policy)?;
         }
+        let rules = [&policy, &shadow];
+        let rules = rules.map(|policy| policy.as_ref().map_or(&[][..], Policy::rules));
+        let denied_names = DeniedNames::of(&rules)
+            .map_err(|error| ConfigError::of_policy("policy", &error.to_string()))?;
         Ok(Self {
             cluster: raw.builder.cluster,
             seal: Seal::new(&token),

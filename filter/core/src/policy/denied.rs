@@ -14,6 +14,7 @@ use std::collections::BTreeSet;
 use super::PolicyError;
 use super::glob::{Glob, Reach};
 use super::glob_set::GlobSet;
+use super::rule::Rule;
 use crate::package_set::with_parents;
 
 /// The most bytes of the header. Envoy accepts 60 KiB of headers; those of
@@ -34,16 +35,26 @@ pub struct DeniedPatterns {
 }
 
 impl DeniedNames {
-    /// No name has a space or a character that a header can't carry, so a pattern with one matches none.
-    pub(super) fn of<'a>(texts: impl Iterator<Item = &'a str>) -> Result<Self, PolicyError> {
-        let is_possible = |text: &&str| text.bytes().all(|byte| byte.is_ascii_graphic());
-        let texts: BTreeSet<&str> = texts.filter(is_possible).collect();
+    /// Those of the rules of all policies.
+    ///
+    /// # Errors
+    /// When they are too many for a header.
+    pub(crate) fn of(policies: &[&[Rule]]) -> Result<Self, PolicyError> {
+        let mut texts = BTreeSet::new();
+        for rule in policies.iter().copied().flatten() {
+            for glob in rule.deny.iter().flat_map(|pattern| &pattern.globs) {
+                // No name has a space or a character that a header can't carry, so such a pattern matches none.
+                if is_possible(glob.text()) {
+                    texts.insert(glob.text().to_owned());
+                }
+            }
+        }
         let mut header = String::new();
         for text in texts {
             if !header.is_empty() {
                 header.push(' ');
             }
-            header.push_str(text);
+            header.push_str(&text);
         }
         if header.len() > MAX_HEADER {
             return Err(PolicyError(format!(
@@ -55,19 +66,14 @@ impl DeniedNames {
         Ok(Self(header))
     }
 
-    /// These and others.
-    ///
-    /// # Errors
-    /// When all of them are too many for a header.
-    pub(crate) fn and(&self, others: &Self) -> Result<Self, PolicyError> {
-        let texts = [self, others].into_iter();
-        Self::of(texts.flat_map(|names| names.0.split_ascii_whitespace()))
-    }
-
     /// The value of the header; none when no rule denies packages.
     pub fn header(&self) -> Option<&str> {
         (!self.0.is_empty()).then_some(&self.0)
     }
+}
+
+fn is_possible(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 impl DeniedPatterns {
@@ -76,8 +82,9 @@ impl DeniedPatterns {
     /// # Errors
     /// When [`DeniedNames::header`] can't have made it.
     pub fn parse(header: &str) -> Result<Self, PolicyError> {
-        let made = DeniedNames::of(header.split(' ').filter(|text| !text.is_empty()))?;
-        if made.header() != Some(header) {
+        let texts: Vec<&str> = header.split(' ').collect();
+        let is_sorted = texts.is_sorted_by(|one, next| one < next);
+        if header.len() > MAX_HEADER || !is_sorted || !texts.iter().all(|text| is_possible(text)) {
             return Err(PolicyError(
                 "it is no list of patterns, sorted, with a space between".to_owned(),
             ));
@@ -86,7 +93,7 @@ impl DeniedPatterns {
             header: header.to_owned(),
             ..Self::default()
         };
-        for (index, text) in header.split(' ').enumerate() {
+        for (index, text) in texts.into_iter().enumerate() {
             for glob in Glob::parse(text, Reach::Anything)? {
                 if glob.is_literal() {
                     patterns.literals.insert(text.to_owned());
@@ -149,45 +156,50 @@ impl DeniedPatterns {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Policy;
     use super::*;
+
+    /// A policy that denies these.
+    fn policy(deny: &[String]) -> Result<Policy, PolicyError> {
+        let rules = serde_json::json!([{"name": "a", "allow": ["x"], "deny": deny}]);
+        let policy = serde_json::json!({"revision": "1", "default": "allow", "rules": rules});
+        Policy::parse(policy.to_string().as_bytes())
+    }
+
+    fn header(policies: &[&[&str]]) -> Option<String> {
+        let policies = policies.iter().map(|deny| {
+            let deny: Vec<_> = deny.iter().map(|&text| text.to_owned()).collect();
+            policy(&deny).unwrap()
+        });
+        let policies: Vec<_> = policies.collect();
+        let rules: Vec<_> = policies.iter().map(Policy::rules).collect();
+        DeniedNames::of(&rules).unwrap().header().map(str::to_owned)
+    }
 
     #[test]
     fn patterns_survive_the_wire_without_what_no_name_can_match() {
-        let names = DeniedNames::of(["xorg.xev", "a b", "git", "ü", "python3*", "git"].into_iter());
-        let names = names.unwrap();
-        assert_eq!(names.header(), Some("git python3* xorg.xev"));
-        let patterns = DeniedPatterns::parse("git python3* xorg.xev").unwrap();
+        let both: [&[&str]; 2] = [&["xorg.xev", "a b", "Git", "ü"], &["python3*", "git{,-*}"]];
+        let text = "git git-* python3* xorg.xev";
+        assert_eq!(header(&both).as_deref(), Some(text));
+        let patterns = DeniedPatterns::parse(text).unwrap();
         assert!(patterns.literals().iter().eq(["git", "xorg.xev"]));
         assert!(patterns.has_wildcards() && !patterns.is_empty());
-        assert_eq!(DeniedNames::default().header(), None);
-        let both = names.and(&DeniedNames::of(["git", "a"].into_iter()).unwrap());
-        assert_eq!(both.unwrap().header(), Some("a git python3* xorg.xev"));
+        assert_eq!(header(&[&[]]), None);
         for header in ["", " ", "b a", "a  b", "a a", " a", "a ü", "{a", "a\tb"] {
             assert!(DeniedPatterns::parse(header).is_err(), "{header:?}");
         }
+        assert!(DeniedPatterns::parse(&"x".repeat(40_000)).is_err());
     }
 
     #[test]
     fn too_many_patterns_are_refused_with_what_to_do() {
         let many = |count: usize| {
-            let texts: Vec<_> = (0..count)
-                .map(|number| format!("package-{number:06}"))
-                .collect();
-            DeniedNames::of(texts.iter().map(String::as_str))
+            let texts = (0..count).map(|number| format!("package-{number:06}"));
+            texts.collect::<Vec<_>>()
         };
-        let half = many(1200).unwrap();
-        assert!(half.header().is_some());
-        for error in [
-            many(3000).unwrap_err(),
-            half.and(&DeniedNames::of([&*"x".repeat(20_000)].into_iter()).unwrap())
-                .unwrap_err(),
-        ] {
-            let error = error.to_string();
-            assert!(
-                error.contains("at most 32768 bytes") && error.contains("wildcards"),
-                "{error}"
-            );
-        }
+        assert!(policy(&many(2000)).is_ok());
+        let error = policy(&many(3000)).unwrap_err().to_string();
+        assert!(error.contains("at most 32768 bytes") && error.contains("wildcards"), "{error}");
     }
 
     #[test]

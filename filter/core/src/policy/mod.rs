@@ -104,7 +104,6 @@ pub struct Policy {
     deny_images: GlobSet,
     attributes: Vec<Attribute>,
     fact_rules: FactRules,
-    denied_names: DeniedNames,
 }
 
 /// A request for an image.
@@ -202,11 +201,6 @@ impl Policy {
     /// The rules that the builder checks.
     pub const fn fact_rules(&self) -> &FactRules {
         &self.fact_rules
-    }
-
-    /// The packages that rules deny, of which the builder knows other names.
-    pub const fn denied_names(&self) -> &DeniedNames {
-        &self.denied_names
     }
 
     /// Judges a request by its name, before the builder is asked. No facts can undo its refusals.

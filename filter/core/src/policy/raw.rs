@@ -166,11 +166,8 @@ impl RawPolicy {
         };
         let audited = rules.iter().enumerate();
         let audited = audited.filter(|(_, rule)| rule.mode == Mode::Audit);
-        let denied = rules.iter().flat_map(|rule| &rule.deny);
-        let denied = denied.flat_map(|pattern| &pattern.globs);
-        let denied_names = DeniedNames::of(denied.map(Glob::text));
+        DeniedNames::of(&[&rules])?;
         Ok(Policy {
-            denied_names: denied_names.map_err(|error| error.at("policy.rules"))?,
             allow: set(|rule| &rule.allow),
             deny: set(|rule| &rule.deny),
             images: set(|rule| &rule.images),

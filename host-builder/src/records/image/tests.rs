@@ -77,7 +77,7 @@ fn a_record_has_the_names_of_packages_and_the_contents_of_the_image() {
     let hoogle = BTreeSet::from(["hs.hoogle".to_owned()]);
     let others = [("haskellpackages.hoogle".to_owned(), hoogle)].into();
     let facts = record.facts(tags.clone(), &rules, Some(others));
-    expect![[r#"[{"tags":["latest"],"system":"aarch64-linux","names":{"gitalias":["git"],"haskellpackages.hoogle":["hoogle","hs.hoogle"]},"matched":["c","i","l"]}]"#]]
+    expect![[r#"[{"tags":["latest"],"system":"aarch64-linux","names":[["gitalias","git"],["haskellpackages.hoogle","hoogle"],["haskellpackages.hoogle","hs.hoogle"]],"matched":["c","i","l"]}]"#]]
         .assert_eq(&ImageFacts::header(&[facts]));
     let unknown = record.facts(tags, &rules, None);
     assert!(unknown.names_unknown && unknown.names.len() == 2);

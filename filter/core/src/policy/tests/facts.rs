@@ -71,9 +71,9 @@ fn a_package_is_denied_under_each_of_its_names_and_allowed_under_none_but_the_wr
     let rules = json!([{"name": "a", "allow": ["vcs", "git"], "deny": ["mercurial", "hg*"]}]);
     let policy = policy("deny", rules);
     let judge = |package: &str, names: &[&str]| {
-        let names = names.iter().map(|&name| name.to_owned()).collect();
+        let names = names.iter();
         let image = ImageFacts {
-            names: [(package.to_owned(), names)].into(),
+            names: names.map(|&name| (package.to_owned(), name.to_owned())).collect(),
             ..matched_image(BTreeSet::new())
         };
         judge_image(&policy, package, Some("latest"), &vec![], image)
@@ -102,7 +102,6 @@ fn where_other_names_are_unknown_each_rule_that_denies_packages_does() {
         {"name": "web", "subject": team("web"), "deny": ["hg"], "message": "Ask."},
     ]);
     let policy = policy("deny", rules);
-    assert_eq!(policy.denied_names().header(), Some("hg"));
     let judge = |team: &str| {
         let image = ImageFacts {
             names_unknown: true,
