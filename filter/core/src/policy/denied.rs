@@ -212,7 +212,7 @@ mod tests {
         };
         let both = ["python313packages.requests", "python3packages.requests"];
         // The set that denies it is named.
-        let expected = ["python3packages", "python313packages.requests"];
+        let expected = ["python313packages.requests", "python3packages"];
         assert_eq!(matched("requests-http", None, &both), expected);
         assert_eq!(
             matched("python3.pkgs.requests", None, &both),
