@@ -17,7 +17,8 @@
 # A name that is refused is looked at again by itself with `--arg explain true`:
 # then its throw is not caught, and Nix prints what it says.
 #
-# Only builtins are used, so any package set will do. `--read-write-mode` makes every `drvPath` a real .drv.
+# Only builtins are used, so any package set will do. `--read-write-mode` makes every `drvPath` a real .drv;
+# without it, the store stays as it is.
 {
   # Path of the package set: what `import` accepts.
   source,
@@ -73,6 +74,7 @@ let
     lowercase
     about
     installed
+    orElse
     outputPath
     ;
 
@@ -238,6 +240,10 @@ let
         inherit name;
         path = outputPath drv name;
       }) (if output != null then [ output ] else installed drv);
+      # By these it is known under whichever name.
+      identity = orElse [ ] (
+        map (outputPath drv) (if output != null then [ output ] else outputNames drv)
+      );
     }
     // about drv;
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use nixgate_core::distribution::{Error, Repository};
 
-use crate::builder::{Layers, NixBuilder, Packages, SingleFlight};
+use crate::builder::{Layers, NixBuilder, OtherNames, Packages, SingleFlight};
 use crate::config::{BuildSettings, StorageSettings};
 use crate::files::disk::Disks;
 use crate::files::state_dir::StateDir;
@@ -33,6 +33,7 @@ pub(crate) struct Engine {
     pub(crate) recipes: RecipeFile,
     pub(crate) storage: Storage,
     pub(crate) indexes: Indexes,
+    pub(crate) other_names: OtherNames,
     pub(crate) builds: SingleFlight<NixBuilder>,
     pub(crate) logs: BuildLogs,
     pub(crate) disks: Disks,
@@ -73,6 +74,12 @@ impl Engine {
             metrics.clone(),
             settings.index,
         );
+        let other_names = OtherNames::new(
+            Arc::clone(&nix),
+            indexes.clone(),
+            settings.index,
+            sources.identity(),
+        );
         let packages = Packages::new(
             Arc::clone(&nix),
             indexes.clone(),
@@ -103,6 +110,7 @@ impl Engine {
             recipes,
             storage,
             indexes,
+            other_names,
             logs,
             disks,
             metrics,

@@ -19,11 +19,17 @@ let
     inherit (drv) drvPath;
     pname = name;
     outputs = [ { name = "out"; path = drv.outPath; } ];
+    identity = map (name: (drv.${name} or drv).outPath) (drv.outputs or [ "out" ]);
     mainProgram = null;
     description = null;
     homepage = null;
     licences = [ ];
     insecure = false;
+  };
+  # One output of a derivation, by which a name that names it is known.
+  one = drv: name: {
+    outputs = [ { inherit name; path = drv.${name}.outPath; } ];
+    identity = [ drv.${name}.outPath ];
   };
   state = state: { inherit state; };
   unknown = near: state "unknown" // { inherit near; };
@@ -112,13 +118,10 @@ let
       homepage = "https://one.example";
     };
     # An output named in the path comes alone, and through the derivation.
-    "outputs.doc" = found set.outputs [ "outputs" "doc" ] "specimen" "1.0" // {
-      outputs = [ { name = "doc"; path = set.outputs.doc.outPath; } ];
-    };
+    "outputs.doc" = found set.outputs [ "outputs" "doc" ] "specimen" "1.0" // one set.outputs "doc";
     "plain.out" = found set.plain [ "plain" "out" ] "plain" "2.39.5";
     # An output is what its package is, whatever was added to that.
-    "licensedoutputs.doc" = found set.licensedOutputs [ "licensedOutputs" "doc" ] "toolkit" "1" // {
-      outputs = [ { name = "doc"; path = set.licensedOutputs.doc.outPath; } ];
+    "licensedoutputs.doc" = found set.licensedOutputs [ "licensedOutputs" "doc" ] "toolkit" "1" // one set.licensedOutputs "doc" // {
       licences = [ "mit" ];
     };
     "restricted.out" = state "refused";
@@ -138,9 +141,8 @@ let
     "inside.name" = unknown [ "inside" "inside.out" ];
     # What it passes on is, but for itself.
     "inside.pkgs.other" = found set.inside.pkgs.other [ "inside" "pkgs" "other" ] "other" "2";
-    "inside.pkgs.other.dev" = found set.inside.pkgs.other [ "inside" "pkgs" "other" "dev" ] "other" "2" // {
-      outputs = [ { name = "dev"; path = set.inside.pkgs.other.dev.outPath; } ];
-    };
+    "inside.pkgs.other.dev" = found set.inside.pkgs.other [ "inside" "pkgs" "other" "dev" ] "other" "2"
+      // one set.inside.pkgs.other "dev";
     "inside.wrapped" = found set.inside.pkgs.other [ "inside" "wrapped" ] "other" "2";
     "inside.pkgs" = not "set";
     "inside.self" = unknown [ ];

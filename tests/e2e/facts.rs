@@ -3,9 +3,10 @@
 
 mod blobs;
 mod images;
+mod other_names;
 mod records;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::slice::from_ref;
 
@@ -81,7 +82,7 @@ fn pulled(builder: &Builder, name: &str, tag: &str) -> Result<ImageFacts> {
     Ok(image)
 }
 
-fn names(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+fn names(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
     let owned = |(from, to): &(&str, &str)| ((*from).to_owned(), (*to).to_owned());
     pairs.iter().map(owned).collect()
 }

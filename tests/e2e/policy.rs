@@ -2,6 +2,7 @@
 //! cache could open.
 
 mod authority;
+mod other_names;
 mod other_plugin;
 mod past_the_filter;
 
@@ -191,7 +192,7 @@ fn no_spelling_of_a_name_or_a_request_gets_around_the_policy() -> Result<()> {
                 ("nixgate-token", "guess"),
                 (
                     "nixgate-facts",
-                    r#"[{"tags":["latest"],"system":"x86_64-linux","names":{},"matched":[]}]"#,
+                    r#"[{"tags":["latest"],"system":"x86_64-linux","names":[],"matched":[]}]"#,
                 ),
                 ("x-team", "ops-"),
             ] {

@@ -60,7 +60,7 @@ fn may(host: &mut Host, root: Root, headers: &[(&str, &str)]) -> bool {
 
 /// A manifest with facts.
 fn judged(body: &[u8], tag: &str, matched: &[&str]) -> Response {
-    let facts = json!([{"tags": [tag], "system": "x86_64-linux", "names": {}, "matched": matched}]);
+    let facts = json!([{"tags": [tag], "system": "x86_64-linux", "names": [], "matched": matched}]);
     let mut response = manifest(body);
     let facts = ("nixgate-facts".to_owned(), facts.to_string().into_bytes());
     response.headers.push(facts);
@@ -387,18 +387,20 @@ fn what_a_client_says_of_rules_reaches_no_builder() {
         (":path", path.as_str()),
         (":authority", "registry"),
         ("nixgate-rules", "{}"),
+        ("nixgate-denied", "git"),
         ("nixgate-rule", "another"),
     ];
     let stream = host.request(root, &headers);
     let callout = host.callout();
     assert_eq!(callout.header("nixgate-rules"), None);
+    assert_eq!(callout.header("nixgate-denied"), None);
     assert_eq!(callout.header("nixgate-rule"), Some("all"));
-    let facts = r#"[{"tags":["latest"],"system":"x86_64-linux","names":{},"matched":[]}]"#;
+    let facts = r#"[{"tags":["latest"],"system":"x86_64-linux","names":[],"matched":[]}]"#;
     host.respond(&callout, builder(204, &[("nixgate-facts", facts)], b""));
     let Outcome::Continued(headers) = host.outcome(stream) else {
         panic!("a blob that the builder streams is forwarded");
     };
-    for name in ["nixgate-rules", "nixgate-rule"] {
+    for name in ["nixgate-rules", "nixgate-denied", "nixgate-rule"] {
         assert!(!headers.iter().any(|(sent, _)| sent == name), "{name}");
     }
 }

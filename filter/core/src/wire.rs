@@ -9,6 +9,7 @@
 //!                     Prefer: return=minimal         a blob's location, not its bytes
 //!                     Prefer: similar-names          suggest names for unknown packages
 //!                     Nixgate-Rules: {"name":{…}}    the policy's rules with facts ([`FactRules`])
+//!                     Nixgate-Denied: git xorg.*     the packages that the policy's rules deny ([`DeniedNames`])
 //!                     Nixgate-Rule: data-team        the policy's rule that grants access: builds are
 //!                                                    fair between rules; missing if none is needed
 //!                     Nixgate-Client-Address: <ip>   with a login: the client's address, for the log.
@@ -46,6 +47,7 @@
 //! The answer to `GET /v2/_catalog` is a [`Catalog`], which has the facts of each name.
 //!
 //! [`signature`]: crate::signature
+//! [`DeniedNames`]: crate::policy::DeniedNames
 //! [`FactRules`]: crate::policy::FactRules
 //! [`ImageFacts`]: crate::policy::ImageFacts
 
@@ -77,6 +79,8 @@ pub const NO_FAULT: u16 = 422;
 pub const BUILDING_FOR: &str = "nixgate-building-for";
 /// The fact parts of the policy's rules, which the builder evaluates.
 pub const RULES: &str = "nixgate-rules";
+/// The patterns of the packages that the policy's rules deny.
+pub const DENIED: &str = "nixgate-denied";
 /// The name of the policy's rule that grants access: builds are fair between rules.
 pub const RULE: &str = "nixgate-rule";
 /// With a login: the address of the client, as Envoy knows it.
@@ -93,12 +97,13 @@ pub const ORIGINAL_PATH: &str = "x-envoy-original-path";
 pub const PREFER: &str = "prefer";
 /// Headers of clients that are removed before a request continues to the builder: their credentials, and
 /// those that the builder would take for the edge's.
-pub const CLIENT_ONLY: [&str; 8] = [
+pub const CLIENT_ONLY: [&str; 9] = [
     "authorization",
     "cookie",
     "proxy-authorization",
     "x-forwarded-client-cert",
     PREFER,
+    DENIED,
     RULE,
     RULES,
     STATUS,

@@ -1,4 +1,4 @@
-//! Resolves an image's names to derivations, and reports those that Nix refuses.
+//! Resolves names to derivations; for an image, reports those that Nix refuses.
 //!
 //! ```text
 //!   all names, one evaluation ──ok──► a resolution each, and the reasons of refusals
@@ -11,11 +11,13 @@
 //! ```
 
 use nixgate_core::distribution::{Error, ErrorKind};
+use nixgate_core::package_set::System;
 
 use super::{ImageRequest, errors, suggestions};
 use crate::index::Index;
-use crate::nix::{Derivation, Nix, NixError, Resolution, reason};
+use crate::nix::{Derivation, Nix, NixError, Resolution, Writes, reason};
 use crate::process::ProcessError;
+use crate::source::Pin;
 
 /// Evaluations to find broken packages. To find one among 100 takes 14.
 const MAX_EVALUATIONS: usize = 40;
@@ -30,21 +32,17 @@ pub(super) async fn resolve(
     image: &ImageRequest,
     index: Option<&Index>,
 ) -> Result<Vec<Derivation>, Error> {
-    let names = image.packages.iter().map(String::as_str);
+    let set = PackageSet {
+        nix,
+        pin: &image.pin,
+        system: image.system,
+        writes: Writes::Derivations,
+    };
     let Findings {
         found,
         broken,
         not_looked_at,
-    } = match evaluate(nix, image, &image.packages).await {
-        Ok(found) => Findings {
-            found: names.zip(found).collect(),
-            ..Findings::default()
-        },
-        Err(error @ NixError::Process(ProcessError::Failed { .. })) => {
-            search(nix, image, error).await?
-        }
-        Err(error) => return Err(errors::evaluation(error, &image.pin)),
-    };
+    } = set.find(&image.packages).await?;
     let (mut derivations, mut unknown, mut refused) = (Vec::new(), Vec::new(), Vec::new());
     let mut explained = 0;
     for (name, resolution) in found {
@@ -83,7 +81,10 @@ pub(super) async fn resolve(
     // Whoever corrects one sort of names is not to meet the next one only then.
     let mut others = Vec::new();
     if !broken.is_empty() {
-        let broken = broken.join(", ");
+        let broken = broken
+            .iter()
+            .map(|(name, reason)| format!("{name} ({reason})"));
+        let broken = broken.collect::<Vec<_>>().join(", ");
         others.push(format!(
             "Nix cannot evaluate {broken}. Tell the package set's maintainers"
         ));
@@ -115,79 +116,104 @@ fn and(mut error: Error, others: &[String]) -> Error {
     error
 }
 
-async fn evaluate(
-    nix: &dyn Nix,
-    image: &ImageRequest,
-    names: &[String],
-) -> Result<Vec<Resolution>, NixError> {
-    nix.resolve(&image.pin.path, image.system, names).await
+/// The package set in which names are looked up.
+#[derive(Clone, Copy)]
+pub(super) struct PackageSet<'a> {
+    pub(super) nix: &'a dyn Nix,
+    pub(super) pin: &'a Pin,
+    pub(super) system: System,
+    pub(super) writes: Writes,
 }
 
+/// What Nix says of names.
 #[derive(Default)]
-struct Findings<'a> {
+pub(super) struct Findings<'a> {
     /// Resolutions by name.
-    found: Vec<(&'a str, Resolution)>,
+    pub(super) found: Vec<(&'a str, Resolution)>,
     /// The names whose evaluation fails, with the reasons.
-    broken: Vec<String>,
+    pub(super) broken: Vec<(&'a str, String)>,
     /// The names that were left when there were too many evaluations.
-    not_looked_at: Vec<&'a str>,
+    pub(super) not_looked_at: Vec<&'a str>,
 }
 
-/// Bisects the names that make an evaluation fail; `failure` is that of all names. Names beyond
-/// [`MAX_EVALUATIONS`] are left out: the image fails anyway.
-async fn search<'a>(
-    nix: &dyn Nix,
-    image: &'a ImageRequest,
-    failure: NixError,
-) -> Result<Findings<'a>, Error> {
-    if !image.pin.path.exists() {
-        let message = "the package set has disappeared from the builder's Nix store. Pull again: it is \
-                       then fetched again";
-        return Err(Error::new(ErrorKind::BuilderUnready, message));
-    }
-    if let Err(error) = evaluate(nix, image, &[]).await {
-        let NixError::Process(ProcessError::Failed { stderr, .. }) = &error else {
-            return Err(errors::evaluation(error, &image.pin));
-        };
-        let reason = reason(stderr).unwrap_or_else(|| error.to_string());
-        let message =
-            format!("Nix cannot evaluate the package set: {reason}. Tell its maintainers");
-        return Err(Error::new(ErrorKind::BuildFailed, message));
-    }
-    // Depth first, so that the evaluations find at least some names.
-    let halves = |names: &'a [String]| {
-        let (left, right) = names.split_at(names.len() / 2);
-        [right, left]
-    };
-    let (mut found, mut broken) = (Vec::new(), Vec::new());
-    let mut pending = halves(&image.packages).to_vec();
-    for _ in 0..MAX_EVALUATIONS {
-        let Some(names) = pending.pop() else {
-            break;
-        };
-        match (evaluate(nix, image, names).await, names) {
-            (Ok(resolutions), _) => {
-                found.extend(names.iter().map(String::as_str).zip(resolutions));
+impl PackageSet<'_> {
+    /// Looks up names, in one evaluation when none of them makes it fail.
+    ///
+    /// # Errors
+    /// When it is not the fault of single names.
+    pub(super) async fn find<'a>(&self, names: &'a [String]) -> Result<Findings<'a>, Error> {
+        match self.evaluate(names).await {
+            Ok(found) => Ok(Findings {
+                found: names.iter().map(String::as_str).zip(found).collect(),
+                ..Findings::default()
+            }),
+            Err(error @ NixError::Process(ProcessError::Failed { .. })) => {
+                self.search(names, error).await
             }
-            (Err(NixError::Process(ProcessError::Failed { stderr, .. })), [name]) => {
-                let reason = reason(&stderr).unwrap_or_else(|| "Nix gives no reason".to_owned());
-                broken.push(format!("{name} ({reason})"));
-            }
-            (Err(NixError::Process(ProcessError::Failed { .. })), _) => {
-                pending.extend(halves(names));
-            }
-            (Err(error), _) => return Err(errors::evaluation(error, &image.pin)),
+            Err(error) => Err(errors::evaluation(error, self.pin)),
         }
     }
-    if broken.is_empty() {
-        return Err(errors::evaluation(failure, &image.pin));
+
+    async fn evaluate(&self, names: &[String]) -> Result<Vec<Resolution>, NixError> {
+        let set = &self.pin.path;
+        self.nix.resolve(set, self.system, names, self.writes).await
     }
-    let not_looked_at = pending.into_iter().flatten().map(String::as_str);
-    Ok(Findings {
-        found,
-        broken,
-        not_looked_at: not_looked_at.collect(),
-    })
+
+    /// Bisects the names that make an evaluation fail; `failure` is that of all names. Names beyond
+    /// [`MAX_EVALUATIONS`] are left out.
+    async fn search<'a>(
+        &self,
+        names: &'a [String],
+        failure: NixError,
+    ) -> Result<Findings<'a>, Error> {
+        if !self.pin.path.exists() {
+            let message = "the package set has disappeared from the builder's Nix store. Pull again: it is \
+                           then fetched again";
+            return Err(Error::new(ErrorKind::BuilderUnready, message));
+        }
+        if let Err(error) = self.evaluate(&[]).await {
+            let NixError::Process(ProcessError::Failed { stderr, .. }) = &error else {
+                return Err(errors::evaluation(error, self.pin));
+            };
+            let reason = reason(stderr).unwrap_or_else(|| error.to_string());
+            let message =
+                format!("Nix cannot evaluate the package set: {reason}. Tell its maintainers");
+            return Err(Error::new(ErrorKind::BuildFailed, message));
+        }
+        // Depth first, so that the evaluations find at least some names.
+        let halves = |names: &'a [String]| {
+            let (left, right) = names.split_at(names.len() / 2);
+            [right, left]
+        };
+        let mut findings = Findings::default();
+        let mut pending = halves(names).to_vec();
+        for _ in 0..MAX_EVALUATIONS {
+            let Some(names) = pending.pop() else {
+                break;
+            };
+            match (self.evaluate(names).await, names) {
+                (Ok(found), _) => {
+                    let found = names.iter().map(String::as_str).zip(found);
+                    findings.found.extend(found);
+                }
+                (Err(NixError::Process(ProcessError::Failed { stderr, .. })), [name]) => {
+                    let reason =
+                        reason(&stderr).unwrap_or_else(|| "Nix gives no reason".to_owned());
+                    findings.broken.push((name, reason));
+                }
+                (Err(NixError::Process(ProcessError::Failed { .. })), _) => {
+                    pending.extend(halves(names));
+                }
+                (Err(error), _) => return Err(errors::evaluation(error, self.pin)),
+            }
+        }
+        if findings.broken.is_empty() {
+            return Err(errors::evaluation(failure, self.pin));
+        }
+        let left = pending.into_iter().flatten().map(String::as_str);
+        findings.not_looked_at = left.collect();
+        Ok(findings)
+    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use super::Writes;
 use super::nixpkgs_config::NixpkgsConfig;
 use super::output::Derivation;
 use super::overlays::Stored;
@@ -112,16 +113,19 @@ pub(super) fn configured(
     evaluation.argstr("config", config.json(overlays))
 }
 
-/// Resolves names to derivations, which Nix writes to the store (`nix/resolve.nix`).
-pub(super) fn resolve(evaluation: Command, names: &[String]) -> Command {
-    evaluation
-        .arg("--read-write-mode")
-        .argstr("names", serde_json::Value::from(names).to_string())
+/// Resolves names to derivations (`nix/resolve.nix`).
+pub(super) fn resolve(evaluation: Command, names: &[String], writes: Writes) -> Command {
+    let evaluation = match writes {
+        Writes::Derivations => evaluation.arg("--read-write-mode"),
+        Writes::Nothing => evaluation,
+    };
+    evaluation.argstr("names", serde_json::Value::from(names).to_string())
 }
 
 /// Resolves one name without catching what it throws (`nix/resolve.nix`).
 pub(super) fn explain(evaluation: Command, name: &str) -> Command {
-    resolve(evaluation, &[name.to_owned()]).args(["--arg", "explain", "true"])
+    let names = [name.to_owned()];
+    resolve(evaluation, &names, Writes::Derivations).args(["--arg", "explain", "true"])
 }
 
 /// Evaluates what a package set has at attribute paths (`nix/attributes.nix`).
@@ -340,7 +344,7 @@ mod tests {
         let (resolver, source) = (Path::new("/r.nix"), Path::new("/pkgs"));
         let system = System::X86_64Linux;
         let evaluation = evaluate(&options, &permissions, resolver, source, system);
-        let command = resolve(evaluation, &names);
+        let command = resolve(evaluation, &names, Writes::Derivations);
         assert_eq!(
             text(&command),
             "nix-instantiate --eval --strict --json \

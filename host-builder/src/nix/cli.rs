@@ -22,7 +22,7 @@ use super::overlays::Overlays;
 use super::reason::reason;
 use super::sandbox::{self, Probe, Sandbox};
 use super::told::Told;
-use super::{Fetched, Nix, NixError};
+use super::{Fetched, Nix, NixError, Writes};
 use crate::closure::{Closure, STORE_DIR, StorePath};
 use crate::process::{
     self, Command, Limits, Listener, NetworkSettings, ProcessError, Purpose, Tail,
@@ -457,9 +457,12 @@ impl Nix for NixCli {
         source: &Path,
         system: System,
         names: &[String],
+        writes: Writes,
     ) -> Result<Vec<Resolution>, NixError> {
         let evaluation = self.evaluation("resolve.nix", source, system).await?;
-        let output = self.evaluate(arguments::resolve(evaluation, names)).await?;
+        let output = self
+            .evaluate(arguments::resolve(evaluation, names, writes))
+            .await?;
         // A set is tried with no names, once.
         if names.is_empty() && !self.overlays.is_empty() && output::ignores_overlays(&output) {
             tracing::warn!(

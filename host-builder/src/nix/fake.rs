@@ -11,7 +11,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::Semaphore;
 
-use super::{Attribute, Derivation, Described, Fetched, Nix, NixError, Release, Resolution};
+use super::{
+    Attribute, Derivation, Described, Fetched, Nix, NixError, Release, Resolution, Writes,
+};
 use crate::closure::{Closure, PathInfo, StorePath};
 use crate::process::{self, Command, Limits, NetworkSettings, ProcessError, Purpose};
 use crate::telemetry::build_log::BuildLog;
@@ -54,6 +56,8 @@ pub(crate) struct FakeNix {
     pub(crate) gits: AtomicUsize,
     /// A fetch waits for a permit of this.
     pub(crate) gate: Mutex<Option<Arc<Semaphore>>>,
+    /// Resolving waits for a permit of this, or until it is closed.
+    pub(crate) resolve_gate: Option<Semaphore>,
     /// Realising waits for a permit of this, or until it is closed.
     pub(crate) realise_gate: Option<Semaphore>,
 }
@@ -100,8 +104,12 @@ impl Nix for FakeNix {
         _: &Path,
         _: System,
         names: &[String],
+        _: Writes,
     ) -> Result<Vec<Resolution>, NixError> {
         self.resolved.fetch_add(1, Ordering::SeqCst);
+        if let Some(gate) = &self.resolve_gate {
+            drop(gate.acquire().await);
+        }
         if let Some(name) = names.iter().find(|name| self.broken.contains(name)) {
             return Err(failed(name));
         }

@@ -76,6 +76,15 @@ impl From<StorePath> for Fetched {
     }
 }
 
+/// What resolving names writes to the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Writes {
+    /// The derivations, so that they can be built.
+    Derivations,
+    /// Nothing. A package that reads what its evaluation wrote can't be evaluated then.
+    Nothing,
+}
+
 #[async_trait]
 pub(crate) trait Nix: Send + Sync + 'static {
     async fn version(&self) -> Result<Release, NixError>;
@@ -92,7 +101,7 @@ pub(crate) trait Nix: Send + Sync + 'static {
     /// asked for, and that it builds in a sandbox if it has to. Success is remembered.
     async fn check_sandbox(&self) -> Result<(), NixError>;
 
-    /// Resolves names in one evaluation; one answer for each, in order. Fails with
+    /// Resolves names in one evaluation that may write to the store; one answer for each, in order. Fails with
     /// [`ProcessError::Failed`](crate::process::ProcessError::Failed) when one of them, or the package
     /// set itself, can't be evaluated.
     async fn resolve(
@@ -100,6 +109,7 @@ pub(crate) trait Nix: Send + Sync + 'static {
         source: &Path,
         system: System,
         names: &[String],
+        writes: Writes,
     ) -> Result<Vec<Resolution>, NixError>;
 
     /// Nix's own reason why a name is [`Resolution::Refused`], if it has one.

@@ -70,6 +70,10 @@ pub(crate) struct Derivation {
     /// Whether the package set marks it as insecure.
     #[serde(default)]
     pub(crate) insecure: bool,
+    /// All of its outputs, or the one that the name names, as far as they can be told. Only when it was just
+    /// resolved: records lack it.
+    #[serde(default, skip_serializing)]
+    pub(crate) identity: BTreeSet<StorePath>,
 }
 
 /// What a name resolves to (`nix/resolve.nix`).
@@ -184,6 +188,7 @@ impl Package {
             homepage: about.homepage,
             licences: about.licences,
             insecure: about.insecure,
+            identity: BTreeSet::new(),
         })
     }
 }
@@ -344,6 +349,7 @@ impl Derivation {
             homepage: None,
             licences: BTreeSet::new(),
             insecure: false,
+            identity: BTreeSet::new(),
         }
     }
 }

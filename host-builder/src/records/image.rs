@@ -1,7 +1,7 @@
 //! The record of a published image: facts beyond its manifest, by which the edge applies its policy.
 //!
 //! ```text
-//!   build ──► ImageRecord { system, packages, opaque_name, names, contents, blobs }
+//!   build ──► ImageRecord { system, packages, opaque_name, names, origin, contents, blobs }
 //!               │ before the manifests
 //!               ▼
 //!   facts/<name>/<image>/record ──copied when a tag is used──► facts/<name>/<image>/tags/<tag>
@@ -15,6 +15,7 @@
 //! builds it again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use bytes::Bytes;
 use nixgate_core::distribution::{Digest, Tag};
@@ -43,9 +44,22 @@ pub(crate) struct ImageRecord {
     pub(crate) opaque_name: Option<String>,
     /// From attribute path to `pname`, where they differ.
     names: BTreeMap<String, String>,
+    /// None in records of older versions: then it is unknown which other names the packages have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) origin: Option<Origin>,
     contents: Contents,
     /// With sizes in bytes.
     blobs: BTreeMap<Digest, u64>,
+}
+
+/// Where an image's packages are from: by this, their other names are found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Origin {
+    /// The path of the package set in the Nix store, and its revision.
+    pub(crate) set: PathBuf,
+    pub(crate) revision: String,
+    /// The outputs of each package that the image has.
+    pub(crate) outputs: BTreeMap<String, BTreeSet<StorePath>>,
 }
 
 impl ImageRecord {
@@ -56,6 +70,16 @@ impl ImageRecord {
         closure: &Closure,
         manifest: &[u8],
     ) -> Self {
+        let outputs = image.packages.iter().zip(derivations);
+        let outputs = outputs.map(|(asked, derivation)| {
+            let outputs = derivation.outputs.iter().map(|one| one.path.clone());
+            (asked.clone(), outputs.collect())
+        });
+        let origin = Origin {
+            set: image.pin.path.clone(),
+            revision: image.pin.revision.clone(),
+            outputs: outputs.collect(),
+        };
         let names = image.packages.iter().zip(derivations);
         let names = names.map(|(asked, derivation)| (asked, derivation.pname.to_lowercase()));
         let licences = derivations.iter().flat_map(|one| &one.licences);
@@ -68,6 +92,7 @@ impl ImageRecord {
                 .filter(|(asked, pname)| *asked != pname)
                 .map(|(asked, pname)| (asked.clone(), pname))
                 .collect(),
+            origin: Some(origin),
             contents: Contents {
                 licences: licences.cloned().collect(),
                 insecure: derivations.iter().any(|one| one.insecure),
@@ -89,15 +114,42 @@ impl ImageRecord {
     /// The number of digests and names held, as a measure of memory.
     pub(crate) fn weight(&self) -> usize {
         let contents = self.contents.licences.len() + self.contents.closure.len();
-        self.packages.len() + self.names.len() + contents + self.blobs.len()
+        let outputs = self
+            .origin
+            .iter()
+            .flat_map(|origin| origin.outputs.values());
+        let outputs: usize = outputs.map(|outputs| 1 + outputs.len()).sum();
+        self.packages.len() + self.names.len() + outputs + contents + self.blobs.len()
     }
 
-    /// The facts for the edge, with the tags by which the image was pulled.
-    pub(crate) fn facts(&self, tags: BTreeSet<Tag>, rules: &FactRules) -> ImageFacts {
+    /// The `pname` of a package, if that is not its name.
+    pub(crate) fn real_name(&self, package: &str) -> Option<&str> {
+        self.names.get(package).map(String::as_str)
+    }
+
+    /// The facts for the edge, with the tags by which the image was pulled, and the other names of its packages
+    /// if these are known.
+    pub(crate) fn facts(
+        &self,
+        tags: BTreeSet<Tag>,
+        rules: &FactRules,
+        others: Option<BTreeMap<String, BTreeSet<String>>>,
+    ) -> ImageFacts {
+        let names_unknown = others.is_none();
+        let mut others = others.unwrap_or_default();
+        for (package, pname) in &self.names {
+            let others = others.entry(package.clone()).or_default();
+            others.insert(pname.clone());
+        }
+        let names = others.into_iter().flat_map(|(package, others)| {
+            let names = others.into_iter();
+            names.map(move |other| (package.clone(), other))
+        });
         ImageFacts {
             tags,
             system: self.system,
-            names: self.names.clone(),
+            names: names.collect(),
+            names_unknown,
             matched: rules.matched(&self.contents),
             packages: self
                 .opaque_name
@@ -171,6 +223,7 @@ impl ImageRecord {
             packages: Vec::new(),
             opaque_name: None,
             names: BTreeMap::new(),
+            origin: None,
             contents: Contents::default(),
             blobs: blobs.iter().copied().collect(),
         }

@@ -27,7 +27,7 @@ use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use image::{ImageId, ImageRecord, blobs_of, image_of};
+pub(crate) use image::{ImageId, ImageRecord, Origin, blobs_of, image_of};
 pub(crate) use local_cache::LocalCache;
 
 use crate::closure::{Closure, PathInfo, StorePath};

@@ -19,14 +19,16 @@ use http::{HeaderMap, Method, StatusCode};
 use nixgate_core::distribution::{Digest, Error, ErrorKind, Repository};
 use nixgate_core::wire::{self, Preferences};
 
+use super::App;
 use super::conditions::evaluate;
 use super::error::HttpError;
+use super::facts::{Rules, StillLooking};
 use super::headers::{CONTENT_DIGEST, entity_tag, immutable, max_age, preferences, texts};
 use super::lost_blobs::lost;
+use super::manifests::still_building;
 use super::multipart::{BYTES, Multipart, content_range};
 use super::range::Outcome;
 use super::response::{response, set_header};
-use super::{App, facts};
 use crate::storage::{Key, Location, Storage, StorageError};
 
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
@@ -38,7 +40,7 @@ impl App {
         repository: &Repository,
         digest: &Digest,
     ) -> Result<Response, HttpError> {
-        let rules = facts::rules_of(&request.headers)?;
+        let rules = Rules::of(&request.headers)?;
         let unknown = || {
             let message = format!("no image of this name has the blob {digest}");
             Error::new(ErrorKind::BlobUnknown, message)
@@ -58,12 +60,19 @@ impl App {
                 return Err(lost(digest).into());
             }
         }
-        let mut response = self.redirect_or_send(request, digest, &key, size).await?;
         // Only the edge sends preferences, and strips them from clients. A client whose request the edge
         // let through learns nothing of other images and of the policy's rules.
         let is_edge = preferences(&request.headers) != Preferences::default();
-        if is_edge && !response.status().is_client_error() {
-            facts::add_facts(response.headers_mut(), images, &rules)?;
+        if !is_edge {
+            return self.redirect_or_send(request, digest, &key, size).await;
+        }
+        let facts = match self.facts(request, images, &rules).await {
+            Ok(facts) => facts,
+            Err(StillLooking(elapsed)) => return still_building(request, elapsed),
+        };
+        let mut response = self.redirect_or_send(request, digest, &key, size).await?;
+        if !response.status().is_client_error() {
+            facts.add_to(response.headers_mut())?;
         }
         Ok(response)
     }

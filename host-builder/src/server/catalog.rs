@@ -17,13 +17,13 @@ use futures::future::ready;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use http::request::Parts;
 use nixgate_core::distribution::Repository;
-use nixgate_core::policy::FactRules;
 use nixgate_core::wire::{Catalog, CatalogItem};
 
+use super::App;
 use super::error::HttpError;
-use super::headers::{JSON, max_age};
+use super::facts::{Inquiry, Rules};
+use super::headers::{JSON, deadline, max_age};
 use super::images::Image;
-use super::{App, facts};
 use crate::records::ImageRecord;
 use crate::request::recipes::Recipes;
 use crate::request::{NamedImage, link_folder};
@@ -40,7 +40,9 @@ const MAX_AGE: Duration = Duration::from_secs(60);
 impl App {
     /// Lists the names of all images, with the facts that the edge's policy needs.
     pub(super) async fn catalog(&self, request: &Parts) -> Result<Response, HttpError> {
-        let rules = facts::rules_of(&request.headers)?;
+        let rules = Rules::of(&request.headers)?;
+        let deadline = deadline(&request.headers);
+        let inquiry = Inquiry::new(&self.engine.other_names, &rules, deadline).for_list();
         let at = Instant::now();
         let storage = &self.engine.storage;
         let names = self.images.without_foreign(storage.all_facts().await?);
@@ -48,11 +50,11 @@ impl App {
         names.sort_by_key(|(_, facts)| Reverse(facts.iter().map(|fact| fact.written).max()));
         let recipes = self.engine.recipes.current();
         let items = names.into_iter().map(|(name, facts)| {
-            let (rules, recipes) = (&rules, &recipes);
+            let (inquiry, recipes) = (&inquiry, &recipes);
             async move {
                 let is_ours = |record: &ImageRecord| self.is_ours(record, &name);
                 let images = self.images.listed(storage, &name, facts, at, is_ours);
-                Ok::<_, HttpError>(self.item(&name, images.await?, rules, recipes))
+                Ok::<_, HttpError>(self.item(&name, images.await?, inquiry, recipes).await)
             }
         });
         let mut limits = Limits::default();
@@ -75,11 +77,11 @@ impl App {
     }
 
     /// The item for a name with these images. `None` for a foreign name, and for a recipe that was removed.
-    fn item(
+    async fn item(
         &self,
         name: &str,
         images: Vec<Image>,
-        rules: &FactRules,
+        inquiry: &Inquiry<'_>,
         recipes: &Recipes,
     ) -> Option<CatalogItem> {
         let record = &images.first()?.record;
@@ -97,7 +99,7 @@ impl App {
         let named = NamedImage::of(&repository, recipes, default).ok()?;
         Some(CatalogItem {
             name: named.short_name(),
-            facts: facts::header(images, rules),
+            facts: inquiry.facts(images).await.ok()?.header,
         })
     }
 }

@@ -68,25 +68,38 @@ impl Default for Images {
 }
 
 impl Images {
-    /// Looks up an image and records `tag` as one of its tags. None when the image has no record.
+    /// Looks up an image and records `tag` as one of its tags. None when the image has no record; if its
+    /// `origin` is needed, a record of an older version, which lacks it, is none.
     pub(super) async fn tagged(
         &self,
         storage: &Storage,
         name: &str,
         image: &ImageId,
         tag: &Tag,
+        origin: bool,
     ) -> Result<Option<Image>, StorageError> {
         let cached = self.cached(name, |known| known.images.get(image).cloned());
+        let is_enough = |record: &ImageRecord| !origin || record.origin.is_some();
+        let cached = cached.filter(|cached| is_enough(&cached.record));
         if let Some(cached) = cached.filter(|cached| cached.tags.contains(tag)) {
             return Ok(Some(cached));
         }
         let key = Key::tagged(name, image, tag);
         let mut is_recorded = true;
         let record = match ImageRecord::read(storage, &key).await? {
-            Some(record) => record,
+            Some(record) if is_enough(&record) => record,
+            // The image was built by an older version, and maybe again since.
+            Some(_) => {
+                let record = ImageRecord::read(storage, &Key::record(name, image)).await?;
+                let Some(record) = record.filter(is_enough) else {
+                    return Ok(None);
+                };
+                record.write(storage, &key).await?;
+                record
+            }
             None => {
                 let record = ImageRecord::read(storage, &Key::record(name, image)).await?;
-                let Some(record) = record else {
+                let Some(record) = record.filter(is_enough) else {
                     return Ok(None);
                 };
                 let facts = storage.facts(name, Some(image)).await?;
@@ -254,6 +267,9 @@ impl Images {
         known.listed = known.listed.max(listed);
         for (id, image) in images {
             let known = known.images.entry(id).or_insert_with(|| image.clone());
+            if known.record.origin.is_none() {
+                known.record = Arc::clone(&image.record);
+            }
             known.tags.extend(image.tags);
             known.latest = known.latest.max(image.latest);
         }
@@ -277,9 +293,11 @@ impl CachedName {
     }
 }
 
-/// The first readable record: storage may have lost others.
+/// The first readable record: storage may have lost others. Those of tags may be older than the image's own, if
+/// it was built again by a newer version.
 async fn first(storage: &Storage, facts: &[Fact]) -> Result<Option<ImageRecord>, StorageError> {
-    for fact in facts {
+    let (own, of_tags): (Vec<_>, Vec<_>) = facts.iter().partition(|fact| fact.tag.is_none());
+    for fact in own.into_iter().chain(of_tags) {
         if let Some(record) = ImageRecord::read(storage, &fact.key).await? {
             return Ok(Some(record));
         }

@@ -12,14 +12,15 @@ use nixgate_core::distribution::{Digest, Error, ErrorKind, MediaType, Repository
 use nixgate_core::wire;
 use serde_json::Value;
 
+use super::App;
 use super::error::HttpError;
+use super::facts::{Facts, Inquiry, Rules, StillLooking};
 use super::headers::{
     CONTENT_DIGEST, deadline, entity_tag, immutable, max_age, no_store, preferences, remaining,
     texts,
 };
 use super::images::Image;
 use super::response::{response, set_header};
-use super::{App, facts};
 use crate::builder::{Progress, suggestions};
 use crate::memo::Known;
 use crate::records::image_of;
@@ -40,7 +41,7 @@ impl App {
         repository: &Repository,
         digest: &Digest,
     ) -> Result<Response, HttpError> {
-        let rules = facts::rules_of(&request.headers)?;
+        let rules = Rules::of(&request.headers)?;
         let unknown = || {
             let message =
                 format!("no image of this name has the manifest {digest}: pull it by tag");
@@ -54,6 +55,11 @@ impl App {
         let image = image_of(&manifest);
         let image = self.images.image(storage, &folder, &image).await?;
         let image = image.ok_or_else(unknown)?;
+        let facts = self.facts(request, vec![image], &rules).await;
+        let facts = match facts {
+            Ok(facts) => facts,
+            Err(StillLooking(elapsed)) => return still_building(request, elapsed),
+        };
         // Both formats of a manifest have this field.
         let json: Value = serde_json::from_slice(&manifest).unwrap_or_default();
         let media_type = json["mediaType"].as_str().ok_or_else(|| {
@@ -67,7 +73,7 @@ impl App {
             Some(_) => max_age(RECIPE_MAX_AGE),
         };
         let mut response = manifest_response(media_type, manifest, cache_control)?;
-        facts::add_facts(response.headers_mut(), vec![image], &rules)?;
+        facts.add_to(response.headers_mut())?;
         Ok(response)
     }
 
@@ -77,7 +83,7 @@ impl App {
         repository: &Repository,
         tag: &Tag,
     ) -> Result<Response, HttpError> {
-        let rules = facts::rules_of(&request.headers)?;
+        let rules = Rules::of(&request.headers)?;
         let named = self.engine.named_image(repository)?;
         let deadline = deadline(&request.headers);
         let (pin, lifetime) = match self.engine.sources.pin(tag, remaining(deadline)).await? {
@@ -89,13 +95,13 @@ impl App {
         let folder = image.link_folder();
         let media_type = MediaType::negotiate(texts(&request.headers, ACCEPT));
         let key = image.manifest_key(media_type);
-        let stored = match self.stored_image(&key, &folder, tag).await? {
+        let stored = match self.stored_image(&key, &folder, tag, &rules).await? {
             None => {
                 let suggest = preferences(&request.headers).similar;
                 if let Some(response) = self.build(request, image, deadline, suggest).await? {
                     return Ok(response);
                 }
-                self.stored_image(&key, &folder, tag).await?
+                self.stored_image(&key, &folder, tag, &rules).await?
             }
             stored => stored,
         };
@@ -105,27 +111,47 @@ impl App {
                  program deletes files there",
             )
         })?;
+        let facts = match self.facts(request, vec![image], &rules).await {
+            Ok(facts) => facts,
+            Err(StillLooking(elapsed)) => return still_building(request, elapsed),
+        };
         let mut response = manifest_response(media_type.as_str(), manifest, max_age(lifetime))?;
         set_header(response.headers_mut(), SOURCE, source)?;
-        facts::add_facts(response.headers_mut(), vec![image], &rules)?;
+        facts.add_to(response.headers_mut())?;
         Ok(response)
     }
 
     /// The manifest of an image and the record of it, when storage has both. The edge needs the record to
-    /// judge who may have the image.
+    /// judge who may have the image: a record of an older version, by which no other names can be found, does
+    /// not count where rules deny packages.
     async fn stored_image(
         &self,
         key: &Key,
         folder: &str,
         tag: &Tag,
+        rules: &Rules,
     ) -> Result<Option<(Bytes, Image)>, HttpError> {
         let storage = &self.engine.storage;
         let Some(manifest) = storage.get(key).await? else {
             return Ok(None);
         };
         let image = image_of(&manifest);
-        let image = self.images.tagged(storage, folder, &image, tag).await?;
+        let origin = !rules.denied.is_empty();
+        let image = self.images.tagged(storage, folder, &image, tag, origin);
+        let image = image.await?;
         Ok(image.map(|image| (manifest, image)))
+    }
+
+    /// The facts of images, by the deadline of the request.
+    pub(super) async fn facts(
+        &self,
+        request: &Parts,
+        images: Vec<Image>,
+        rules: &Rules,
+    ) -> Result<Facts, StillLooking> {
+        let deadline = deadline(&request.headers);
+        let inquiry = Inquiry::new(&self.engine.other_names, rules, deadline);
+        inquiry.facts(images).await
     }
 
     /// Builds an image. Returns the response for the client if the deadline passes first.
@@ -170,7 +196,7 @@ fn manifest_response(
 /// The response when a request's deadline passes before its image is there. The edge, which says how long
 /// it waits, understands 202. A client whose request the edge let through is redirected to the path that
 /// it asked for.
-fn still_building(request: &Parts, elapsed: Duration) -> Result<Response, HttpError> {
+pub(super) fn still_building(request: &Parts, elapsed: Duration) -> Result<Response, HttpError> {
     if preferences(&request.headers).wait.is_none() {
         let path = texts(&request.headers, ORIGINAL_PATH).next();
         let path = path.filter(|path| path.starts_with("/v2/"));

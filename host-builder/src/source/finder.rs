@@ -19,7 +19,7 @@ use crate::closure::STORE_DIR;
 use crate::files::expiry::renew;
 use crate::fingerprint::Fingerprint;
 use crate::memo::{Bound, Known, Lifetime, Memo};
-use crate::nix::{Fetched, Nix, NixError, reason};
+use crate::nix::{Fetched, Nix, NixError, Writes, reason};
 use crate::process::{NetworkSettings, ProcessError};
 use crate::telemetry::build_log::{BuildLog, BuildLogs};
 use crate::telemetry::logging::chain;
@@ -160,7 +160,11 @@ impl Finder {
         if is_known(&self.usable.lock()) {
             return Ok(());
         }
-        match self.nix.resolve(path, self.system, &[]).await {
+        match self
+            .nix
+            .resolve(path, self.system, &[], Writes::Derivations)
+            .await
+        {
             Ok(_) => {
                 let mut usable = self.usable.lock();
                 if !is_known(&usable) {

@@ -26,7 +26,7 @@ const TRUE: &str = r#"{"true": "one"}"#;
 /// A builder's answer, with facts by which it is refused or is not.
 fn manifest(body: &str, matched: &[&str]) -> Vec<u8> {
     let facts =
-        json!([{"tags": ["latest"], "system": "x86_64-linux", "names": {}, "matched": matched}]);
+        json!([{"tags": ["latest"], "system": "x86_64-linux", "names": [], "matched": matched}]);
     let headers = [
         MARK,
         ("content-type", OCI),

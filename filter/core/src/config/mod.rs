@@ -19,7 +19,7 @@ use thiserror::Error;
 
 use crate::cache::Seal;
 use crate::distribution::{Digest, Repository};
-use crate::policy::{Attribute, FactRules, Policy, RawPolicy};
+use crate::policy::{Attribute, DeniedNames, FactRules, Policy, RawPolicy};
 use crate::signature::SigningKey;
 use crate::{OpaqueNamespaces, Seconds};
 
@@ -51,6 +51,8 @@ pub struct Config {
     pub shadow: Option<Policy>,
     /// The rules of both that the builder evaluates.
     pub fact_rules: FactRules,
+    /// The packages that rules of both deny, of which the builder knows other names.
+    pub denied_names: DeniedNames,
     /// Where Envoy has a caller's attributes.
     pub identity: Identity,
     /// A digest of the configuration, for the keys of the cache.
@@ -143,6 +145,10 @@ impl Config {
                 .map_err(|error| ConfigError::of_policy("policy", &error.to_string()))?;
             raw.identity.check(policy)?;
         }
+        let rules = [&policy, &shadow];
+        let rules = rules.map(|policy| policy.as_ref().map_or(&[][..], Policy::rules));
+        let denied_names = DeniedNames::of(&rules)
+            .map_err(|error| ConfigError::of_policy("policy", &error.to_string()))?;
         Ok(Self {
             cluster: raw.builder.cluster,
             seal: Seal::new(&token),
@@ -156,6 +162,7 @@ impl Config {
             policy,
             shadow,
             fact_rules,
+            denied_names,
             identity: raw.identity,
             scope: Digest::of(json).hex(),
         })

@@ -233,3 +233,45 @@ fn the_reference_page_has_the_keys_of_the_filter() {
     let page = expect_test::expect_file!["../../../../docs/src/settings.md"];
     page.assert_eq(&with_table(&page.data(), "filter", &table_of::<Raw>()));
 }
+
+#[test]
+fn the_builder_learns_what_both_policies_deny_as_far_as_a_header_has_room() {
+    let config = |deny: &[String], shadow: &[String]| {
+        let policy = |deny: &[String]| {
+            serde_json::json!({"revision": "1", "default": "allow", "rules": [
+                {"name": "a", "allow": ["x"], "deny": deny},
+            ]})
+        };
+        let config = serde_json::json!({
+            "builder": {"cluster": "b", "token_env": "TOKEN"},
+            "policy": policy(deny), "shadow": policy(shadow),
+        });
+        parse(&config.to_string()).map(|config| config.denied_names)
+    };
+    let names = |count: usize, of: &str| -> Vec<String> {
+        (0..count)
+            .map(|number| format!("{of}{number:05}"))
+            .collect()
+    };
+    let both = config(
+        &["Git".to_owned(), "@shell".to_owned()],
+        &["git{,-*}".to_owned()],
+    );
+    assert_eq!(
+        both.unwrap().header(),
+        Some("bashinteractive coreutils git git-* moreutils nano")
+    );
+    assert_eq!(config(&[], &[]).unwrap().header(), None);
+    let many = names(3000, "package-");
+    assert!(config(&names(1500, "one-"), &names(1500, "two-")).is_ok());
+    for (deny, shadow) in [
+        (&many, &Vec::new()),
+        (&Vec::new(), &many),
+        (&names(2500, "one-"), &names(2500, "two-")),
+    ] {
+        let error = config(deny, shadow).unwrap_err();
+        for part in ["policy", "at most 32768 bytes", "wildcards"] {
+            assert!(error.contains(part) || error.contains("shadow"), "{error}");
+        }
+    }
+}

@@ -462,6 +462,9 @@ fn call(config: &Config, exchange: &Exchange, wait: Seconds) -> Call {
     if let Some(rules) = config.fact_rules.header() {
         headers.push((wire::RULES, rules.to_owned()));
     }
+    if let Some(denied) = config.denied_names.header() {
+        headers.push((wire::DENIED, denied.to_owned()));
+    }
     if let Some(rule) = exchange.grantor(config) {
         headers.push((wire::RULE, rule.to_owned()));
     }

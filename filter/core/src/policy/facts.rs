@@ -3,12 +3,14 @@
 //! ```text
 //!   edge                                            builder
 //!   the policy's rules with facts ──FactRules──►    Contents of the image: licences, closure …
-//!   judges for each caller        ◄──ImageFacts──   tags, system, names, the rules that match
+//!   judges for each caller        ◄──ImageFacts──   tags, system, names ([`DeniedNames`]), the rules that match
 //! ```
 //!
 //! The builder checks the fact part of a rule without knowing the caller, so one answer serves all
 //! callers; the edge combines it with the rule's subject. The rules travel with each request: the
 //! builder needs no copy of the policy, and never answers by an older one.
+//!
+//! [`DeniedNames`]: super::DeniedNames
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -80,9 +82,13 @@ pub struct ImageFacts {
     pub tags: BTreeSet<Tag>,
     /// Its platform.
     pub system: System,
-    /// The real names (`pname`) of packages that the caller named otherwise: by an alias, or by an
-    /// attribute that is named for its version.
-    pub names: BTreeMap<String, String>,
+    /// Packages with another name than the one by which the image has them: the real one (`pname`), and those
+    /// that rules deny ([`DeniedPatterns::matched`](super::DeniedPatterns::matched)). A list, since it is less
+    /// code than a map.
+    pub names: Vec<(String, String)>,
+    /// Whether the builder could not find out which other names the packages have.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub names_unknown: bool,
     /// The rules whose fact part matches it.
     pub matched: BTreeSet<String>,
     /// The packages of an image with an opaque name; none where the name is the list.
@@ -290,6 +296,7 @@ mod tests {
             tags: BTreeSet::new(),
             system: System::X86_64Linux,
             names: names.into(),
+            names_unknown: false,
             matched: BTreeSet::new(),
             packages: None,
         };
@@ -306,17 +313,21 @@ mod tests {
         let facts = ImageFacts {
             tags: [Tag::latest()].into(),
             system: System::Aarch64Linux,
-            names: [("vcs".to_owned(), "git".to_owned())].into(),
+            names: ["git", "hg"]
+                .map(|name| ("vcs".to_owned(), name.to_owned()))
+                .into(),
+            names_unknown: false,
             matched: set(&["free"]),
             packages: None,
         };
         let header = ImageFacts::header(std::slice::from_ref(&facts));
         assert_eq!(
             header,
-            r#"[{"tags":["latest"],"system":"aarch64-linux","names":{"vcs":"git"},"matched":["free"]}]"#
+            r#"[{"tags":["latest"],"system":"aarch64-linux","names":[["vcs","git"],["vcs","hg"]],"matched":["free"]}]"#
         );
         assert_eq!(ImageFacts::parse(&header), Some(vec![facts.clone()]));
         let recipe = ImageFacts {
+            names_unknown: true,
             packages: Some(set(&["cacert", "git"])),
             ..facts
         };
@@ -326,10 +337,12 @@ mod tests {
             "",
             "[]",
             "{}",
-            r#"[{"tags":["no tag"],"system":"aarch64-linux","names":{},"matched":[]}]"#,
+            r#"[{"tags":["no tag"],"system":"aarch64-linux","names":[],"matched":[]}]"#,
+            // Of a builder that knows one name alone.
+            r#"[{"tags":["latest"],"system":"aarch64-linux","names":{"vcs":"git"},"matched":[]}]"#,
             // Not to say what it is called, or which rules are true of it, is not to say that none is.
             r#"[{"tags":["latest"],"system":"aarch64-linux","matched":[]}]"#,
-            r#"[{"tags":["latest"],"system":"aarch64-linux","names":{}}]"#,
+            r#"[{"tags":["latest"],"system":"aarch64-linux","names":[]}]"#,
         ] {
             assert_eq!(ImageFacts::parse(header), None, "{header}");
         }

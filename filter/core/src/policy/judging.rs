@@ -112,6 +112,11 @@ impl<'p, 'r> Judging<'p, 'r> {
     }
 
     fn judge_facts(&mut self, facts: &'r ImageFacts, verdict: &mut Verdict) {
+        if facts.names_unknown
+            && let Some(denial) = self.unjudged()
+        {
+            verdict.extend(Some((denial.rule.mode, Finding::names_unknown(denial))));
+        }
         let is_list = self.request.image.packages().is_some();
         if !is_list {
             for package in facts.packages.iter().flatten() {
@@ -205,6 +210,22 @@ impl<'p, 'r> Judging<'p, 'r> {
         is_for_caller
     }
 
+    /// The first rule that denies packages, of which none can be told: the image may have any. Ordered as in
+    /// [`Judging::first_denial`].
+    fn unjudged(&mut self) -> Option<Denial<'p>> {
+        let mut first: Option<Denial<'p>> = None;
+        let place = |denial: Denial<'_>| (denial.rule.mode == Mode::Audit, denial.is_doubtful);
+        for rule in &self.policy.rules {
+            if !rule.deny.is_empty()
+                && let Some(denial) = self.denial(rule)
+                && first.is_none_or(|first| place(denial) < place(first))
+            {
+                first = Some(denial);
+            }
+        }
+        first
+    }
+
     /// A rule denies unless it is surely for others.
     fn denial(&mut self, rule: &'p Rule) -> Option<Denial<'p>> {
         let is_for_caller = self.is_for_caller(rule);
@@ -263,17 +284,22 @@ impl<'p, 'r> Judging<'p, 'r> {
     }
 
     /// Finds that a rule denies an item by its name. A package is also denied by its parents' names
-    /// and by its real name, which the builder knows.
+    /// and by its other names, which the builder knows.
     fn denied(&mut self, item: Item<'_>) -> Option<(Denial<'p>, Finding)> {
         let policy = self.policy;
-        let (denial, name) = match item.kind {
+        let (deny, names) = match item.kind {
             Kind::Package => {
-                let alias = self.facts.and_then(|facts| facts.names.get(item.name));
-                let names = with_parents(item.name).chain(alias.map(String::as_str));
-                self.first_denial(&policy.deny, names)
+                let mut names: Vec<&str> = with_parents(item.name).collect();
+                for (package, other) in self.facts.iter().flat_map(|facts| &facts.names) {
+                    if package == item.name {
+                        names.push(other);
+                    }
+                }
+                (&policy.deny, names)
             }
-            Kind::Image => self.first_denial(&policy.deny_images, [item.name]),
-        }?;
+            Kind::Image => (&policy.deny_images, vec![item.name]),
+        };
+        let (denial, name) = self.first_denial(deny, &names)?;
         Some((denial, Finding::denied(item.about(), name, denial)))
     }
 
@@ -282,11 +308,11 @@ impl<'p, 'r> Judging<'p, 'r> {
     fn first_denial<'b>(
         &mut self,
         deny: &GlobSet,
-        names: impl IntoIterator<Item = &'b str>,
+        names: &[&'b str],
     ) -> Option<(Denial<'p>, &'b str)> {
         let policy = self.policy;
         let mut first: Option<((bool, bool, usize), Denial<'p>, &str)> = None;
-        for name in names {
+        for &name in names {
             deny.each_match(name, |index| {
                 let rule = policy.rules.get(index);
                 if let Some(denial) = rule.and_then(|rule| self.denial(rule)) {

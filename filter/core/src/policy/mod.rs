@@ -28,8 +28,8 @@
 //! administrator has chosen the packages of such an image, so they need no rule that allows them.
 //! Rules can deny them once the builder has listed them.
 //!
-//! A package that is really called otherwise (an alias, `pname`) is denied under both names, and
-//! allowed under the one that the caller wrote.
+//! A package is denied under each of its names: the one that the caller wrote, its real one (`pname`), and those
+//! under which the package set has it besides ([`DeniedNames`]). It is allowed under the one that the caller wrote.
 //!
 //! **The unknown refuses.** A rule that may be for the caller, or may not, denies and does not allow
 //! (`subject.rs`).
@@ -41,6 +41,7 @@
 //! policy, and build ahead what it allows, read them.
 
 mod claims;
+mod denied;
 mod facts;
 mod glob;
 mod glob_set;
@@ -60,6 +61,7 @@ use crate::{ImageName, OpaqueNamespaces};
 
 #[cfg(any(test, feature = "test"))]
 pub use claims::metadata;
+pub use denied::{DeniedNames, DeniedPatterns};
 pub use facts::{Contents, FactRules, ImageFacts};
 pub use glob::{Glob, Reach};
 pub use judging::{Effect, Reasons};

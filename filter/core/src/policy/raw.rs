@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 use thiserror::Error;
 
+use super::denied::DeniedNames;
 use super::facts::{FactRules, RawFacts};
 use super::glob::{Glob, Reach};
 use super::glob_set::GlobSet;
@@ -165,6 +166,7 @@ impl RawPolicy {
         };
         let audited = rules.iter().enumerate();
         let audited = audited.filter(|(_, rule)| rule.mode == Mode::Audit);
+        DeniedNames::of(&[&rules])?;
         Ok(Policy {
             allow: set(|rule| &rule.allow),
             deny: set(|rule| &rule.deny),

@@ -5,7 +5,7 @@ mod table;
 mod unknown;
 mod written;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use expect_test::{Expect, expect};
 use proptest::prelude::*;
@@ -47,7 +47,8 @@ fn matched_image(matched: BTreeSet<String>) -> ImageFacts {
     ImageFacts {
         tags: [Tag::latest()].into(),
         system: System::X86_64Linux,
-        names: BTreeMap::new(),
+        names: Vec::new(),
+        names_unknown: false,
         matched,
         packages: None,
     }
@@ -239,6 +240,7 @@ fn who_may_not_have_a_package_may_have_nothing_that_is_in_it() {
     // The real name of a package is no path.
     let image = ImageFacts {
         names: [("x".to_owned(), "git.3".to_owned())].into(),
+        names_unknown: false,
         ..matched_image(BTreeSet::new())
     };
     assert!(judge_image(&policy, "x", Some("latest"), &vec![], image).allows());

@@ -88,6 +88,16 @@ impl Finding {
         )
     }
 
+    /// Of an image whose packages may be any that the rule denies.
+    pub(super) fn names_unknown(denial: Denial<'_>) -> Self {
+        Self::by(
+            denial,
+            About::Contents,
+            "the other names of its packages are not known now: pull it by its tag, or later; denied by the \
+             rule",
+        )
+    }
+
     fn by(denial: Denial<'_>, about: About, reason: &str) -> Self {
         let mut finding = Self::new(about, Some(denial.rule), reason);
         finding.is_denial = true;

@@ -73,9 +73,14 @@ fn a_record_has_the_names_of_packages_and_the_contents_of_the_image() {
     );
     let tags = BTreeSet::from([Tag::latest()]);
     let rules = r#"{"c":{"closure":["glibc-*"]},"i":{"insecure":true},"l":{"licences":["unfree"]},"o":{"closure":["openssl*"]}}"#;
-    let facts = record.facts(tags, &FactRules::parse(rules).unwrap());
-    expect![[r#"[{"tags":["latest"],"system":"aarch64-linux","names":{"gitalias":"git","haskellpackages.hoogle":"hoogle"},"matched":["c","i","l"]}]"#]]
+    let rules = FactRules::parse(rules).unwrap();
+    let hoogle = BTreeSet::from(["hs.hoogle".to_owned()]);
+    let others = [("haskellpackages.hoogle".to_owned(), hoogle)].into();
+    let facts = record.facts(tags.clone(), &rules, Some(others));
+    expect![[r#"[{"tags":["latest"],"system":"aarch64-linux","names":[["gitalias","git"],["haskellpackages.hoogle","hoogle"],["haskellpackages.hoogle","hs.hoogle"]],"matched":["c","i","l"]}]"#]]
         .assert_eq(&ImageFacts::header(&[facts]));
+    let unknown = record.facts(tags, &rules, None);
+    assert!(unknown.names_unknown && unknown.names.len() == 2);
     let Contents {
         licences, closure, ..
     } = &record.contents;
@@ -94,7 +99,8 @@ fn an_image_with_nothing_to_say_matches_no_rule() {
         b"",
     );
     let rules = r#"{"all":{"insecure":true,"licences":["*"],"closure":["*"]}}"#;
-    let facts = record.facts(BTreeSet::new(), &FactRules::parse(rules).unwrap());
+    let rules = FactRules::parse(rules).unwrap();
+    let facts = record.facts(BTreeSet::new(), &rules, Some(BTreeMap::new()));
     assert!(facts.names.is_empty() && facts.matched.is_empty());
 }
 
@@ -130,4 +136,30 @@ async fn a_record_is_read_as_it_was_written_and_a_damaged_one_is_none() {
         storage.put(&key, damaged.into()).await.unwrap();
         assert_eq!(ImageRecord::read(&storage, &key).await.unwrap(), None);
     }
+}
+
+#[test]
+fn a_record_of_an_older_version_lacks_only_where_its_packages_are_from() {
+    let image = request(&["git"]);
+    let record = ImageRecord::new(
+        &image,
+        &[&package("git", &[], false)],
+        &closure(&["git-2"]),
+        &documents(b"layer").oci_manifest.bytes,
+    );
+    let origin = record.origin.clone().unwrap();
+    assert_eq!(
+        (origin.set, origin.revision),
+        (image.pin.path, image.pin.revision)
+    );
+    let outputs = BTreeSet::from([Derivation::example("any").outputs[0].path.clone()]);
+    assert_eq!(origin.outputs, [("git".to_owned(), outputs)].into());
+    let mut json = serde_json::to_value(&record).unwrap();
+    json.as_object_mut().unwrap().remove("origin").unwrap();
+    let older: ImageRecord = serde_json::from_value(json).unwrap();
+    let expected = ImageRecord {
+        origin: None,
+        ..record
+    };
+    assert_eq!(older, expected);
 }

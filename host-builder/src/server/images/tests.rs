@@ -3,6 +3,7 @@
 use nixgate_core::distribution::Digest;
 
 use super::*;
+use crate::records::Origin;
 
 const NAME: &str = "name";
 
@@ -56,11 +57,16 @@ async fn a_repeated_pull_by_tag_reads_nothing() {
     let one = publish(&storage, NAME, &[blob(b"1")]).await;
     let latest = Tag::latest();
     for _ in 0..2 {
-        let found = images.tagged(&storage, NAME, &one, &latest).await.unwrap();
+        let found = images
+            .tagged(&storage, NAME, &one, &latest, false)
+            .await
+            .unwrap();
         assert_eq!(tags(&found.unwrap()), ["latest"]);
         let _ = std::fs::remove_dir_all(folder.path().join("facts"));
     }
-    let unknown = uncached().tagged(&storage, NAME, &one, &latest).await;
+    let unknown = uncached()
+        .tagged(&storage, NAME, &one, &latest, false)
+        .await;
     assert_eq!(unknown.unwrap(), None, "the record is lost");
 }
 
@@ -77,12 +83,15 @@ async fn a_tag_is_recorded_for_all_builders_and_stays_with_its_image() {
     // Two builders record a tag each at the same time; a third one gets requests for the blobs.
     let (v1, v2) = (tag("v1"), tag("v2"));
     let (first, second) = tokio::join!(
-        others[0].tagged(&storage, NAME, &one, &v1),
-        others[1].tagged(&storage, NAME, &one, &v2),
+        others[0].tagged(&storage, NAME, &one, &v1, false),
+        others[1].tagged(&storage, NAME, &one, &v2, false),
     );
     assert_eq!(tags(&first.unwrap().unwrap()), ["v1"]);
     assert_eq!(tags(&second.unwrap().unwrap()), ["v2"]);
-    images.tagged(&storage, NAME, &two, &v2).await.unwrap();
+    images
+        .tagged(&storage, NAME, &two, &v2, false)
+        .await
+        .unwrap();
     for other in &others {
         let image = other.image(&storage, NAME, &one).await.unwrap();
         assert_eq!(tags(&image.unwrap()), ["v1", "v2"]);
@@ -117,13 +126,19 @@ async fn an_image_is_known_as_long_as_one_of_its_records_is_there() {
     let (folder, storage, images) = fresh();
     let one = publish(&storage, NAME, &[blob(b"1")]).await;
     let latest = Tag::latest();
-    images.tagged(&storage, NAME, &one, &latest).await.unwrap();
+    images
+        .tagged(&storage, NAME, &one, &latest, false)
+        .await
+        .unwrap();
     let record = folder.path().join("facts/name").join(&one).join("record");
     std::fs::write(&record, "damaged").unwrap();
     for _ in 0..2 {
         let other = Images::default();
         assert_eq!(tags_with(&other, &storage, &blob(b"1")).await, [["latest"]]);
-        let found = other.tagged(&storage, NAME, &one, &latest).await.unwrap();
+        let found = other
+            .tagged(&storage, NAME, &one, &latest, false)
+            .await
+            .unwrap();
         assert!(found.is_some());
         let _ = std::fs::remove_file(&record);
     }
@@ -135,7 +150,10 @@ async fn the_number_of_recorded_tags_is_bounded() {
     let one = publish(&storage, NAME, &[blob(b"1")]).await;
     for number in 0..MAX_TAGS + 2 {
         let tag = tag(&format!("t{number}"));
-        let found = images.tagged(&storage, NAME, &one, &tag).await.unwrap();
+        let found = images
+            .tagged(&storage, NAME, &one, &tag, false)
+            .await
+            .unwrap();
         assert!(found.unwrap().tags.contains(&tag), "{number}");
     }
     for images in [images, uncached()] {
@@ -222,4 +240,35 @@ async fn a_foreign_name_is_read_once_and_is_not_cached() {
     let all = listed([("damaged", 1), ("ours", 0)]);
     let fresh = Images::default();
     assert_eq!(list(&fresh, &storage, "damaged").await[..2], all);
+}
+
+#[tokio::test]
+async fn a_record_of_an_older_version_is_none_where_more_is_needed_until_it_is_written_anew() {
+    let (_folder, storage, images) = fresh();
+    let one = publish(&storage, NAME, &[blob(b"1")]).await;
+    let latest = Tag::latest();
+    let has_origin = async |images: &Images, needed| {
+        let found = images.tagged(&storage, NAME, &one, &latest, needed).await;
+        found.unwrap().map(|image| image.record.origin.is_some())
+    };
+    assert_eq!(has_origin(&images, false).await, Some(false));
+    assert_eq!(has_origin(&images, true).await, None);
+    assert_eq!(has_origin(&images, false).await, Some(false));
+
+    let mut newer = ImageRecord::example(&[(blob(b"1"), 7)]);
+    newer.origin = Some(Origin {
+        set: "/".into(),
+        revision: "r".to_owned(),
+        outputs: BTreeMap::new(),
+    });
+    let key = Key::record(NAME, &one);
+    newer.write(&storage, &key).await.unwrap();
+    let other = uncached();
+    let image = other.image(&storage, NAME, &one).await.unwrap().unwrap();
+    assert_eq!(image.record.origin, newer.origin, "the tag's copy is older");
+    for images in [&images, &uncached()] {
+        assert_eq!(has_origin(images, true).await, Some(true));
+        let image = images.image(&storage, NAME, &one).await.unwrap();
+        assert_eq!(image.unwrap().record.origin, newer.origin);
+    }
 }

@@ -9,12 +9,12 @@ const PATH: &str = "/v2/_catalog";
 /// What the builder says there is. `git` is also had by another tag, `hello` by none, `secret` has
 /// what the rule `closed` speaks of, and `old` has not been described.
 const LIST: &str = r#"{"repositories":[
-    {"name":"shell/git","facts":"[{\"tags\":[\"latest\"],\"system\":\"x86_64-linux\",\"names\":{},\"matched\":[]}]"},
-    {"name":"git","facts":"[{\"tags\":[\"other\"],\"system\":\"x86_64-linux\",\"names\":{},\"matched\":[]},{\"tags\":[\"latest\"],\"system\":\"x86_64-linux\",\"names\":{},\"matched\":[]}]"},
+    {"name":"shell/git","facts":"[{\"tags\":[\"latest\"],\"system\":\"x86_64-linux\",\"names\":[],\"matched\":[]}]"},
+    {"name":"git","facts":"[{\"tags\":[\"other\"],\"system\":\"x86_64-linux\",\"names\":[],\"matched\":[]},{\"tags\":[\"latest\"],\"system\":\"x86_64-linux\",\"names\":[],\"matched\":[]}]"},
     {"name":"old","facts":"[]"},
-    {"name":"hello","facts":"[{\"tags\":[],\"system\":\"x86_64-linux\",\"names\":{},\"matched\":[]}]"},
-    {"name":"secret","facts":"[{\"tags\":[\"latest\"],\"system\":\"x86_64-linux\",\"names\":{},\"matched\":[\"closed\"]}]"},
-    {"name":"Not A Name","facts":"[{\"tags\":[\"latest\"],\"system\":\"x86_64-linux\",\"names\":{},\"matched\":[]}]"}]}"#;
+    {"name":"hello","facts":"[{\"tags\":[],\"system\":\"x86_64-linux\",\"names\":[],\"matched\":[]}]"},
+    {"name":"secret","facts":"[{\"tags\":[\"latest\"],\"system\":\"x86_64-linux\",\"names\":[],\"matched\":[\"closed\"]}]"},
+    {"name":"Not A Name","facts":"[{\"tags\":[\"latest\"],\"system\":\"x86_64-linux\",\"names\":[],\"matched\":[]}]"}]}"#;
 
 fn config(more: &str) -> Config {
     let json = format!(

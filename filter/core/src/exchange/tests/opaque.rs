@@ -102,7 +102,7 @@ fn what_is_hidden_is_not_told_by_its_contents_and_what_is_broken_is_told() {
     let policy = json!({"revision": "r1", "default": "deny", "hide": true, "rules": rules});
     let config = config(policy);
     let path = "/v2/nix/corp/a/manifests/latest";
-    let facts = |packages: serde_json::Value| json!([{"tags": ["latest"], "system": "x86_64-linux", "names": {}, "matched": [], "packages": packages}]);
+    let facts = |packages: serde_json::Value| json!([{"tags": ["latest"], "system": "x86_64-linux", "names": [], "matched": [], "packages": packages}]);
     assert_eq!(answered(&config, path, &facts(json!(["git"]))).0, 200);
     let (status, body) = answered(&config, path, &facts(json!(["git", "nano"])));
     assert_eq!(status, 404);
@@ -128,7 +128,7 @@ fn a_policy_on_trial_judges_opaque_names_and_is_only_counted() {
         Config::parse(json.to_string().as_bytes(), |_| Some("s".to_owned()))
     };
     let config = parse(&json).unwrap();
-    let facts = json!([{"tags": ["latest"], "system": "x86_64-linux", "names": {}, "matched": [], "packages": ["git"]}]);
+    let facts = json!([{"tags": ["latest"], "system": "x86_64-linux", "names": [], "matched": [], "packages": ["git"]}]);
     for (name, differs) in [("ci-base", false), ("web", true)] {
         let path = format!("/v2/corp/{name}/manifests/latest");
         let Begin::Ask(mut exchange) = begin_by(&config, &path) else {

@@ -63,7 +63,7 @@ fn ask_as(config: &Config, team: &str, path: &str) -> Box<Exchange> {
 }
 
 fn facts(tag: &str, matched: &[&str]) -> String {
-    json!([{"tags": [tag], "system": "x86_64-linux", "names": {}, "matched": matched}]).to_string()
+    json!([{"tags": [tag], "system": "x86_64-linux", "names": [], "matched": matched}]).to_string()
 }
 
 fn entry(facts: &str) -> Entry {

@@ -67,20 +67,63 @@ fn facts_decide_what_a_digest_does_not_say() {
 }
 
 #[test]
-fn an_alias_is_denied_under_its_real_name_and_allowed_under_none_but_its_own() {
-    let rules = json!([{"name": "a", "allow": ["vcs", "git"], "deny": ["mercurial"]}]);
+fn a_package_is_denied_under_each_of_its_names_and_allowed_under_none_but_the_written_one() {
+    let rules = json!([{"name": "a", "allow": ["vcs", "git"], "deny": ["mercurial", "hg*"]}]);
     let policy = policy("deny", rules);
-    let judge = |package: &str, name: &str| {
+    let judge = |package: &str, names: &[&str]| {
+        let names = names.iter();
         let image = ImageFacts {
-            names: [(package.to_owned(), name.to_owned())].into(),
+            names: names
+                .map(|&name| (package.to_owned(), name.to_owned()))
+                .collect(),
             ..matched_image(BTreeSet::new())
         };
         judge_image(&policy, package, Some("latest"), &vec![], image)
     };
     check(
-        &judge("vcs", "mercurial"),
+        &judge("vcs", &["mercurial"]),
         expect!["you may not have vcs (which is mercurial, denied by the rule a). (decision d1)"],
     );
-    assert!(judge("vcs", "subversion").allows());
-    assert!(!judge("hg", "git").allows());
+    check(
+        &judge("vcs", &["a", "hg-6"]),
+        expect!["you may not have vcs (which is hg-6, denied by the rule a). (decision d1)"],
+    );
+    assert!(judge("vcs", &["subversion"]).allows());
+    assert!(!judge("hg", &["git"]).allows());
+    // A name is not in what its real name begins with.
+    assert!(judge("vcs", &["mercurial.git"]).allows());
+}
+
+#[test]
+fn where_other_names_are_unknown_each_rule_that_denies_packages_does() {
+    let team =
+        |name: &str| json!({"jwt_claim": {"path": ["groups"], "type": "list", "glob": name}});
+    let rules = json!([
+        {"name": "all", "allow": ["*"], "deny_images": ["corp/x"], "facts": {"insecure": true}},
+        {"name": "trial", "mode": "audit", "subject": team("trial"), "deny": ["hg"]},
+        {"name": "web", "subject": team("web"), "deny": ["hg"], "message": "Ask."},
+    ]);
+    let policy = policy("deny", rules);
+    let judge = |team: &str| {
+        let image = ImageFacts {
+            names_unknown: true,
+            ..matched_image(BTreeSet::new())
+        };
+        judge_image(&policy, "git", Some("latest"), &groups(&[team]), image)
+    };
+    check(
+        &judge("web"),
+        expect![
+            "you may not have this image (the other names of its packages are not known now: pull it by its tag, or later; denied by the rule web). Ask. (decision d1)"
+        ],
+    );
+    let trial = judge("trial");
+    assert!(trial.allows());
+    let warning = trial.warning().unwrap();
+    assert!(
+        warning.contains("not known now") && warning.contains("rule trial"),
+        "{warning}"
+    );
+    let other = judge("other");
+    assert!(other.allows() && other.warnings.is_empty());
 }

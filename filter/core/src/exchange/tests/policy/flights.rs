@@ -74,7 +74,10 @@ fn those_who_wait_for_one_answer_are_judged_one_by_one() {
         wire::RULES,
         r#"{"free":{"licences":["unfree"]}}"#.to_owned(),
     );
-    assert!(call.headers.contains(&rules), "{:?}", call.headers);
+    // Also what is on audit, and for others.
+    for header in [rules, (wire::DENIED, "git".to_owned())] {
+        assert!(call.headers.contains(&header), "{:?}", call.headers);
+    }
     play.dispatch(GIT);
     play.join(2, "ops", GIT);
     let answer = with_facts(manifest(b"{}", 300), &facts("latest", &["free"]));
