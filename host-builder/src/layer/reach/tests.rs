@@ -67,7 +67,7 @@ fn modules_are_followed_to_the_last_and_interpreters_are_not() {
     let store = Store::new();
     let site = "lib/python3.13/site-packages";
     let module = |name: &str, needs: &[&StorePath]| {
-        let needs: Vec<String> = needs.iter().map(|path| path.to_string()).collect();
+        let needs: Vec<String> = needs.iter().map(ToString::to_string).collect();
         let file = format!("{site}/{name}.py");
         store.package(
             name,
