@@ -13,7 +13,11 @@ fn told(builder: &Builder, path: &str, denied: &str) -> Result<(ImageFacts, Stri
     ];
     let answer = request(Method::GET, builder.port(), path, &headers)?;
     let text = answer.text();
-    anyhow::ensure!(answer.status.is_success(), "{path}: {} {text}", answer.status);
+    anyhow::ensure!(
+        answer.status.is_success(),
+        "{path}: {} {text}",
+        answer.status
+    );
     let images = ImageFacts::parse(answer.header(wire::FACTS)).context("facts")?;
     let [image] = <[ImageFacts; 1]>::try_from(images).ok().context("one")?;
     Ok((image, answer.header("cache-control").to_owned()))
@@ -37,7 +41,10 @@ fn a_pattern_holds_soon_after_there_is_an_index() -> Result<()> {
             return Some(seconds);
         }
         assert_eq!(image.names, vcs, "not yet");
-        assert!(age(&seconds).is_ok_and(|seconds| seconds <= 60), "{seconds}");
+        assert!(
+            age(&seconds).is_ok_and(|seconds| seconds <= 60),
+            "{seconds}"
+        );
         None
     })?;
     assert!(age(&settled)? > 60, "{settled}");
@@ -53,7 +60,9 @@ fn age(folder: &std::path::Path) -> Result<()> {
             continue;
         }
         let mut record: Value = serde_json::from_slice(&fs::read(&path)?)?;
-        let origin = record.as_object_mut().and_then(|record| record.remove("origin"));
+        let origin = record
+            .as_object_mut()
+            .and_then(|record| record.remove("origin"));
         origin.context("it has none")?;
         fs::write(&path, record.to_string())?;
     }
@@ -75,15 +84,26 @@ fn an_image_of_an_older_version_is_unknown_by_its_digest_and_known_by_its_tag() 
         assert!(image.names_unknown, "{path}");
         assert_eq!(age, "max-age=60", "{path}");
         // Nobody who denies nothing misses it.
-        let image = facts(&served.builder, path, "return=minimal", if path == &held[0] { 200 } else { 204 })?;
+        let image = facts(
+            &served.builder,
+            path,
+            "return=minimal",
+            if path == &held[0] { 200 } else { 204 },
+        )?;
         assert!(!image[0].names_unknown);
     }
-    assert_eq!(pulled(&served.builder, "vcsalias", "latest")?.names, names(&[("vcsalias", "vcs")]));
+    assert_eq!(
+        pulled(&served.builder, "vcsalias", "latest")?.names,
+        names(&[("vcsalias", "vcs")])
+    );
 
     for path in ["/v2/vcsalias/manifests/latest", &held[0], &held[1]] {
         let (image, _) = told(&served.builder, path, "vcs-1")?;
         assert!(!image.names_unknown, "{path}");
-        assert!(image.names.iter().any(|(_, other)| other == "vcs-1"), "{path}");
+        assert!(
+            image.names.iter().any(|(_, other)| other == "vcs-1"),
+            "{path}"
+        );
     }
     Ok(())
 }

@@ -130,7 +130,9 @@ fn shaped(denied: &[&str], environment: &[(&'static str, &str)]) -> Result<(Stac
             .with("NIXGATE_RECIPES", &file)
             .with("NIXGATE_NIX_OPTIONS", install::nix_options()?);
         let environment = environment.iter();
-        Ok(environment.fold(settings, |settings, (name, value)| settings.with(name, value)))
+        Ok(environment.fold(settings, |settings, (name, value)| {
+            settings.with(name, value)
+        }))
     })?;
     Ok((stack, set))
 }
@@ -172,7 +174,10 @@ fn every_way_is_closed(stack: &Stack) -> Result<()> {
         assert_eq!(trial.status, StatusCode::OK, "{name}: {}", trial.text());
         let warning = trial.header("warning");
         let words = [package, "denied by the rule trial"];
-        assert!(words.iter().all(|word| warning.contains(word)), "{name}: {warning}");
+        assert!(
+            words.iter().all(|word| warning.contains(word)),
+            "{name}: {warning}"
+        );
     }
     for name in NEIGHBOURS {
         for team in ["data", "trial", "ops"] {
@@ -184,7 +189,12 @@ fn every_way_is_closed(stack: &Stack) -> Result<()> {
     }
     for name in NO_WAYS {
         let answer = settled(stack, "ops", &manifest_of(name))?;
-        assert_eq!(answer.status, StatusCode::NOT_FOUND, "{name}: {}", answer.text());
+        assert_eq!(
+            answer.status,
+            StatusCode::NOT_FOUND,
+            "{name}: {}",
+            answer.text()
+        );
     }
     let ops = settled(stack, "ops", &manifest_of("corp/tools"))?;
     assert_eq!(ops.status, StatusCode::OK, "{}", ops.text());
@@ -200,7 +210,10 @@ fn every_way_is_closed(stack: &Stack) -> Result<()> {
     let (ops, data) = (listed("ops")?, listed("data")?);
     for name in ["xev", "openjdk", "python3.pkgs.requests", "corp/tools"] {
         let name = name.to_owned();
-        assert!(ops.contains(&name) && !data.contains(&name), "{name}: {ops:?} {data:?}");
+        assert!(
+            ops.contains(&name) && !data.contains(&name),
+            "{name}: {ops:?} {data:?}"
+        );
     }
     for name in ["hello", "corp/fine", "python3.pkgs.certifi"] {
         assert!(data.contains(&name.to_owned()), "{name}: {data:?}");
@@ -214,7 +227,8 @@ fn wait_for_index(stack: &Stack) -> Result<()> {
     assert_eq!(hello.status, StatusCode::OK, "{}", hello.text());
     poll::until("there is an index", || {
         let log = stack.builder.log();
-        log.contains("the index of the package set is complete").then_some(())
+        log.contains("the index of the package set is complete")
+            .then_some(())
     })
 }
 

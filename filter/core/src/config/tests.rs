@@ -249,9 +249,14 @@ fn the_builder_learns_what_both_policies_deny_as_far_as_a_header_has_room() {
         parse(&config.to_string()).map(|config| config.denied_names)
     };
     let names = |count: usize, of: &str| -> Vec<String> {
-        (0..count).map(|number| format!("{of}{number:05}")).collect()
+        (0..count)
+            .map(|number| format!("{of}{number:05}"))
+            .collect()
     };
-    let both = config(&["Git".to_owned(), "@shell".to_owned()], &["git{,-*}".to_owned()]);
+    let both = config(
+        &["Git".to_owned(), "@shell".to_owned()],
+        &["git{,-*}".to_owned()],
+    );
     assert_eq!(
         both.unwrap().header(),
         Some("bashinteractive coreutils git git-* moreutils nano")

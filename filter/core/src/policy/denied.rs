@@ -199,7 +199,10 @@ mod tests {
         };
         assert!(policy(&many(2000)).is_ok());
         let error = policy(&many(3000)).unwrap_err().to_string();
-        assert!(error.contains("at most 32768 bytes") && error.contains("wildcards"), "{error}");
+        assert!(
+            error.contains("at most 32768 bytes") && error.contains("wildcards"),
+            "{error}"
+        );
     }
 
     #[test]

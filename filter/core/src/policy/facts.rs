@@ -313,7 +313,9 @@ mod tests {
         let facts = ImageFacts {
             tags: [Tag::latest()].into(),
             system: System::Aarch64Linux,
-            names: ["git", "hg"].map(|name| ("vcs".to_owned(), name.to_owned())).into(),
+            names: ["git", "hg"]
+                .map(|name| ("vcs".to_owned(), name.to_owned()))
+                .into(),
             names_unknown: false,
             matched: set(&["free"]),
             packages: None,

@@ -73,7 +73,9 @@ fn a_package_is_denied_under_each_of_its_names_and_allowed_under_none_but_the_wr
     let judge = |package: &str, names: &[&str]| {
         let names = names.iter();
         let image = ImageFacts {
-            names: names.map(|&name| (package.to_owned(), name.to_owned())).collect(),
+            names: names
+                .map(|&name| (package.to_owned(), name.to_owned()))
+                .collect(),
             ..matched_image(BTreeSet::new())
         };
         judge_image(&policy, package, Some("latest"), &vec![], image)
