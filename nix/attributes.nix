@@ -28,7 +28,8 @@
   source,
   # The system that the packages are for, such as "aarch64-linux".
   system ? builtins.currentSystem,
-  # JSON of what is allowed though nixpkgs refuses it (NIXGATE_NIXPKGS_CONFIG).
+  # JSON of what is allowed though nixpkgs refuses it, and of the overlays' files
+  # (NIXGATE_NIXPKGS_CONFIG).
   config ? "{}",
   # JSON list of attribute paths, each a list of names as the set spells them.
   paths,

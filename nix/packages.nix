@@ -10,7 +10,8 @@
   source,
   # The system that the packages are for, such as "aarch64-linux".
   system,
-  # JSON of what is allowed though nixpkgs refuses it (NIXGATE_NIXPKGS_CONFIG).
+  # JSON of what is allowed though nixpkgs refuses it, and of the overlays' files
+  # (NIXGATE_NIXPKGS_CONFIG).
   config,
 }:
 
@@ -36,10 +37,11 @@ let
     tryEval
     ;
 
+  written = fromJSON config;
+
   # Lists for nixpkgs, which asks by a name without version, and by one with it.
   configuration =
     let
-      written = fromJSON config;
       unfree = written.allowUnfreePackages or [ ];
       insecure = written.permittedInsecurePackages or [ ];
     in
@@ -54,17 +56,29 @@ let
     )
     // (if insecure == [ ] then { } else { permittedInsecurePackages = insecure; });
 
+  overlays = map (
+    file:
+    let
+      overlay = import file;
+    in
+    if isFunction overlay then
+      overlay
+    else
+      throw "the overlay ${file} is not a function of the form final: prev: { … }"
+  ) (written.overlays or [ ]);
+
+  imported = import source;
+  accepted = if isFunction imported then functionArgs imported else { };
+
   packages =
     let
-      imported = import source;
       # Without `config` and `overlays` nixpkgs would read those of the user
       # who happens to run the evaluation.
       arguments = {
         inherit system;
         config = configuration;
-        overlays = [ ];
+        inherit overlays;
       };
-      accepted = functionArgs imported;
     in
     if !isFunction imported then
       imported
@@ -189,6 +203,7 @@ let
     isMarked (meta.knownVulnerabilities or [ ]) || isMarked (meta.insecure or false);
 in
 {
+  takesOverlays = accepted ? overlays;
   inherit
     packages
     isWhole

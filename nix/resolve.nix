@@ -24,7 +24,8 @@
   source,
   # The system that the packages are for, such as "aarch64-linux".
   system ? builtins.currentSystem,
-  # JSON of what is allowed though nixpkgs refuses it (NIXGATE_NIXPKGS_CONFIG).
+  # JSON of what is allowed though nixpkgs refuses it, and of the overlays' files
+  # (NIXGATE_NIXPKGS_CONFIG).
   config ? "{}",
   # JSON list of names; each is an attribute path, its components joined by dots.
   # With none, it is found out whether the package set as such can be evaluated.
@@ -67,6 +68,7 @@ let
 
   inherit (import ./packages.nix { inherit source system config; })
     packages
+    takesOverlays
     isWhole
     isPackage
     lowercase
@@ -250,5 +252,6 @@ let
   wanted = fromJSON names;
 in
 {
+  inherit takesOverlays;
   packages = if wanted == [ ] then seq packages [ ] else map resolve wanted;
 }

@@ -47,9 +47,10 @@ impl Engine {
         let metrics = Metrics::new();
         let recipes = RecipeFile::open(settings.recipes.as_deref())?;
         let state = StateDir::open(&settings.state_dir)?;
-        let (storage, folder) = match &settings.storage {
-            StorageSettings::Filesystem(folder) => (Storage::filesystem(folder)?, Some(folder)),
-            StorageSettings::S3(bucket) => (Storage::s3(bucket)?, None),
+        let storage = open_storage(&settings.storage)?;
+        let folder = match &settings.storage {
+            StorageSettings::Filesystem(folder) => Some(folder),
+            StorageSettings::S3(_) => None,
         };
         // Remote storage gets a local cache.
         let cache = match folder {
@@ -129,6 +130,15 @@ impl Engine {
     }
 }
 
+/// # Errors
+/// When there is no such storage; the error says what to do.
+pub(crate) fn open_storage(settings: &StorageSettings) -> Result<Storage> {
+    Ok(match settings {
+        StorageSettings::Filesystem(folder) => Storage::filesystem(folder)?,
+        StorageSettings::S3(bucket) => Storage::s3(bucket)?,
+    })
+}
+
 /// Nix, and the package source of the settings, with their files in a state folder.
 ///
 /// # Errors
@@ -139,7 +149,13 @@ pub(crate) fn open_sources(
     metrics: Metrics,
     logs: BuildLogs,
 ) -> io::Result<(Arc<dyn Nix>, Sources)> {
-    let nix: Arc<dyn Nix> = Arc::new(NixCli::new(settings.nix.clone(), state.path(), metrics));
+    let nix = NixCli::new(
+        settings.nix.clone(),
+        state.path(),
+        state.overlays(),
+        metrics,
+    );
+    let nix: Arc<dyn Nix> = Arc::new(nix);
     let of_source = SourceSettings {
         source: settings.source.clone(),
         system: settings.system,

@@ -42,6 +42,8 @@ in
   version,
   # Debian package name -> entry of the index: all are unpacked into one output.
   packages,
+  # The version of the set's Python, as in "3.11".
+  python,
   # Derivations to look for libraries, links and interpreters in, nearest first.
   dependencies,
   # Bash snippet for what only this package needs; see unpack.sh for its helpers.
@@ -54,6 +56,7 @@ derivation {
     pname
     version
     triplet
+    python
     dependencies
     fixup
     ;

@@ -129,7 +129,7 @@ let
       extra = if elem (head roots) beneathShell then [ ] else [ shell ];
     in
     deb {
-      inherit pname fixup;
+      inherit pname fixup python;
       version = upstreamVersion index.packages.${head roots}.version;
       packages = listToAttrs (
         map (name: {
@@ -141,6 +141,8 @@ let
     };
 
   unique = foldl' (list: item: if elem item list then list else list ++ [ item ]) [ ];
+
+  python = head (match "([0-9]+\\.[0-9]+).*" index.packages.python3.version);
 
   # "1:2.39.5-0+deb12u2" -> "2.39.5"
   upstreamVersion =

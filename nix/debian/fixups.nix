@@ -117,13 +117,6 @@
     rm -f bin/cpan*
   '';
 
-  # Python finds its library beside its own folder, and packages there too;
-  # those of an image are linked at its root.
-  python3 = ''
-    mkdir -p lib/python3/dist-packages
-    echo /lib/python3/dist-packages >lib/python3/dist-packages/image.pth
-  '';
-
   # tmux refuses to start without a UTF-8 locale, which is libc-bin's.
   tmux = ''
     find bin etc share/libc-bin -mindepth 1 ! -name tmux -delete 2>/dev/null || true

@@ -2,7 +2,7 @@
 # store path that holds the file: links, interpreters of scripts, and loader
 # and library folders of ELF files. The steps stand in order at the end.
 #
-# From the derivation: out, debs, dependencies, triplet, pageSize, fixup.
+# From the derivation: out, debs, dependencies, triplet, python, pageSize, fixup.
 # shellcheck shell=bash disable=SC2154 # those are assigned outside
 set -euo pipefail
 shopt -s inherit_errexit
@@ -169,6 +169,19 @@ rpath() {
     (IFS=: && echo "${path[*]}")
 }
 
+# Modules of Python go where nixpkgs has them, and name those that they need as
+# nixpkgs' modules do. The interpreter keeps its own.
+shape_modules() {
+    local modules=lib/python$python/site-packages place
+    [[ -d lib/python3/dist-packages && ! -e bin/python3 ]] || return 0
+    mkdir -p "lib/python$python" nix-support
+    mv lib/python3/dist-packages "$modules"
+    rmdir --ignore-fail-on-non-empty lib/python3
+    for place in "${places[@]:1}"; do
+        [[ ! -d $place/$modules || -e $place/bin/python3 ]] || echo "$place"
+    done >nix-support/propagated-build-inputs
+}
+
 fix_elf_files() {
     local libraries=() place file inode magic needed loader path seen=" "
     for place in "${places[@]}"; do libraries+=("$place/lib/$triplet" "$place/lib"); done
@@ -236,6 +249,7 @@ unpack
 tidy
 fix_links
 fix_scripts
-fix_elf_files
 cd "$out"
+shape_modules
+fix_elf_files
 eval "$fixup"

@@ -1,13 +1,16 @@
 # Checks resolve.nix against ./package-set.nix and throws at what differs:
 #   nix-instantiate --eval --strict --read-write-mode nix/tests/resolve.nix
 let
-  resolve =
-    source: names:
-    (import ../resolve.nix {
+  answer =
+    source: names: overlays:
+    import ../resolve.nix {
       inherit source;
       system = "x86_64-linux";
+      # As text, without what it refers to, like an argument.
+      config = builtins.unsafeDiscardStringContext (builtins.toJSON { inherit overlays; });
       names = builtins.toJSON names;
-    }).packages;
+    };
+  resolve = source: names: (answer source names [ ]).packages;
 
   set = import ./package-set.nix { system = "x86_64-linux"; };
   found = drv: attribute: name: version: {
@@ -55,6 +58,20 @@ let
     map (one: one.drvPath or one.state) (resolve ./like-nixpkgs.nix names);
   onlyDefaults = builtins.toFile "set.nix" "{ config, overlays, ... }: { inherit config overlays; }";
   anyArguments = builtins.toFile "set.nix" "arguments: { \${arguments.system} = 1; }";
+  # Its two overlays in order, and what throws.
+  layered = builtins.toFile "set.nix" ''
+    { overlays ? [ ] }:
+    let
+      final = builtins.foldl' (prev: overlay: prev // overlay final prev) { text = "plain"; } overlays;
+    in
+    final // { derived = derivation { name = final.text; system = "x"; builder = "x"; }; }
+  '';
+  first = builtins.toFile "first.nix" "final: prev: { text = prev.text + \"-first\"; }";
+  second = builtins.toFile "second.nix" "final: prev: { text = prev.text + \"-second\"; }";
+  noOverlay = builtins.toFile "set.nix" "{ }";
+  pname = overlays: (builtins.head (answer layered [ "derived" ] overlays).packages).pname;
+  isUsable = overlays: (builtins.tryEval (builtins.deepSeq (answer layered [ ] overlays) true)).success;
+
   plainSet = builtins.toFile "set.nix" "{ here = 1; }";
 
   cases = {
@@ -174,6 +191,11 @@ assert builtins.length actual == builtins.length names;
 assert states onlyDefaults [ "config" "overlays" "system" ] == [ "not-a-derivation" "not-a-derivation" "unknown" ];
 assert states anyArguments [ "x86_64-linux" ] == [ "not-a-derivation" ];
 assert states plainSet [ "here" "there" ] == [ "not-a-derivation" "unknown" ];
+assert pname [ ] == "plain";
+assert pname [ first second ] == "plain-first-second";
+assert pname [ second first ] == "plain-second-first";
+assert isUsable [ first ] && !isUsable [ first noOverlay ];
+assert map (source: (answer source [ ] [ ]).takesOverlays) [ layered onlyDefaults anyArguments plainSet ] == [ true true false false ];
 assert reached (builtins.attrNames ways) == map (drv: drv.drvPath) (builtins.attrValues ways);
 assert builtins.all (state: builtins.elem state [ "unknown" "refused" ]) (reached doors) || throw (builtins.toJSON (reached doors));
 if differences == [ ] then

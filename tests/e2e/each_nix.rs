@@ -111,7 +111,7 @@ fn packages_and_their_set_are_kept_from_the_garbage_collector() -> Result<()> {
 }
 
 /// What the links below a folder lead to.
-fn links(folder: &Path) -> Result<Vec<String>> {
+pub(crate) fn links(folder: &Path) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();

@@ -8,7 +8,7 @@ mod blobs;
 mod every_fault;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ use nixgate_tests::live::stub_builder::{
     Act, Asked, MARK, StubBuilder, manifest, refusal, response,
 };
 use nixgate_tests::live::{poll, ports, scratch};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -138,7 +139,7 @@ fn a_refusal_of_the_builder_is_passed_on_and_kept_for_as_long_as_it_says() -> Re
     let asked = Arc::new(Mutex::new(BTreeMap::<String, u64>::new()));
     let count = Arc::clone(&asked);
     let script = move |asked: &Asked| {
-        let mut counts = count.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = count.lock();
         *counts.entry(asked.package().to_owned()).or_default() += 1;
         Act::Send(match asked.package() {
             "broken" => refusal("500 Oh", "UNKNOWN", 300),
@@ -161,7 +162,7 @@ fn a_refusal_of_the_builder_is_passed_on_and_kept_for_as_long_as_it_says() -> Re
                 assert_eq!((answer.status.as_u16(), seen.as_str()), (status, code));
                 assert_eq!(message, "as told");
             }
-            let asked = asked.lock().unwrap_or_else(PoisonError::into_inner);
+            let asked = asked.lock();
             assert_eq!(asked.get(package), Some(&asks), "{package}");
         }
     }

@@ -4,8 +4,8 @@
 //! them an image of a small set is asked for that everyone wants.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
@@ -14,6 +14,7 @@ use nixgate_tests::live::envoy::{self, Envoy};
 use nixgate_tests::live::http::Connection;
 use nixgate_tests::live::stub_builder::{Act, Asked, StubBuilder, manifest, refusal};
 use nixgate_tests::live::{ports, scratch};
+use parking_lot::Mutex;
 use serde_json::json;
 
 /// As many names are asked for once.
@@ -66,7 +67,7 @@ fn answer(asked: &Asked, demanded: &Demanded) -> Act {
     } else if package.starts_with("refused") {
         refusal("403 Forbidden", "DENIED", 30)
     } else {
-        let mut seen = demanded.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = demanded.seen.lock();
         if package.starts_with("demanded") && !seen.insert(package.to_owned()) {
             demanded.misses.fetch_add(1, Ordering::Relaxed);
         }

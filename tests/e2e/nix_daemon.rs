@@ -115,13 +115,7 @@ fn a_daemon_s_network_is_not_the_one_with_the_proxy_alone() -> Result<()> {
 
 /// Asserts that a builder without a store is alive, not ready, and says why.
 fn says(builder: &Builder, words: &[&str]) -> Result<()> {
-    let ready = builder.get("/readyz")?;
-    assert_eq!(
-        ready.status,
-        StatusCode::SERVICE_UNAVAILABLE,
-        "{}",
-        ready.text()
-    );
+    builder.unready()?;
     let log = builder.log();
     for words in words {
         assert!(log.contains(words), "no {words:?} in\n{log}");

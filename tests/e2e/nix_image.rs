@@ -13,6 +13,8 @@ use nixgate_tests::live::{install, scratch};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::shapes::odd_packages;
+
 /// Where expressions are written and images are linked.
 struct Scene(TempDir);
 
@@ -100,7 +102,6 @@ fn an_image_has_its_contents_and_what_was_made_of_them() -> Result<()> {
         extraCommands = ''
           test ! -e {outside}
           test -L bin/other
-          mkdir --mode=1777 tmp
           mkdir --parents srv/app
           echo "made here" >srv/app/note
           ln --symbolic ${{pkgs.jq}}/bin/jq bin/query
@@ -180,7 +181,7 @@ fn changes_make_the_last_layer_anew_and_no_other() -> Result<()> {
 #[test]
 fn an_image_is_built_to_the_same_bytes_again() -> Result<()> {
     let scene = Scene::new()?;
-    let arguments = r#"extraCommands = "echo note >note; mkdir tmp; chmod 1777 tmp";"#;
+    let arguments = r#"extraCommands = "echo note >note; mkdir own; chmod 1777 own";"#;
     let layout = scene.build("image", arguments)?;
     // Fails when the second has other bytes than the first.
     run(install::nix("nix-build")?
@@ -217,6 +218,90 @@ fn containerd_imports_it_under_its_name() -> Result<()> {
     Ok(())
 }
 
+/// What the last layer of a layout has: mode, path and target of each file.
+fn tree(layout: &Path) -> Result<Vec<String>> {
+    let json = |path: &Path| -> Result<Value> { Ok(serde_json::from_slice(&fs::read(path)?)?) };
+    let blob = |descriptor: &Value| -> Result<PathBuf> {
+        let digest = descriptor["digest"].as_str().context("a digest")?;
+        Ok(layout.join("blobs").join(digest.replace(':', "/")))
+    };
+    let index = json(&layout.join("index.json"))?;
+    let manifest = json(&blob(&index["manifests"][0])?)?;
+    let layers = manifest["layers"].as_array().context("layers")?;
+    let last = blob(layers.last().context("a layer")?)?;
+    let listed = run(Command::new("tar")
+        .args(["--list", "--verbose", "--gzip", "--file"])
+        .arg(last))?;
+    let lines = listed.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        let mode = words.next()?;
+        let rest: Vec<&str> = words.skip(4).collect();
+        let path = rest.join(" ");
+        let path = path.strip_prefix("./").unwrap_or(&path);
+        (!path.is_empty()).then(|| format!("{mode} ./{path}"))
+    });
+    let mut lines: Vec<String> = lines.collect();
+    lines.sort();
+    Ok(lines)
+}
+
+#[test]
+fn the_server_makes_the_same_tree_of_the_same_packages() -> Result<()> {
+    let scene = Scene::new()?;
+    let set = scene.path("set");
+    odd_packages(&set)?;
+    let state = scene.path("state");
+    for (index, packages) in [
+        "bashInteractive cacert coreutils iana-etc jdk-like",
+        "a-jdk-like bashInteractive cacert coreutils iana-etc jdk-like",
+        "a-sbin-link cacert iana-etc with-sbin z-sbin-link",
+        "a-etc-link a-proc-link a-tmp-link bashInteractive cacert iana-etc",
+        "a-env-like bashInteractive cacert iana-etc jdk-like",
+        "a-link-output bashInteractive cacert iana-etc man-link man-real",
+        "bashInteractive cacert iana-etc pymod pyneeds pyold python3 python3Packages.requests",
+        "cacert coreutils git iana-etc nodejs perl stdenv vim",
+        "cacert fonts iana-etc",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let contents: Vec<String> = packages
+            .split(' ')
+            .map(|package| format!("pkgs.{package}"))
+            .collect();
+        let arguments = format!(
+            "pkgs = import {} {{ }}; contents = let pkgs = import {} {{ }}; in [ {} ];",
+            set.display(),
+            set.display(),
+            contents.join(" ")
+        );
+        let by_nix = tree(&scene.build(&format!("nix-{index}"), &arguments)?)?;
+
+        let layout = scene.path(&format!("server-{index}"));
+        let name = packages.to_lowercase().replace(' ', "/");
+        run(Command::new(install::builder()?)
+            .args(["build", &name, "--output"])
+            .arg(&layout)
+            .current_dir(scene.0.path())
+            .env("NIXERY_PKGS_PATH", &set)
+            .env("NIXGATE_NIX_OPTIONS", install::nix_options()?)
+            .env("NIXGATE_STATE_DIR", &state)
+            .env("STORAGE_PATH", scene.path("storage")))?;
+        let by_server = tree(&layout)?;
+        assert!(by_server.len() > 10, "{by_server:?}");
+        let differ = |one: &[String], other: &[String]| -> Vec<String> {
+            let lines = one.iter().filter(|line| !other.contains(line));
+            lines.cloned().collect()
+        };
+        let (nix, server) = (differ(&by_nix, &by_server), differ(&by_server, &by_nix));
+        assert!(
+            nix.is_empty() && server.is_empty(),
+            "{packages}: nix/image alone has {nix:#?}, the server {server:#?}"
+        );
+    }
+    Ok(())
+}
+
 #[test]
 fn contents_that_make_no_tree_are_named() -> Result<()> {
     let scene = Scene::new()?;
@@ -229,8 +314,12 @@ fn contents_that_make_no_tree_are_named() -> Result<()> {
           args = [ "-c" "${pkgs.coreutils}/bin/mkdir $out; echo >$out/bin" ];
         })
       ];"#;
-    let error = scene.build("image", arguments).unwrap_err().to_string();
-    assert!(error.contains("clash/bin is no folder"), "{error}");
+    let layout = scene.build("image", arguments)?;
+    let tree = tree(&layout)?;
+    assert!(
+        tree.iter()
+            .any(|line| line.starts_with("lrwxrwxrwx ./bin/hello ->"))
+    );
     let arguments = r#"contents = [ (builtins.toFile "text" "") ];"#;
     let error = scene.build("image", arguments).unwrap_err().to_string();
     assert!(error.contains("text, which is no folder"), "{error}");

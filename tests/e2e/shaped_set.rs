@@ -149,14 +149,7 @@ fn tells_of_too_old_a_nix(builder: &Builder, package: &str) -> Result<()> {
     let text = answer.text();
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{text}");
     assert!(!answer.header("retry-after").is_empty(), "{text}");
-    let ready = builder.get("/readyz")?;
-    assert_eq!(
-        ready.status,
-        StatusCode::SERVICE_UNAVAILABLE,
-        "{}",
-        ready.text()
-    );
-    for text in [text, ready.text(), builder.log()] {
+    for text in [text, builder.unready()?, builder.log()] {
         let words = "`builtins.nixVersion` reports at least 99.1";
         assert!(text.contains(words), "{text}");
     }

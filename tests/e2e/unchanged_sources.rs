@@ -37,6 +37,22 @@ fn archive(folder: &Path, text: &str) -> Result<Vec<u8>> {
     Ok(fs::read(file)?)
 }
 
+/// A builder that serves the server's archive as a channel.
+fn of_channel(
+    state: &Path,
+    server: &ArchiveServer,
+    more: &[(&'static str, &str)],
+) -> Result<Builder> {
+    let base = server.url();
+    let channel = [
+        ("NIXERY_CHANNEL", "stable"),
+        ("NIXGATE_CHANNEL_BASE", &base),
+        ("NIXGATE_PROXY", ""),
+        ("no_proxy", "*"),
+    ];
+    builder(state, &[&channel, more].concat())
+}
+
 /// The pin that answers by tag have now.
 fn source(builder: &Builder) -> Result<String> {
     let answer = pull(builder, "latest")?;
@@ -67,15 +83,7 @@ fn an_unchanged_channel_is_asked_for_and_not_fetched() -> Result<()> {
         entity_tag: Some("\"first\"".to_owned()),
         ..Answers::default()
     })?;
-    let base = server.url();
-    let of_channel = [
-        ("NIXERY_CHANNEL", "stable"),
-        ("NIXGATE_CHANNEL_BASE", &base),
-        ("NIXGATE_PROXY", ""),
-        ("no_proxy", "*"),
-        PIN,
-    ];
-    let builder = builder(state.path(), &of_channel)?;
+    let builder = of_channel(state.path(), &server, &[PIN])?;
     let first = source(&builder)?;
     assert_eq!(server.sent(), 1);
 
@@ -130,16 +138,7 @@ fn a_server_that_says_unchanged_to_who_has_nothing_is_no_package_set() -> Result
         is_lying: true,
         ..Answers::default()
     })?;
-    let base = server.url();
-    let builder = builder(
-        state.path(),
-        &[
-            ("NIXERY_CHANNEL", "stable"),
-            ("NIXGATE_CHANNEL_BASE", &base),
-            ("NIXGATE_PROXY", ""),
-            ("no_proxy", "*"),
-        ],
-    )?;
+    let builder = of_channel(state.path(), &server, &[])?;
     let answer = pull(&builder, "latest")?;
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
     let (_, message) = answer.error()?;
@@ -199,16 +198,7 @@ fn a_long_fetch_can_be_watched_and_clients_are_told_to_wait() -> Result<()> {
             is_gated: true,
             ..Answers::default()
         })?;
-        let base = server.url();
-        let builder = builder(
-            state.path(),
-            &[
-                ("NIXERY_CHANNEL", "stable"),
-                ("NIXGATE_CHANNEL_BASE", &base),
-                ("NIXGATE_PROXY", ""),
-                ("no_proxy", "*"),
-            ],
-        )?;
+        let builder = of_channel(state.path(), &server, &[])?;
         let config = envoy::Settings::default().config;
         let settings = envoy::Settings {
             version,

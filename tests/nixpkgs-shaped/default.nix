@@ -37,6 +37,12 @@
 #   _1password        a name that begins with a digit, `_1password-cli`
 #   fails             its build fails and says why
 #
+#   ncurses, tzdata, dejavu_fonts, glibcLocales, typescript    folders that variables have to name
+#   requests          imports its modules, which import others; found by nix-support/propagated-build-inputs
+#
+# `real.nix` may have real packages in place of some that are none (bash, coreutils, nodejs, perl, python3; and
+# `python`, its version), so that containers can be run.
+#
 # Every package is made by the machine's shell in milliseconds. `salt.nix` is a text in every derivation:
 # with another one nothing was ever built. `scale.nix` is the number of generated attributes; 0 has about
 # 100 attributes, 100000 is as large as nixpkgs.

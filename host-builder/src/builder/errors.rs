@@ -98,6 +98,7 @@ pub(super) fn query(error: NixError) -> Error {
         | NixError::SharedBuildUser { .. }
         | NixError::NoEnclosure { .. }
         | NixError::EmptyArchive
+        | NixError::Overlay { .. }
         | NixError::TooWeak { .. } => ErrorKind::BuilderUnready,
         // The cache's fault, and never remembered as the package's. Its URL is for the administrator.
         NixError::Cache(trouble) => {

@@ -14,7 +14,7 @@ use crate::closure::{Closure, StorePath};
 use crate::files::disk::Disks;
 use crate::fingerprint::Fingerprint;
 use crate::image::LayerSpec;
-use crate::layer::{self, ENCODER_ID, PackError, Packed, Tree};
+use crate::layer::{self, ENCODER_ID, Environment, PackError, Packed, Reach, Tree};
 use crate::layering::{self, Popularity};
 use crate::storage::{Key, Storage, StorageError};
 use crate::telemetry::build_log::BuildLog;
@@ -192,33 +192,44 @@ impl Layers {
         Ok(())
     }
 
-    /// Packs the layer of symlinks: the trees of the image's packages, merged in their order.
+    /// Packs the layer of symlinks: the trees of the image's packages, merged in their order. Tells what
+    /// the image lacks of them, and returns the variables for what it has.
     pub(super) async fn pack_symlinks(
         &self,
         trees: Vec<(StorePath, Tree)>,
-    ) -> Result<LayerSpec, Failure> {
+        reach: Vec<Reach>,
+        log: &BuildLog,
+    ) -> Result<(LayerSpec, Environment), Failure> {
         let merged = tokio::task::spawn_blocking(move || {
-            layer::merge(trees.iter().map(|(path, tree)| (path, tree)))
+            layer::merge(trees.iter().map(|(path, tree)| (path, tree)), &reach)
         });
         let merged = merged.await.map_err(errors::internal)?;
-        for collision in &merged.collisions {
-            tracing::debug!("{collision}");
-        }
-        if !merged.collisions.is_empty() {
-            let count = merged.collisions.len();
-            tracing::info!(
-                count,
-                "several packages have the same file: the first package wins"
-            );
-        }
         for path in &merged.without_directory {
-            tracing::warn!(%path, "a package is a single file: it is not linked into /, only in the store");
+            let name = path.name();
+            log.left_out(&format!(
+                "{name} is a single file: it is only in the store, not in /"
+            ));
+        }
+        for dropped in &merged.dropped {
+            log.left_out(&dropped.to_string());
+        }
+        for python in &merged.absent_pythons {
+            log.line(&format!(
+                "modules for {python} are in /lib/{python}, where only that finds them: it is not the \
+                 image's Python"
+            ));
+        }
+        let environment = merged.environment;
+        let count = merged.dropped.len() + merged.without_directory.len();
+        if count > 0 {
+            let first = log.snapshot().left_out.texts;
+            tracing::info!(count, ?first, "the image lacks files of its packages");
         }
         let packed = self
             .write(move |file| layer::pack_root(&merged.root, file))
             .await?;
         let contents = vec!["symlinks".to_owned()];
-        Ok(LayerSpec { packed, contents })
+        Ok((LayerSpec { packed, contents }, environment))
     }
 
     /// Packs into a file and uploads it. The permit covers both, which bounds the files and the memory of

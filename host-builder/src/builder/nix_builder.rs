@@ -23,7 +23,7 @@ use crate::builder::publish::publish;
 use crate::closure::{Closure, StorePath};
 use crate::files::disk::Disks;
 use crate::image::{Execution, Image, ImageSpec, LayerSpec};
-use crate::layer::Tree;
+use crate::layer::{Environment, Tree};
 use crate::nix::Derivation;
 use crate::records::{ImageRecord, PackageRecord};
 use crate::storage::Storage;
@@ -84,7 +84,7 @@ impl NixBuilder {
             if plan.is_complete() || guard.is_some() {
                 log.enter(Phase::Packing);
                 let layers = self.layers.pack(plan, log).await?;
-                return self.publish(image, &known, &closure, layers).await;
+                return self.publish(image, &known, &closure, layers, log).await;
             }
             recorded = known.into_iter().map(Some).collect();
         }
@@ -97,7 +97,7 @@ impl NixBuilder {
         let plan = self.layers.plan(&closure, image.max_layers).await?;
         let layers = self.layers.pack(plan, log).await?;
         drop(guard);
-        self.publish(image, &packages, &closure, layers).await
+        self.publish(image, &packages, &closure, layers, log).await
     }
 
     async fn publish(
@@ -106,13 +106,17 @@ impl NixBuilder {
         packages: &[PackageRecord],
         closure: &Closure,
         mut layers: Vec<LayerSpec>,
+        log: &BuildLog,
     ) -> Result<(), Failure> {
-        layers.push(self.layers.pack_symlinks(outputs(packages)).await?);
+        let reach = packages.iter().map(|one| one.reach.clone()).collect();
+        let root = self.layers.pack_symlinks(outputs(packages), reach, log);
+        let (root, environment) = root.await?;
+        layers.push(root);
         let derivations: Vec<&Derivation> = packages.iter().map(|one| &one.derivation).collect();
         let documents = Image::new(&ImageSpec {
             system: image.system,
             layers,
-            execution: execution(image, &derivations),
+            execution: execution(image, &derivations, environment),
             labels: labels(image),
             annotations: labels(image),
         });
@@ -175,16 +179,24 @@ fn outputs(packages: &[PackageRecord]) -> Vec<(StorePath, Tree)> {
         .collect()
 }
 
-/// How a container runs: by its recipe, else by its packages.
-fn execution(image: &ImageRequest, derivations: &[&Derivation]) -> Execution {
+/// How a container runs: by its recipe, else by its packages. A recipe's variables replace those for what
+/// the packages bring.
+fn execution(
+    image: &ImageRequest,
+    derivations: &[&Derivation],
+    environment: Environment,
+) -> Execution {
     let plain = Execution {
         cmd: command(image, derivations),
         ..Execution::default()
     };
-    match &image.recipe {
+    let mut execution = match &image.recipe {
         Some(recipe) => recipe.execution(plain),
         None => plain,
-    }
+    };
+    let own = std::mem::replace(&mut execution.env, environment);
+    execution.env.extend(own);
+    execution
 }
 
 /// The command without a recipe: the shell, or the program of the only package that has one.

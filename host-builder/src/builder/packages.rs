@@ -28,7 +28,7 @@ use super::resolve::resolve;
 use super::{ImageRequest, Rule};
 use crate::closure::{Closure, StorePath};
 use crate::index::Indexes;
-use crate::layer::{self, Altered, PackError, Tree};
+use crate::layer::{self, Altered, PackError, Reach, Tree};
 use crate::nix::gc_roots::{GcRoots, RootGuard};
 use crate::nix::{Derivation, Nix, NixError};
 use crate::process::ProcessError;
@@ -308,7 +308,10 @@ impl Packages {
         log.enter(Phase::Building);
         let fetched = self.nix.substitute(&derivations, roots, log).await;
         if let Err(error) = &fetched {
-            tracing::debug!(error = chain(error), "not all packages can be fetched: evaluating");
+            tracing::debug!(
+                error = chain(error),
+                "not all packages can be fetched: evaluating"
+            );
         }
         fetched.is_ok()
     }
@@ -329,7 +332,8 @@ impl Packages {
         if !unknown.packages.is_empty() {
             let _permit = wait_for(&self.evaluations, rule, log).await;
             log.enter(Phase::Evaluating);
-            let found = resolve(&*self.nix, &unknown).await?;
+            let index = self.indexes.of(&image.pin.revision, image.system).await;
+            let found = resolve(&*self.nix, &unknown, index.as_deref()).await?;
             log.set_progress(1.0);
             known.extend(unknown.packages.into_iter().zip(found));
         }
@@ -358,8 +362,10 @@ impl Packages {
         let closure = closure.map_err(errors::query)?;
         let described = tokio::task::spawn_blocking(move || {
             let trees = layer::collect(derivations.iter().map(|one| trees(one, &closure)))?;
-            let records = derivations.into_iter().zip(trees);
-            let records = records.map(|(derivation, trees)| record(derivation, trees, &closure));
+            let reach = derivations.iter().zip(&trees);
+            let reach = layer::collect(reach.map(|(one, trees)| reach_of(one, trees, &closure)))?;
+            let records = derivations.into_iter().zip(trees.into_iter().zip(reach));
+            let records = records.map(|(one, (trees, reach))| record(one, trees, reach, &closure));
             Ok::<_, Failure>(records.collect::<Result<_, Error>>()?)
         });
         described.await.map_err(errors::internal)?
@@ -400,15 +406,28 @@ fn trees(derivation: &Derivation, closure: &Closure) -> Result<Vec<Tree>, PackEr
     }))
 }
 
+/// What an image with a derivation's outputs needs of other store paths.
+fn reach_of(
+    derivation: &Derivation,
+    trees: &[Tree],
+    closure: &Closure,
+) -> Result<Reach, PackError> {
+    let outputs = derivation.outputs.iter().map(|output| output.path.clone());
+    let outputs: Vec<_> = outputs.zip(trees).collect();
+    Reach::read(Path::new("/"), &outputs, closure)
+}
+
 fn record(
     derivation: Derivation,
     trees: Vec<Tree>,
+    reach: Reach,
     closure: &Closure,
 ) -> Result<PackageRecord, Error> {
     let outputs = derivation.outputs.iter().map(|output| output.path.clone());
     let paths = Closure::new(outputs, closure.paths().clone());
     Ok(PackageRecord {
         trees,
+        reach,
         paths: paths.map_err(errors::internal)?.into_paths(),
         derivation,
     })

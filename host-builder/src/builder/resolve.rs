@@ -14,6 +14,7 @@ use nixgate_core::distribution::{Error, ErrorKind};
 use nixgate_core::package_set::System;
 
 use super::{ImageRequest, errors, suggestions};
+use crate::index::Index;
 use crate::nix::{Derivation, Nix, NixError, Resolution, Writes, reason};
 use crate::process::ProcessError;
 use crate::source::Pin;
@@ -24,7 +25,13 @@ const MAX_EVALUATIONS: usize = 40;
 const MAX_EXPLAINED: usize = 8;
 
 /// The derivations of an image's packages, in their order. Reports all wrong names at once.
-pub(super) async fn resolve(nix: &dyn Nix, image: &ImageRequest) -> Result<Vec<Derivation>, Error> {
+///
+/// The index, if there is one, knows better which names were meant.
+pub(super) async fn resolve(
+    nix: &dyn Nix,
+    image: &ImageRequest,
+    index: Option<&Index>,
+) -> Result<Vec<Derivation>, Error> {
     let set = PackageSet {
         nix,
         pin: &image.pin,
@@ -41,7 +48,9 @@ pub(super) async fn resolve(nix: &dyn Nix, image: &ImageRequest) -> Result<Vec<D
     for (name, resolution) in found {
         match resolution {
             Resolution::Derivation(derivation) => derivations.push(derivation),
-            Resolution::Unknown { near } => unknown.push((name, near)),
+            Resolution::Unknown { near } => {
+                unknown.push((name, index.map_or(near, |index| index.near(name))));
+            }
             Resolution::NotADerivation { kind } => {
                 let article = match kind.as_str() {
                     "int" => "an",

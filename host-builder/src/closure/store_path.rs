@@ -161,6 +161,17 @@ impl fmt::Debug for StorePath {
 }
 
 #[cfg(test)]
+impl StorePath {
+    /// A path with this name, and a hash of its own.
+    pub(crate) fn example(name: &str) -> Self {
+        let is_digit = |letter: &char| "0123456789abcdfghijklmnpqrsvwxyz".contains(*letter);
+        let digits = name.chars().filter(is_digit).chain(std::iter::repeat('0'));
+        let hash: String = digits.take(HASH_LEN).collect();
+        format!("{STORE_DIR}/{hash}-{name}").parse().unwrap()
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use expect_test::{Expect, expect};

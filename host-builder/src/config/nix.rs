@@ -71,7 +71,7 @@ pub(crate) struct NixArgs {
     /// Let the package set build while it is evaluated, and read the outputs
     #[arg(long, env = "NIXGATE_IMPORT_FROM_DERIVATION")]
     pub(crate) import_from_derivation: bool,
-    /// File with the unfree and insecure packages that [nixpkgs](nixpkgs.md) may serve
+    /// File with the unfree and insecure packages that [nixpkgs](nixpkgs.md) may serve, and with overlays
     #[arg(long, env = "NIXGATE_NIXPKGS_CONFIG", value_name = "FILE")]
     pub(crate) nixpkgs_config: Option<PathBuf>,
     /// Fetch packages from binary caches only, and build nothing: a package that no cache has is refused

@@ -7,6 +7,7 @@
 //!   probe/        the program of the sandbox probe
 //!   staging/      unfinished layers                                      emptied at start
 //!   kept/         links that protect packages from the garbage collector
+//!   overlays/     links that protect overlays
 //!   records/      copies of packages' records in storage
 //!   index/        what the package sets in use have
 //! ```
@@ -89,6 +90,11 @@ impl StateDir {
         self.path.join("kept")
     }
 
+    /// The folder of links that protect overlays from the garbage collector.
+    pub(crate) fn overlays(&self) -> PathBuf {
+        self.path.join("overlays")
+    }
+
     /// The folder of indexes of package sets.
     pub(crate) fn indexes(&self) -> PathBuf {
         self.path.join("index")
@@ -106,6 +112,7 @@ impl StateDir {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => fs::create_dir_all(&staging)?,
         }
+        fs::create_dir_all(self.overlays())?;
         // Renamed into place, since a Nix process of an earlier builder may be reading it.
         for (name, expression) in EXPRESSIONS {
             let new = self.staging().join(name);

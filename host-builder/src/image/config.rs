@@ -10,11 +10,12 @@ use nixgate_core::distribution::Digest;
 /// The epoch: with the real time, no two builds would have the same digest.
 const CREATED: &str = "1970-01-01T00:00:00Z";
 
-/// OpenSSL, curl, git and Python find certificates by `SSL_CERT_FILE`. The file belongs to `cacert`,
-/// which every image has.
-const ENV: [(&str, &str); 2] = [
+/// OpenSSL, curl, git and Python find certificates by `SSL_CERT_FILE`; programs of nixpkgs, and Nix, first
+/// by `NIX_SSL_CERT_FILE`. The file belongs to `cacert`, which every image has.
+const ENV: [(&str, &str); 3] = [
     ("PATH", "/bin:/sbin:/usr/bin"),
     ("SSL_CERT_FILE", "/etc/ssl/certs/ca-bundle.crt"),
+    ("NIX_SSL_CERT_FILE", "/etc/ssl/certs/ca-bundle.crt"),
 ];
 
 #[derive(Debug, Serialize)]

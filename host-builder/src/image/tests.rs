@@ -53,19 +53,19 @@ fn a_full_image() {
     check(
         &image.config,
         &expect![[
-            r#"{"created":"1970-01-01T00:00:00Z","architecture":"amd64","os":"linux","config":{"Env":["PATH=/bin:/sbin:/usr/bin","SSL_CERT_FILE=/etc/ssl/certs/ca-bundle.crt"],"Cmd":["bash"],"Labels":{"org.nixgate.packages":"bash/git"}},"rootfs":{"type":"layers","diff_ids":["sha256:1111111111111111111111111111111111111111111111111111111111111111","sha256:2222222222222222222222222222222222222222222222222222222222222222"]},"history":[{"created":"1970-01-01T00:00:00Z","created_by":"nixgate: glibc-2.39 bash-5.2"},{"created":"1970-01-01T00:00:00Z","created_by":"nixgate: links of 2 packages"}]}"#
+            r#"{"created":"1970-01-01T00:00:00Z","architecture":"amd64","os":"linux","config":{"Env":["PATH=/bin:/sbin:/usr/bin","SSL_CERT_FILE=/etc/ssl/certs/ca-bundle.crt","NIX_SSL_CERT_FILE=/etc/ssl/certs/ca-bundle.crt"],"Cmd":["bash"],"Labels":{"org.nixgate.packages":"bash/git"}},"rootfs":{"type":"layers","diff_ids":["sha256:1111111111111111111111111111111111111111111111111111111111111111","sha256:2222222222222222222222222222222222222222222222222222222222222222"]},"history":[{"created":"1970-01-01T00:00:00Z","created_by":"nixgate: glibc-2.39 bash-5.2"},{"created":"1970-01-01T00:00:00Z","created_by":"nixgate: links of 2 packages"}]}"#
         ]],
     );
     check(
         &image.docker_manifest,
         &expect![[
-            r#"{"schemaVersion":2,"mediaType":"application/vnd.docker.distribution.manifest.v2+json","config":{"mediaType":"application/vnd.docker.container.image.v1+json","digest":"sha256:89102d546f41373925e987c499feefbf4f8d5113f9b93ba97d8fd4c6754753b0","size":579},"layers":[{"mediaType":"application/vnd.docker.image.rootfs.diff.tar.gzip","digest":"sha256:f111111111111111111111111111111111111111111111111111111111111111","size":31415926},{"mediaType":"application/vnd.docker.image.rootfs.diff.tar.gzip","digest":"sha256:2222222222222222222222222222222222222222222222222222222222222222","size":271}]}"#
+            r#"{"schemaVersion":2,"mediaType":"application/vnd.docker.distribution.manifest.v2+json","config":{"mediaType":"application/vnd.docker.container.image.v1+json","digest":"sha256:e5cb16a74267dd20f7abad4baa52cdc7d28288b6a91adee1db69e81e52e1b159","size":628},"layers":[{"mediaType":"application/vnd.docker.image.rootfs.diff.tar.gzip","digest":"sha256:f111111111111111111111111111111111111111111111111111111111111111","size":31415926},{"mediaType":"application/vnd.docker.image.rootfs.diff.tar.gzip","digest":"sha256:2222222222222222222222222222222222222222222222222222222222222222","size":271}]}"#
         ]],
     );
     check(
         &image.oci_manifest,
         &expect![[
-            r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:89102d546f41373925e987c499feefbf4f8d5113f9b93ba97d8fd4c6754753b0","size":579},"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":"sha256:f111111111111111111111111111111111111111111111111111111111111111","size":31415926},{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":"sha256:2222222222222222222222222222222222222222222222222222222222222222","size":271}],"annotations":{"org.opencontainers.image.revision":"0123abc"}}"#
+            r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:e5cb16a74267dd20f7abad4baa52cdc7d28288b6a91adee1db69e81e52e1b159","size":628},"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":"sha256:f111111111111111111111111111111111111111111111111111111111111111","size":31415926},{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":"sha256:2222222222222222222222222222222222222222222222222222222222222222","size":271}],"annotations":{"org.opencontainers.image.revision":"0123abc"}}"#
         ]],
     );
 }
@@ -82,13 +82,13 @@ fn empty_fields_are_left_out() {
     check(
         &image.config,
         &expect![[
-            r#"{"created":"1970-01-01T00:00:00Z","architecture":"arm64","os":"linux","config":{"Env":["PATH=/bin:/sbin:/usr/bin","SSL_CERT_FILE=/etc/ssl/certs/ca-bundle.crt"]},"rootfs":{"type":"layers","diff_ids":[]},"history":[]}"#
+            r#"{"created":"1970-01-01T00:00:00Z","architecture":"arm64","os":"linux","config":{"Env":["PATH=/bin:/sbin:/usr/bin","SSL_CERT_FILE=/etc/ssl/certs/ca-bundle.crt","NIX_SSL_CERT_FILE=/etc/ssl/certs/ca-bundle.crt"]},"rootfs":{"type":"layers","diff_ids":[]},"history":[]}"#
         ]],
     );
     check(
         &image.oci_manifest,
         &expect![[
-            r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:3599a99cc81aabe306e99dc8812bc8753b2e4b73512fc610d77438ece8f840ab","size":215},"layers":[]}"#
+            r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:cbacd3343680c9475746c62a6b24d015d3618bf026dbc2247506849c6cf853ef","size":264},"layers":[]}"#
         ]],
     );
 }
@@ -111,7 +111,7 @@ fn a_container_runs_as_specified() {
     check(
         &image.config,
         &expect![[
-            r#"{"created":"1970-01-01T00:00:00Z","architecture":"amd64","os":"linux","config":{"User":"1000:1000","ExposedPorts":{"53/udp":{},"80/tcp":{}},"Env":["PATH=/opt/bin:/bin","SSL_CERT_FILE=/etc/ssl/certs/ca-bundle.crt","A=","LANG=C.UTF-8"],"Entrypoint":["server","--port=80"],"Cmd":["--verbose"],"WorkingDir":"/work","Labels":{"org.nixgate.packages":"bash/git"}},"rootfs":{"type":"layers","diff_ids":[]},"history":[]}"#
+            r#"{"created":"1970-01-01T00:00:00Z","architecture":"amd64","os":"linux","config":{"User":"1000:1000","ExposedPorts":{"53/udp":{},"80/tcp":{}},"Env":["PATH=/opt/bin:/bin","SSL_CERT_FILE=/etc/ssl/certs/ca-bundle.crt","NIX_SSL_CERT_FILE=/etc/ssl/certs/ca-bundle.crt","A=","LANG=C.UTF-8"],"Entrypoint":["server","--port=80"],"Cmd":["--verbose"],"WorkingDir":"/work","Labels":{"org.nixgate.packages":"bash/git"}},"rootfs":{"type":"layers","diff_ids":[]},"history":[]}"#
         ]],
     );
 }

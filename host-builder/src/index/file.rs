@@ -21,6 +21,8 @@ use super::survey::AttributePath;
 use crate::closure::StorePath;
 use crate::nix::{Derivation, Described};
 
+/// How much longer or shorter a name is that may have been meant.
+const NEAR: usize = 2;
 /// Bytes of a line.
 const MAX_LINE: u32 = 2 << 20;
 
@@ -87,7 +89,13 @@ impl Index {
                 length: u32::try_from(line.len()).map_err(io::Error::other)?,
                 state,
             });
-            outputs.push(known.outputs.into_values().filter_map(|path| hash(&path)).collect());
+            outputs.push(
+                known
+                    .outputs
+                    .into_values()
+                    .filter_map(|path| hash(&path))
+                    .collect(),
+            );
             Ok(())
         })?;
         let mut order: Vec<(Name, Vec<Hash>)> = names.into_iter().zip(outputs).collect();
@@ -138,6 +146,31 @@ impl Index {
         });
         let names = places.filter_map(|(_, place)| self.names.get(*place as usize));
         names.map(|name| name.name.to_string()).collect()
+    }
+
+    /// All names of a package.
+    pub(crate) fn same(&self, name: &str) -> BTreeSet<String> {
+        let Ok(Some(derivation)) = self.derivation(name) else {
+            return BTreeSet::new();
+        };
+        let outputs: Vec<_> = derivation.outputs.into_iter().map(|one| one.path).collect();
+        self.names_of(&outputs)
+    }
+
+    /// Whether a name can be built; none if there is no such name.
+    pub(super) fn state(&self, name: &str) -> Option<State> {
+        Some(self.find(name)?.state)
+    }
+
+    /// Package names that begin as this one does and are about as long: what may have been meant.
+    pub(crate) fn near(&self, name: &str) -> Vec<String> {
+        let first = name.chars().next();
+        let names = self.names.iter().filter(|other| {
+            other.state == State::Package
+                && other.name.chars().next() == first
+                && other.name.len().abs_diff(name.len()) <= NEAR
+        });
+        names.map(|other| other.name.to_string()).collect()
     }
 
     /// All names, sorted, with whether they can be built.
@@ -249,13 +282,9 @@ impl Index {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::closure::STORE_DIR;
 
-    /// A store path with a hash of its own.
     fn output(name: &str) -> StorePath {
-        let letters = name.chars().filter(|letter| "0123456789abcdfghijklmnpqrsvwxyz".contains(*letter));
-        let digits: String = letters.chain("0".repeat(32).chars()).take(32).collect();
-        format!("{STORE_DIR}/{digits}-{name}").parse().unwrap()
+        StorePath::example(name)
     }
 
     fn index() -> Index {
@@ -285,7 +314,12 @@ mod tests {
         let index = index();
         let outputs = |name: &str| {
             let derivation = index.derivation(name).unwrap();
-            derivation.map(|one| one.outputs.into_iter().map(|one| one.name).collect::<Vec<_>>())
+            derivation.map(|one| {
+                one.outputs
+                    .into_iter()
+                    .map(|one| one.name)
+                    .collect::<Vec<_>>()
+            })
         };
         for name in ["git", "1password", "python3packages.requests", "git.out"] {
             assert_eq!(outputs(name), Some(vec!["out".to_owned()]), "{name}");

@@ -15,6 +15,7 @@
 //! Until it is complete, there is none, and Nix is asked.
 
 mod file;
+mod listing;
 mod survey;
 
 use std::collections::BTreeSet;
@@ -38,10 +39,11 @@ use crate::storage::{Key, Storage, StorageError};
 use crate::telemetry::logging::chain;
 use crate::telemetry::metrics::Metrics;
 
-use file::Draft;
-use survey::{Ended, Survey, TooMuch};
+use file::{Draft, State};
+use survey::{Ended, Survey, TooManyFailed};
 
-pub(crate) use file::{Index, State};
+pub(crate) use file::Index;
+pub(crate) use listing::Listing;
 
 /// Must change whenever `nix/attributes.nix` or the lines of an index do.
 const FORMAT: &str = "index-1";
@@ -102,7 +104,7 @@ enum IndexError {
     #[error("cannot write the index to the state folder: {0}")]
     File(#[from] io::Error),
     #[error("{0}")]
-    TooMuch(#[from] TooMuch),
+    TooManyFailed(#[from] TooManyFailed),
     #[error("the package set is no set of packages")]
     NoSet,
     /// It would be one of a package set that nobody uses any more.
@@ -222,11 +224,7 @@ impl Indexes {
         let draft = self.folder.join(format!("{key}.draft"));
         let path = draft.clone();
         let (mut file, known) = unblock(move || Draft::open(&path)).await?;
-        let (top, ended) = self.nix.describe(&pin.path, system, &[Vec::new()]).await;
-        ended?;
-        let Some(Described::Set { names, .. }) = top.into_iter().next() else {
-            return Err(IndexError::NoSet);
-        };
+        let names = self.top(pin, system).await?;
         let started = Instant::now();
         let (revision, resumed) = (&pin.revision, known.len());
         tracing::info!(
@@ -254,6 +252,10 @@ impl Indexes {
                 )) => Ended::Limit(reason(&error)),
                 Err(error) => return Err(error.into()),
             };
+            if answers.is_empty() {
+                // It may be the fault of this machine: then no name is to blame.
+                self.top(pin, system).await?;
+            }
             let learnt = survey.answered(chunk, answers, ended)?;
             file = unblock(move || {
                 file.add(&learnt)?;
@@ -292,6 +294,16 @@ impl Indexes {
             "the index of the package set is complete"
         );
         Ok(())
+    }
+
+    /// The names at the top of a package set.
+    async fn top(&self, pin: &Pin, system: System) -> Result<Vec<String>, IndexError> {
+        let (top, ended) = self.nix.describe(&pin.path, system, &[Vec::new()]).await;
+        ended?;
+        match top.into_iter().next() {
+            Some(Described::Set { names, .. }) => Ok(names),
+            _ => Err(IndexError::NoSet),
+        }
     }
 
     /// Opens an index of this machine, or of storage.

@@ -31,8 +31,6 @@ const MAX_DEPTH: usize = 4;
 const MAX_NAMES: usize = 500_000;
 /// Names that end an evaluation. Each takes a process.
 const MAX_FAILED: usize = 3000;
-/// Evaluations that end at their first name, one after the other: then it is not the names' fault.
-const MAX_FAILED_AT_ONCE: usize = 40;
 /// What a set of packages has beside them: nixpkgs makes each by one of these.
 const SCOPES: [&str; 3] = ["callPackage", "newScope", "overrideScope"];
 
@@ -55,17 +53,12 @@ pub(super) struct Survey {
     names: usize,
     looked_at: usize,
     failed: usize,
-    failed_at_once: usize,
 }
 
 /// Why a survey ends early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum TooMuch {
-    #[error("{MAX_FAILED_AT_ONCE} names in a row cannot be evaluated")]
-    FailedAtOnce,
-    #[error("more than {MAX_FAILED} names cannot be evaluated")]
-    Failed,
-}
+#[error("more than {MAX_FAILED} names cannot be evaluated")]
+pub(super) struct TooManyFailed;
 
 impl Survey {
     /// Of a set with these names at its top. `known` is what is not to be looked at again.
@@ -77,7 +70,6 @@ impl Survey {
             names: 0,
             looked_at: 0,
             failed: 0,
-            failed_at_once: 0,
         };
         survey.add(vec![(Vec::new(), names)]);
         survey
@@ -103,7 +95,7 @@ impl Survey {
         mut chunk: Vec<AttributePath>,
         answers: Vec<Described>,
         ended: Ended,
-    ) -> Result<Vec<(AttributePath, Described)>, TooMuch> {
+    ) -> Result<Vec<(AttributePath, Described)>, TooManyFailed> {
         let rest = chunk.split_off(answers.len().min(chunk.len()));
         let is_first = chunk.is_empty();
         let mut learnt: Vec<_> = chunk.into_iter().zip(answers).collect();
@@ -116,16 +108,10 @@ impl Survey {
         if let (Some(reason), Some(path)) = (reason, rest.front().cloned()) {
             rest.pop_front();
             self.failed += 1;
-            self.failed_at_once = if is_first { self.failed_at_once + 1 } else { 0 };
             learnt.push((path, Described::Failed { reason }));
-        } else {
-            self.failed_at_once = 0;
-        }
-        if self.failed_at_once > MAX_FAILED_AT_ONCE {
-            return Err(TooMuch::FailedAtOnce);
         }
         if self.failed > MAX_FAILED {
-            return Err(TooMuch::Failed);
+            return Err(TooManyFailed);
         }
         if !rest.is_empty() {
             self.chunks.push_front(rest.into());
@@ -187,7 +173,7 @@ impl Survey {
 
 /// Those of a set's names that clients can reach, sorted. Images' names are in lower case: of names that are
 /// the same to them, only one is reached (`spelling` in `nix/resolve.nix`).
-fn reachable(mut names: Vec<String>) -> Vec<String> {
+pub(super) fn reachable(mut names: Vec<String>) -> Vec<String> {
     names.sort_by_key(|name| {
         let canonical = canonical_path(name);
         let is_lower = *name == canonical;
@@ -255,7 +241,8 @@ mod tests {
                 _ => Described::Other,
             })
         });
-        let expected = "git lib py3 py313 scope py3.a py313.a py3.b py313.b scope.c scope.callPackage";
+        let expected =
+            "git lib py3 py313 scope py3.a py313.a py3.b py313.b scope.c scope.callPackage";
         assert_eq!(found.join(" "), expected);
     }
 
@@ -282,24 +269,30 @@ mod tests {
     }
 
     #[test]
-    fn a_nix_that_fails_with_everything_is_given_up() {
-        let names: Vec<_> = (0..CHUNK).map(|number| format!("n{number:04}")).collect();
+    fn the_names_that_fail_are_bounded() {
+        let names: Vec<_> = (0..2 * MAX_FAILED)
+            .map(|number| number.to_string())
+            .collect();
         let mut survey = Survey::new(names, HashMap::new());
         let mut asked = 0;
-        let error = loop {
+        loop {
             let chunk = survey.next().unwrap();
             asked += 1;
             let failed = Ended::Failed(String::new());
-            if let Err(error) = survey.answered(chunk, Vec::new(), failed) {
-                break error;
+            if survey.answered(chunk, Vec::new(), failed).is_err() {
+                break;
             }
-        };
-        assert_eq!((error, asked), (TooMuch::FailedAtOnce, MAX_FAILED_AT_ONCE + 1));
+        }
+        assert_eq!(asked, MAX_FAILED + 1);
     }
 
     #[test]
     fn what_is_known_is_not_looked_at_again() {
-        let known = [("a", Described::Other), ("s", set(&["x", "y"], true)), ("s.x", Described::Other)];
+        let known = [
+            ("a", Described::Other),
+            ("s", set(&["x", "y"], true)),
+            ("s.x", Described::Other),
+        ];
         let known = known.map(|(name, described)| (path(name), described));
         let survey = Survey::new(strings(&["a", "b", "s"]), known.into());
         assert_eq!(run(survey, |_| Some(Described::Other)), ["b", "s.y"]);

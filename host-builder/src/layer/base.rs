@@ -1,18 +1,37 @@
-//! Files of every image that ordinary programs need.
+//! What every image has that ordinary programs need.
 //!
 //! | path | for |
 //! | --- | --- |
-//! | `/tmp`, mode 1777 | nearly everything |
+//! | `/tmp`, `/var/tmp`, mode 1777 | nearly everything |
 //! | `/root`, mode 0700 | `HOME` of root: git, ssh and shells write there |
+//! | `/home`, `/run` | other users' `HOME`; sockets and locks |
+//! | `/dev`, `/proc`, `/sys` | a runtime mounts over them, and can't make them when the root is read-only |
 //! | `/usr/bin/env` | `#!/usr/bin/env`; only when a package brings `bin/env` |
 //! | `/etc/passwd`, `/etc/group` | `whoami`, ssh and git over ssh fail for a user without a name |
 //! | `/etc/nsswitch.conf` | without it, some programs ask DNS before `/etc/hosts` |
+//! | `/etc/ssl/certs/ca-certificates.crt` | Debian's name of the bundle, which many programs have compiled in |
+//! | `/etc/fonts/image.conf` | fontconfig, which knows no `/share/fonts`; only when a package brings that |
 //!
-//! A package's own file wins.
+//! A package's own file wins. The directories are the image's, whatever a package has in their place.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
+use super::environment::FONTS_FILE;
+use super::known::Known;
 use super::root_tree::{RootEntry, RootTree};
+use crate::closure::StorePath;
+
+const DIRECTORIES: [(&str, u32); 8] = [
+    ("dev", 0o755),
+    ("home", 0o755),
+    ("proc", 0o755),
+    ("root", 0o700),
+    ("run", 0o755),
+    ("sys", 0o755),
+    ("tmp", 0o1777),
+    ("var/tmp", 0o1777),
+];
 
 const PASSWD: &str = "\
 root:x:0:0:root:/root:/bin/sh
@@ -36,18 +55,77 @@ services: files
 protocols: files
 ";
 
-/// Adds these files, unless a package has them.
-pub(super) fn add(root: &mut RootTree) {
-    root.put_directory(Path::new("tmp"), 0o1777);
-    root.put_directory(Path::new("root"), 0o700);
-    for (path, text) in [
-        ("etc/passwd", PASSWD),
-        ("etc/group", GROUP),
-        ("etc/nsswitch.conf", NSSWITCH),
-    ] {
-        root.put_if_absent(Path::new(path), RootEntry::File(text));
+/// The packages' own configuration is included, if they have one.
+const FONTS: &str = r#"<?xml version="1.0"?>
+<!DOCTYPE fontconfig SYSTEM "urn:fontconfig:fonts.dtd">
+<fontconfig>
+  <dir>/share/fonts</dir>
+  <cachedir prefix="xdg">fontconfig</cachedir>
+  <include ignore_missing="yes">/etc/fonts/fonts.conf</include>
+</fontconfig>
+"#;
+
+/// What one image gets.
+#[derive(Debug)]
+pub(super) struct Base {
+    files: Vec<(&'static str, RootEntry)>,
+    /// The directories, and those above the files.
+    directories: BTreeSet<PathBuf>,
+}
+
+impl Base {
+    /// For an image of these packages.
+    pub(super) fn new<'a>(
+        known: &Known<'a>,
+        packages: impl Iterator<Item = &'a StorePath> + Clone,
+    ) -> Self {
+        let has = |path: &str| {
+            let path = Path::new(path);
+            let mut packages = packages.clone();
+            packages.any(|package| known.find(package, path).is_some())
+        };
+        let mut files = vec![
+            ("etc/passwd", RootEntry::File(PASSWD)),
+            ("etc/group", RootEntry::File(GROUP)),
+            ("etc/nsswitch.conf", RootEntry::File(NSSWITCH)),
+        ];
+        let link = |target: &str| RootEntry::Symlink(target.into());
+        for (of, path, entry) in [
+            ("bin/env", "usr/bin/env", link("/bin/env")),
+            (
+                "etc/ssl/certs/ca-bundle.crt",
+                "etc/ssl/certs/ca-certificates.crt",
+                link("ca-bundle.crt"),
+            ),
+            ("share/fonts", FONTS_FILE, RootEntry::File(FONTS)),
+        ] {
+            if has(of) {
+                files.push((path, entry));
+            }
+        }
+        let above = |path: &'static str| Path::new(path).ancestors().skip(1);
+        let own = DIRECTORIES
+            .iter()
+            .flat_map(|(path, _)| Path::new(path).ancestors());
+        let directories = files.iter().flat_map(|(path, _)| above(path)).chain(own);
+        Self {
+            directories: directories.map(Path::to_owned).collect(),
+            files,
+        }
     }
-    if let Some(env @ RootEntry::Symlink(_)) = root.get(Path::new("bin/env")).cloned() {
-        root.put_if_absent(Path::new("usr/bin/env"), env);
+
+    /// Whether the image needs a directory there.
+    pub(super) fn needs_directory(&self, path: &Path) -> bool {
+        self.directories.contains(path)
+    }
+
+    /// Adds the directories, and those files that no package has.
+    pub(super) fn add(&self, root: &mut RootTree) {
+        for (path, mode) in DIRECTORIES {
+            root.put_directory(Path::new(path), mode);
+        }
+        for (path, entry) in &self.files {
+            root.put_if_absent(Path::new(path), entry.clone());
+        }
     }
 }

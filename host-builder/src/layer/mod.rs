@@ -3,7 +3,7 @@
 //! ```text
 //!   store paths ──▶ store_paths ─┐    nar: is each path what Nix made?
 //!                                ├─▶ tar ──▶ encoder ──▶ any writer
-//!   requested ──▶ tree ──▶ symlinks ──▶ root_tree ─┘        │
+//!   requested ─▶ tree, reach ─▶ symlinks ─▶ root_tree ─┘     │
 //!   packages                                                └─▶ Packed: digests, sizes
 //! ```
 //!
@@ -19,7 +19,10 @@
 
 mod base;
 mod encoder;
+mod environment;
+mod known;
 mod nar;
+mod reach;
 mod root_tree;
 mod store_paths;
 mod symlinks;
@@ -32,6 +35,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 pub(crate) use encoder::{ENCODER_ID, Encoder, Packed};
+pub(crate) use environment::Environment;
+pub(crate) use reach::Reach;
 pub(crate) use root_tree::RootTree;
 pub(crate) use store_paths::{check, collect};
 pub(crate) use symlinks::merge;

@@ -45,6 +45,7 @@ impl RootEntry {
 
 impl RootTree {
     /// The entry at a path relative to the root. Does not follow links.
+    #[cfg(test)]
     pub(crate) fn get(&self, path: &Path) -> Option<&RootEntry> {
         let mut names = names(path);
         let mut entry = self.entries.get(names.next()?)?;

@@ -15,165 +15,363 @@
 //!
 //! A package's own links are not followed, and linked to like files. Two kinds are copied instead: links
 //! with an absolute target, which lead to the same place anyway; and links to a *directory* of the same
-//! package, like `sbin` above. That directory is merged, so `/sbin` shows the programs of all packages, and
-//! packages with the same link don't collide.
+//! package, like `sbin` above. That directory is merged, so `/sbin` shows the programs of all packages.
 //!
-//! If packages collide, the first in the given order wins, and the others are reported.
+//! # Links to directories
+//!
+//! When packages disagree about a path, a link that leads to a directory counts as that directory, in this
+//! package or in another store path ([`Known`]):
+//!
+//! ```text
+//!   …-bash               …-jdk                              the image
+//!   └─ bin/              ├─ bin ─▶ lib/openjdk/bin          └─ bin/
+//!      └─ bash           └─ lib/openjdk/bin/                   ├─ bash ──▶ /nix/store/…-bash/bin/bash
+//!                           └─ java                            └─ java ──▶ /nix/store/…-jdk/bin/java
+//! ```
+//!
+//! So the order of the packages decides between files, and never between directories. A directory also goes
+//! before a file. What the image lacks of a package is reported.
+//!
+//! # The image's own
+//!
+//! The image needs some directories itself ([`Base`]): a package may add to them, but not replace them. It
+//! may not even add to those that a container runtime mounts over, and not to `/nix`.
+//!
+//! # Bounds
+//!
+//! Links to directories could make a small package into an endless tree. None is followed that leads to a
+//! directory on the way to itself, nor when [`MAX_FOLLOWED`] entries were merged behind links.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
+use std::ptr;
 
-use super::base;
+use super::base::Base;
+use super::environment::{Environment, Packages};
+use super::known::Known;
+use super::reach::Reach;
 use super::root_tree::{DIRECTORY_MODE, RootEntry, RootTree};
 use super::tree::{Directory, Tree};
 use crate::closure::StorePath;
+
+/// Entries of directories behind links that are merged into one image. Real images have a few thousand.
+const MAX_FOLLOWED: usize = 100_000;
+
+/// Directories of the root that container runtimes mount over, and the store.
+const MOUNTED: [&str; 4] = ["dev", "nix", "proc", "sys"];
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Merged {
     /// With the files that every image has.
     pub(crate) root: RootTree,
-    pub(crate) collisions: Vec<Collision>,
-    /// Packages that are a single file or link, which have no name outside of the store.
+    /// Variables by which programs find what the packages bring.
+    pub(crate) environment: Environment,
+    /// Pythons for which the image has modules, but that are not in it: `python3.12`.
+    pub(crate) absent_pythons: Vec<String>,
+    /// In the order of the image's paths.
+    pub(crate) dropped: Vec<Dropped>,
+    /// Packages that are a single file, which has no name outside of the store.
     pub(crate) without_directory: Vec<StorePath>,
 }
 
-/// Two packages have the same path, and it can't be merged.
+/// A package's entry that the image lacks, because another one has its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Collision {
+pub(crate) struct Dropped {
     /// Relative to the image's root.
     pub(crate) path: PathBuf,
-    /// The package whose entry the image has.
-    pub(crate) kept: StorePath,
-    /// The package whose entry it lacks.
-    pub(crate) dropped: StorePath,
+    pub(crate) package: StorePath,
+    /// The package whose entry the image has; none if it is the image's own.
+    pub(crate) kept: Option<StorePath>,
 }
 
-impl fmt::Display for Collision {
+impl fmt::Display for Dropped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = self.path.display();
-        write!(
-            f,
-            "/{path} is from {}, not from {}",
-            self.kept, self.dropped
-        )
-    }
-}
-
-/// Merges packages, in their canonical order, and adds the files of every image.
-pub(crate) fn merge<'a>(packages: impl IntoIterator<Item = (&'a StorePath, &'a Tree)>) -> Merged {
-    let mut without_directory = Vec::new();
-    let mut directories = Vec::new();
-    for (path, tree) in packages {
-        match tree {
-            Tree::Directory(root) => directories.push((Package { path, root }, root)),
-            Tree::File { .. } | Tree::Symlink(_) => without_directory.push(path.clone()),
+        let (path, package) = (self.path.display(), self.package.name());
+        match &self.kept {
+            Some(kept) if kept.name() == package => {
+                write!(f, "/{path} of {} is left out: {kept} has it", self.package)
+            }
+            Some(kept) => write!(
+                f,
+                "/{path} of {package} is left out: {} has it",
+                kept.name()
+            ),
+            None => write!(f, "/{path} of {package} is left out: it is the image's own"),
         }
     }
-    let mut collisions = Vec::new();
-    let entries = merge_directories(Path::new(""), &directories, &mut collisions);
+}
+
+/// Merges packages, in their canonical order, and adds the files of every image. `reach` has what the
+/// packages need of other store paths.
+pub(crate) fn merge<'a>(
+    packages: impl IntoIterator<Item = (&'a StorePath, &'a Tree)>,
+    reach: impl IntoIterator<Item = &'a Reach>,
+) -> Merged {
+    let packages: Vec<(&StorePath, &Tree)> = packages.into_iter().collect();
+    let reach: Vec<&Reach> = reach.into_iter().collect();
+    let linked = reach.iter().flat_map(|one| &one.linked);
+    let known: Known<'_> = linked
+        .map(|(path, tree)| (path, tree))
+        .chain(packages.iter().copied())
+        .collect();
+    let mut without_directory = Vec::new();
+    let mut directories = Vec::new();
+    for &(package, _) in &packages {
+        match known.find(package, Path::new("")) {
+            Some(Tree::Directory(root)) => directories.push(Part::root(package, root)),
+            _ => without_directory.push(package.clone()),
+        }
+    }
+    let requested: Vec<&StorePath> = directories.iter().map(|part| part.package).collect();
+    let base = Base::new(&known, requested.iter().copied());
+    let modules = reach.iter().flat_map(|one| &one.modules);
+    let (mut more, mut trees) = (Vec::new(), Vec::new());
+    for (package, tree) in modules {
+        let is_new = |part: &Part<'_>| part.package != package;
+        if let Tree::Directory(root) = tree
+            && directories.iter().all(is_new)
+            && more.iter().all(is_new)
+        {
+            more.push(Part::root(package, root));
+            trees.push(tree);
+        }
+    }
+    directories.extend(more);
+    let packages = Packages {
+        known: &known,
+        requested: &requested,
+        modules: &trees,
+        has_utf8: reach.iter().any(|one| one.has_utf8),
+    };
+    let environment = packages.environment();
+    let absent_pythons = packages.other_pythons();
+    let mut merge = Merge {
+        known: &known,
+        base: &base,
+        followed: 0,
+        dropped: Vec::new(),
+    };
+    let entries = merge.directories(Path::new(""), &directories);
+    let dropped = merge.dropped;
     let mut root = RootTree { entries };
-    base::add(&mut root);
+    base.add(&mut root);
     Merged {
         root,
-        collisions,
+        environment,
+        absent_pythons,
+        dropped,
         without_directory,
     }
 }
 
-/// Names at a package's root that only Nix's builders use; and `nix`, which would hide the store.
-fn is_left_out(name: &OsStr) -> bool {
-    name == "nix" || name == "nix-support" || name.as_bytes().starts_with(b"propagated-")
+/// Names at a package's root that only Nix's builders use.
+fn is_for_builders(name: &OsStr) -> bool {
+    name == "nix-support" || name.as_bytes().starts_with(b"propagated-")
 }
 
-#[derive(Clone, Copy)]
-struct Package<'a> {
-    path: &'a StorePath,
+fn is_mounted(name: &OsStr) -> bool {
+    MOUNTED.iter().any(|mounted| name == *mounted)
+}
+
+/// What a package has at some path: a directory.
+#[derive(Clone)]
+struct Part<'a> {
+    package: &'a StorePath,
+    /// Its tree, in which it is searched for targets of links.
     root: &'a Directory,
+    directory: &'a Directory,
+    /// The directories on the way, itself included.
+    way: Vec<&'a Directory>,
+    /// Whether a link is on the way.
+    followed: bool,
 }
 
-/// A package and its entry at some path.
-type Candidate<'a> = (Package<'a>, &'a Tree);
-
-/// Merges one directory of several packages.
-fn merge_directories(
-    at: &Path,
-    directories: &[(Package<'_>, &Directory)],
-    collisions: &mut Vec<Collision>,
-) -> BTreeMap<OsString, RootEntry> {
-    let is_root = at.as_os_str().is_empty();
-    let mut by_name: BTreeMap<&OsStr, Vec<Candidate<'_>>> = BTreeMap::new();
-    for &(package, directory) in directories {
-        for (name, tree) in directory {
-            if is_root && is_left_out(name) {
-                continue;
-            }
-            by_name.entry(name).or_default().push((package, tree));
+impl<'a> Part<'a> {
+    fn root(package: &'a StorePath, root: &'a Directory) -> Self {
+        Self {
+            package,
+            root,
+            directory: root,
+            way: vec![root],
+            followed: false,
         }
     }
-    by_name
-        .into_iter()
-        .filter_map(|(name, candidates)| {
-            let entry = merge_candidates(&at.join(name), &candidates, collisions)?;
-            Some((name.to_owned(), entry))
-        })
-        .collect()
+
+    /// A directory below, or behind a link that is below.
+    fn below(&self, directory: &'a Directory, is_link: bool) -> Self {
+        let mut way = self.way.clone();
+        way.push(directory);
+        Self {
+            directory,
+            way,
+            followed: self.followed || is_link,
+            ..self.clone()
+        }
+    }
 }
 
-/// Merges the entries at one path. The first decides whether it is a directory. None without candidates.
-fn merge_candidates(
-    path: &Path,
-    candidates: &[Candidate<'_>],
-    collisions: &mut Vec<Collision>,
-) -> Option<RootEntry> {
-    let (&(first, tree), others) = candidates.split_first()?;
-    let mut collide = |other: Package<'_>| {
-        collisions.push(Collision {
+/// What a package has in a directory.
+type Candidate<'p, 'a> = (&'p Part<'a>, &'a Tree);
+
+struct Merge<'b, 'a> {
+    known: &'b Known<'a>,
+    base: &'b Base,
+    /// Entries behind links so far.
+    followed: usize,
+    dropped: Vec<Dropped>,
+}
+
+impl<'a> Merge<'_, 'a> {
+    /// Merges one directory of several packages.
+    fn directories(&mut self, at: &Path, parts: &[Part<'a>]) -> BTreeMap<OsString, RootEntry> {
+        let is_root = at.as_os_str().is_empty();
+        let mut by_name: BTreeMap<&OsStr, Vec<Candidate<'_, 'a>>> = BTreeMap::new();
+        for part in parts {
+            for (name, tree) in part.directory {
+                by_name.entry(name).or_default().push((part, tree));
+            }
+        }
+        let mut merged = BTreeMap::new();
+        for (name, candidates) in by_name {
+            let path = at.join(name);
+            if is_root && is_for_builders(name) {
+            } else if is_root && is_mounted(name) {
+                for (part, _) in candidates {
+                    self.drop(&path, part.package, None);
+                }
+            } else if let Some(entry) = self.candidates(&path, &candidates) {
+                merged.insert(name.to_owned(), entry);
+            }
+        }
+        merged
+    }
+
+    /// Merges the entries at one path. None if the image needs a directory there, and no package has one.
+    fn candidates(&mut self, path: &Path, candidates: &[Candidate<'_, 'a>]) -> Option<RootEntry> {
+        let is_own = self.base.needs_directory(path);
+        let agreed = agreed_target(path, candidates);
+        if let Some(target) = agreed.filter(|_| !is_own) {
+            return Some(RootEntry::Symlink(target));
+        }
+        let mut parts: Vec<Part<'a>> = Vec::new();
+        let mut others = Vec::new();
+        for &(part, tree) in candidates {
+            match self.directory(part, path, tree) {
+                Some(directory) => parts.push(directory),
+                None => others.push((part, tree)),
+            }
+        }
+        if let Some(first) = parts.first() {
+            let kept = (!is_own).then_some(first.package);
+            for (other, _) in others {
+                self.drop(path, other.package, kept);
+            }
+            return Some(RootEntry::Directory {
+                mode: DIRECTORY_MODE,
+                entries: self.directories(path, &parts),
+            });
+        }
+        let kept = others.first().filter(|_| !is_own);
+        let target = kept.map(|(part, tree)| Target::of(part, path, tree));
+        for (other, tree) in &others {
+            if target.as_ref() != Some(&Target::of(other, path, tree)) {
+                self.drop(path, other.package, kept.map(|(part, _)| part.package));
+            }
+        }
+        target.map(|target| RootEntry::Symlink(target.text))
+    }
+
+    /// The directory that an entry is, or that it leads to.
+    fn directory(&mut self, part: &Part<'a>, path: &Path, tree: &'a Tree) -> Option<Part<'a>> {
+        let found = match tree {
+            Tree::Directory(directory) => part.below(directory, false),
+            Tree::File { .. } => return None,
+            Tree::Symlink(_) => {
+                let Some(Tree::Directory(directory)) = self.known.find(part.package, path) else {
+                    return None;
+                };
+                if part.way.iter().any(|above| ptr::eq(*above, directory)) {
+                    return None;
+                }
+                part.below(directory, true)
+            }
+        };
+        if found.followed {
+            let followed = self.followed + found.directory.len() + 1;
+            if followed > MAX_FOLLOWED {
+                return None;
+            }
+            self.followed = followed;
+        }
+        Some(found)
+    }
+
+    fn drop(&mut self, path: &Path, package: &StorePath, kept: Option<&StorePath>) {
+        self.dropped.push(Dropped {
             path: path.to_owned(),
-            kept: first.path.clone(),
-            dropped: other.path.clone(),
-        });
-    };
-    if let Tree::Directory(directory) = tree {
-        let mut directories = vec![(first, directory)];
-        for &(package, tree) in others {
-            match tree {
-                Tree::Directory(directory) => directories.push((package, directory)),
-                Tree::File { .. } | Tree::Symlink(_) => collide(package),
-            }
-        }
-        return Some(RootEntry::Directory {
-            mode: DIRECTORY_MODE,
-            entries: merge_directories(path, &directories, collisions),
+            package: package.clone(),
+            kept: kept.cloned(),
         });
     }
-    let target = link_target(first, path, tree);
-    for &(package, tree) in others {
-        let is_directory = matches!(tree, Tree::Directory(_));
-        if is_directory || link_target(package, path, tree) != target {
-            collide(package);
-        }
-    }
-    Some(RootEntry::Symlink(target))
+}
+
+/// The target of the image's link, if all packages have the same link there.
+fn agreed_target(path: &Path, candidates: &[Candidate<'_, '_>]) -> Option<OsString> {
+    let mut targets = candidates.iter().map(|(part, tree)| match tree {
+        Tree::Directory(_) => None,
+        Tree::File { .. } | Tree::Symlink(_) => Some(Target::of(part, path, tree)),
+    });
+    let first = targets.next()??;
+    let agree = targets.all(|target| target.as_ref() == Some(&first));
+    agree.then_some(first.text)
 }
 
 /// The target of the image's link to a package's file or link.
-fn link_target(package: Package<'_>, path: &Path, tree: &Tree) -> OsString {
-    if let Tree::Symlink(target) = tree {
-        let target_path = Path::new(target);
-        if target_path.is_absolute() || leads_to_directory(package.root, path, target_path) {
-            return target.clone();
-        }
-    }
-    Path::new(&package.path.to_string()).join(path).into()
+#[derive(Debug)]
+struct Target {
+    text: OsString,
+    /// For a directory of the package that is merged: its path in the image. It can be written in several
+    /// ways.
+    directory: Option<PathBuf>,
 }
 
-/// Whether the target of a link at `path` is a directory of the same package that is merged. Returns false
-/// for a target behind further links.
-fn leads_to_directory(root: &Directory, path: &Path, target: &Path) -> bool {
-    let mut way = vec![root];
+impl PartialEq for Target {
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.directory, &other.directory) {
+            (Some(one), Some(other)) => one == other,
+            (None, None) => self.text == other.text,
+            _ => false,
+        }
+    }
+}
+
+impl Target {
+    fn of(part: &Part<'_>, path: &Path, tree: &Tree) -> Self {
+        let text = |text: &OsStr, directory| Self {
+            text: text.to_owned(),
+            directory,
+        };
+        if let Tree::Symlink(target) = tree {
+            let target_path = Path::new(target);
+            if target_path.is_absolute() {
+                return text(target, None);
+            }
+            if let Some(directory) = merged_directory(part.root, path, target_path) {
+                return text(target, Some(directory));
+            }
+        }
+        let path = Path::new(&part.package.to_string()).join(path);
+        text(path.as_os_str(), None)
+    }
+}
+
+/// The directory of the same package that a link at `path` leads to, if it is merged. None for a target
+/// behind further links.
+fn merged_directory(root: &Directory, path: &Path, target: &Path) -> Option<PathBuf> {
+    let (mut way, mut at) = (vec![root], PathBuf::new());
     let parent = path.parent().unwrap_or(Path::new(""));
     for component in parent.components().chain(target.components()) {
         match component {
@@ -181,17 +379,21 @@ fn leads_to_directory(root: &Directory, path: &Path, target: &Path) -> bool {
             // `..` at the root leads out of the package.
             Component::ParentDir if way.len() > 1 => {
                 way.pop();
+                at.pop();
             }
-            Component::Normal(name) if way.len() > 1 || !is_left_out(name) => {
-                match way.last().and_then(|directory| directory.get(name)) {
-                    Some(Tree::Directory(directory)) => way.push(directory),
-                    _ => return false,
-                }
+            Component::Normal(name)
+                if way.len() > 1 || !(is_for_builders(name) || is_mounted(name)) =>
+            {
+                let Some(Tree::Directory(directory)) = way.last()?.get(name) else {
+                    return None;
+                };
+                way.push(directory);
+                at.push(name);
             }
-            _ => return false,
+            _ => return None,
         }
     }
-    true
+    Some(at)
 }
 
 #[cfg(test)]

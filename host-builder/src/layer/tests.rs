@@ -358,33 +358,39 @@ fn the_root_becomes_a_pinned_layer() {
         )
         .unwrap()
     });
-    let merged = merge(paths.iter().zip(&trees));
+    let merged = merge(paths.iter().zip(&trees), []);
     let mut out = Vec::new();
     let packed = pack_root(&merged.root, &mut out).unwrap();
     expect![[r#"
         0755 bin/
         0777 bin/link -> /nix/store/…-first-1.0/bin/link
         0777 bin/run -> /nix/store/…-first-1.0/bin/run
+        0755 dev/
         0755 empty/
         0777 empty-too -> /nix/store/…-second-2.0/empty-too
         0755 etc/
         0644 etc/group "root:x:0:\nnogroup:x:65534:\nnobody:x:65534:\n"
         0644 etc/nsswitch.conf "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nnetworks: files\nservices: files\nprotocols: files\n"
         0644 etc/passwd "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n"
+        0755 home/
         0777 long -> /nix/store/…-second-2.0/long
         0777 other -> /nix/store/…-second-2.0/other
+        0755 proc/
         0700 root/
-        0777 run -> /nix/store/…-second-2.0/run
+        0755 run/
+        0755 sys/
         0777 text -> /nix/store/…-first-1.0/text
         1777 tmp/
+        0755 var/
+        1777 var/tmp/
         0755 xx…/
         0777 xx…/copy -> /nix/store/…-second-2.0/xx…/copy
     "#]].assert_eq(&listing(&out));
     check_bytes(
         &packed,
         &expect![[r#"
-            diff_id sha256:4aaaa40e91c207b019d4cec62a8176ab3c94ccb3430b17d29f5bd68588334198
-            digest  sha256:21b603fa49ee287287f487abd294bfa8b63120274c4069e3e3cf7ce94df46012, 593 bytes
+            diff_id sha256:48ee9efc6d222fa4529760d9748af38341e0c0d861914a7c85acdb433ae5f091
+            digest  sha256:42d84defcfa86c47c7ab08244a3b8767c04dbf045b18cae144d90d5f7a048c70, 651 bytes
         "#]],
     );
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::Writes;
 use super::nixpkgs_config::NixpkgsConfig;
 use super::output::Derivation;
+use super::overlays::Stored;
 use crate::closure::{STORE_DIR, StorePath};
 use crate::process::Command;
 use nixgate_core::package_set::System;
@@ -27,6 +28,13 @@ impl Command {
     fn options(self, options: &NixOptions) -> Self {
         let options = options.0.iter();
         self.args(options.flat_map(|(name, value)| ["--option", name, value]))
+    }
+
+    /// Lets Nix code read a path. With a name before it, since a store path may contain `=`.
+    fn readable(self, name: &str, path: &Path) -> Self {
+        let mut readable = OsString::from(format!("{name}="));
+        readable.push(path);
+        self.arg("-I").arg(readable)
     }
 
     fn argstr(self, name: &str, value: impl Into<OsString>) -> Self {
@@ -77,7 +85,6 @@ pub(super) fn evaluate(
                 .into_iter()
                 .flat_map(|(name, value)| ["--option", name, value]),
         );
-    // With a name before it, since a store path may contain `=`.
     for (name, path) in [
         ("nixgate-expression", expression),
         (
@@ -86,9 +93,7 @@ pub(super) fn evaluate(
         ),
         ("nixgate-set", source),
     ] {
-        let mut readable = OsString::from(format!("{name}="));
-        readable.push(path);
-        command = command.arg("-I").arg(readable);
+        command = command.readable(name, path);
     }
     command
         .arg(expression)
@@ -96,9 +101,16 @@ pub(super) fn evaluate(
         .argstr("system", system.nix())
 }
 
-/// Gives an evaluation what the administrator allows of that which nixpkgs refuses.
-pub(super) fn configured(evaluation: Command, config: &NixpkgsConfig) -> Command {
-    evaluation.argstr("config", config.json())
+/// Gives an evaluation the administrator's overlays, and what he allows of that which nixpkgs refuses.
+pub(super) fn configured(
+    evaluation: Command,
+    config: &NixpkgsConfig,
+    overlays: &[Stored],
+) -> Command {
+    let evaluation = overlays.iter().fold(evaluation, |evaluation, overlay| {
+        evaluation.readable("nixgate-overlay", &overlay.source)
+    });
+    evaluation.argstr("config", config.json(overlays))
 }
 
 /// Resolves names to derivations (`nix/resolve.nix`).
@@ -280,6 +292,16 @@ pub(super) fn fetch_git(options: &NixOptions, url: &str, reference: &str, commit
         .argstr("url", url)
         .argstr("ref", reference)
         .argstr("rev", commit)
+}
+
+/// Unpacks a tarball whose content has this hash; prints the store path as a JSON string. Downloads nothing
+/// that the store has.
+pub(super) fn fetch_archive(options: &NixOptions, url: &str, sha256: &str) -> Command {
+    const FETCH: &str = "{ url, sha256 }: builtins.fetchTarball { inherit url sha256; }";
+    instantiate(options)
+        .args(["--expr", FETCH])
+        .argstr("url", url)
+        .argstr("sha256", sha256)
 }
 
 /// Evaluates trusted Nix code.

@@ -18,6 +18,7 @@ use super::enclosure::{self, Proxy};
 use super::log::NixLog;
 use super::nixpkgs_config::NixpkgsConfig;
 use super::output::{self, Attribute, Derivation, Described, Resolution, Version};
+use super::overlays::Overlays;
 use super::reason::reason;
 use super::sandbox::{self, Probe, Sandbox};
 use super::told::Told;
@@ -104,6 +105,7 @@ pub(crate) struct NixCli {
     options: NixOptions,
     /// The folder with our Nix expressions.
     expressions: PathBuf,
+    overlays: Overlays,
     metrics: Metrics,
     troubles: Troubles,
     /// That of the first answer.
@@ -122,7 +124,13 @@ pub(crate) struct NixCli {
 }
 
 impl NixCli {
-    pub(crate) fn new(settings: NixSettings, expressions: &Path, metrics: Metrics) -> Self {
+    /// The folder `overlays` is for links of overlays.
+    pub(crate) fn new(
+        settings: NixSettings,
+        expressions: &Path,
+        overlays: PathBuf,
+        metrics: Metrics,
+    ) -> Self {
         let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
         let mut options = NixOptions(DEFAULTS.map(owned).into());
         options.0.extend(settings.options.0.iter().cloned());
@@ -136,10 +144,12 @@ impl NixCli {
         let netrc = netrc.map(|netrc| ("netrc-file".to_owned(), netrc.file.display().to_string()));
         options.0.extend(own.into_iter().chain(netrc));
         let max_concurrent = settings.max_concurrent;
+        let overlays = Overlays::new(overlays, settings.nixpkgs_config.overlays.clone());
         Self {
             settings,
             options,
             expressions: expressions.to_owned(),
+            overlays,
             metrics,
             troubles: Troubles::default(),
             known_version: OnceCell::new(),
@@ -220,21 +230,30 @@ impl NixCli {
             .await
     }
 
-    fn evaluation(&self, expression: &str, source: &Path, system: System) -> Command {
-        self.permitted(&self.settings.eval_permissions, expression, source, system)
+    async fn evaluation(
+        &self,
+        expression: &str,
+        source: &Path,
+        system: System,
+    ) -> Result<Command, NixError> {
+        let permissions = &self.settings.eval_permissions;
+        self.permitted(permissions, expression, source, system)
+            .await
     }
 
-    fn permitted(
+    async fn permitted(
         &self,
         permissions: &EvalPermissions,
         expression: &str,
         source: &Path,
         system: System,
-    ) -> Command {
+    ) -> Result<Command, NixError> {
+        let overlays = self.overlays.stored(self).await?;
         let expression = self.expressions.join(expression);
         let evaluation =
             arguments::evaluate(&self.options, permissions, &expression, source, system);
-        arguments::configured(evaluation, &self.settings.nixpkgs_config)
+        let config = &self.settings.nixpkgs_config;
+        Ok(arguments::configured(evaluation, config, &overlays))
     }
 
     /// Waits for clients' evaluations and builds, for a while.
@@ -440,10 +459,17 @@ impl Nix for NixCli {
         names: &[String],
         writes: Writes,
     ) -> Result<Vec<Resolution>, NixError> {
-        let evaluation = self.evaluation("resolve.nix", source, system);
+        let evaluation = self.evaluation("resolve.nix", source, system).await?;
         let output = self
             .evaluate(arguments::resolve(evaluation, names, writes))
             .await?;
+        // A set is tried with no names, once.
+        if names.is_empty() && !self.overlays.is_empty() && output::ignores_overlays(&output) {
+            tracing::warn!(
+                set = %source.display(),
+                "the package set takes no overlays: those of NIXGATE_NIXPKGS_CONFIG have no effect on it"
+            );
+        }
         let found = output::resolutions(&output);
         let found = found.map_err(|error| not_understood("nix-instantiate", error))?;
         expect_answers(found, names.len())
@@ -455,7 +481,7 @@ impl Nix for NixCli {
         system: System,
         name: &str,
     ) -> Result<Option<String>, NixError> {
-        let evaluation = self.evaluation("resolve.nix", source, system);
+        let evaluation = self.evaluation("resolve.nix", source, system).await?;
         match self.evaluate(arguments::explain(evaluation, name)).await {
             Ok(_) => Ok(None),
             Err(NixError::Process(ProcessError::Failed { stderr, .. })) => Ok(reason(&stderr)),
@@ -469,7 +495,7 @@ impl Nix for NixCli {
         system: System,
         paths: &[Vec<String>],
     ) -> Result<Vec<Attribute>, NixError> {
-        let evaluation = self.evaluation("attributes.nix", source, system);
+        let evaluation = self.evaluation("attributes.nix", source, system).await?;
         let output = self.evaluate(arguments::look(evaluation, paths)).await?;
         expect_answers(parse("nix-instantiate", &output)?, paths.len())
     }
@@ -488,6 +514,10 @@ impl Nix for NixCli {
         };
         let word = sandbox::unique();
         let evaluation = self.permitted(&permissions, "attributes.nix", source, system);
+        let evaluation = match evaluation.await {
+            Ok(evaluation) => evaluation,
+            Err(error) => return (Vec::new(), Err(error)),
+        };
         let command = arguments::describe(evaluation, paths, &word);
         let limits = Limits {
             memory: Some(self.settings.eval_memory.min(BACKGROUND_MEMORY)),
@@ -590,6 +620,15 @@ impl Nix for NixCli {
             }),
             _ => Err(not_understood("nix-prefetch-url", format!("{output:?}"))),
         }
+    }
+
+    async fn fetch_archive(&self, url: &str, sha256: &str) -> Result<Fetched, NixError> {
+        let command = arguments::fetch_archive(&self.options, url, sha256);
+        let path = parse("nix-instantiate", &self.fetch(command).await?)?;
+        Ok(Fetched {
+            path,
+            revision: sha256.to_owned(),
+        })
     }
 
     async fn fetch_flake(&self, url: &str, dir: &str) -> Result<Fetched, NixError> {

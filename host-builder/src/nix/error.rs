@@ -115,6 +115,18 @@ pub(crate) enum NixError {
          yet"
     )]
     EmptyArchive,
+    /// An overlay can't be fetched, or lacks its file.
+    #[error(
+        "cannot use the overlay {overlay}: {reason}. Correct NIXGATE_NIXPKGS_CONFIG, or what it names"
+    )]
+    Overlay {
+        /// Without credentials.
+        overlay: String,
+        /// For clients too, if it lasts.
+        reason: String,
+        /// Whether it stays so until somebody acts.
+        lasts: bool,
+    },
     #[error(transparent)]
     Process(ProcessError),
 }

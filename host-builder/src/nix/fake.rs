@@ -212,6 +212,10 @@ impl Nix for FakeNix {
         self.fetched(format!("hash of {url}")).await
     }
 
+    async fn fetch_archive(&self, _: &str, sha256: &str) -> Result<Fetched, NixError> {
+        self.fetched(sha256.to_owned()).await
+    }
+
     async fn fetch_flake(&self, url: &str, _: &str) -> Result<Fetched, NixError> {
         self.fetched(format!("hash of {url}")).await
     }

@@ -6,7 +6,8 @@
 //!       │                  ├── reason      why an evaluation failed, in words for clients           pure
 //!       │                  ├── log         progress and lines of a running build
 //!       │                  ├── told        answers of an evaluation that may not get to its end       pure
-//!       │                  ├── nixpkgs_config  unfree and insecure packages that are allowed
+//!       │                  ├── nixpkgs_config  unfree and insecure packages that are allowed, and overlays
+//!       │                  ├── overlays    fetches them, and keeps them in the store
 //!       │                  ├── caches      troubles of binary caches, by what Nix prints
 //!       │                  ├── sandbox     proves that builds can't harm this machine
 //!       │                  ├── enclosure   a network that reaches only the proxy
@@ -32,6 +33,7 @@ mod hash;
 mod log;
 mod nixpkgs_config;
 mod output;
+mod overlays;
 mod reason;
 mod sandbox;
 mod told;
@@ -174,6 +176,10 @@ pub(crate) trait Nix: Send + Sync + 'static {
 
     /// Unpacks a tarball from a URL into the store; `log` gets the progress.
     async fn fetch_tarball(&self, url: &str, log: &BuildLog) -> Result<Fetched, NixError>;
+
+    /// Unpacks a tarball from a URL into the store. Fails if its content has not this SHA-256, in
+    /// hexadecimal digits; the revision is that hash.
+    async fn fetch_archive(&self, url: &str, sha256: &str) -> Result<Fetched, NixError>;
 
     /// Fetches a flake and its locked inputs into the store, and makes a package set of them; `dir` is
     /// the flake's folder in its source. The revision is the hash in the package set's store path, which

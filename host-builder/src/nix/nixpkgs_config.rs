@@ -1,25 +1,32 @@
-//! What an administrator allows of that which nixpkgs refuses.
+//! What an administrator allows of that which nixpkgs refuses, and what is changed in it.
 //!
 //! ```json
 //! {
 //!   "allowUnfreePackages": ["unrar", "vscode"],
-//!   "permittedInsecurePackages": ["openssl-1.1.1w"]
+//!   "permittedInsecurePackages": ["openssl-1.1.1w"],
+//!   "overlays": [{ "git": "https://git.corp/overlays.git", "commit": "<40 digits>" }]
 //! }
 //! ```
 //!
-//! Package sets that are functions of `config` get it (`nix/resolve.nix`). It holds lists alone: code in it
-//! could allow everything by mistake, and differ from what this file says.
+//! Package sets that are functions of `config` and `overlays` get it (`nix/packages.nix`). It holds lists
+//! alone: code in it could allow everything by mistake, and differ from what this file says. The code of an
+//! overlay is elsewhere, and pinned ([`overlays`](super::overlays)).
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+use serde_json::json;
 
+use super::overlays::{Overlay, Stored};
 use crate::fingerprint::Fingerprint;
 
-/// The file as it is written, and as Nix code reads it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Overlays at most: each has a fetch, and costs every evaluation.
+const MOST_OVERLAYS: usize = 32;
+
+/// The file as it is written.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct NixpkgsConfig {
     /// Names without versions, as in `allowUnfreePredicate`.
@@ -28,6 +35,9 @@ pub(crate) struct NixpkgsConfig {
     /// Names with versions.
     #[serde(default)]
     permitted_insecure_packages: BTreeSet<String>,
+    /// In the order in which they are applied.
+    #[serde(default)]
+    pub(super) overlays: Vec<Overlay>,
 }
 
 impl NixpkgsConfig {
@@ -59,22 +69,39 @@ impl NixpkgsConfig {
                  such as \"openssl-1.1.1w\""
             );
         }
+        let overlays = config.overlays.len();
+        ensure!(
+            overlays <= MOST_OVERLAYS,
+            "overlays: {overlays} are more than {MOST_OVERLAYS}. Join some of them in one repository"
+        );
         Ok(config)
     }
 
-    /// As an argument of Nix code.
-    pub(super) fn json(&self) -> String {
-        serde_json::json!(self).to_string()
+    /// As an argument of Nix code; with the files of the overlays.
+    pub(super) fn json(&self, overlays: &[Stored]) -> String {
+        let files = overlays.iter().map(|overlay| &overlay.file);
+        json!({
+            "allowUnfreePackages": self.allow_unfree_packages,
+            "permittedInsecurePackages": self.permitted_insecure_packages,
+            "overlays": files.collect::<Vec<_>>(),
+        })
+        .to_string()
     }
 
-    /// Part of every key; none when it allows nothing, so that an empty file changes no key.
+    /// Part of every key; none when it changes nothing, so that an empty file changes no key.
     pub(crate) fn fingerprint(&self) -> Option<String> {
-        let is_empty =
-            self.allow_unfree_packages.is_empty() && self.permitted_insecure_packages.is_empty();
+        if *self == Self::default() {
+            return None;
+        }
         let fingerprint = Fingerprint::new("nixpkgs-config-1")
             .list(self.allow_unfree_packages.iter())
             .list(self.permitted_insecure_packages.iter());
-        (!is_empty).then(|| fingerprint.hex())
+        // Without overlays it is what it was before there were any.
+        let fingerprint = match self.overlays.as_slice() {
+            [] => fingerprint,
+            overlays => fingerprint.list(overlays.iter().map(Overlay::key)),
+        };
+        Some(fingerprint.hex())
     }
 }
 
@@ -91,6 +118,8 @@ fn check(name: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const OVERLAY: &str = r#"{"path": "/nix/store/00000000000000000000000000000000-a"}"#;
 
     #[test]
     fn a_mistake_is_named() {
@@ -109,6 +138,14 @@ mod tests {
                 r#"{"permittedInsecurePackages": "openssl-1"}"#,
                 "invalid type",
             ),
+            (
+                r#"{"overlays": [{"git": "https://git.corp/o.git"}]}"#,
+                "is not pinned",
+            ),
+            (
+                &format!(r#"{{"overlays": [{}]}}"#, vec![OVERLAY; 33].join(",")),
+                "33 are more than 32",
+            ),
         ] {
             let error = format!("{:#}", NixpkgsConfig::parse(json).unwrap_err());
             assert!(error.contains(words), "{json}: {error}");
@@ -126,5 +163,44 @@ mod tests {
             key(r#"{"allowUnfreePackages": ["a-1"]}"#),
             key(r#"{"permittedInsecurePackages": ["a-1"]}"#)
         );
+    }
+
+    #[test]
+    fn overlays_are_part_of_keys_in_their_order() {
+        let key = |overlays: &[&str]| {
+            let unfree = r#""allowUnfreePackages": ["a"]"#;
+            let json = format!(r#"{{{unfree}, "overlays": [{}]}}"#, overlays.join(","));
+            NixpkgsConfig::parse(&json).unwrap().fingerprint().unwrap()
+        };
+        let other = OVERLAY.replace("-a", "-b");
+        // As before there were overlays.
+        expect_test::expect!["b160e066c86d6025b748142b43ec647941b6dcfebe2e6778832b34a5987c7b5a"]
+            .assert_eq(&key(&[]));
+        assert_ne!(key(&[]), key(&[OVERLAY]));
+        assert_ne!(key(&[OVERLAY, &other]), key(&[&other, OVERLAY]));
+    }
+
+    #[test]
+    fn the_files_of_the_documentation_are_valid() {
+        let page = include_str!("../../../docs/src/nixpkgs.md");
+        let files = page.split("```json\n").skip(1);
+        let files: Vec<_> = files.filter_map(|rest| rest.split("```").next()).collect();
+        assert_eq!(files.len(), 2);
+        for file in files {
+            assert!(NixpkgsConfig::parse(file).unwrap().fingerprint().is_some());
+        }
+    }
+
+    #[test]
+    fn nix_code_gets_the_files_of_overlays() {
+        let json = format!(r#"{{"permittedInsecurePackages": ["a-1"], "overlays": [{OVERLAY}]}}"#);
+        let stored = Stored {
+            source: "/nix/store/x".into(),
+            file: "/nix/store/x/default.nix".into(),
+        };
+        expect_test::expect![[
+            r#"{"allowUnfreePackages":[],"overlays":["/nix/store/x/default.nix"],"permittedInsecurePackages":["a-1"]}"#
+        ]]
+        .assert_eq(&NixpkgsConfig::parse(&json).unwrap().json(&[stored]));
     }
 }

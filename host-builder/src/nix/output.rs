@@ -202,6 +202,16 @@ pub(super) fn resolutions(json: &[u8]) -> Result<Vec<Resolution>, serde_json::Er
     serde_json::from_slice(json).map(|output: Output| output.packages)
 }
 
+/// Whether the package set of `nix/resolve.nix` takes no overlays.
+pub(super) fn ignores_overlays(json: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Output {
+        takes_overlays: bool,
+    }
+    serde_json::from_slice(json).is_ok_and(|output: Output| !output.takes_overlays)
+}
+
 /// An error of Nix without the build's log in it, which may be of a build that had the network and then
 /// is not for every client.
 pub(super) fn without_log(text: &str) -> String {

@@ -18,6 +18,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{
     Pid, Resource, Rlimit, Signal, getrlimit, kill_process_group, nice,
     set_parent_process_death_signal, setrlimit, setsid,
@@ -265,7 +266,7 @@ fn before_exec(
                 setrlimit(Resource::As, limit)?;
             }
             if limits.background {
-                nice(LEAST_PRIORITY)?;
+                yield_processors()?;
             }
             if let Some(files) = files {
                 setrlimit(Resource::Nofile, files)?;
@@ -273,6 +274,20 @@ fn before_exec(
             Ok(())
         });
     }
+}
+
+/// Gives this process and its children the least priority. Allocates nothing.
+///
+/// With Linux's autogroups, which most distributions turn on, sessions share the processors, and `nice`
+/// counts among the processes of one alone.
+fn yield_processors() -> std::io::Result<()> {
+    nice(LEAST_PRIORITY)?;
+    let session = rustix::fs::open(c"/proc/self/autogroup", OFlags::WRONLY, Mode::empty());
+    if let Ok(session) = session {
+        // Where there are none, it changes nothing.
+        let _ = rustix::io::write(&session, b"19");
+    }
+    Ok(())
 }
 
 /// None if there is more than the limit.

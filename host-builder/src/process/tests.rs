@@ -136,6 +136,20 @@ async fn too_much_on_stdout_is_an_error_of_its_own_and_ends_the_program() {
 }
 
 #[tokio::test]
+async fn work_in_the_background_has_the_least_priority_among_all_sessions() {
+    let limits = Limits {
+        background: true,
+        ..LONG
+    };
+    // The file is there only where Linux shares the processors among sessions.
+    let script = "nice; test ! -e /proc/self/autogroup || cat /proc/self/autogroup";
+    let said = String::from_utf8(run(shell(script), limits).await.unwrap()).unwrap();
+    let mut lines = said.lines();
+    assert_eq!(lines.next(), Some("19"));
+    assert!(lines.all(|line| line.ends_with("nice 19")), "{said}");
+}
+
+#[tokio::test]
 async fn too_much_memory_is_an_error_of_its_own() {
     let limits = Limits {
         memory: Some(256),

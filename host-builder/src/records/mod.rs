@@ -5,6 +5,7 @@
 //!     derivation       the result of Nix's evaluation
 //!     paths            the closure: every store path that it needs at run time, with hash, size, references
 //!     trees            for each output: its folders, files and links, for the last layer
+//!     reach            the same of other store paths, as far as the last layer needs it
 //! ```
 //!
 //! All of it follows from the key, since the source is pinned: a record never changes, and is valid for
@@ -30,7 +31,7 @@ pub(crate) use image::{ImageId, ImageRecord, Origin, blobs_of, image_of};
 pub(crate) use local_cache::LocalCache;
 
 use crate::closure::{Closure, PathInfo, StorePath};
-use crate::layer::Tree;
+use crate::layer::{Reach, Tree};
 use crate::nix::Derivation;
 use crate::storage::{Key, Storage, StorageError};
 
@@ -42,6 +43,8 @@ pub(crate) struct PackageRecord {
     /// One for each output, in order.
     #[serde(with = "tree")]
     pub(crate) trees: Vec<Tree>,
+    #[serde(with = "tree::reach")]
+    pub(crate) reach: Reach,
 }
 
 impl PackageRecord {

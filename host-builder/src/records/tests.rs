@@ -28,7 +28,13 @@ fn record() -> PackageRecord {
         references: [].into(),
     };
     let outputs = derivation.outputs.iter();
+    let folder = |name: &str| Tree::Directory([(name.into(), file(false))].into());
     PackageRecord {
+        reach: Reach {
+            linked: vec![(derivation.outputs[0].path.clone(), folder("lib"))],
+            modules: vec![(derivation.outputs[0].path.clone(), folder("y.py"))],
+            has_utf8: true,
+        },
         paths: outputs
             .map(|output| (output.path.clone(), info.clone()))
             .collect(),
@@ -50,15 +56,20 @@ fn a_record_of_the_deepest_tree_can_be_read() {
     deep.trees[0] = (0..MAX_DEPTH).fold(bottom, |tree, _| {
         Tree::Directory([("a".into(), tree)].into())
     });
+    deep.reach.linked[0].1 = deep.trees[0].clone();
     let encoded = deep.encode().unwrap();
     assert_eq!(PackageRecord::decode(&encoded), Some(deep));
 }
 
 #[test]
 fn an_incomplete_record_is_none() {
-    let changes: [fn(&mut PackageRecord); 4] = [
+    let changes: [fn(&mut PackageRecord); 5] = [
         |record| record.paths.clear(),
         |record| record.trees.clear(),
+        |record| {
+            let up = BTreeMap::from([("..".into(), Tree::Symlink("/".into()))]);
+            record.reach.linked[0].1 = Tree::Directory(up);
+        },
         |record| {
             let up = BTreeMap::from([("..".into(), Tree::Symlink("/".into()))]);
             record.trees = vec![Tree::Directory(up)];

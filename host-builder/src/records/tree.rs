@@ -10,7 +10,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::layer::Tree;
+use crate::closure::StorePath;
+use crate::layer::{Reach, Tree};
 
 /// With short keys: a large package has a hundred thousand of these.
 #[derive(Serialize, Deserialize)]
@@ -44,6 +45,58 @@ pub(super) fn deserialize<'de, D: Deserializer<'de>>(
     trees
         .collect::<Result<_, _>>()
         .map_err(|_| D::Error::custom("a file name is damaged"))
+}
+
+/// The same of [`Reach`].
+pub(super) mod reach {
+    use super::*;
+
+    type Trees = Vec<(StorePath, Stored)>;
+
+    #[derive(Default, Serialize, Deserialize)]
+    struct StoredReach {
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        linked: Trees,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        modules: Trees,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        utf8: bool,
+    }
+
+    pub(in crate::records) fn serialize<S: Serializer>(
+        reach: &Reach,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let stored = |trees: &[(StorePath, Tree)]| {
+            let trees = trees.iter();
+            trees
+                .map(|(path, tree)| (path.clone(), tree.into()))
+                .collect()
+        };
+        let stored = StoredReach {
+            linked: stored(&reach.linked),
+            modules: stored(&reach.modules),
+            utf8: reach.has_utf8,
+        };
+        stored.serialize(serializer)
+    }
+
+    pub(in crate::records) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Reach, D::Error> {
+        let stored = StoredReach::deserialize(deserializer)?;
+        let trees = |stored: Trees| {
+            let trees = stored.into_iter();
+            let trees = trees.map(|(path, tree)| Ok((path, Tree::try_from(tree)?)));
+            let trees: Result<Vec<_>, Damaged> = trees.collect();
+            trees.map_err(|_| D::Error::custom("a file name is damaged"))
+        };
+        Ok(Reach {
+            linked: trees(stored.linked)?,
+            modules: trees(stored.modules)?,
+            has_utf8: stored.utf8,
+        })
+    }
 }
 
 impl From<&Tree> for Stored {

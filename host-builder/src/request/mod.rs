@@ -24,7 +24,7 @@ pub(crate) use name::NamedImage;
 
 /// Must change whenever the same packages give another image: by the order of layers, the files of
 /// every image, or the config.
-const LAYOUT: &str = "1";
+const LAYOUT: &str = "2";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ImageRequest {
@@ -82,7 +82,7 @@ impl ImageRequest {
 
     /// Identifies a package: a hash of everything that decides what its attribute path is.
     pub(crate) fn package_fingerprint(&self, name: &str) -> String {
-        Fingerprint::new("package-2")
+        Fingerprint::new("package-3")
             .part(&self.source)
             .part(&self.pin.revision)
             .part(self.system.nix())
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn golden() {
-        expect_test::expect!["de43481d3d617a1adb54537b12a17bd4602b819ae735ac15a26fde4d0a4b78cf"]
+        expect_test::expect!["2ab214d23576e92af1eb2779dede4beccbb2b3b4ff01b5e121310f88b0c789bc"]
             .assert_eq(&request().fingerprint());
     }
 

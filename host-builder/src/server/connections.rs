@@ -25,7 +25,7 @@ mod http2;
 
 use std::io::{self, Cursor};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -35,6 +35,7 @@ use http::header::CONTENT_LENGTH;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use parking_lot::Mutex;
 use rustix::io::Errno;
 use rustix::net::sockopt::set_tcp_user_timeout;
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -290,12 +291,13 @@ impl Slots {
         if let Ok(permit) = Arc::clone(&self.regular).try_acquire_owned() {
             return Some(permit);
         }
-        if let Some(times) = count(&self.full) {
+        let times = self.full.lock().count(Instant::now());
+        if let Some(times) = times {
             let max = self.limit.max;
             tracing::warn!(
                 "all {max} connections are in use (a request over HTTP/2 counts as one), and {times} \
-                 more came since this was last logged: they get only /healthz, /readyz and /metrics. Find out which clients hold the \
-                 connections. Set max_connections of Envoy's cluster to at most {max}, so that Envoy \
+                 more came since this was last logged: they get only /healthz, /readyz and /metrics. Find \
+                 out which clients hold the connections. Set max_connections of Envoy's cluster to at most {max}, so that Envoy \
                  holds requests until a connection is free; or give the builder more: {}",
                 self.limit.advice()
             );
@@ -305,7 +307,8 @@ impl Slots {
 
     /// Logs an error of `accept`, and waits, because its cause lasts for a while.
     async fn accept_failed(&self, error: &io::Error) {
-        if let Some(times) = count(&self.accept_errors) {
+        let times = self.accept_errors.lock().count(Instant::now());
+        if let Some(times) = times {
             let advice = match Errno::from_io_error(error) {
                 Some(Errno::MFILE) => format!("Look at its open files, or {}", self.limit.advice()),
                 Some(Errno::NFILE) => "Raise fs.file-max of this machine".to_owned(),
@@ -318,11 +321,6 @@ impl Slots {
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-}
-
-fn count(throttle: &Mutex<LogThrottle>) -> Option<u64> {
-    let mut throttle = throttle.lock().unwrap_or_else(PoisonError::into_inner);
-    throttle.count(Instant::now())
 }
 
 /// Lets a message through once in [`LOG_INTERVAL`].

@@ -65,9 +65,15 @@ impl From<Panicked> for PinError {
 }
 
 impl PinError {
-    /// Whether the package set is at fault, and no network or host: it stays so until somebody acts.
+    /// Whether the package set or an overlay is at fault, and no network or host: it stays so until
+    /// somebody acts.
     pub(crate) const fn is_of_the_set(&self) -> bool {
-        matches!(self, Self::NixTooOld { .. } | Self::Unusable { .. })
+        matches!(
+            self,
+            Self::NixTooOld { .. }
+                | Self::Unusable { .. }
+                | Self::Nix(NixError::Overlay { lasts: true, .. })
+        )
     }
 }
 
@@ -75,11 +81,13 @@ impl From<PinError> for Error {
     fn from(error: PinError) -> Self {
         let kind = match error {
             PinError::TagUnknown(message) => return Self::new(ErrorKind::ManifestUnknown, message),
+            PinError::NixTooOld { .. }
+            | PinError::Unusable { .. }
+            | PinError::Nix(NixError::Overlay { lasts: true, .. }) => ErrorKind::PackageSetUnusable,
             PinError::Nix(_)
             | PinError::Access { .. }
             | PinError::Folder { .. }
             | PinError::Preparing => ErrorKind::BuilderUnready,
-            PinError::NixTooOld { .. } | PinError::Unusable { .. } => ErrorKind::PackageSetUnusable,
             PinError::TooMany => ErrorKind::TooBusy,
             PinError::Interrupted => ErrorKind::Internal,
         };

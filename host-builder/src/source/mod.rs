@@ -35,7 +35,6 @@ mod folder_state;
 mod git;
 mod hints;
 mod mirror;
-pub(crate) mod package_index;
 mod pins;
 mod roots;
 mod unchanged;
@@ -126,9 +125,14 @@ impl Source {
         };
         let hint = match &error {
             NixError::Process(ProcessError::Failed { stderr, .. }) => hints::hint(stderr),
+            NixError::Overlay { reason, .. } => hints::hint(reason),
             _ => None,
         };
-        match self.url().zip(hint) {
+        let url = match &error {
+            NixError::Overlay { overlay, .. } => Some(overlay.clone()),
+            _ => self.url(),
+        };
+        match url.zip(hint) {
             Some((url, hint)) => PinError::Access {
                 url: redact(&url),
                 hint,

@@ -16,8 +16,7 @@ const INDEXES: &str = "indexes";
 const STAGING: &str = "staging";
 
 /// Folders without subfolders.
-pub(super) const FLAT_FOLDERS: [&str; 6] =
-    [LAYERS, BUILDS, PACKAGES, MANIFESTS, INDEXES, STAGING];
+pub(super) const FLAT_FOLDERS: [&str; 6] = [LAYERS, BUILDS, PACKAGES, MANIFESTS, INDEXES, STAGING];
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Key(pub(super) ObjectPath);

@@ -32,6 +32,8 @@ const LOG_BYTES: usize = 256 << 10;
 const LINE_BYTES: usize = 4 << 10;
 /// Bytes that a line counts besides its text: an empty one takes memory too.
 const LINE_COST: usize = 64;
+/// Files of packages that the image lacks, of which each is told.
+const LEFT_OUT: usize = 50;
 /// Ended builds that are kept.
 const ENDED: usize = 64;
 
@@ -141,9 +143,25 @@ pub(crate) struct Snapshot {
     pub(crate) work: Work,
     /// Lines of the log so far, including those that were dropped.
     pub(crate) lines: u64,
+    #[serde(skip_serializing_if = "LeftOut::is_empty")]
+    pub(crate) left_out: LeftOut,
     /// Why it failed; some of it is not for every client.
     #[serde(skip)]
     pub(crate) error: Option<Error>,
+}
+
+/// Files of packages that the image lacks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct LeftOut {
+    pub(crate) count: usize,
+    /// The first ones: what, and why.
+    pub(crate) texts: Vec<String>,
+}
+
+impl LeftOut {
+    const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
 }
 
 #[derive(Default)]
@@ -156,6 +174,7 @@ struct State {
     lines: VecDeque<(u64, String)>,
     bytes: usize,
     last: u64,
+    left_out: LeftOut,
     ended: Option<Instant>,
     error: Option<Error>,
 }
@@ -223,6 +242,24 @@ impl BuildLog {
         self.changed.send_replace(());
     }
 
+    /// Tells of a file of a package that the image lacks, as a line too. After the first ones, it is only
+    /// counted.
+    pub(crate) fn left_out(&self, text: &str) {
+        let text = redact(text);
+        let mut state = self.state.lock();
+        let left_out = &mut state.left_out;
+        left_out.count += 1;
+        let is_told = left_out.texts.len() < LEFT_OUT;
+        if is_told {
+            let text = &text[..text.floor_char_boundary(LINE_BYTES)];
+            left_out.texts.push(text.to_owned());
+        }
+        drop(state);
+        if is_told {
+            self.line(&text);
+        }
+    }
+
     /// Sets Nix's progress.
     pub(crate) fn set_work(&self, work: Work) {
         let mut state = self.state.lock();
@@ -286,6 +323,7 @@ impl BuildLog {
             seconds: elapsed.as_secs(),
             work: state.work.clone(),
             lines: state.last,
+            left_out: state.left_out.clone(),
             error: state.error.clone(),
         }
     }

@@ -41,6 +41,20 @@ impl Chance {
         packages.collect::<Vec<_>>().join("/")
     }
 
+    /// Four to eight of these.
+    pub(crate) fn some_of(&mut self, names: &[String]) -> Vec<String> {
+        let count = 4 + self.below(5);
+        let names = (0..count).map(|_| names.get(self.below(names.len())).cloned());
+        names.flatten().collect()
+    }
+
+    /// Puts names into an order that looks like chance.
+    pub(crate) fn shuffle(&mut self, names: &mut [String]) {
+        for last in (1..names.len()).rev() {
+            names.swap(last, self.below(last + 1));
+        }
+    }
+
     fn below(&mut self, bound: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;

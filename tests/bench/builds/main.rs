@@ -5,11 +5,14 @@
 //!   300 images, 50 of each kind, chosen by a seed ──► builder ──► files
 //! ```
 //!
+//! Then the same on a set of 100,000 names, and on a real nixpkgs (`large.rs`).
+//!
 //! The packages are tiny, so that what is measured is what comes with every build: Nix's own start,
 //! evaluation, database and store, or the records in place of them. Requests come one after the
 //! other. Results go to stdout as a table, progress to stderr. Nothing here can fail for being slow.
 
 mod images;
+mod large;
 mod scene;
 
 use std::time::{Duration, Instant};
@@ -60,7 +63,9 @@ fn main() -> Result<()> {
     // The same.
     scene::pull(&second, "cacert")?;
     let what = "(b″) as (b), on another builder whose Nix store is empty";
-    measure(what, "0", &second, &chance.combinations())
+    measure(what, "0", &second, &chance.combinations())?;
+    drop(second);
+    large::run_all()
 }
 
 /// Pulls images and prints a line of the table.

@@ -3,7 +3,7 @@
 //! All faults of one Envoy happen at once, each under an image name of its own.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread;
 
 use anyhow::{Context, Result};
@@ -11,6 +11,7 @@ use nixgate_core::distribution::Digest;
 use nixgate_tests::live::install::ENVOY_VERSIONS;
 use nixgate_tests::live::poll;
 use nixgate_tests::live::stub_builder::{Act, MARK, OCI, head, manifest, response};
+use parking_lot::Mutex;
 
 use super::{BODY, Edge, served, unavailable};
 
@@ -23,22 +24,22 @@ struct Days {
 
 impl Days {
     fn set_good(&self, package: &'static str, good: bool) {
-        let mut days = self.good.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut days = self.good.lock();
         days.insert(package, good);
     }
 
     fn is_good(&self, package: &str) -> bool {
-        let days = self.good.lock().unwrap_or_else(PoisonError::into_inner);
+        let days = self.good.lock();
         days.get(package).copied().unwrap_or(false)
     }
 
     fn count_bad(&self, package: &str) {
-        let mut counts = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.bad.lock();
         *counts.entry(package.to_owned()).or_default() += 1;
     }
 
     fn bad(&self, package: &str) -> u64 {
-        let counts = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = self.bad.lock();
         counts.get(package).copied().unwrap_or(0)
     }
 }

@@ -177,6 +177,19 @@ impl Fault {
     }
 }
 
+/// A company whose app answers, and a token of the registry.
+fn with_app() -> Result<(Company, String)> {
+    let mut company = Company::start()?;
+    company.start_app()?;
+    let token = company.token("alice")?;
+    Ok((company, token))
+}
+
+/// For the context of an error.
+fn told(envoy: &Process, version: &str) -> String {
+    format!("Envoy {version}:\n{}", envoy.log())
+}
+
 /// Asserts that the other services answer, and that the registry says why it does not.
 fn others_answer(company: &Company, token: &str, fault: Fault) -> Result<()> {
     let app = company.ask("app.corp", "/", &[])?;
@@ -219,20 +232,16 @@ fn change_both(company: &Company, lds: &str) -> Result<()> {
 
 #[test]
 fn whatever_is_wrong_with_nixgate_the_company_can_change_its_listeners() -> Result<()> {
-    let mut company = Company::start()?;
-    company.start_app()?;
-    let token = company.token("alice")?;
+    let (company, token) = with_app()?;
     for version in ENVOY_VERSIONS {
         for fault in FAULTS {
             company.put_all()?;
             let envoy = fault.start(&company, version)?;
-            others_answer(&company, &token, fault)
-                .with_context(|| format!("Envoy {version}:\n{}", envoy.log()))?;
+            others_answer(&company, &token, fault).with_context(|| told(&envoy, version))?;
 
             change_both(&company, &company.file("lds.yaml")?)
-                .with_context(|| format!("{fault:?}, Envoy {version}:\n{}", envoy.log()))?;
-            others_answer(&company, &token, fault)
-                .with_context(|| format!("Envoy {version}:\n{}", envoy.log()))?;
+                .with_context(|| format!("{fault:?}, {}", told(&envoy, version)))?;
+            others_answer(&company, &token, fault).with_context(|| told(&envoy, version))?;
 
             // The repair needs no restart, but for the variable.
             if fault != Fault::NoToken {
@@ -251,17 +260,14 @@ fn whatever_is_wrong_with_nixgate_the_company_can_change_its_listeners() -> Resu
 
 #[test]
 fn the_same_where_the_companys_listeners_are_static() -> Result<()> {
-    let mut company = Company::start()?;
-    company.start_app()?;
-    let token = company.token("alice")?;
+    let (company, token) = with_app()?;
     for version in ENVOY_VERSIONS {
         for fault in FAULTS {
             company.put_all()?;
             company.make_static()?;
             if fault != Fault::NoFile {
                 let envoy = fault.start(&company, version)?;
-                others_answer(&company, &token, fault)
-                    .with_context(|| format!("Envoy {version}:\n{}", envoy.log()))?;
+                others_answer(&company, &token, fault).with_context(|| told(&envoy, version))?;
                 continue;
             }
             // Envoy doesn't start. Validation says so before, and one that runs goes on.
@@ -287,7 +293,7 @@ fn the_same_where_the_companys_listeners_are_static() -> Result<()> {
             let said = check(&[&first[..], &["--restart-epoch", "1"]].concat())?;
             assert!(said.contains(&named), "{said}");
             others_answer(&company, &token, Fault::BadKeyLater)
-                .with_context(|| format!("Envoy {version}:\n{}", envoy.log()))?;
+                .with_context(|| told(&envoy, version))?;
         }
     }
     Ok(())
@@ -295,9 +301,7 @@ fn the_same_where_the_companys_listeners_are_static() -> Result<()> {
 
 #[test]
 fn only_nixgates_listeners_need_to_be_delivered() -> Result<()> {
-    let mut company = Company::start()?;
-    company.start_app()?;
-    let token = company.token("alice")?;
+    let (company, token) = with_app()?;
     for version in ENVOY_VERSIONS {
         company.put_all()?;
         // The company's are static, and nixgate's come from a file.
@@ -315,17 +319,14 @@ fn only_nixgates_listeners_need_to_be_delivered() -> Result<()> {
         );
         company.put("envoy.yaml", &bootstrap.replacen('{', &source, 1))?;
         let envoy = Fault::NoFile.start(&company, version)?;
-        others_answer(&company, &token, Fault::NoFile)
-            .with_context(|| format!("Envoy {version}:\n{}", envoy.log()))?;
+        others_answer(&company, &token, Fault::NoFile).with_context(|| told(&envoy, version))?;
     }
     Ok(())
 }
 
 #[test]
 fn a_file_that_is_no_yaml_changes_nothing() -> Result<()> {
-    let mut company = Company::start()?;
-    company.start_app()?;
-    let token = company.token("alice")?;
+    let (company, token) = with_app()?;
     for version in ENVOY_VERSIONS {
         company.put_all()?;
         let envoy = company.envoy(version, TOKEN)?;
@@ -340,7 +341,7 @@ fn a_file_that_is_no_yaml_changes_nothing() -> Result<()> {
                 (failures() > before).then_some(())
             })?;
             others_answer(&company, &token, Fault::BadKeyLater)
-                .with_context(|| format!("{file}, Envoy {version}:\n{}", envoy.log()))?;
+                .with_context(|| format!("{file}, {}", told(&envoy, version)))?;
         }
     }
     Ok(())

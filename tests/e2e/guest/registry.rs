@@ -37,6 +37,30 @@ pub(super) fn copy(company: &Company, image: &str, password: &str) -> Result<()>
     Ok(())
 }
 
+/// What nixgate's listener answers to a request with these headers alone, as some route of the company would
+/// send it.
+fn behind_the_route(company: &Company, path: &str, headers: &[&str]) -> Result<String> {
+    let headers = headers.iter().flat_map(|header| ["--header", header]);
+    run(Command::new("curl")
+        .args([
+            "--disable",
+            "--silent",
+            "--show-error",
+            "--http2-prior-knowledge",
+        ])
+        .args(headers)
+        .arg("--unix-socket")
+        .arg(company.sockets().join("nixgate.sock"))
+        .arg(format!("http://registry.corp{path}")))
+}
+
+/// A company, and the password of somebody who logs in.
+fn with_password() -> Result<(Company, String)> {
+    let company = Company::start()?;
+    let password = company.password("alice")?;
+    Ok((company, password))
+}
+
 /// The lines of the registry's access log.
 fn lines(envoy: &Process) -> Vec<Value> {
     let log = envoy.log();
@@ -60,8 +84,7 @@ fn without_policy(company: &Company, patch: Value) -> Result<()> {
 
 #[test]
 fn clients_log_in_and_pull() -> Result<()> {
-    let company = Company::start()?;
-    let password = company.password("alice")?;
+    let (company, password) = with_password()?;
     for version in ENVOY_VERSIONS {
         company.put_all()?;
         let envoy = company.envoy(version, TOKEN)?;
@@ -106,31 +129,14 @@ fn clients_log_in_and_pull() -> Result<()> {
         assert_eq!(dot.error()?.0, "UNAUTHORIZED");
 
         // Passwords are read with TLS alone, whatever a route of the company does.
-        let socket = company.sockets().join("nixgate.sock");
-        let answer = run(Command::new("curl")
-            .args([
-                "--disable",
-                "--silent",
-                "--show-error",
-                "--http2-prior-knowledge",
-            ])
-            .args(["--header", "nixgate-client-address: 192.0.2.7"])
-            .args(["--header", "x-forwarded-proto: http"])
-            .arg("--unix-socket")
-            .arg(&socket)
-            .arg("http://registry.corp/v2/token"))?;
+        let headers = [
+            "nixgate-client-address: 192.0.2.7",
+            "x-forwarded-proto: http",
+        ];
+        let answer = behind_the_route(&company, "/v2/token", &headers)?;
         assert!(answer.contains("logins need TLS"), "{answer}");
         // A route that doesn't say who asks is found out.
-        let answer = run(Command::new("curl")
-            .args([
-                "--disable",
-                "--silent",
-                "--show-error",
-                "--http2-prior-knowledge",
-            ])
-            .arg("--unix-socket")
-            .arg(&socket)
-            .arg("http://registry.corp/v2/"))?;
+        let answer = behind_the_route(&company, "/v2/", &[])?;
         assert!(answer.contains("nixgate-client-address"), "{answer}");
         drop(envoy);
     }
@@ -191,8 +197,7 @@ fn the_registry_knows_who_asks_and_believes_no_client() -> Result<()> {
 
 #[test]
 fn neither_filters_nor_logs_of_the_company_get_a_secret() -> Result<()> {
-    let company = Company::start()?;
-    let password = company.password("alice")?;
+    let (company, password) = with_password()?;
     for version in ENVOY_VERSIONS {
         company.put_all()?;
         // A filter behind which only the router is, and which writes down all that it sees.

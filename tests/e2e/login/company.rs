@@ -1,6 +1,6 @@
 //! The company's own issuer: its tokens serve as passwords, and at the gateway.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use anyhow::Result;
 use http::StatusCode;
@@ -12,6 +12,7 @@ use nixgate_tests::live::issuer::{Issuer, now};
 use nixgate_tests::live::poll;
 use nixgate_tests::live::ports;
 use nixgate_tests::live::stub_builder::{Act, StubBuilder, response};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::tokens;
@@ -30,7 +31,7 @@ impl Keys {
         let (port, current) = (ports::free()?, Arc::new(Mutex::new(issuer.keys())));
         let keys = Arc::clone(&current);
         let server = StubBuilder::start(port, move |_| {
-            let keys = keys.lock().unwrap_or_else(PoisonError::into_inner);
+            let keys = keys.lock();
             let headers = [("content-type", "application/json")];
             Act::Send(response("200 OK", &headers, keys.as_bytes()))
         })?;
@@ -42,7 +43,7 @@ impl Keys {
     }
 
     fn exchange(&self, issuer: &Issuer) {
-        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = issuer.keys();
+        *self.current.lock() = issuer.keys();
     }
 
     fn gateway(&self, version: &'static str) -> Result<Gateway> {

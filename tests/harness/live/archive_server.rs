@@ -2,11 +2,12 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::Result;
+use parking_lot::{Condvar, Mutex};
 
 /// How long half of an archive is all there is, if the test never opens the gate.
 const LONGEST: Duration = Duration::from_secs(120);
@@ -79,13 +80,13 @@ impl ArchiveServer {
 
     /// Changes how it answers.
     pub fn change(&self, change: impl FnOnce(&mut Answers)) {
-        change(&mut lock(&self.shared.answers));
+        change(&mut self.shared.answers.lock());
         self.shared.changed.notify_all();
     }
 
     /// All that it was asked so far.
     pub fn asked(&self) -> Vec<Asked> {
-        lock(&self.shared.asked).clone()
+        self.shared.asked.lock().clone()
     }
 
     /// How often the archive was sent.
@@ -112,13 +113,13 @@ impl Shared {
                 condition = Some(value.trim().to_owned());
             }
         }
-        let answers = lock(&self.answers);
+        let answers = self.answers.lock();
         let (tag, body) = (answers.entity_tag.clone(), answers.body.clone());
         let is_same = answers.is_lying || (tag.is_some() && tag == condition);
         drop(answers);
         let status = if is_same { 304 } else { 200 };
         let is_sent = method == "GET" && status == 200;
-        lock(&self.asked).push(Asked {
+        self.asked.lock().push(Asked {
             method,
             condition,
             status,
@@ -135,15 +136,12 @@ impl Shared {
         if is_sent {
             let (first, rest) = body.split_at(body.len() / 2);
             stream.write_all(first)?;
-            let answers = lock(&self.answers);
+            let mut answers = self.answers.lock();
             let gate = |answers: &mut Answers| answers.is_gated;
-            drop(self.changed.wait_timeout_while(answers, LONGEST, gate));
+            self.changed.wait_while_for(&mut answers, gate, LONGEST);
+            drop(answers);
             stream.write_all(rest)?;
         }
         Ok(())
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -7,12 +7,15 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use nixgate_core::distribution::Digest;
+use parking_lot::Mutex;
 
 use crate::live::install::NixPrograms;
 use crate::live::ports;
@@ -92,6 +95,43 @@ impl BinaryCache {
     /// # Errors
     /// When Nix can't write it.
     pub fn start(folder: &Path, nix: &NixPrograms, paths: &[PathBuf]) -> Result<Self> {
+        Self::of(folder, nix, paths, None)
+    }
+
+    /// The same for paths that nobody has built: each is a file with its own name, and needs nothing.
+    ///
+    /// # Errors
+    /// When Nix can't write it.
+    pub fn made_up(folder: &Path, nix: &NixPrograms, paths: &[PathBuf]) -> Result<Self> {
+        let root = folder.join("made-up");
+        let mut registration = String::new();
+        for path in paths {
+            let file = root.join(path.strip_prefix("/")?);
+            fs::create_dir_all(file.join("bin"))?;
+            let name = path.file_name().context("a name")?.to_string_lossy();
+            // One for each, so that layers differ.
+            fs::write(file.join("bin").join(&*name), &*name)?;
+            let nar = nix
+                .command("nix-store")
+                .arg("--dump")
+                .arg(&file)
+                .output()?
+                .stdout;
+            let (path, hash, size) = (path.display(), Digest::of(&nar).hex(), nar.len());
+            registration.push_str(&format!("{path}\n{hash}\n{size}\n\n0\n"));
+        }
+        let store = format!("local?root={}", root.display());
+        let mut register = nix.command("nix-store");
+        register.args(["--store", &store, "--load-db"]);
+        let mut register = register.stdin(Stdio::piped()).spawn()?;
+        let mut stdin = register.stdin.take().context("its stdin")?;
+        stdin.write_all(registration.as_bytes())?;
+        drop(stdin);
+        ensure!(register.wait()?.success(), "Nix registers no paths");
+        Self::of(folder, nix, paths, Some(&store))
+    }
+
+    fn of(folder: &Path, nix: &NixPrograms, paths: &[PathBuf], from: Option<&str>) -> Result<Self> {
         fs::create_dir_all(folder)?;
         let folder = folder.canonicalize()?;
         let key = |name: &str| -> Result<(PathBuf, String)> {
@@ -120,6 +160,7 @@ impl BinaryCache {
                 .command("nix")
                 .args(["--extra-experimental-features", "nix-command"])
                 .args(["copy", "--to", &url])
+                .args(from.into_iter().flat_map(|store| ["--from", store]))
                 .args(paths))?;
         }
         let shared = Arc::new(Shared {
@@ -143,7 +184,7 @@ impl BinaryCache {
     /// # Errors
     /// When it does not get its port back.
     pub fn set(&self, fault: Option<Fault>) -> Result<()> {
-        *lock(&self.shared.fault) = fault;
+        *self.shared.fault.lock() = fault;
         let listens = || TcpStream::connect(("127.0.0.1", self.shared.port)).is_ok();
         crate::live::poll::until("the cache takes its fault", || {
             (listens() != (fault == Some(Fault::Down))).then_some(())
@@ -166,7 +207,7 @@ impl BinaryCache {
 
     /// The files that were asked for so far, and forgets them.
     pub fn asked(&self) -> Vec<String> {
-        std::mem::take(&mut *lock(&self.shared.asked))
+        std::mem::take(&mut *self.shared.asked.lock())
     }
 }
 
@@ -179,13 +220,9 @@ impl Drop for BinaryCache {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Shared {
     fn fault(&self) -> Option<Fault> {
-        *lock(&self.fault)
+        *self.fault.lock()
     }
 
     fn ends(&self) -> bool {
@@ -224,7 +261,7 @@ impl Shared {
         let path = request.split(' ').nth(1).context("a path")?;
         let file = path.trim_start_matches('/').to_owned();
         while !lines.next().context("a header")??.is_empty() {}
-        lock(&self.asked).push(file.clone());
+        self.asked.lock().push(file.clone());
         let head = request.starts_with("HEAD ");
         self.respond(stream, &file, head)
     }

@@ -4,8 +4,8 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
-use http::Method;
+use anyhow::{Context, Result, ensure};
+use http::{Method, StatusCode};
 
 use crate::live::http::{Response, request};
 use crate::live::install::NixPrograms;
@@ -142,6 +142,20 @@ impl Builder {
             path,
             &[(nixgate_core::wire::TOKEN, TOKEN)],
         )
+    }
+
+    /// Why it is not ready, which it says.
+    ///
+    /// # Errors
+    /// When it is ready.
+    pub fn unready(&self) -> Result<String> {
+        let ready = self.get("/readyz")?;
+        let (status, text) = (ready.status, ready.text());
+        ensure!(
+            status == StatusCode::SERVICE_UNAVAILABLE,
+            "it is ready: {text}"
+        );
+        Ok(text)
     }
 
     /// The sum of a counter over all series that have these labels (as written: `route="blob"`).

@@ -12,14 +12,26 @@ const INTERVAL: Duration = Duration::from_millis(20);
 ///
 /// # Errors
 /// When it gives none for three minutes, naming `what` was waited for.
-pub fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> Result<T> {
+pub fn until<T>(what: &str, condition: impl FnMut() -> Option<T>) -> Result<T> {
+    within(LIMIT, what, condition)
+}
+
+/// Waits as long as this.
+///
+/// # Errors
+/// When it gives none, naming `what` was waited for.
+pub fn within<T>(
+    limit: Duration,
+    what: &str,
+    mut condition: impl FnMut() -> Option<T>,
+) -> Result<T> {
     let start = Instant::now();
     loop {
         if let Some(value) = condition() {
             return Ok(value);
         }
-        if start.elapsed() > LIMIT {
-            bail!("waited {} s in vain until {what}", LIMIT.as_secs());
+        if start.elapsed() > limit {
+            bail!("waited {} s in vain until {what}", limit.as_secs());
         }
         std::thread::sleep(INTERVAL);
     }

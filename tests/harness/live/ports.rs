@@ -3,10 +3,10 @@
 use std::fs;
 use std::net::TcpListener;
 use std::ops::RangeInclusive;
-use std::sync::{Mutex, PoisonError};
 use std::{process, vec};
 
 use anyhow::{Context, Result};
+use parking_lot::Mutex;
 
 /// Where most services that have no well-known port are, and no program of a fresh machine.
 const CANDIDATES: RangeInclusive<u16> = 10_000..=60_999;
@@ -20,7 +20,7 @@ const CANDIDATES: RangeInclusive<u16> = 10_000..=60_999;
 /// When all are taken.
 pub fn free() -> Result<u16> {
     static PORTS: Mutex<Option<vec::IntoIter<u16>>> = Mutex::new(None);
-    let mut ports = PORTS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut ports = PORTS.lock();
     ports
         .get_or_insert_with(|| candidates().into_iter())
         .find(|&port| TcpListener::bind(("127.0.0.1", port)).is_ok())

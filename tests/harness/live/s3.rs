@@ -5,13 +5,14 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use anyhow::{Result, anyhow};
 use http::{Method, Request};
 use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
 use s3s::auth::SimpleAuth;
 use s3s::service::S3ServiceBuilder;
 use s3s_fs::FileSystem;
@@ -85,9 +86,7 @@ impl S3 {
                         entry.status = answer
                             .as_ref()
                             .map_or(500, |answer| answer.status().as_u16());
-                        log.lock()
-                            .unwrap_or_else(PoisonError::into_inner)
-                            .push(entry);
+                        log.lock().push(entry);
                         answer
                     }
                 });
@@ -107,10 +106,7 @@ impl S3 {
 
     /// All requests so far.
     pub fn seen(&self) -> Vec<Seen> {
-        self.seen
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.seen.lock().clone()
     }
 
     /// Settings of a builder that stores its images here.

@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 use super::*;
 use crate::files::state_dir::StateDir;
 use crate::index::Indexes;
+use crate::layer::Reach;
 use crate::nix::Nix;
 use crate::nix::fake::FakeNix;
 use crate::nix::gc_roots::GcRoots;
@@ -117,6 +118,7 @@ fn a_package_under_two_names_is_taken_once() {
         derivation: Derivation::example(name),
         paths: BTreeMap::new(),
         trees: vec![Tree::Directory(BTreeMap::new())],
+        reach: Reach::default(),
     };
     let (git, htop) = (package("git"), package("htop"));
     let found = outputs(&[htop.clone(), git.clone(), htop.clone()]);

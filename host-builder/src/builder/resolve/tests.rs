@@ -34,7 +34,7 @@ fn nix() -> FakeNix {
 }
 
 async fn error(nix: &FakeNix, packages: &[&str]) -> Error {
-    resolve(nix, &image(packages)).await.unwrap_err()
+    resolve(nix, &image(packages), None).await.unwrap_err()
 }
 
 #[tokio::test]
@@ -66,10 +66,13 @@ async fn a_package_that_breaks_the_evaluation_of_all_is_named() {
             .collect(),
         ..FakeNix::default()
     };
-    assert_eq!(resolve(&nix, &image(&names)).await.unwrap().len(), 100);
+    assert_eq!(
+        resolve(&nix, &image(&names), None).await.unwrap().len(),
+        100
+    );
     nix.broken = vec!["p7".to_owned(), "p70".to_owned()];
     nix.resolved = 0.into();
-    let error = resolve(&nix, &image(&names)).await.unwrap_err();
+    let error = resolve(&nix, &image(&names), None).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::BuildFailed);
     for part in ["p7 (p7 is a mess)", "p70 (p70 is a mess)"] {
         assert!(error.message.contains(part), "{error}");
@@ -80,7 +83,7 @@ async fn a_package_that_breaks_the_evaluation_of_all_is_named() {
     // However many there are, the work is bounded.
     nix.broken = names.clone();
     nix.resolved = 0.into();
-    let error = resolve(&nix, &image(&names)).await.unwrap_err();
+    let error = resolve(&nix, &image(&names), None).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::BuildFailed);
     let evaluations = nix.resolved.load(Ordering::SeqCst);
     assert!(
@@ -116,6 +119,6 @@ async fn a_package_set_that_has_gone_is_no_failed_build() {
     nix.broken = vec!["git".to_owned()];
     let mut image = image(["git"]);
     image.pin.path = "/nonexistent".into();
-    let error = resolve(&nix, &image).await.unwrap_err();
+    let error = resolve(&nix, &image, None).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::BuilderUnready);
 }

@@ -2,15 +2,17 @@
 //!
 //! It looks at names of two levels, such as `xorg.xev`, and skips patterns that reach deeper.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result};
 use nixgate_core::distribution::Tag;
 use nixgate_core::policy::{Glob, Pattern, Rule};
 
 use super::file::PolicyFile;
 use crate::config::BuildSettings;
-use crate::engine::open_sources;
+use crate::engine::{open_sources, open_storage};
 use crate::files::state_dir::StateDir;
-use crate::source::package_index::PackageIndex;
+use crate::index::{Indexes, Listing};
 use crate::telemetry::build_log::BuildLogs;
 use crate::telemetry::metrics::Metrics;
 
@@ -18,24 +20,34 @@ pub(super) async fn findings(file: &PolicyFile, settings: BuildSettings) -> Resu
     // A builder may be running in the state folder of the settings.
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
     let state = StateDir::open(folder.path())?;
-    let (nix, sources) = open_sources(&settings, &state, Metrics::new(), BuildLogs::default())?;
+    let metrics = Metrics::new();
+    let (nix, sources) = open_sources(&settings, &state, metrics.clone(), BuildLogs::default())?;
     let pin = sources.wait_for(&Tag::latest()).await?;
-    let mut index = PackageIndex::list(nix, &pin.path, settings.system).await?;
+    let indexes = Indexes::new(
+        Arc::clone(&nix),
+        open_storage(&settings.storage)?,
+        sources,
+        state.indexes(),
+        metrics,
+        settings.index,
+    );
+    let index = indexes.of(&pin.revision, settings.system).await;
+    let mut listing = Listing::list(index, nix, &pin.path, settings.system).await?;
     let unmatched: Vec<_> = patterns(file.policy.rules())
-        .filter(|(_, _, pattern)| !is_deep(pattern) && !matches_some(pattern, &index))
+        .filter(|(_, _, pattern)| !is_deep(pattern) && !matches_some(pattern, &listing))
         .collect();
     let inside: Vec<&Glob> = unmatched
         .iter()
         .flat_map(|(_, _, pattern)| &pattern.globs)
         .collect();
-    index.look_into(&inside).await?;
+    listing.look_into(&inside).await?;
     // What a pattern matches may be among them, so it is no finding.
-    if let Some(names) = index.not_looked_at() {
+    if let Some(names) = listing.not_looked_at() {
         eprintln!("{names}");
     }
     let missing = unmatched
         .into_iter()
-        .filter(|(_, _, pattern)| !matches_some(pattern, &index));
+        .filter(|(_, _, pattern)| !matches_some(pattern, &listing));
     let finding = |(rule, key, pattern): (&str, &str, &Pattern)| {
         format!(
             "the rule {rule}: {key}: \"{}\" matches nothing in the package set",
@@ -58,6 +70,6 @@ fn is_deep(pattern: &Pattern) -> bool {
     globs.any(|glob| glob.to_string().matches('.').count() > 1)
 }
 
-fn matches_some(pattern: &Pattern, index: &PackageIndex) -> bool {
-    index.names().any(|name| pattern.matches(name))
+fn matches_some(pattern: &Pattern, listing: &Listing) -> bool {
+    listing.names().any(|name| pattern.matches(name))
 }

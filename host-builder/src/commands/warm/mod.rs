@@ -36,9 +36,9 @@ use crate::builder::{Rule, published};
 use crate::commands::policy::PolicyFile;
 use crate::config::BuildArgs;
 use crate::engine::Engine;
+use crate::index::Listing;
 use crate::request::ImageRequest;
 use crate::source::Pin;
-use crate::source::package_index::PackageIndex;
 
 use plan::WarmTarget;
 use report::{Report, WarmOutcome};
@@ -100,7 +100,7 @@ async fn expand(
     rules: &[policy::Rule],
     report: &mut Report,
 ) -> Result<Vec<PlannedImage>> {
-    let mut indexes: BTreeMap<(String, System), PackageIndex> = BTreeMap::new();
+    let mut indexes: BTreeMap<(String, System), Listing> = BTreeMap::new();
     let mut items: BTreeMap<String, PlannedImage> = BTreeMap::new();
     for (tag, system) in plan::scopes(rules, engine.settings.system) {
         let Some(pin) = pin(engine, &tag, report).await else {
@@ -109,7 +109,10 @@ async fn expand(
         let key = (pin.revision.clone(), system);
         let mut index = match indexes.remove(&key) {
             Some(index) => index,
-            None => PackageIndex::list(engine.nix.clone(), &pin.path, system).await?,
+            None => {
+                let index = engine.indexes.of(&pin.revision, system).await;
+                Listing::list(index, engine.nix.clone(), &pin.path, system).await?
+            }
         };
         index
             .look_into(&plan::allowed(rules, &tag, system, engine.settings.system))

@@ -7,8 +7,8 @@ use nixgate_core::distribution::{Repository, Tag};
 use nixgate_core::package_set::{System, with_parents};
 use nixgate_core::policy::{Glob, Mode, Pattern, Rule};
 
+use crate::index::Listing;
 use crate::request::recipes::Recipes;
-use crate::source::package_index::PackageIndex;
 
 /// A package or a recipe to build.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,10 +66,10 @@ pub(super) fn targets(
     tag: &Tag,
     system: System,
     default: System,
-    index: &PackageIndex,
+    listing: &Listing,
 ) -> Vec<WarmTarget> {
-    let names = index.names();
-    packages(rules, &allowed(rules, tag, system, default), names)
+    let allowed = allowed(rules, tag, system, default);
+    packages(rules, &allowed, listing.names(), |name| listing.same(name))
         .into_iter()
         .map(|(name, literal)| WarmTarget {
             name,
@@ -81,11 +81,12 @@ pub(super) fn targets(
         .collect()
 }
 
-/// Names, and whether the policy has them literally.
+/// Names, and whether the policy has them literally. `same` has all names of a package.
 fn packages<'a>(
     rules: &[Rule],
     allowed: &[&Glob],
     names: impl Iterator<Item = &'a str>,
+    same: impl Fn(&str) -> BTreeSet<String>,
 ) -> BTreeMap<String, bool> {
     let (literal, wild): (Vec<&Glob>, Vec<&Glob>) =
         allowed.iter().partition(|glob| glob.is_literal());
@@ -93,7 +94,10 @@ fn packages<'a>(
     let mut packages: BTreeMap<String, bool> =
         matched.map(|name| (name.to_owned(), false)).collect();
     packages.extend(literal.iter().map(|glob| (glob.to_string(), true)));
-    packages.retain(|package, _| !is_denied_package(rules, package));
+    packages.retain(|package, _| {
+        let names = same(package);
+        !names.iter().any(|name| is_denied_package(rules, name))
+    });
     packages
 }
 
@@ -277,7 +281,8 @@ mod tests {
             "python3packages.six",
             "nano",
         ];
-        let packages = packages(&rules, &allowed, names.into_iter());
+        let same = |name: &str| [name.to_owned()].into();
+        let packages = packages(&rules, &allowed, names.into_iter(), same);
         let show = |(package, literal): (&String, &bool)| format!("{package} {literal}");
         let packages: Vec<_> = packages.iter().map(show).collect();
         assert_eq!(

@@ -82,8 +82,7 @@ impl Report {
         self.left_out += names;
     }
 
-    /// Adds what [`PackageIndex::not_looked_at`](crate::source::package_index::PackageIndex::not_looked_at)
-    /// says.
+    /// Adds what [`Listing::not_looked_at`](crate::index::Listing::not_looked_at) says.
     pub(super) fn not_looked_at(&mut self, names: Option<String>) {
         self.not_looked_at.extend(names);
     }

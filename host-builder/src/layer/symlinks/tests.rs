@@ -49,7 +49,7 @@ fn merged(packages: &[(&str, Tree)]) -> Merged {
         .iter()
         .map(|(name, tree)| (store_path(name), tree))
         .collect();
-    merge(packages.iter().map(|(path, tree)| (path, *tree)))
+    merge(packages.iter().map(|(path, tree)| (path, *tree)), [])
 }
 
 fn list(out: &mut String, at: &Path, entries: &BTreeMap<OsString, RootEntry>) {
@@ -77,19 +77,14 @@ fn check(packages: &[(&str, &[&str])], expected: &Expect) {
         .map(|(name, lines)| (*name, tree(lines)))
         .collect();
     let merged = merged(&packages);
-    let (shown, base) = (listed(&merged.root), listed(&merge([]).root));
+    let (shown, base) = (listed(&merged.root), listed(&merge([], []).root));
     let mut report: String = shown
         .lines()
         .filter(|line| !base.lines().any(|known| known == *line))
         .map(|line| format!("{line}\n"))
         .collect();
-    for collision in &merged.collisions {
-        writeln!(
-            report,
-            "{}",
-            collision.to_string().replace(&"0".repeat(32), "…")
-        )
-        .unwrap();
+    for dropped in &merged.dropped {
+        writeln!(report, "{dropped}").unwrap();
     }
     expected.assert_eq(&report);
 }
@@ -103,14 +98,21 @@ fn listed(root: &RootTree) -> String {
 #[test]
 fn an_image_without_packages_has_the_base() {
     expect![[r#"
+        0755 dev/
         0755 etc/
         file etc/group: 43 bytes
         file etc/nsswitch.conf: 107 bytes
         file etc/passwd: 71 bytes
+        0755 home/
+        0755 proc/
         0700 root/
+        0755 run/
+        0755 sys/
         1777 tmp/
+        0755 var/
+        1777 var/tmp/
     "#]]
-    .assert_eq(&listed(&merge([]).root));
+    .assert_eq(&listed(&merge([], []).root));
 }
 
 #[test]
@@ -166,12 +168,13 @@ fn files_for_nix_s_builders_are_left_out_at_the_root() {
             0755 share/nix/
             0755 share/nix-support/
             link share/nix-support/y -> /nix/store/…-a/share/nix-support/y
+            /nix of a is left out: it is the image's own
         "#]],
     );
 }
 
 #[test]
-fn the_first_package_wins_and_the_others_are_reported() {
+fn the_first_package_wins_between_files_and_the_others_are_reported() {
     check(
         &[
             ("a", &["bin/vi", "lib/x/y"]),
@@ -180,15 +183,16 @@ fn the_first_package_wins_and_the_others_are_reported() {
         ],
         &expect![[r#"
             0755 bin/
-            link bin/vi -> /nix/store/…-a/bin/vi
+            0755 bin/vi/
             0755 lib/
             0755 lib/x/
             link lib/x/y -> /nix/store/…-a/lib/x/y
-            link share -> /nix/store/…-b/share
-            /bin/vi is from /nix/store/…-a, not from /nix/store/…-b
-            /bin/vi is from /nix/store/…-a, not from /nix/store/…-c
-            /lib/x is from /nix/store/…-a, not from /nix/store/…-b
-            /share is from /nix/store/…-b, not from /nix/store/…-c
+            0755 share/
+            link share/z -> /nix/store/…-c/share/z
+            /bin/vi of a is left out: c has it
+            /bin/vi of b is left out: c has it
+            /lib/x of b is left out: a has it
+            /share of b is left out: c has it
         "#]],
     );
 }
@@ -220,7 +224,6 @@ fn links_to_directories_of_the_same_package_are_repeated() {
             link sbin -> bin
             0755 share/
             link share/doc -> ../lib
-            /sbin is from /nix/store/…-a, not from /nix/store/…-b
         "#]],
     );
 }
@@ -273,7 +276,7 @@ fn packages_that_are_no_directory_are_reported() {
         merged.without_directory,
         [store_path("file"), store_path("link")]
     );
-    assert_eq!(merged.root, merge([]).root);
+    assert_eq!(merged.root, merge([], []).root);
 }
 
 #[test]
@@ -285,7 +288,7 @@ fn usr_bin_env_is_there_when_bin_env_is() {
             link bin/env -> /nix/store/…-coreutils/bin/env
             0755 usr/
             0755 usr/bin/
-            link usr/bin/env -> /nix/store/…-coreutils/bin/env
+            link usr/bin/env -> /bin/env
         "#]],
     );
     check(
@@ -306,14 +309,14 @@ fn a_package_keeps_its_own_files_but_tmp_stays_open_to_all() {
         &[("a", &["etc/passwd", "tmp/x", "root -> /home"])],
         &expect![[r#"
             link etc/passwd -> /nix/store/…-a/etc/passwd
-            link root -> /home
             link tmp/x -> /nix/store/…-a/tmp/x
+            /root of a is left out: it is the image's own
         "#]],
     );
     check(
         &[("a", &["etc"])],
         &expect![[r#"
-            link etc -> /nix/store/…-a/etc
+            /etc of a is left out: it is the image's own
         "#]],
     );
 }
@@ -349,7 +352,8 @@ fn leaves(at: &Path, tree: &Tree, out: &mut Vec<PathBuf>) {
 }
 
 proptest! {
-    /// Each leaf of each package is in the image, or lies at or below a reported collision.
+    /// Each leaf of each package is in the image, or it leads to a directory that is merged, or it lies at
+    /// or below what is reported.
     #[test]
     fn nothing_gets_lost_without_a_word(trees in prop::collection::vec(random_tree(), 0..4)) {
         let names = ["p0", "p1", "p2", "p3"];
@@ -365,17 +369,283 @@ proptest! {
             leaves(Path::new(""), tree, &mut paths);
             for path in paths {
                 let dropped = merged
-                    .collisions
+                    .dropped
                     .iter()
-                    .any(|collision| collision.dropped == package && path.starts_with(&collision.path));
+                    .any(|dropped| dropped.package == package && path.starts_with(&dropped.path));
                 let leaf = path.iter().try_fold(tree, |at, name| match at {
                     Tree::Directory(entries) => entries.get(name),
                     _ => None,
                 });
-                let target = link_target(Package { path: &package, root }, &path, leaf.unwrap());
-                let present = merged.root.get(&path) == Some(&RootEntry::Symlink(target));
-                prop_assert!(present != dropped, "{path:?} of {name}");
+                let leaf = leaf.unwrap();
+                let known: Known<'_> = [(&package, tree)].into_iter().collect();
+                let expected = Target::of(&Part::root(&package, root), &path, leaf).text;
+                let present = match merged.root.get(&path) {
+                    Some(RootEntry::Symlink(target)) => {
+                        // Another package may have written the same link in another way.
+                        *target == expected || matches!(leaf, Tree::Symlink(_))
+                    }
+                    Some(RootEntry::Directory { .. }) => {
+                        matches!(known.find(&package, &path), Some(Tree::Directory(_)))
+                    }
+                    _ => false,
+                };
+                prop_assert!(present || dropped, "{path:?} of {name}");
             }
         }
     }
+
+    /// The order of packages decides between files alone: the directories are the same.
+    #[test]
+    fn directories_are_the_same_in_every_order(trees in prop::collection::vec(random_tree(), 0..4)) {
+        let names = ["p0", "p1", "p2", "p3"];
+        let mut packages: Vec<(&str, Tree)> = names.into_iter().zip(trees).collect();
+        let first = folders(&merged(&packages).root);
+        packages.reverse();
+        prop_assert_eq!(first, folders(&merged(&packages).root));
+    }
+}
+
+fn folders(root: &RootTree) -> Vec<String> {
+    let listed = listed(root);
+    let folders = listed.lines().filter(|line| line.ends_with('/'));
+    folders.map(str::to_owned).collect()
+}
+
+/// Runs [`check`] for both orders of two packages, which give the same.
+fn check_both_orders(one: (&str, &[&str]), other: (&str, &[&str]), expected: &Expect) {
+    check(&[one, other], expected);
+    check(&[other, one], expected);
+}
+
+#[test]
+fn a_directory_behind_a_link_is_merged_in_every_order() {
+    let bash: (&str, &[&str]) = ("bash", &["bin/bash"]);
+    for target in ["lib/openjdk/bin", "./lib/openjdk/../openjdk/bin"] {
+        let link = format!("bin -> {target}");
+        let jdk = ["lib/openjdk/bin/java", &link];
+        check_both_orders(
+            bash,
+            ("jdk", &jdk),
+            &expect![[r#"
+            0755 bin/
+            link bin/bash -> /nix/store/…-bash/bin/bash
+            link bin/java -> /nix/store/…-jdk/bin/java
+            0755 lib/
+            0755 lib/openjdk/
+            0755 lib/openjdk/bin/
+            link lib/openjdk/bin/java -> /nix/store/…-jdk/lib/openjdk/bin/java
+        "#]],
+        );
+    }
+    // Absolute, behind another link.
+    let zeros = "0".repeat(32);
+    let link = format!("bin -> /nix/store/{zeros}-jdk/lib/vm/bin");
+    let jdk = ["lib/openjdk/bin/java", "lib/vm -> openjdk", &link];
+    check_both_orders(
+        bash,
+        ("jdk", &jdk),
+        &expect![[r#"
+        0755 bin/
+        link bin/bash -> /nix/store/…-bash/bin/bash
+        link bin/java -> /nix/store/…-jdk/bin/java
+        0755 lib/
+        0755 lib/openjdk/
+        0755 lib/openjdk/bin/
+        link lib/openjdk/bin/java -> /nix/store/…-jdk/lib/openjdk/bin/java
+        link lib/vm -> openjdk
+    "#]],
+    );
+    // At any depth.
+    check_both_orders(
+        ("a", &["man/man1/a.1", "share/man -> ../man"]),
+        ("b", &["share/man/man1/b.1"]),
+        &expect![[r#"
+            0755 man/
+            0755 man/man1/
+            link man/man1/a.1 -> /nix/store/…-a/man/man1/a.1
+            0755 share/
+            0755 share/man/
+            0755 share/man/man1/
+            link share/man/man1/a.1 -> /nix/store/…-a/share/man/man1/a.1
+            link share/man/man1/b.1 -> /nix/store/…-b/share/man/man1/b.1
+        "#]],
+    );
+}
+
+#[test]
+fn sbin_has_the_programs_of_those_that_have_it_and_of_those_that_link_it() {
+    check_both_orders(
+        ("box", &["bin/box", "sbin/ifconf"]),
+        ("linked", &["bin/linked", "sbin -> bin"]),
+        &expect![[r#"
+            0755 bin/
+            link bin/box -> /nix/store/…-box/bin/box
+            link bin/linked -> /nix/store/…-linked/bin/linked
+            0755 sbin/
+            link sbin/ifconf -> /nix/store/…-box/sbin/ifconf
+            link sbin/linked -> /nix/store/…-linked/sbin/linked
+        "#]],
+    );
+}
+
+#[test]
+fn a_directory_goes_before_a_file_in_every_order() {
+    check_both_orders(
+        ("a", &["lib/x/y", "share/z"]),
+        ("b", &["lib/x", "share"]),
+        &expect![[r#"
+            0755 lib/
+            0755 lib/x/
+            link lib/x/y -> /nix/store/…-a/lib/x/y
+            0755 share/
+            link share/z -> /nix/store/…-a/share/z
+            /lib/x of b is left out: a has it
+            /share of b is left out: a has it
+        "#]],
+    );
+    check_both_orders(
+        ("a", &["lib/y", "x -> lib"]),
+        ("b", &["x"]),
+        &expect![[r#"
+        0755 lib/
+        link lib/y -> /nix/store/…-a/lib/y
+        0755 x/
+        link x/y -> /nix/store/…-a/x/y
+        /x of b is left out: a has it
+    "#]],
+    );
+}
+
+#[test]
+fn a_directory_of_the_image_is_no_link() {
+    check_both_orders(
+        ("a", &["real/etc/hi", "etc -> real/etc"]),
+        ("b", &["etc/services", "bin/env"]),
+        &expect![[r#"
+            0755 bin/
+            link bin/env -> /nix/store/…-b/bin/env
+            link etc/hi -> /nix/store/…-a/etc/hi
+            link etc/services -> /nix/store/…-b/etc/services
+            0755 real/
+            0755 real/etc/
+            link real/etc/hi -> /nix/store/…-a/real/etc/hi
+            0755 usr/
+            0755 usr/bin/
+            link usr/bin/env -> /bin/env
+        "#]],
+    );
+    check(
+        &[("a", &["real/etc/hi", "etc -> real/etc", "usr -> ."])],
+        &expect![[r#"
+            link etc/hi -> /nix/store/…-a/etc/hi
+            0755 real/
+            0755 real/etc/
+            link real/etc/hi -> /nix/store/…-a/real/etc/hi
+            link usr -> .
+        "#]],
+    );
+}
+
+#[test]
+fn the_image_s_own_directories_are_not_replaced() {
+    check(
+        &[(
+            "a",
+            &[
+                "dev -> x",
+                "home/user/.profile",
+                "nix/store/y",
+                "proc -> x",
+                "root -> /home",
+                "run",
+                "sys/z",
+                "tmp -> /var/tmp",
+                "var/tmp -> ../x",
+                "x/in",
+            ],
+        )],
+        &expect![[r#"
+            0755 home/user/
+            link home/user/.profile -> /nix/store/…-a/home/user/.profile
+            link var/tmp/in -> /nix/store/…-a/var/tmp/in
+            0755 x/
+            link x/in -> /nix/store/…-a/x/in
+            /dev of a is left out: it is the image's own
+            /nix of a is left out: it is the image's own
+            /proc of a is left out: it is the image's own
+            /root of a is left out: it is the image's own
+            /run of a is left out: it is the image's own
+            /sys of a is left out: it is the image's own
+            /tmp of a is left out: it is the image's own
+        "#]],
+    );
+}
+
+#[test]
+fn an_output_that_is_a_link_is_what_it_leads_to() {
+    let zeros = "0".repeat(32);
+    let link = Tree::Symlink(format!("/nix/store/{zeros}-real/env").into());
+    let outputs = [(store_path("out"), &link)];
+    let outputs = outputs.iter().map(|(path, tree)| (path, *tree));
+    let reach = Reach {
+        linked: vec![(store_path("real"), tree(&["env/bin/tool", "other"]))],
+        ..Reach::default()
+    };
+    let merged = merge(outputs, [&reach]);
+    assert_eq!(merged.without_directory, []);
+    assert_eq!(
+        merged.root.get(Path::new("bin/tool")),
+        Some(&RootEntry::Symlink(
+            format!("/nix/store/{zeros}-out/bin/tool").into()
+        ))
+    );
+    assert_eq!(merged.root.get(Path::new("other")), None);
+}
+
+#[test]
+fn modules_that_packages_need_come_last() {
+    let (a, b) = (store_path("a"), store_path("b"));
+    let module = |names: &[&str]| {
+        let names = names
+            .iter()
+            .map(|name| format!("lib/python3.13/site-packages/{name}"));
+        let names: Vec<String> = names.collect();
+        tree(&names.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let (first, second) = (module(&["a.py", "same.py"]), module(&["b.py"]));
+    let reach = Reach {
+        modules: vec![
+            (store_path("c"), module(&["c.py", "same.py"])),
+            // That one was asked for.
+            (b.clone(), module(&["b.py"])),
+        ],
+        ..Reach::default()
+    };
+    let merged = merge([(&a, &first), (&b, &second)], [&reach, &reach]);
+    let listed = listed(&merged.root);
+    let python = listed.lines().filter(|line| line.contains(".py"));
+    expect![[r#"
+        link lib/python3.13/site-packages/a.py -> /nix/store/…-a/lib/python3.13/site-packages/a.py
+        link lib/python3.13/site-packages/b.py -> /nix/store/…-b/lib/python3.13/site-packages/b.py
+        link lib/python3.13/site-packages/c.py -> /nix/store/…-c/lib/python3.13/site-packages/c.py
+        link lib/python3.13/site-packages/same.py -> /nix/store/…-a/lib/python3.13/site-packages/same.py"#]].assert_eq(&python.collect::<Vec<_>>().join("\n"));
+    assert_eq!(merged.dropped.len(), 1, "{:?}", merged.dropped);
+}
+
+#[test]
+fn links_do_not_make_a_small_package_large() {
+    // Each of 40 directories leads twice to the next, which is 2^40 entries.
+    let chain = |with: &str| {
+        let lines = (0..40).flat_map(|number| {
+            ["x", "y"].map(|name| format!("d{number}/{name} -> ../d{}", number + 1))
+        });
+        let mut lines: Vec<String> = lines.chain(["d40/end".to_owned()]).collect();
+        lines.push(format!("{with} -> d0"));
+        tree(&lines.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let b = tree(&["top/x/b", "top/y/b"]);
+    let merged = merged(&[("a", chain("top")), ("b", b), ("c", chain("top"))]);
+    assert!(!merged.dropped.is_empty());
+    let entries = listed(&merged.root).lines().count();
+    assert!(entries < 2 * MAX_FOLLOWED, "{entries}");
 }

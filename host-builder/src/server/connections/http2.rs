@@ -14,7 +14,7 @@
 
 use std::convert::Infallible;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,7 @@ use hyper::rt::{Executor, Read, Write};
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tower::ServiceExt;
 
@@ -202,7 +203,7 @@ impl Stream {
     /// has to read two KiB a second.
     async fn unread(&self, timeout: Duration) {
         loop {
-            let since = *lock(&self.unread_since);
+            let since = *self.unread_since.lock();
             let now = Instant::now();
             let end = since.unwrap_or(now) + timeout;
             if end <= now {
@@ -217,10 +218,6 @@ impl Drop for Stream {
     fn drop(&mut self) {
         self.counts.send_modify(|counts| counts.open -= 1);
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A response's body. hyper asks for the next piece when the client has room for it.
@@ -239,7 +236,7 @@ impl HttpBody for Watched {
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let frame = Pin::new(&mut self.body).poll_frame(context);
         let is_handed_over = matches!(frame, Poll::Ready(Some(Ok(_))));
-        *lock(&self.stream.unread_since) = is_handed_over.then(Instant::now);
+        *self.stream.unread_since.lock() = is_handed_over.then(Instant::now);
         frame
     }
 

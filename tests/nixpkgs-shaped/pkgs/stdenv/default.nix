@@ -1,5 +1,5 @@
 # mkDerivation, by the machine's shell: `installPhase` makes $out and the other outputs, which are there.
-{ lib, config, system, salt }:
+{ lib, config, system, salt, real }:
 let
   inherit (builtins) isFunction removeAttrs unsafeGetAttrPos listToAttrs head;
   checkMeta = import ./check-meta.nix { inherit lib config system; };
@@ -60,5 +60,8 @@ in
 {
   mkDerivation = attrs: if isFunction attrs then lib.fix (self: make (attrs self)) else make attrs;
   hostPlatform = { inherit system; isLinux = true; };
+  # The files of a real package, or what this set makes in their place.
+  installReal = name: otherwise: if real == null then otherwise else "cp -r ${real.${name}}/. $out";
+  inherit real;
   inherit system;
 }

@@ -17,6 +17,7 @@ let
     config = configuration;
     system = system';
     salt = import ../../salt.nix;
+    real = import ../../real.nix;
   };
 
   # Doors to this set.

@@ -2,17 +2,19 @@
 { self }:
 let
   inherit (self) lib stdenv;
+  version = if stdenv.real == null then "5.40.3" else "${stdenv.real.perl.version}";
   interpreter = stdenv.mkDerivation {
     pname = "perl";
     version = "5.40.3";
     outputs = [ "out" "man" "devdoc" ];
-    installPhase = "mkdir $out/bin; echo perl > $out/bin/perl";
+    installPhase = stdenv.installReal "perl" "mkdir $out/bin; echo perl > $out/bin/perl";
     passthru = { inherit pkgs; withPackages = choose: stdenv.mkDerivation { name = "perl-5.40.3-env"; modules = choose pkgs; }; };
     meta = { description = "Standard implementation of the Perl 5 programming language"; mainProgram = "perl"; license = lib.licenses.gpl2Only; outputsToInstall = [ "out" "man" ]; };
   };
   buildPerlPackage = attrs: stdenv.mkDerivation ({
     name = "perl5.40.3-${attrs.pname}-${attrs.version}";
     outputs = [ "out" "devdoc" ];
+    installPhase = "mkdir -p $out/lib/perl5/site_perl/${version}; echo 'package ${attrs.pname}; 1;' > $out/lib/perl5/site_perl/${version}/${attrs.pname}.pm";
     meta = { license = lib.licenses.gpl2Only; };
     needs = [ (toString interpreter) ];
   } // attrs);

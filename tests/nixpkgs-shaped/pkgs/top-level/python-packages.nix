@@ -2,13 +2,16 @@
 { self }:
 let
   inherit (self) lib stdenv;
+  # As in `lib/python3.13`.
+  python = "python${if stdenv.real == null then "3.13" else stdenv.real.python}";
   build =
     { minimal ? false }:
     let
       interpreter = stdenv.mkDerivation {
         pname = if minimal then "python3-minimal" else "python3";
         version = "3.13.11";
-        installPhase = "mkdir $out/bin; echo python > $out/bin/python3.13; ln -s python3.13 $out/bin/python3";
+        # The real one comes without modules of its own.
+        installPhase = stdenv.installReal "python3" "mkdir $out/bin; echo python > $out/bin/python3.13; ln -s python3.13 $out/bin/python3";
         passthru = {
           inherit pkgs;
           pythonVersion = "3.13";
@@ -25,8 +28,14 @@ let
       buildPythonPackage = attrs: stdenv.mkDerivation (
         {
           name = "python3.13-${attrs.pname}-${attrs.version}";
-          installPhase = "mkdir -p $out/lib/python3.13/site-packages; echo ${attrs.pname} > $out/lib/python3.13/site-packages/${attrs.pname}.py";
+          # A module imports those that it needs, which are found by this list alone.
+          installPhase = ''
+            mkdir -p $out/lib/${python}/site-packages $out/nix-support
+            for module in $imports; do echo "import $module"; done > $out/lib/${python}/site-packages/${attrs.pname}.py
+            echo " $propagated " > $out/nix-support/propagated-build-inputs
+          '';
           propagated = map toString ([ interpreter ] ++ attrs.dependencies or [ ]);
+          imports = map (one: one.pname) (attrs.dependencies or [ ]);
           meta = { license = lib.licenses.asl20; description = "A module for Python"; };
         }
         // removeAttrs attrs [ "dependencies" ]
@@ -39,7 +48,8 @@ let
         buildPythonApplication = buildPythonPackage;
         callPackage = lib.callPackageWith (self // pkgs);
         requests = module "requests" "2.33.1" [ pkgs.urllib3 pkgs.certifi pkgs.idna ];
-        urllib3 = module "urllib3" "2.6.3" [ ];
+        urllib3 = module "urllib3" "2.6.3" [ pkgs.brotli ];
+        brotli = module "brotli" "1.2.0" [ ];
         certifi = module "certifi" "2026.1.4" [ ];
         idna = module "idna" "3.11" [ ];
         numpy = module "numpy" "2.4.1" [ ];

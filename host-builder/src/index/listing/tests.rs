@@ -1,6 +1,7 @@
 use std::sync::atomic::Ordering;
 
 use super::*;
+use crate::closure::StorePath;
 use crate::nix::fake::FakeNix;
 
 fn set(names: &[&str]) -> Attribute {
@@ -25,7 +26,7 @@ fn nix() -> FakeNix {
                 "shell",
             ]),
         ),
-        ("Git", Attribute::Package),
+        ("git", Attribute::Package),
         ("_1password", Attribute::Package),
         ("lib", set(&["version", "licenses"])),
         ("lib.version", Attribute::Other),
@@ -43,9 +44,9 @@ fn nix() -> FakeNix {
     }
 }
 
-async fn list(nix: &Arc<FakeNix>) -> PackageIndex {
+async fn list(nix: &Arc<FakeNix>) -> Listing {
     let shared: Arc<dyn Nix> = Arc::clone(nix) as _;
-    PackageIndex::list(shared, Path::new("/"), System::X86_64Linux)
+    Listing::list(None, shared, Path::new("/"), System::X86_64Linux)
         .await
         .unwrap()
 }
@@ -54,7 +55,7 @@ fn glob(text: &str, reach: Reach) -> Glob {
     Glob::parse(text, reach).unwrap().remove(0)
 }
 
-fn all(index: &PackageIndex) -> String {
+fn all(index: &Listing) -> String {
     index.names().collect::<Vec<_>>().join(" ")
 }
 
@@ -63,8 +64,8 @@ async fn names_are_those_that_images_can_have() {
     let nix = Arc::new(nix());
     let index = list(&nix).await;
     assert_eq!(all(&index), "1password bad git lib python3 python3packages");
-    // The first of two that differ in case, as when they are resolved.
-    assert_eq!(index.names["git"], ["Git"]);
+    // The one that is resolved, of two that differ in case.
+    assert_eq!(index.names["git"], ["git"]);
     assert_eq!(nix.looked.load(Ordering::SeqCst), 1);
 }
 
@@ -142,6 +143,35 @@ async fn the_search_for_bad_names_is_bounded_and_says_what_it_left_out() {
     // It stays so for what is asked next.
     index.packages(&wanted).await.unwrap();
     assert_eq!(nix.looked.load(Ordering::SeqCst), 2 + MAX_FAILURES);
+}
+
+#[tokio::test]
+async fn an_index_answers_without_nix() {
+    let nix = Arc::new(nix());
+    let output = StorePath::example;
+    let index = Index::example(&[
+        ("git", output("git")),
+        ("python3Packages.requests", output("requests")),
+        ("python313Packages.requests", output("requests")),
+    ]);
+    let shared: Arc<dyn Nix> = Arc::clone(&nix) as _;
+    let listing = Listing::list(
+        Some(Arc::new(index)),
+        shared,
+        Path::new("/"),
+        System::X86_64Linux,
+    );
+    let mut listing = listing.await.unwrap();
+    let everything = glob("*", Reach::Anything);
+    listing.look_into(&[&everything]).await.unwrap();
+    let both = ["python313packages.requests", "python3packages.requests"];
+    assert_eq!(all(&listing), format!("git {}", both.join(" ")));
+    let names = ["git", "lib", both[0], both[1]].map(str::to_owned).into();
+    let packages = listing.packages(&names).await.unwrap();
+    assert!(packages.iter().eq(["git", both[1]]));
+    assert!(listing.same(both[0]).iter().eq(both));
+    assert!(listing.same("lib").iter().eq(["lib"]));
+    assert_eq!(nix.looked.load(Ordering::SeqCst), 0);
 }
 
 #[test]

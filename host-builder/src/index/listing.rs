@@ -1,4 +1,6 @@
-//! The names of a package set that patterns may match.
+//! The names of a package set that patterns may match, for commands.
+//!
+//! They are those of the index, if that is complete. Otherwise they are looked for:
 //!
 //! ```text
 //!   the set ──► its names ──────────────────────────► git, python3, python3packages …
@@ -20,6 +22,8 @@ use nixgate_core::distribution::Repository;
 use nixgate_core::package_set::{System, canonical_path};
 use nixgate_core::policy::{Glob, Reach};
 
+use super::file::{Index, State};
+use super::survey::{AttributePath, reachable};
 use crate::nix::{Attribute, Nix, NixError};
 use crate::process::ProcessError;
 use crate::telemetry::logging::chain;
@@ -29,14 +33,13 @@ const PATHS_AT_ONCE: usize = 1000;
 
 /// Evaluations that may fail. To find one bad name among a thousand takes ten of them.
 const MAX_FAILURES: usize = 200;
-/// Names that [`PackageIndex::not_looked_at`] lists.
+/// Names that [`Listing::not_looked_at`] lists.
 const NAMES_LISTED: usize = 20;
 
-/// With the set's own capital letters.
-type AttributePath = Vec<String>;
-
 /// See the module. Names are in lower case, as in images' names.
-pub(crate) struct PackageIndex {
+pub(crate) struct Listing {
+    /// Then the rest is empty.
+    index: Option<Arc<Index>>,
     nix: Arc<dyn Nix>,
     source: PathBuf,
     system: System,
@@ -47,18 +50,23 @@ pub(crate) struct PackageIndex {
     not_looked_at: BTreeSet<String>,
 }
 
-impl PackageIndex {
-    /// Lists the names of a package set.
+impl Listing {
+    /// Lists the names of a package set, whose index may be known.
     ///
     /// # Errors
     /// When Nix can't evaluate the set.
     pub(crate) async fn list(
+        index: Option<Arc<Index>>,
         nix: Arc<dyn Nix>,
         source: &Path,
         system: System,
     ) -> Result<Self, NixError> {
-        let seen = nix.look(source, system, &[Vec::new()]).await?;
-        let mut index = Self {
+        let seen = match index {
+            Some(_) => Vec::new(),
+            None => nix.look(source, system, &[Vec::new()]).await?,
+        };
+        let mut listing = Self {
+            index,
             nix,
             source: source.to_owned(),
             system,
@@ -67,9 +75,9 @@ impl PackageIndex {
             not_looked_at: BTreeSet::new(),
         };
         if let [Attribute::Set { names }] = &seen[..] {
-            index.add(&[], names);
+            listing.add(&[], names);
         }
-        Ok(index)
+        Ok(listing)
     }
 
     /// Lists the names inside of sets that a pattern may reach into.
@@ -93,7 +101,17 @@ impl PackageIndex {
     }
 
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.names.keys().map(String::as_str)
+        let indexed = self.index.iter().flat_map(|index| index.names());
+        let indexed = indexed.map(|(name, _)| name);
+        indexed.chain(self.names.keys().map(String::as_str))
+    }
+
+    /// All names of a package, as far as they are known.
+    pub(crate) fn same(&self, name: &str) -> BTreeSet<String> {
+        let index = self.index.as_ref();
+        let mut same = index.map_or_else(BTreeSet::new, |index| index.same(name));
+        same.insert(name.to_owned());
+        same
     }
 
     /// A sentence about the names that nobody knows anything of, if there are any.
@@ -115,7 +133,7 @@ impl PackageIndex {
     }
 
     /// Those of these names that are packages, whether or not Nix would refuse them, as it does unfree
-    /// ones.
+    /// ones. Of the names of one package, one, as far as the index tells.
     ///
     /// # Errors
     /// When Nix can't run.
@@ -123,6 +141,20 @@ impl PackageIndex {
         &mut self,
         names: &BTreeSet<String>,
     ) -> Result<BTreeSet<String>, NixError> {
+        if let Some(index) = &self.index {
+            let is_package = |name: &&String| {
+                matches!(index.state(name), Some(State::Package | State::Unusable))
+            };
+            // The name that a user would write: `git`, not `gitAndTools.git`.
+            let rank = |name: &str| (name.matches('.').count(), name.len(), name.to_owned());
+            let is_first = |name: &&String| {
+                let same = index.same(name);
+                let mut others = same.iter().filter(|other| names.contains(*other));
+                !others.any(|other| rank(other) < rank(name))
+            };
+            let packages = names.iter().filter(is_package).filter(is_first);
+            return Ok(packages.cloned().collect());
+        }
         let paths = names.iter();
         let paths = paths.filter_map(|name| Some((self.names.get(name)?.clone(), name.clone())));
         let mut paths: BTreeMap<AttributePath, String> = paths.collect();
@@ -132,15 +164,14 @@ impl PackageIndex {
         Ok(packages.collect())
     }
 
-    /// Adds the names inside of a path. Of names that differ in case alone the first counts, as in
-    /// `nix/resolve.nix`.
+    /// Adds the names inside of a path.
     fn add(&mut self, inside: &[String], names: &[String]) {
-        for name in names {
+        for name in reachable(names.to_vec()) {
             let mut path = inside.to_vec();
-            path.push(name.clone());
+            path.push(name);
             let canonical = canonical_path(&path.join("."));
             if can_be_pulled(&canonical) {
-                self.names.entry(canonical).or_insert(path);
+                self.names.insert(canonical, path);
             }
         }
     }
