@@ -206,12 +206,10 @@ impl Layers {
         let merged = merged.await.map_err(errors::internal)?;
         for path in &merged.without_directory {
             let name = path.name();
-            log.left_out(&format!(
-                "{name} is a single file: it is only in the store, not in /"
-            ));
+            log.left_out(|| format!("{name} is a single file: it is only in the store, not in /"));
         }
         for dropped in &merged.dropped {
-            log.left_out(&dropped.to_string());
+            log.left_out(|| dropped.to_string());
         }
         for python in &merged.absent_pythons {
             log.line(&format!(

@@ -21,13 +21,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::FutureExt;
-use nixgate_core::package_set::{System, with_parents};
+use nixgate_core::package_set::System;
 use nixgate_core::policy::DeniedPatterns;
+use tokio::sync::Semaphore;
 
 use super::resolve::PackageSet;
 use crate::closure::StorePath;
 use crate::fingerprint::Fingerprint;
-use crate::index::{Index, Indexes};
+use crate::index::{Index, Indexes, NotKnown};
 use crate::memo::{Answer, Bound, Known, Lifetime, Memo, Panicked};
 use crate::nix::{Nix, Resolution, Writes};
 use crate::records::{ImageRecord, Origin};
@@ -79,6 +80,7 @@ pub(crate) struct OtherNames {
     /// Of the package sets.
     source: String,
     literals: Memo<Arc<Literals>, Unjudged>,
+    one_at_a_time: Arc<Semaphore>,
 }
 
 /// What the literals of a policy are in one package set.
@@ -126,6 +128,7 @@ impl OtherNames {
                 always: "",
                 window: WINDOW,
             }),
+            one_at_a_time: Arc::new(Semaphore::new(1)),
         }
     }
 
@@ -143,8 +146,18 @@ impl OtherNames {
         let Some(origin) = &record.origin else {
             return Others::Unknown;
         };
-        let index = self.indexes.of(&origin.revision, record.system).await;
-        self.found(record, origin, index, denied, patience).await
+        let index = self
+            .indexes
+            .of(&origin.revision, record.system, patience.wait)
+            .await;
+        match index {
+            Ok(index) => self.found(record, origin, index, denied, patience).await,
+            Err(NotKnown) => match self.found(record, origin, None, denied, patience).await {
+                // Only the index could tell what patterns and names of sets match.
+                Others::Known { may_grow: true, .. } => Others::Unknown,
+                others => others,
+            },
+        }
     }
 
     /// The same with the index of the package set, if there is one.
@@ -201,15 +214,22 @@ impl OtherNames {
             .part(&look_up.pin.revision)
             .part(look_up.system.nix())
             .part(if look_up.index.is_some() { "index" } else { "" })
+            .part(if look_up.index.is_some() {
+                denied.header()
+            } else {
+                ""
+            })
             .list(denied.literals().iter())
             .hex();
-        let names: Vec<String> = denied.literals().iter().cloned().collect();
         let start = |running: &[()]| {
             if patience.only_when_idle && !running.is_empty() {
                 return Err(Unjudged);
             }
+            let (denied, one_at_a_time) = (denied.clone(), Arc::clone(&self.one_at_a_time));
             let find = async move {
-                match look_up.find(names).await {
+                // Pulls wait for evaluations, too. It is never closed.
+                let _permit = one_at_a_time.acquire().await;
+                match look_up.find(denied).await {
                     Ok(literals) => (Ok(Arc::new(literals)), Lifetime::fresh(FRESH)),
                     Err(reason) => {
                         let revision = look_up.pin.revision;
@@ -230,24 +250,22 @@ impl OtherNames {
 }
 
 impl LookUp {
-    /// What names are.
-    async fn find(&self, names: Vec<String>) -> Result<Literals, String> {
-        let (mut literals, names, must) = match &self.index {
-            None => (Literals::default(), names, true),
+    /// What the literals are, and the names that match a pattern and that an index could not describe.
+    async fn find(&self, denied: DeniedPatterns) -> Result<Literals, String> {
+        let (mut literals, names) = match &self.index {
+            None => (
+                Literals::default(),
+                denied.literals().iter().cloned().collect(),
+            ),
             Some(index) => {
                 let index = Arc::clone(index);
-                let known = tokio::task::spawn_blocking(move || Literals::known(&index, names));
+                let known = tokio::task::spawn_blocking(move || Literals::known(&index, &denied));
                 let known = known.await.map_err(io::Error::other).flatten();
                 known.map_err(|error| format!("cannot read the index: {error}"))?
             }
         };
         for chunk in names.chunks(CHUNK) {
-            match self.evaluate(chunk).await {
-                Ok(found) => literals.add(found),
-                // Nobody could tell them apart from names that the set lacks.
-                Err(_) if !must => break,
-                Err(reason) => return Err(reason),
-            }
+            literals.add(self.evaluate(chunk).await?);
         }
         Ok(literals)
     }
@@ -291,22 +309,27 @@ impl LookUp {
 }
 
 impl Literals {
-    /// What an index knows of names, the names that Nix has to be asked for, and whether it must answer.
-    fn known(index: &Index, names: Vec<String>) -> io::Result<(Self, Vec<String>, bool)> {
-        let (mut literals, mut left, mut must) = (Self::default(), Vec::new(), false);
-        for name in names {
-            // All packages at the top are in the index.
-            let has_parent = name.contains('.');
-            if let Some(derivation) = index.derivation(&name)? {
-                literals.insert(&name, derivation.outputs.into_iter().map(|one| one.path));
-            } else if has_parent {
-                for parent in with_parents(&name).skip(1) {
-                    must |= index.derivation(parent)?.is_some();
-                }
-                left.push(name);
+    /// What an index knows of names, and the names that Nix has to be asked for: an index is made with less
+    /// memory than a pull has, and without writing to the store; it has no names that lead through a package,
+    /// and none of sets that it did not look into.
+    fn known(index: &Index, denied: &DeniedPatterns) -> io::Result<(Self, Vec<String>)> {
+        let mut literals = Self::default();
+        let failed = |name: &str| denied.matches(name);
+        let mut left: BTreeSet<String> = index.failed(failed).map(str::to_owned).collect();
+        for name in denied.literals() {
+            if let Some(derivation) = index.derivation(name)? {
+                let outputs = derivation.outputs.into_iter().map(|one| one.path);
+                literals.insert(name, outputs);
+                continue;
+            }
+            // All names at the top were looked at, and those beside a name that is known.
+            if let Some((parent, _)) = name.rsplit_once('.')
+                && !index.lists(parent)
+            {
+                left.insert(name.clone());
             }
         }
-        Ok((literals, left, must))
+        Ok((literals, left.into_iter().collect()))
     }
 
     fn add(&mut self, found: Vec<(String, Resolution)>) {

@@ -27,7 +27,7 @@ use super::fair_semaphore::{FairSemaphore, Permit};
 use super::resolve::resolve;
 use super::{ImageRequest, Rule};
 use crate::closure::{Closure, StorePath};
-use crate::index::Indexes;
+use crate::index::{self, Index, Indexes};
 use crate::layer::{self, Altered, PackError, Reach, Tree};
 use crate::nix::gc_roots::{GcRoots, RootGuard};
 use crate::nix::{Derivation, Nix, NixError};
@@ -267,13 +267,20 @@ impl Packages {
         Ok((records, guard.map_err(errors::state_folder)?))
     }
 
+    async fn index(&self, image: &ImageRequest) -> Option<Arc<Index>> {
+        let index = self
+            .indexes
+            .of(&image.pin.revision, image.system, index::WAIT);
+        index.await.ok().flatten()
+    }
+
     /// Adds what the index of the package set knows of an image's names.
     async fn add_indexed(&self, image: &ImageRequest, known: &mut BTreeMap<String, Derivation>) {
         let unknown = image.without(known).packages;
         if unknown.is_empty() {
             return;
         }
-        let Some(index) = self.indexes.of(&image.pin.revision, image.system).await else {
+        let Some(index) = self.index(image).await else {
             return;
         };
         let found = tokio::task::spawn_blocking(move || {
@@ -332,7 +339,7 @@ impl Packages {
         if !unknown.packages.is_empty() {
             let _permit = wait_for(&self.evaluations, rule, log).await;
             log.enter(Phase::Evaluating);
-            let index = self.indexes.of(&image.pin.revision, image.system).await;
+            let index = self.index(image).await;
             let found = resolve(&*self.nix, &unknown, index.as_deref()).await?;
             log.set_progress(1.0);
             known.extend(unknown.packages.into_iter().zip(found));

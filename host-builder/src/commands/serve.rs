@@ -43,7 +43,13 @@ async fn start(settings: Settings) -> Result<(Arc<App>, TcpListener)> {
             settings.listen
         )
     })?;
-    tokio::spawn(engine.indexes.clone().keep_making(engine.settings.system));
+    let making = engine.indexes.clone().keep_making(engine.settings.system);
+    let making = tokio::spawn(making);
+    tokio::spawn(async move {
+        if let Err(error) = making.await {
+            tracing::error!(%error, "no index of the package set is made any more. Report this");
+        }
+    });
     tracing::info!(address = %listener.local_addr()?, "the builder is ready");
     let app = Arc::new(App {
         engine,

@@ -6,11 +6,12 @@
 //!
 //! A line is what is known of one name. Memory has the names and the outputs' hashes with the places of
 //! their lines: about 100 bytes for a name of nixpkgs, whose line has 500. Lines are appended while a
-//! package set is looked at; one that is cut off, since the builder was killed, is dropped.
+//! package set is looked at; one that is cut off, since the builder was killed, is dropped. The last line of
+//! a whole index has the number of the others: a file that lost its end is none.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Seek, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -21,6 +22,8 @@ use super::survey::AttributePath;
 use crate::closure::StorePath;
 use crate::nix::{Derivation, Described};
 
+/// The kind of the last line.
+const END: &str = "end";
 /// How much longer or shorter a name is that may have been meant.
 const NEAR: usize = 2;
 /// Bytes of a line.
@@ -71,12 +74,17 @@ impl Index {
             kind: String,
             #[serde(default)]
             outputs: HashMap<String, StorePath>,
+            #[serde(default)]
+            lines: usize,
         }
         let file = File::open(path)?;
         let (mut names, mut outputs) = (Vec::new(), Vec::new());
+        let (mut lines, mut is_whole) = (0, false);
         for_each_line(&file, |start, line| {
             let (path, known) = split(line)?;
             let known: Known = serde_json::from_slice(known)?;
+            is_whole = known.kind == END && known.lines == lines;
+            lines += 1;
             let state = match known.kind.as_str() {
                 "package" => State::Package,
                 "unusable" => State::Unusable,
@@ -98,6 +106,9 @@ impl Index {
             );
             Ok(())
         })?;
+        if !is_whole {
+            return Err(damaged("its end is missing"));
+        }
         let mut order: Vec<(Name, Vec<Hash>)> = names.into_iter().zip(outputs).collect();
         order.sort_by(|(one, _), (other, _)| one.name.cmp(&other.name));
         let (names, hashes): (Vec<Name>, Vec<Vec<Hash>>) = order.into_iter().unzip();
@@ -162,6 +173,26 @@ impl Index {
         Some(self.find(name)?.state)
     }
 
+    /// Whether there are names in a set of this name: then all of its names are there.
+    pub(crate) fn lists(&self, set: &str) -> bool {
+        let inside = format!("{set}.");
+        let start = self.names.partition_point(|one| *one.name < *inside);
+        let next = self.names.get(start);
+        next.is_some_and(|next| next.name.starts_with(&inside))
+    }
+
+    /// Names that can't be evaluated for an index, as far as they match. An evaluation with more memory, or
+    /// one that writes to the store, may succeed.
+    pub(crate) fn failed<'a>(
+        &'a self,
+        matches: impl Fn(&str) -> bool + 'a,
+    ) -> impl Iterator<Item = &'a str> {
+        let failed = self.names.iter().filter(|one| one.state == State::Failed);
+        failed
+            .map(|one| &*one.name)
+            .filter(move |name| matches(name))
+    }
+
     /// Package names that begin as this one does and are about as long: what may have been meant.
     pub(crate) fn near(&self, name: &str) -> Vec<String> {
         let first = name.chars().next();
@@ -212,6 +243,21 @@ impl Draft {
         Ok((Self(file), known))
     }
 
+    /// Ends a whole index, and makes it durable.
+    ///
+    /// # Errors
+    /// When the file can't be written.
+    pub(super) fn finish(mut self) -> io::Result<()> {
+        let mut lines: usize = 0;
+        for_each_line(&self.0, |_, _| {
+            lines += 1;
+            Ok(())
+        })?;
+        let end = serde_json::json!({ "kind": END, "lines": lines });
+        self.0.write_all(format!("[]\t{end}\n").as_bytes())?;
+        self.0.sync_all()
+    }
+
     /// # Errors
     /// When the file can't be written.
     pub(super) fn add(&mut self, learnt: &[(AttributePath, Described)]) -> io::Result<()> {
@@ -226,11 +272,17 @@ impl Draft {
     }
 }
 
+/// The error for a file that has to be made again.
+fn damaged(reason: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, reason)
+}
+
 /// Calls `found` with each whole line and where it starts.
 fn for_each_line(
-    file: &File,
+    mut file: &File,
     mut found: impl FnMut(u64, &[u8]) -> io::Result<()>,
 ) -> io::Result<()> {
+    file.rewind()?;
     let mut reader = BufReader::new(file);
     let (mut line, mut start) = (Vec::new(), 0);
     loop {
@@ -240,7 +292,7 @@ fn for_each_line(
         match line.strip_suffix(b"\n") {
             Some(line) => found(start, line)?,
             None if length as u64 == u64::from(MAX_LINE) => {
-                return Err(io::Error::other("a line is too long"));
+                return Err(damaged("a line is too long"));
             }
             // The end, maybe cut off.
             None => return Ok(()),
@@ -252,7 +304,7 @@ fn for_each_line(
 /// A line's path, and the JSON of what is known of it.
 fn split(line: &[u8]) -> io::Result<(AttributePath, &[u8])> {
     let tab = line.iter().position(|byte| *byte == b'\t');
-    let (path, known) = line.split_at(tab.ok_or_else(|| io::Error::other("a line has no path"))?);
+    let (path, known) = line.split_at(tab.ok_or_else(|| damaged("a line has no path"))?);
     Ok((serde_json::from_slice(path)?, &known[1..]))
 }
 
@@ -264,17 +316,20 @@ fn hash(path: &StorePath) -> Option<Hash> {
 impl Index {
     /// An index of names with their outputs.
     pub(crate) fn example(names: &[(&str, StorePath)]) -> Self {
+        let described = names.iter();
+        Self::described(described.map(|(name, output)| (*name, Described::example(output))))
+    }
+
+    /// An index of names with what is known of them.
+    pub(crate) fn described<'a>(names: impl IntoIterator<Item = (&'a str, Described)>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("index");
         let (mut draft, _) = Draft::open(&path).unwrap();
-        let learnt: Vec<_> = names
-            .iter()
-            .map(|(name, output)| {
-                let path = name.split('.').map(str::to_owned).collect();
-                (path, Described::example(output))
-            })
-            .collect();
+        let path_of = |name: &str| name.split('.').map(str::to_owned).collect();
+        let names = names.into_iter();
+        let learnt: Vec<_> = names.map(|(name, one)| (path_of(name), one)).collect();
         draft.add(&learnt).unwrap();
+        draft.finish().unwrap();
         Self::open(&path).unwrap()
     }
 }
@@ -327,6 +382,30 @@ mod tests {
         for name in ["git.doc", "git.out.out", "htop", "python3packages", ""] {
             assert_eq!(outputs(name), None, "{name}");
         }
+    }
+
+    #[test]
+    fn a_file_that_lost_its_end_is_no_index() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("index");
+        let (mut draft, _) = Draft::open(&path).unwrap();
+        let git = Described::example(&output("git"));
+        draft.add(&[(vec!["git".to_owned()], git)]).unwrap();
+        draft.finish().unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        assert_eq!(Index::open(&path).unwrap().names().count(), 1);
+        for length in [0, 1, whole.len() / 2, whole.len() - 1] {
+            std::fs::write(&path, &whole[..length]).unwrap();
+            let error = Index::open(&path).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{length}");
+        }
+        // One that lost a line in the middle.
+        let end = whole.iter().position(|byte| *byte == b'\n').unwrap();
+        std::fs::write(&path, &whole[end + 1..]).unwrap();
+        assert!(Index::open(&path).is_err());
+        // And a draft goes on behind the names.
+        std::fs::write(&path, &whole).unwrap();
+        assert_eq!(Draft::open(&path).unwrap().1.len(), 1);
     }
 
     #[test]

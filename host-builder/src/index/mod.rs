@@ -18,8 +18,8 @@ mod file;
 mod listing;
 mod survey;
 
-use std::collections::BTreeSet;
-use std::io::{self, Read, Write};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -56,12 +56,14 @@ const POLL: Duration = Duration::from_secs(5);
 const FRESH: Duration = Duration::from_secs(24 * 3600);
 /// How long it is remembered that storage has no index.
 const ABSENT: Duration = Duration::from_secs(30);
-/// How long a request waits for an index that is fetched from storage.
-const WAIT: Duration = Duration::from_secs(5);
+/// How long a request waits at most for an index that is fetched from storage.
+pub(crate) const WAIT: Duration = Duration::from_secs(5);
 /// After a failure.
 const RETRY: Duration = Duration::from_secs(600);
 /// Between two lines of the log on the progress.
 const REPORT: Duration = Duration::from_secs(60);
+/// How names of unfinished files begin.
+const UNPACKING: &str = "unpacking-";
 /// Bytes of an index, unpacked.
 const MAX_BYTES: u64 = 1 << 30;
 
@@ -74,7 +76,7 @@ pub(crate) struct Indexes {
     /// Drafts, and the indexes in use.
     folder: PathBuf,
     metrics: Metrics,
-    loaded: Memo<Arc<Index>, Absent>,
+    loaded: Memo<Option<Arc<Index>>, NotKnown>,
     /// The systems that clients asked for.
     systems: Arc<Mutex<BTreeSet<System>>>,
     /// Whether there are any.
@@ -84,11 +86,11 @@ pub(crate) struct Indexes {
     absent: Duration,
 }
 
-/// There is no index, for whatever reason. The log has it.
-#[derive(Clone, Copy, Debug)]
-struct Absent;
+/// Nobody knows yet whether there is an index. The log may have the reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NotKnown;
 
-impl From<Panicked> for Absent {
+impl From<Panicked> for NotKnown {
     fn from(_: Panicked) -> Self {
         Self
     }
@@ -140,31 +142,41 @@ impl Indexes {
         }
     }
 
-    /// The index of the package set with this revision, if it is complete.
-    pub(crate) async fn of(&self, revision: &str, system: System) -> Option<Arc<Index>> {
+    /// The index of the package set with this revision, if it is complete. Waits at most `wait` for one that
+    /// is fetched from storage.
+    ///
+    /// # Errors
+    /// When nobody knows yet whether there is one.
+    pub(crate) async fn of(
+        &self,
+        revision: &str,
+        system: System,
+        wait: Duration,
+    ) -> Result<Option<Arc<Index>>, NotKnown> {
         if !self.enabled {
-            return None;
+            return Ok(None);
         }
         self.systems.lock().insert(system);
         let key = self.key(revision, system);
-        let start = |_: &[()]| {
+        let answer = self.loaded.get(&key, wait.min(WAIT), (), |_: &[()]| {
             let (indexes, key) = (self.clone(), key.clone());
-            let load = async move {
-                match indexes.load(&key).await {
-                    Ok(Some(index)) => (Ok(index), Lifetime::fresh(FRESH)),
-                    Ok(None) => (Err(Absent), Lifetime::fresh(indexes.absent)),
-                    Err(error) => {
-                        let error = chain(&error);
-                        tracing::warn!(error, "cannot use the index of a package set");
-                        (Err(Absent), Lifetime::fresh(indexes.absent))
-                    }
-                }
-            };
-            Ok(Box::pin(load) as _)
-        };
-        match self.loaded.get(&key, WAIT, (), start).await {
-            Ok(Known::Value(index, _)) => Some(index),
-            Ok(Known::Pending(_)) | Err(_) => None,
+            Ok(Box::pin(async move { indexes.load_once(&key).await }) as _)
+        });
+        match answer.await {
+            Ok(Known::Value(index, _)) => Ok(index),
+            Ok(Known::Pending(_)) | Err(_) => Err(NotKnown),
+        }
+    }
+
+    async fn load_once(&self, key: &str) -> (Result<Option<Arc<Index>>, NotKnown>, Lifetime) {
+        match self.load(key).await {
+            Ok(Some(index)) => (Ok(Some(index)), Lifetime::fresh(FRESH)),
+            Ok(None) => (Ok(None), Lifetime::fresh(self.absent)),
+            Err(error) => {
+                let error = chain(&error);
+                tracing::warn!(error, "cannot use the index of a package set");
+                (Err(NotKnown), Lifetime::fresh(self.absent))
+            }
         }
     }
 
@@ -176,35 +188,40 @@ impl Indexes {
         }
         self.systems.lock().insert(system);
         let mut made = BTreeSet::new();
+        // When an index that failed is tried again.
+        let mut failed: BTreeMap<String, Instant> = BTreeMap::new();
         loop {
             tokio::time::sleep(self.poll).await;
             let Some(pin) = self.sources.latest() else {
                 continue;
             };
-            // The default one first.
             let systems = self.systems.lock().clone();
-            let systems = [system].into_iter().chain(systems);
-            let next = systems
-                .map(|system| (system, self.key(&pin.revision, system)))
-                .find(|(_, key)| !made.contains(key));
-            let Some((system, key)) = next else {
+            let of = |system: System| (system, self.key(&pin.revision, system));
+            // The default one first.
+            let wanted: Vec<_> = [system].into_iter().chain(systems).map(of).collect();
+            failed.retain(|key, again| {
+                wanted.iter().any(|(_, wanted)| wanted == key) && *again > Instant::now()
+            });
+            let is_due = |key: &String| !made.contains(key) && !failed.contains_key(key);
+            let Some((system, key)) = wanted.iter().find(|(_, key)| is_due(key)) else {
                 continue;
             };
-            match self.make(&pin, system, &key).await {
+            match self.make(&pin, *system, key).await {
                 Ok(()) => {
                     made.insert(key.clone());
-                    self.loaded.forget(&key);
-                    self.remove_others(&key);
+                    self.loaded.forget(key);
+                    let keys: Vec<_> = wanted.iter().map(|(_, key)| key.as_str()).collect();
+                    self.remove_others(&keys);
                 }
                 Err(IndexError::Outdated) => {}
                 Err(error) => {
+                    failed.insert(key.clone(), Instant::now() + RETRY);
                     let (error, revision) = (chain(&error), &pin.revision);
                     tracing::warn!(
                         error,
                         revision,
                         "cannot make the index of the package set: names are evaluated one by one"
                     );
-                    tokio::time::sleep(RETRY).await;
                 }
             }
         }
@@ -215,7 +232,7 @@ impl Indexes {
         match self.load(key).await {
             Ok(Some(_)) => return Ok(()),
             Ok(None) => {}
-            Err(IndexError::File(error)) => {
+            Err(IndexError::File(error)) if is_damage(&error) => {
                 tracing::warn!(%error, "the stored index of the package set is damaged: it is made again");
             }
             Err(error) => return Err(error),
@@ -270,7 +287,11 @@ impl Indexes {
             }
         }
         let index = draft.clone();
-        let (packed, index) = unblock(move || Ok((pack(&index)?, Index::open(&index)?))).await?;
+        let finish = move || {
+            file.finish()?;
+            Ok((pack(&index)?, Index::open(&index)?))
+        };
+        let (packed, index) = unblock(finish).await?;
         let bytes = packed.len();
         self.storage.put(&Key::index(key), packed.into()).await?;
         std::fs::rename(&draft, self.file(key))?;
@@ -317,20 +338,28 @@ impl Indexes {
             unblock(move || unpack(&packed, &path)).await?;
         }
         let open = move || {
-            // The next one to come fetches it again.
-            Index::open(&path).inspect_err(|_| drop(std::fs::remove_file(&path)))
+            Index::open(&path).inspect_err(|error| {
+                // The next one to come fetches it again.
+                if is_damage(error) {
+                    let _ = std::fs::remove_file(&path);
+                }
+            })
         };
         Ok(Some(Arc::new(unblock(open).await?)))
     }
 
     /// Removes the files of older package sets. An index that is in use stays readable.
-    fn remove_others(&self, newest: &str) {
+    fn remove_others(&self, keys: &[&str]) {
         let Ok(entries) = std::fs::read_dir(&self.folder) else {
             return;
         };
         for entry in entries.flatten() {
             let name = entry.file_name();
-            if !name.to_string_lossy().starts_with(newest) {
+            let name = name.to_string_lossy();
+            // What is being unpacked has a name of its own.
+            let is_kept =
+                name.starts_with(UNPACKING) || keys.iter().any(|key| name.starts_with(key));
+            if !is_kept {
                 let _ = std::fs::remove_file(entry.path());
             }
         }
@@ -374,19 +403,24 @@ fn pack(path: &Path) -> io::Result<Vec<u8>> {
 
 /// Writes a stored index to a file, which is whole or not there.
 fn unpack(packed: &[u8], path: &Path) -> io::Result<()> {
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    let unfinished = path.with_extension("unpacking");
-    let mut file = std::fs::File::create(&unfinished)?;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder)?;
+    let mut file = tempfile::Builder::new()
+        .prefix(UNPACKING)
+        .tempfile_in(folder)?;
     let mut unpacked = GzDecoder::new(packed).take(MAX_BYTES + 1);
-    let bytes = io::copy(&mut unpacked, &mut file)?;
-    if bytes > MAX_BYTES {
-        let _ = std::fs::remove_file(&unfinished);
-        return Err(io::Error::other("the stored index is too long"));
+    if io::copy(&mut unpacked, &mut file)? > MAX_BYTES {
+        let reason = "the stored index is too long";
+        return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
     }
-    file.flush()?;
-    std::fs::rename(unfinished, path)
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error).map(drop)
+}
+
+/// Whether a file has to be made again.
+fn is_damage(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
+    matches!(error.kind(), InvalidData | InvalidInput | UnexpectedEof)
 }
 
 #[cfg(test)]

@@ -154,13 +154,19 @@ impl Survey {
                     paths.push(path);
                 }
             }
-            paths.truncate(MAX_NAMES.saturating_sub(self.names));
+            let room = MAX_NAMES.saturating_sub(self.names);
+            if paths.len() > room {
+                let left_out = paths.len() - room;
+                tracing::warn!(left_out, "the package set has too many names for an index");
+                paths.truncate(room);
+            }
             self.names += paths.len();
             let mut unknown = Vec::new();
             for path in paths {
                 match self.known.remove(&path) {
                     Some(described) => {
                         self.looked_at += 1;
+                        self.failed += usize::from(matches!(described, Described::Failed { .. }));
                         self.find_set(&path, &described);
                     }
                     None => unknown.push(path),

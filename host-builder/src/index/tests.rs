@@ -1,5 +1,6 @@
 //! Whole indexes, with a Nix that has two packages under three names.
 
+use std::io::Write;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
@@ -37,6 +38,11 @@ fn nix() -> FakeNix {
     }
 }
 
+async fn of(indexes: &Indexes, pin: &Pin) -> Option<Arc<Index>> {
+    let index = indexes.of(&pin.revision, SYSTEM, WAIT).await;
+    index.ok().flatten()
+}
+
 async fn pinned(indexes: &Indexes) -> Pin {
     indexes.sources.wait_for(&Tag::latest()).await.unwrap()
 }
@@ -46,7 +52,7 @@ async fn complete(indexes: &Indexes, pin: &Pin) -> Arc<Index> {
     let making = indexes.clone().keep_making(SYSTEM);
     let index = async {
         loop {
-            if let Some(index) = indexes.of(&pin.revision, SYSTEM).await {
+            if let Some(index) = of(indexes, pin).await {
                 return index;
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -63,7 +69,7 @@ async fn an_index_is_made_once_for_all_builders_that_share_storage() {
     let (folder, nix) = (tempfile::tempdir().unwrap(), Arc::new(nix()));
     let indexes = Indexes::example(Arc::clone(&nix) as _, folder.path(), true);
     let pin = pinned(&indexes).await;
-    assert!(indexes.of(&pin.revision, SYSTEM).await.is_none());
+    assert!(of(&indexes, &pin).await.is_none());
 
     let index = complete(&indexes, &pin).await;
     let names: Vec<_> = index.names().collect();
@@ -119,7 +125,7 @@ async fn a_damaged_index_in_storage_is_made_again() {
         indexes.storage.put(&key, damaged).await.unwrap();
         let indexes = Indexes::example(Arc::clone(&indexes.nix), folder.path(), true);
         let pin = pinned(&indexes).await;
-        assert!(indexes.of(&pin.revision, SYSTEM).await.is_none());
+        assert!(of(&indexes, &pin).await.is_none());
         complete(&indexes, &pin).await;
         std::fs::remove_dir_all(&indexes.folder).unwrap();
     }
@@ -132,11 +138,29 @@ fn pack_bytes(bytes: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
+async fn what_another_platform_has_so_far_is_kept() {
+    let (folder, nix) = (tempfile::tempdir().unwrap(), Arc::new(nix()));
+    let indexes = Indexes::example(nix, folder.path(), true);
+    let pin = pinned(&indexes).await;
+    complete(&indexes, &pin).await;
+    let other = indexes.key(&pin.revision, System::Aarch64Linux);
+    let old = indexes.key("an older revision", SYSTEM);
+    for key in [&other, &old] {
+        std::fs::write(indexes.folder.join(format!("{key}.draft")), "").unwrap();
+    }
+    let keys = [SYSTEM, System::Aarch64Linux].map(|system| indexes.key(&pin.revision, system));
+    indexes.remove_others(&keys.each_ref().map(String::as_str));
+    let is_there = |name: String| indexes.folder.join(name).exists();
+    assert!(is_there(keys[0].clone()) && is_there(format!("{other}.draft")));
+    assert!(!is_there(format!("{old}.draft")));
+}
+
+#[tokio::test]
 async fn without_the_setting_there_is_none() {
     let (folder, nix) = (tempfile::tempdir().unwrap(), Arc::new(nix()));
     let indexes = Indexes::example(Arc::clone(&nix) as _, folder.path(), false);
     let pin = pinned(&indexes).await;
     indexes.clone().keep_making(SYSTEM).await;
-    assert!(indexes.of(&pin.revision, SYSTEM).await.is_none());
+    assert!(of(&indexes, &pin).await.is_none());
     assert_eq!(nix.described.load(Ordering::SeqCst), 0);
 }

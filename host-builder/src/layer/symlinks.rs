@@ -54,7 +54,7 @@ use super::environment::{Environment, Packages};
 use super::known::Known;
 use super::reach::Reach;
 use super::root_tree::{DIRECTORY_MODE, RootEntry, RootTree};
-use super::tree::{Directory, Tree};
+use super::tree::{Directory, MAX_DEPTH, MAX_PATH, Tree};
 use crate::closure::StorePath;
 
 /// Entries of directories behind links that are merged into one image. Real images have a few thousand.
@@ -300,6 +300,10 @@ impl<'a> Merge<'_, 'a> {
             }
         };
         if found.followed {
+            // Links may lead to deep trees, again and again.
+            if path.components().count() > MAX_DEPTH || path.as_os_str().len() > MAX_PATH {
+                return None;
+            }
             let followed = self.followed + found.directory.len() + 1;
             if followed > MAX_FOLLOWED {
                 return None;

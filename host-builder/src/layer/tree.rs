@@ -19,7 +19,7 @@ const WHITEOUT: &[u8] = b".wh.";
 
 /// Bytes of a file's path in a layer. The kernel takes 4,095; clients unpack below their own folders, with
 /// paths of about 100 bytes, for which 256 are reserved.
-const MAX_PATH: usize = 4095 - 256;
+pub(super) const MAX_PATH: usize = 4095 - 256;
 
 /// Nested names in a store path. Real packages have fewer than 30. The kernel takes 2,000, for which
 /// recursion over a tree would overflow the stack. In a package's record each directory takes two of

@@ -150,6 +150,7 @@ impl ImageRecord {
             system: self.system,
             names: names.collect(),
             names_unknown,
+            unsettled: false,
             matched: rules.matched(&self.contents),
             packages: self
                 .opaque_name

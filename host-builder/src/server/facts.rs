@@ -155,6 +155,7 @@ impl<'a> Inquiry<'a> {
 fn facts(images: Vec<(Image, Others)>, rules: &FactRules) -> Facts {
     let (mut items, mut length, mut is_unsettled) = (Vec::new(), 0, false);
     for (Image { record, tags, .. }, others) in images {
+        let unsettled = matches!(others, Others::Known { may_grow: true, .. });
         let others = match others {
             Others::Known { names, may_grow } => {
                 is_unsettled |= may_grow;
@@ -170,7 +171,10 @@ fn facts(images: Vec<(Image, Others)>, rules: &FactRules) -> Facts {
                 None
             }
         };
-        let facts = record.facts(tags, rules, others);
+        let facts = ImageFacts {
+            unsettled,
+            ..record.facts(tags, rules, others)
+        };
         if items.contains(&facts) {
             continue;
         }

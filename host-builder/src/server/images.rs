@@ -219,7 +219,8 @@ impl Images {
             let record = |known: &CachedName| Some(Arc::clone(&known.images.get(&id)?.record));
             let cached = self.cached(name, record);
             async move {
-                let record = match cached {
+                // An image of an older version may have been built again, by another builder.
+                let record = match cached.filter(|record| record.origin.is_some()) {
                     Some(record) => Some(record),
                     None => first(storage, &facts).await?.map(Arc::new),
                 };

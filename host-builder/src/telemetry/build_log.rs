@@ -244,20 +244,18 @@ impl BuildLog {
 
     /// Tells of a file of a package that the image lacks, as a line too. After the first ones, it is only
     /// counted.
-    pub(crate) fn left_out(&self, text: &str) {
-        let text = redact(text);
+    pub(crate) fn left_out(&self, text: impl FnOnce() -> String) {
         let mut state = self.state.lock();
         let left_out = &mut state.left_out;
         left_out.count += 1;
-        let is_told = left_out.texts.len() < LEFT_OUT;
-        if is_told {
-            let text = &text[..text.floor_char_boundary(LINE_BYTES)];
-            left_out.texts.push(text.to_owned());
+        if left_out.texts.len() >= LEFT_OUT {
+            return;
         }
+        let text = redact(&text());
+        let cut = text.floor_char_boundary(LINE_BYTES);
+        left_out.texts.push(text[..cut].to_owned());
         drop(state);
-        if is_told {
-            self.line(&text);
-        }
+        self.line(&text);
     }
 
     /// Sets Nix's progress.

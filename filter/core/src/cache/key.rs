@@ -9,7 +9,7 @@ use crate::ImageName;
 use crate::distribution::{Digest, MediaType, Method, Reference};
 
 /// Changes with the encoding of keys or entries, and with their meaning.
-const VERSION: &str = "nixgate-3";
+const VERSION: &str = "nixgate-4";
 
 /// The key of one answer.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -101,30 +101,30 @@ mod tests {
         check(
             &Key::manifest("b", &git, &latest, MediaType::Oci),
             expect![[
-                r#"\x00\x00\x00\tnixgate-3\x00\x00\x00\x01b\x00\x00\x00\x03tag\x00\x00\x00\x13cacert/git/iana-etc\x00\x00\x00\x06latest\x00\x00\x00*application/vnd.oci.image.manifest.v1+json"#
+                r#"\x00\x00\x00\tnixgate-4\x00\x00\x00\x01b\x00\x00\x00\x03tag\x00\x00\x00\x13cacert/git/iana-etc\x00\x00\x00\x06latest\x00\x00\x00*application/vnd.oci.image.manifest.v1+json"#
             ]],
         );
         check(
             &Key::manifest("b", &git, &Reference::Digest(digest), MediaType::Oci),
             expect![[
-                r#"\x00\x00\x00\tnixgate-3\x00\x00\x00\x01b\x00\x00\x00\x08manifest\x00\x00\x00\x13cacert/git/iana-etc\x00\x00\x00Gsha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"#
+                r#"\x00\x00\x00\tnixgate-4\x00\x00\x00\x01b\x00\x00\x00\x08manifest\x00\x00\x00\x13cacert/git/iana-etc\x00\x00\x00Gsha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"#
             ]],
         );
         check(
             &Key::blob("b", &git, &digest, Method::Head),
             expect![[
-                r#"\x00\x00\x00\tnixgate-3\x00\x00\x00\x01b\x00\x00\x00\x04blob\x00\x00\x00\x13cacert/git/iana-etc\x00\x00\x00Gsha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\x00\x00\x00\x04HEAD"#
+                r#"\x00\x00\x00\tnixgate-4\x00\x00\x00\x01b\x00\x00\x00\x04blob\x00\x00\x00\x13cacert/git/iana-etc\x00\x00\x00Gsha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\x00\x00\x00\x04HEAD"#
             ]],
         );
         check(
             &Key::tags("b", &git),
             expect![[
-                r#"\x00\x00\x00\tnixgate-3\x00\x00\x00\x01b\x00\x00\x00\x04tags\x00\x00\x00\x13cacert/git/iana-etc"#
+                r#"\x00\x00\x00\tnixgate-4\x00\x00\x00\x01b\x00\x00\x00\x04tags\x00\x00\x00\x13cacert/git/iana-etc"#
             ]],
         );
         check(
             &Key::catalog("b"),
-            expect![[r#"\x00\x00\x00\tnixgate-3\x00\x00\x00\x01b\x00\x00\x00\x07catalog"#]],
+            expect![[r#"\x00\x00\x00\tnixgate-4\x00\x00\x00\x01b\x00\x00\x00\x07catalog"#]],
         );
     }
 

@@ -270,7 +270,11 @@ impl Exchange {
                 }
             }
             entry => {
-                self.stale = entry.filter(|entry| entry.is_usable(now));
+                let is_settled = |facts: &str| {
+                    let mut facts = ImageFacts::parse(facts).into_iter().flatten();
+                    !facts.any(|facts| facts.unsettled)
+                };
+                self.stale = entry.filter(|entry| entry.is_usable(now) && is_settled(&entry.facts));
                 Next::Join
             }
         }

@@ -126,6 +126,15 @@ impl DeniedPatterns {
         self.has_wildcards
     }
 
+    /// Whether one of them matches a name, or what it is in.
+    pub fn matches(&self, name: &str) -> bool {
+        let mut matches = false;
+        for name in with_parents(name) {
+            self.set.each_match(name, |_| matches = true);
+        }
+        matches
+    }
+
     /// Of the other names of a package, and of those that they are in, the ones that the edge needs to judge it:
     /// for each pattern that matches some of them and not the package's own `name`, at least one that it
     /// matches. `name` is judged with what it is in, and the package's `real_name` as a whole.

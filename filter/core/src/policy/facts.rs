@@ -89,6 +89,9 @@ pub struct ImageFacts {
     /// Whether the builder could not find out which other names the packages have.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub names_unknown: bool,
+    /// Whether more names may be known soon: such facts are of no use beyond their time.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unsettled: bool,
     /// The rules whose fact part matches it.
     pub matched: BTreeSet<String>,
     /// The packages of an image with an opaque name; none where the name is the list.
@@ -297,6 +300,7 @@ mod tests {
             system: System::X86_64Linux,
             names: names.into(),
             names_unknown: false,
+            unsettled: false,
             matched: BTreeSet::new(),
             packages: None,
         };
@@ -317,6 +321,7 @@ mod tests {
                 .map(|name| ("vcs".to_owned(), name.to_owned()))
                 .into(),
             names_unknown: false,
+            unsettled: false,
             matched: set(&["free"]),
             packages: None,
         };
@@ -328,6 +333,7 @@ mod tests {
         assert_eq!(ImageFacts::parse(&header), Some(vec![facts.clone()]));
         let recipe = ImageFacts {
             names_unknown: true,
+            unsettled: false,
             packages: Some(set(&["cacert", "git"])),
             ..facts
         };

@@ -49,6 +49,7 @@ fn matched_image(matched: BTreeSet<String>) -> ImageFacts {
         system: System::X86_64Linux,
         names: Vec::new(),
         names_unknown: false,
+        unsettled: false,
         matched,
         packages: None,
     }
@@ -241,6 +242,7 @@ fn who_may_not_have_a_package_may_have_nothing_that_is_in_it() {
     let image = ImageFacts {
         names: [("x".to_owned(), "git.3".to_owned())].into(),
         names_unknown: false,
+        unsettled: false,
         ..matched_image(BTreeSet::new())
     };
     assert!(judge_image(&policy, "x", Some("latest"), &vec![], image).allows());

@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 
 use super::*;
 use crate::closure::STORE_DIR;
-use crate::nix::Derivation;
+use crate::nix::{Derivation, Described};
 use crate::nix::fake::FakeNix;
 
 const PATIENT: Patience = Patience {
@@ -208,6 +208,21 @@ async fn an_index_knows_all_names_and_nix_those_that_lead_through_a_package() {
 }
 
 #[tokio::test]
+async fn what_an_index_could_not_evaluate_is_asked_for() {
+    let failed = Described::Failed {
+        reason: "no memory".to_owned(),
+    };
+    let index = || Arc::new(Index::described([("git", failed.clone())]));
+    for denied in ["git", "g*"] {
+        let scene = Scene::new();
+        let found = scene
+            .with(Some(index()), &image(&[("vcs", "git")]), denied, PATIENT)
+            .await;
+        assert_eq!(told(&found), "vcs=git", "{denied}");
+    }
+}
+
+#[tokio::test]
 async fn what_can_not_be_told_is_unknown() {
     let gone = |packages| {
         let mut image = image(packages);
@@ -219,7 +234,9 @@ async fn what_can_not_be_told_is_unknown() {
     for (index, denied, expected) in [
         (None, "python3packages.requests", "Unknown"),
         (Some(index()), "python3packages.requests", known),
-        (Some(index()), "python3packages.* unfree.inside", known),
+        (Some(index()), "nope python3packages.* python3packages.nope", known),
+        // The index did not look into that.
+        (Some(index()), "python3packages.* unfree.inside", "Unknown"),
         (Some(index()), "python3.pkgs.requests", "Unknown"),
     ] {
         let found = Scene::new()

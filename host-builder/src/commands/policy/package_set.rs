@@ -9,10 +9,11 @@ use nixgate_core::distribution::Tag;
 use nixgate_core::policy::{Glob, Pattern, Rule};
 
 use super::file::PolicyFile;
-use crate::config::BuildSettings;
+use crate::config::{BuildSettings, StorageSettings};
 use crate::engine::{open_sources, open_storage};
 use crate::files::state_dir::StateDir;
-use crate::index::{Indexes, Listing};
+use crate::index::{self, Indexes, Listing};
+use crate::storage::Storage;
 use crate::telemetry::build_log::BuildLogs;
 use crate::telemetry::metrics::Metrics;
 
@@ -23,15 +24,15 @@ pub(super) async fn findings(file: &PolicyFile, settings: BuildSettings) -> Resu
     let metrics = Metrics::new();
     let (nix, sources) = open_sources(&settings, &state, metrics.clone(), BuildLogs::default())?;
     let pin = sources.wait_for(&Tag::latest()).await?;
-    let indexes = Indexes::new(
-        Arc::clone(&nix),
-        open_storage(&settings.storage)?,
-        sources,
-        state.indexes(),
-        metrics,
-        settings.index,
-    );
-    let index = indexes.of(&pin.revision, settings.system).await;
+    let index = match storage(&settings.storage) {
+        Some(storage) => {
+            let (nix, folder) = (Arc::clone(&nix), state.indexes());
+            let indexes = Indexes::new(nix, storage, sources, folder, metrics, settings.index);
+            let index = indexes.of(&pin.revision, settings.system, index::WAIT);
+            index.await.ok().flatten()
+        }
+        None => None,
+    };
     let mut listing = Listing::list(index, nix, &pin.path, settings.system).await?;
     let unmatched: Vec<_> = patterns(file.policy.rules())
         .filter(|(_, _, pattern)| !is_deep(pattern) && !matches_some(pattern, &listing))
@@ -55,6 +56,14 @@ pub(super) async fn findings(file: &PolicyFile, settings: BuildSettings) -> Resu
         )
     };
     Ok(missing.map(finding).collect())
+}
+
+/// The builder's storage, which may have an index, if this user can open it. None is made for that.
+fn storage(settings: &StorageSettings) -> Option<Storage> {
+    match settings {
+        StorageSettings::Filesystem(folder) if !folder.exists() => None,
+        settings => open_storage(settings).ok(),
+    }
 }
 
 fn patterns(rules: &[Rule]) -> impl Iterator<Item = (&str, &'static str, &Pattern)> {

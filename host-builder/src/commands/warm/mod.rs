@@ -36,7 +36,7 @@ use crate::builder::{Rule, published};
 use crate::commands::policy::PolicyFile;
 use crate::config::BuildArgs;
 use crate::engine::Engine;
-use crate::index::Listing;
+use crate::index::{self, Listing};
 use crate::request::ImageRequest;
 use crate::source::Pin;
 
@@ -110,7 +110,8 @@ async fn expand(
         let mut index = match indexes.remove(&key) {
             Some(index) => index,
             None => {
-                let index = engine.indexes.of(&pin.revision, system).await;
+                let index = engine.indexes.of(&pin.revision, system, index::WAIT).await;
+                let index = index.ok().flatten();
                 Listing::list(index, engine.nix.clone(), &pin.path, system).await?
             }
         };

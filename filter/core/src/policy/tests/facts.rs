@@ -107,6 +107,7 @@ fn where_other_names_are_unknown_each_rule_that_denies_packages_does() {
     let judge = |team: &str| {
         let image = ImageFacts {
             names_unknown: true,
+            unsettled: false,
             ..matched_image(BTreeSet::new())
         };
         judge_image(&policy, "git", Some("latest"), &groups(&[team]), image)

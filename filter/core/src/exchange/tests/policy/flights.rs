@@ -167,9 +167,16 @@ fn who_waited_while_the_policy_changed_is_sent_round_to_the_new_one() {
 #[test]
 fn a_stale_answer_is_judged_too() {
     let config = guarded(json!({}));
-    for (team, expected) in [("data", 403), ("ops", 200)] {
+    let settled = facts("latest", &["free"]);
+    // By which more names would be denied soon.
+    let unsettled = settled.replace(r#""names":[]"#, r#""names":[],"unsettled":true"#);
+    for (team, facts, expected) in [
+        ("data", &settled, 403),
+        ("ops", &settled, 200),
+        ("ops", &unsettled, 503),
+    ] {
         let mut exchange = ask_as(&config, team, GIT);
-        let old = entry(&facts("latest", &["free"]));
+        let old = entry(facts);
         assert_eq!(exchange.looked_up(&config, Some(old), 500), Next::Join);
         let key = exchange.key().clone();
         let mut play = Play::new(&config);
