@@ -40,8 +40,8 @@ pub(crate) enum PinError {
     NixTooOld { needed: Version, found: Version },
     /// The package set as such can't be evaluated, whichever package is asked for.
     #[error(
-        "the package set cannot be evaluated: {reason}. The Nix on PATH is {nix}. Correct the package set, \
-         or install the Nix that it needs"
+        "the package set cannot be evaluated: {reason}. The Nix on PATH is {nix}. Correct the package set \
+         or the overlays of NIXGATE_NIXPKGS_CONFIG, or install the Nix that it needs"
     )]
     Unusable { reason: String, nix: String },
     /// The package set is being fetched.
