@@ -8,8 +8,8 @@ use tokio::sync::Semaphore;
 
 use super::*;
 use crate::closure::STORE_DIR;
-use crate::nix::{Derivation, Described};
 use crate::nix::fake::FakeNix;
+use crate::nix::{Derivation, Described};
 
 const PATIENT: Patience = Patience {
     wait: Duration::from_secs(60),
@@ -234,7 +234,11 @@ async fn what_can_not_be_told_is_unknown() {
     for (index, denied, expected) in [
         (None, "python3packages.requests", "Unknown"),
         (Some(index()), "python3packages.requests", known),
-        (Some(index()), "nope python3packages.* python3packages.nope", known),
+        (
+            Some(index()),
+            "nope python3packages.* python3packages.nope",
+            known,
+        ),
         // The index did not look into that.
         (Some(index()), "python3packages.* unfree.inside", "Unknown"),
         (Some(index()), "python3.pkgs.requests", "Unknown"),
