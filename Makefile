@@ -74,12 +74,13 @@ advisories: ## Check dependencies against the RustSec database (which must be re
 	@scripts/setup.sh check
 	$(tools_dir)/bin/cargo-deny --locked check advisories
 
-bench: ## Measure edge and builder, the edge beside Envoy itself, docker-registry and nginx (about 12 minutes)
+bench: ## Measure edge and builder, the edge beside Envoy itself, docker-registry and nginx (about 40 minutes)
 	@scripts/setup.sh bench
 	@$(MAKE) --no-print-directory build
 	cargo run --locked --quiet $(with_e2e) --example bench
 	@echo
 	cargo run --locked --quiet $(with_e2e) --example bench-builds
+	cargo run --locked --quiet $(with_e2e) --example bench-builds large
 
 reference: ## Write the tables of the documentation that come from the code; tests compare them
 	UPDATE_EXPECT=1 cargo test --locked --package nixgate-core --package nixgate --lib _page_has_

@@ -5,7 +5,7 @@
 //!   300 images, 50 of each kind, chosen by a seed ──► builder ──► files
 //! ```
 //!
-//! Then the same on a set of 100,000 names, and on a real nixpkgs (`large.rs`).
+//! With the argument `large`, the same on a set of 100,000 names, and on a real nixpkgs (`large.rs`).
 //!
 //! The packages are tiny, so that what is measured is what comes with every build: Nix's own start,
 //! evaluation, database and store, or the records in place of them. Requests come one after the
@@ -24,6 +24,14 @@ use images::{Chance, EACH};
 use scene::Scene;
 
 fn main() -> Result<()> {
+    // The index of a large set takes a while.
+    match std::env::args().nth(1).as_deref() {
+        Some("large") => large::run_all(),
+        _ => small(),
+    }
+}
+
+fn small() -> Result<()> {
     let scene = Scene::set()?;
     let mut chance = Chance::default();
     println!("| image | median | p95 | Nix processes | goal |");
@@ -63,9 +71,7 @@ fn main() -> Result<()> {
     // The same.
     scene::pull(&second, "cacert")?;
     let what = "(b″) as (b), on another builder whose Nix store is empty";
-    measure(what, "0", &second, &chance.combinations())?;
-    drop(second);
-    large::run_all()
+    measure(what, "0", &second, &chance.combinations())
 }
 
 /// Pulls images and prints a line of the table.
