@@ -99,7 +99,9 @@ choose_package_set() {
     package_set="the embedded demo, a few dozen of Debian's packages under nixpkgs' names; for all of nixpkgs: NIXERY_CHANNEL=nixos-unstable make $VERB"
   fi
   [[ $embedded == true ]] || use_modern_nix
-  options=${NIXGATE_NIX_OPTIONS:-$(nix_options "$embedded")}
+  # The given ones come after those that this machine needs, so that they win.
+  options=$(nix_options "$embedded")
+  options+=${options:+${NIXGATE_NIX_OPTIONS:+;}}${NIXGATE_NIX_OPTIONS:-}
   [[ -z $options ]] || export NIXGATE_NIX_OPTIONS=$options
   # Builds of the embedded set see folders of the machine.
   wrapper=()
