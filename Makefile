@@ -74,7 +74,7 @@ advisories: ## Check dependencies against the RustSec database (which must be re
 	@scripts/setup.sh check
 	$(tools_dir)/bin/cargo-deny --locked check advisories
 
-bench: ## Measure edge and builder, the edge beside Envoy itself, docker-registry and nginx (about 40 minutes)
+bench: ## Measure edge and builder, the edge beside Envoy itself, docker-registry and nginx (about 25 minutes)
 	@scripts/setup.sh bench
 	@$(MAKE) --no-print-directory build
 	cargo run --locked --quiet $(with_e2e) --example bench

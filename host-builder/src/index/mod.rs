@@ -329,6 +329,16 @@ impl Indexes {
 
     /// Opens an index of this machine, or of storage.
     async fn load(&self, key: &str) -> Result<Option<Arc<Index>>, IndexError> {
+        match self.load_now(key).await {
+            // Another one has just found that the file was damaged, and removed it.
+            Err(IndexError::File(error)) if error.kind() == io::ErrorKind::NotFound => {
+                self.load_now(key).await
+            }
+            loaded => loaded,
+        }
+    }
+
+    async fn load_now(&self, key: &str) -> Result<Option<Arc<Index>>, IndexError> {
         let path = self.file(key);
         if !path.exists() {
             let Some(packed) = self.storage.get(&Key::index(key)).await? else {
@@ -417,10 +427,13 @@ fn unpack(packed: &[u8], path: &Path) -> io::Result<()> {
     file.persist(path).map_err(|error| error.error).map(drop)
 }
 
-/// Whether a file has to be made again.
+/// Whether a file has to be made again: it is damaged, or another one has found that and removed it.
 fn is_damage(error: &io::Error) -> bool {
-    use io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
-    matches!(error.kind(), InvalidData | InvalidInput | UnexpectedEof)
+    use io::ErrorKind::{InvalidData, InvalidInput, NotFound, UnexpectedEof};
+    matches!(
+        error.kind(),
+        InvalidData | InvalidInput | NotFound | UnexpectedEof
+    )
 }
 
 #[cfg(test)]

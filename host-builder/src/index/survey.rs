@@ -10,6 +10,9 @@
 //! begins after it. A chunk that ran out of memory or time begins again where it ended: the name there is
 //! to blame only if it is the first one.
 //!
+//! Sets with packages say so, or are scopes. Of the latter, large ones count only if their names are those of a
+//! set that says so: nixpkgs has a dozen versions of Python with 11,000 modules each, and marks two.
+//!
 //! nixpkgs has sets that are others again (`python3Packages`, `python313Packages`). Nix evaluates a package
 //! once in a chunk, however many names it has there. So sets with the same names are looked at side by
 //! side.
@@ -29,10 +32,19 @@ const CHUNK: usize = 300;
 const MAX_DEPTH: usize = 4;
 /// Names of an index. nixpkgs has 27,000 at its top, and a few hundred thousand in all.
 const MAX_NAMES: usize = 500_000;
+/// Names of a scope that does not say that there are packages in it: `xorg` has 230.
+const MAX_UNMARKED: usize = 1000;
 /// Names that end an evaluation. Each takes a process.
 const MAX_FAILED: usize = 3000;
 /// What a set of packages has beside them: nixpkgs makes each by one of these.
 const SCOPES: [&str; 3] = ["callPackage", "newScope", "overrideScope"];
+
+struct Set {
+    path: AttributePath,
+    names: Vec<String>,
+    /// Whether it says that there are packages in it.
+    is_marked: bool,
+}
 
 /// How an evaluation ended.
 pub(super) enum Ended {
@@ -47,7 +59,7 @@ pub(super) enum Ended {
 pub(super) struct Survey {
     chunks: VecDeque<Vec<AttributePath>>,
     /// Sets whose names come after the chunks.
-    sets: Vec<(AttributePath, Vec<String>)>,
+    sets: Vec<Set>,
     /// What an earlier run has found.
     known: HashMap<AttributePath, Described>,
     names: usize,
@@ -71,7 +83,11 @@ impl Survey {
             looked_at: 0,
             failed: 0,
         };
-        survey.add(vec![(Vec::new(), names)]);
+        survey.add(vec![Set {
+            path: AttributePath::new(),
+            names,
+            is_marked: true,
+        }]);
         survey
     }
 
@@ -133,19 +149,28 @@ impl Survey {
         let Described::Set { names, recurse } = described else {
             return;
         };
-        let has_packages = *recurse || names.iter().any(|name| SCOPES.contains(&name.as_str()));
-        if has_packages && path.len() < MAX_DEPTH {
-            self.sets.push((path.clone(), names.clone()));
+        let is_scope = names.iter().any(|name| SCOPES.contains(&name.as_str()));
+        if (*recurse || is_scope) && path.len() < MAX_DEPTH {
+            self.sets.push(Set {
+                path: path.clone(),
+                names: names.clone(),
+                is_marked: *recurse,
+            });
         }
     }
 
     /// Makes chunks of the names of sets.
-    fn add(&mut self, sets: Vec<(AttributePath, Vec<String>)>) {
-        let mut alike: BTreeMap<Vec<String>, Vec<AttributePath>> = BTreeMap::new();
-        for (path, names) in sets {
-            alike.entry(reachable(names)).or_default().push(path);
+    fn add(&mut self, sets: Vec<Set>) {
+        let mut alike: BTreeMap<Vec<String>, (bool, Vec<AttributePath>)> = BTreeMap::new();
+        for set in sets {
+            let (is_marked, outer) = alike.entry(reachable(set.names)).or_default();
+            *is_marked |= set.is_marked;
+            outer.push(set.path);
         }
-        for (names, outer) in alike {
+        for (names, (is_marked, outer)) in alike {
+            if !is_marked && names.len() > MAX_UNMARKED {
+                continue;
+            }
             let mut paths = Vec::new();
             for name in names {
                 for path in &outer {
@@ -250,6 +275,29 @@ mod tests {
         let expected =
             "git lib py3 py313 scope py3.a py313.a py3.b py313.b scope.c scope.callPackage";
         assert_eq!(found.join(" "), expected);
+    }
+
+    #[test]
+    fn a_large_scope_counts_only_beside_one_like_it_that_is_marked() {
+        let many = |end: &str| -> Vec<String> {
+            let names = (0..MAX_UNMARKED).map(|number| format!("m{number:05}"));
+            names
+                .chain(["callPackage".to_owned(), end.to_owned()])
+                .collect()
+        };
+        let survey = Survey::new(strings(&["py3", "py313", "pypy"]), HashMap::new());
+        let found = run(survey, |path| {
+            let (names, recurse) = match path {
+                "py3" => (many("x"), false),
+                "py313" => (many("x"), true),
+                "pypy" => (many("y"), false),
+                _ => return Some(Described::Other),
+            };
+            Some(Described::Set { names, recurse })
+        });
+        assert!(found.iter().any(|path| path == "py3.x"));
+        assert!(!found.iter().any(|path| path.starts_with("pypy.")));
+        assert_eq!(found.len(), 3 + 2 * (MAX_UNMARKED + 2));
     }
 
     #[test]
