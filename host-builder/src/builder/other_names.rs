@@ -28,7 +28,7 @@ use tokio::sync::Semaphore;
 use super::resolve::PackageSet;
 use crate::closure::StorePath;
 use crate::fingerprint::Fingerprint;
-use crate::index::{Index, Indexes, NotKnown};
+use crate::index::{Index, Indexes, NotKnown, unblock};
 use crate::memo::{Answer, Bound, Known, Lifetime, Memo, Panicked};
 use crate::nix::{Nix, Resolution, Writes};
 use crate::records::{ImageRecord, Origin};
@@ -213,7 +213,7 @@ impl OtherNames {
             .part(&self.source)
             .part(&look_up.pin.revision)
             .part(look_up.system.nix())
-            .part(if look_up.index.is_some() { "index" } else { "" })
+            // It has names that patterns match. There is a pattern.
             .part(if look_up.index.is_some() {
                 denied.header()
             } else {
@@ -259,8 +259,7 @@ impl LookUp {
             ),
             Some(index) => {
                 let index = Arc::clone(index);
-                let known = tokio::task::spawn_blocking(move || Literals::known(&index, &denied));
-                let known = known.await.map_err(io::Error::other).flatten();
+                let known = unblock(move || Literals::known(&index, &denied)).await;
                 known.map_err(|error| format!("cannot read the index: {error}"))?
             }
         };

@@ -241,15 +241,15 @@ impl Packages {
         let batch = self.roots.begin_batch().map_err(errors::state_folder)?;
         let roots = batch.path();
         self.add_indexed(image, &mut known).await;
-        let fetched = self.fetch(image, &known, roots, rule, log).await;
-        let mut derivations = match fetched {
-            true => in_order(image, &known),
-            false => self.evaluate(image, &known, rule, log).await?,
-        };
-        let mut realised = match fetched {
-            true => Ok(()),
-            false => self.realise_once(&derivations, roots, rule, log).await,
-        };
+        let (mut derivations, mut realised) =
+            match self.fetch(image, &known, roots, rule, log).await {
+                true => (in_order(image, &known), Ok(())),
+                false => {
+                    let derivations = self.evaluate(image, &known, rule, log).await?;
+                    let realised = self.realise_once(&derivations, roots, rule, log).await;
+                    (derivations, realised)
+                }
+            };
         if realised.is_err() && !derivations.iter().all(is_in_store) {
             tracing::info!("the garbage collector took a derivation: evaluating again");
             derivations = self.evaluate(image, &BTreeMap::new(), rule, log).await?;
@@ -283,15 +283,14 @@ impl Packages {
         let Some(index) = self.index(image).await else {
             return;
         };
-        let found = tokio::task::spawn_blocking(move || {
+        let found = index::unblock(move || {
             let found = unknown.into_iter().map(|name| {
                 let derivation = index.derivation(&name)?;
                 Ok(derivation.map(|derivation| (name, derivation)))
             });
-            let found: io::Result<Vec<_>> = found.collect();
-            found
+            found.collect::<io::Result<Vec<_>>>()
         });
-        match found.await.map_err(io::Error::other).flatten() {
+        match found.await {
             Ok(found) => known.extend(found.into_iter().flatten()),
             Err(error) => tracing::warn!(%error, "cannot read the index of the package set"),
         }

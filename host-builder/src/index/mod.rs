@@ -397,7 +397,11 @@ fn reason(error: &ProcessError) -> String {
     stderr.unwrap_or_else(|| error.to_string())
 }
 
-async fn unblock<T: Send + 'static>(
+/// Does work with files where it holds up nobody.
+///
+/// # Errors
+/// Those of the work.
+pub(crate) async fn unblock<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     let ended = tokio::task::spawn_blocking(work).await;

@@ -108,7 +108,7 @@ impl Packages<'_, '_> {
         let roots = self.requested.iter();
         let requested = roots.filter_map(|package| self.known.find(package, library));
         let modules = self.modules.iter();
-        let modules = modules.filter_map(|tree| within(tree, library));
+        let modules = modules.filter_map(|tree| tree.below(library));
         let mut found: Vec<String> = Vec::new();
         for folders in requested.chain(modules) {
             let Tree::Directory(folders) = folders else {
@@ -165,15 +165,8 @@ impl Packages<'_, '_> {
         });
         let mut modules = self.modules.iter();
         requested.any(|package| self.known.find(package, interpreter).is_none())
-            || modules.any(|tree| within(tree, folder).is_some())
+            || modules.any(|tree| tree.below(folder).is_some())
     }
-}
-
-fn within<'a>(tree: &'a Tree, path: &Path) -> Option<&'a Tree> {
-    path.iter().try_fold(tree, |tree, name| match tree {
-        Tree::Directory(entries) => entries.get(name),
-        Tree::File { .. } | Tree::Symlink(_) => None,
-    })
 }
 
 /// The version in `python3.13`.

@@ -110,7 +110,7 @@ fn linked(
         }
         // Only what is below the target can be merged, unless the way there has links.
         let tree = found.get(&path);
-        let below = tree.and_then(|tree| descend(tree, within)).or(tree);
+        let below = tree.and_then(|tree| tree.below(within)).or(tree);
         if let Some(below) = below {
             absolute_targets(below, &mut targets);
         }
@@ -129,13 +129,6 @@ fn absolute_targets(tree: &Tree, targets: &mut BTreeSet<PathBuf>) {
         }
         Tree::Symlink(_) | Tree::File { .. } => {}
     }
-}
-
-fn descend<'a>(tree: &'a Tree, path: &Path) -> Option<&'a Tree> {
-    path.iter().try_fold(tree, |tree, name| match tree {
-        Tree::Directory(entries) => entries.get(name),
-        Tree::File { .. } | Tree::Symlink(_) => None,
-    })
 }
 
 fn size(tree: &Tree) -> usize {
@@ -223,7 +216,7 @@ fn module_folders(package: &Directory) -> Directory {
     };
     let folders = library.iter().filter_map(|(name, tree)| {
         let folder = module_folder(name)?;
-        let modules = descend(tree, Path::new(folder))?.clone();
+        let modules = tree.below(Path::new(folder))?.clone();
         let within = Tree::Directory([(folder.into(), modules)].into());
         Some((name.clone(), within))
     });

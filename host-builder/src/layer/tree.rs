@@ -70,6 +70,16 @@ pub(crate) enum Tree {
     Symlink(OsString),
 }
 
+impl Tree {
+    /// The entry at a path below; none behind a link.
+    pub(super) fn below(&self, path: &Path) -> Option<&Self> {
+        path.iter().try_fold(self, |tree, name| match tree {
+            Self::Directory(entries) => entries.get(name),
+            Self::File { .. } | Self::Symlink(_) => None,
+        })
+    }
+}
+
 /// Reads the tree at `path`, without following a symbolic link there.
 pub(super) fn read_tree(path: &Path) -> Result<Tree, TreeError> {
     read(path, 0)
