@@ -50,6 +50,7 @@ mod protocol;
 mod pulls;
 mod queue;
 mod ranges;
+mod real_nixpkgs;
 mod recipes;
 mod records;
 mod redirects;

@@ -153,6 +153,30 @@ fn a_server_that_says_unchanged_to_who_has_nothing_is_no_package_set() -> Result
     Ok(())
 }
 
+/// How many processes of Nix each of three renewals of the builder's only pin takes, while `pull` asks for images.
+pub(crate) fn processes_of_renewals(
+    builder: &Builder,
+    state: &Path,
+    pull: impl Fn() -> Result<()>,
+) -> Result<Vec<u64>> {
+    // Each renews the link, with or without a copy.
+    let links = state.join("builder/sources");
+    let renewed = || -> Option<SystemTime> {
+        let link = fs::read_dir(&links).ok()?.next()?.ok()?;
+        link.path().symlink_metadata().ok()?.modified().ok()
+    };
+    let mut renewals = Vec::new();
+    for _ in 0..3 {
+        let before = (renewed(), builder.nix_processes()?);
+        poll::until("the pin was renewed", || {
+            pull().ok()?;
+            (renewed() > before.0).then_some(())
+        })?;
+        renewals.push(builder.nix_processes()? - before.1);
+    }
+    Ok(renewals)
+}
+
 #[test]
 fn an_unchanged_folder_is_not_copied() -> Result<()> {
     let state = scratch::folder("unchanged-")?;
@@ -163,21 +187,7 @@ fn an_unchanged_folder_is_not_copied() -> Result<()> {
     let path = folder.display().to_string();
     let builder = builder(state.path(), &[("NIXERY_PKGS_PATH", &path), PIN])?;
     let first = source(&builder)?;
-    // Each renews the link, with or without a copy.
-    let links = state.path().join("builder/sources");
-    let renewed = || -> Option<SystemTime> {
-        let link = fs::read_dir(&links).ok()?.next()?.ok()?;
-        link.path().symlink_metadata().ok()?.modified().ok()
-    };
-    let mut renewals = Vec::new();
-    for _ in 0..3 {
-        let before = (renewed(), builder.nix_processes()?);
-        poll::until("the pin was renewed", || {
-            source(&builder).ok()?;
-            (renewed() > before.0).then_some(())
-        })?;
-        renewals.push(builder.nix_processes()? - before.1);
-    }
+    let renewals = processes_of_renewals(&builder, state.path(), || source(&builder).map(drop))?;
     // The first may be too soon after the folder was written.
     assert_eq!(renewals[1..], [0, 0], "{}", builder.log());
     write("second")?;

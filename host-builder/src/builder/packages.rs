@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::try_join_all;
 use nixgate_core::distribution::Error;
@@ -267,10 +268,8 @@ impl Packages {
         Ok((records, guard.map_err(errors::state_folder)?))
     }
 
-    async fn index(&self, image: &ImageRequest) -> Option<Arc<Index>> {
-        let index = self
-            .indexes
-            .of(&image.pin.revision, image.system, index::WAIT);
+    async fn index(&self, image: &ImageRequest, wait: Duration) -> Option<Arc<Index>> {
+        let index = self.indexes.of(&image.pin.revision, image.system, wait);
         index.await.ok().flatten()
     }
 
@@ -280,7 +279,7 @@ impl Packages {
         if unknown.is_empty() {
             return;
         }
-        let Some(index) = self.index(image).await else {
+        let Some(index) = self.index(image, index::WAIT).await else {
             return;
         };
         let found = index::unblock(move || {
@@ -338,7 +337,8 @@ impl Packages {
         if !unknown.packages.is_empty() {
             let _permit = wait_for(&self.evaluations, rule, log).await;
             log.enter(Phase::Evaluating);
-            let index = self.index(image).await;
+            // It only knows what else may have been meant, which is worth no waiting.
+            let index = self.index(image, Duration::ZERO).await;
             let found = resolve(&*self.nix, &unknown, index.as_deref()).await?;
             log.set_progress(1.0);
             known.extend(unknown.packages.into_iter().zip(found));

@@ -86,12 +86,18 @@ pub(crate) enum ProcessError {
     TooMuchOutput { program: &'static str, mib: u64 },
 }
 
+/// A variable of the Boehm garbage collector, which Nix has.
+const INITIAL_HEAP: &str = "GC_INITIAL_HEAP_SIZE";
+
 /// Bounds of a program.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     pub(crate) time: Duration,
     /// Address space in MiB; none leaves it to the machine.
     pub(crate) memory: Option<u64>,
+    /// MiB that Nix's garbage collector has from the start, so that it collects less often; none leaves it
+    /// to Nix.
+    pub(crate) initial_heap: Option<u64>,
     /// Bytes on stdout.
     pub(crate) output: usize,
     /// Whether it yields the processors to whatever else wants them.
@@ -104,6 +110,7 @@ impl Limits {
         Self {
             time,
             memory: None,
+            initial_heap: None,
             output: STDOUT_LIMIT,
             background: false,
         }
@@ -159,6 +166,11 @@ pub(crate) async fn listen(
         .args(&command.arguments)
         .env_clear()
         .envs(environment::of_child(std::env::vars_os(), purpose, network))
+        .envs(
+            limits
+                .initial_heap
+                .map(|mib| (INITIAL_HEAP, format!("{mib}M"))),
+        )
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -9,13 +9,14 @@
 //! What the packages have in them is made up, so that nothing is built: what is measured is what comes with
 //! every build.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use nixgate_tests::live::binary_cache::BinaryCache;
 use nixgate_tests::live::builder::{Builder, Settings};
+use nixgate_tests::live::described::{Package, outputs};
 use nixgate_tests::live::install::{self, NixPrograms};
 use nixgate_tests::live::poll;
 use nixgate_tests::live::process::run;
@@ -33,9 +34,6 @@ const EACH: usize = 30;
 const BASE: [&str; 2] = ["cacert", "iana-etc"];
 /// How long an index may take.
 const INDEX: Duration = Duration::from_secs(4 * 3600);
-
-/// A package: its name, and its outputs.
-type Package = (String, Vec<PathBuf>);
 
 pub(crate) fn run_all() -> Result<()> {
     let nix = install::modern_nix()?;
@@ -171,64 +169,6 @@ fn first(builder: &Builder) -> Result<()> {
     poll::within(INDEX, "the package set is in the store", || {
         scene::pull(builder, "cacert").ok()
     })
-}
-
-/// The first packages of these names that Nix can evaluate, with all of their outputs.
-fn outputs(
-    nix: &NixPrograms,
-    set: &Path,
-    mut names: Vec<String>,
-    count: usize,
-) -> Result<Vec<Package>> {
-    let mut found = Vec::new();
-    while found.len() < count && !names.is_empty() {
-        let mut asked: Vec<String> = names.drain(..names.len().min(2 * count)).collect();
-        let paths: Vec<[&String; 1]> = asked.iter().map(|name| [name]).collect();
-        let answer = nix
-            .command("nix-instantiate")
-            .args(["--eval", "--strict"])
-            .arg(install::root().join("nix/attributes.nix"))
-            .arg("--argstr")
-            .arg("source")
-            .arg(set)
-            .args([
-                "--argstr",
-                "system",
-                "x86_64-linux",
-                "--argstr",
-                "describe",
-                "told",
-            ])
-            .args(["--argstr", "paths", &serde_json::to_string(&paths)?])
-            .output()?;
-        let told = String::from_utf8_lossy(&answer.stderr).into_owned();
-        let mut answers = 0;
-        for (name, line) in asked.iter().zip(
-            told.lines()
-                .filter_map(|line| line.strip_prefix("trace: told ")),
-        ) {
-            answers += 1;
-            let known: serde_json::Value = serde_json::from_str(line)?;
-            if let Some(outputs) = known["outputs"]
-                .as_object()
-                .filter(|_| known["kind"] == "package")
-            {
-                let paths = outputs.values().filter_map(|path| path.as_str());
-                found.push((name.clone(), paths.map(PathBuf::from).collect()));
-            }
-        }
-        // Without the one that ended the evaluation.
-        let mut rest = asked.split_off((answers + 1).min(asked.len()));
-        rest.append(&mut names);
-        names = rest;
-    }
-    ensure!(
-        found.len() >= count,
-        "only {} packages of {count}",
-        found.len()
-    );
-    found.truncate(count);
-    Ok(found)
 }
 
 /// The resident memory of a process, in MiB.

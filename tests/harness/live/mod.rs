@@ -22,6 +22,7 @@ pub mod builder;
 pub mod certificate;
 pub mod clients;
 pub mod company;
+pub mod described;
 pub mod docker_registry;
 pub mod envoy;
 pub mod gated_set;
