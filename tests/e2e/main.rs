@@ -67,6 +67,7 @@ mod storm;
 mod telemetry;
 mod unchanged_sources;
 mod vm_death;
+mod website;
 
 use std::sync::OnceLock;
 
