@@ -25,6 +25,7 @@ mod documentation;
 mod each_nix;
 mod envoy_check;
 mod existing_ingress;
+mod explain;
 mod facts;
 mod faults;
 mod git_hosts;

@@ -8,8 +8,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
+use ::http::{Method, StatusCode};
 use anyhow::{Context, Result, bail};
-use http::{Method, StatusCode};
 use nixgate_tests::live::clients::docker::Docker;
 use nixgate_tests::live::clients::skopeo;
 use nixgate_tests::live::gated_set::GatedSet;
