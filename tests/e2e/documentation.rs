@@ -202,7 +202,11 @@ fn images_are_made_without_a_server_as_the_page_says() -> Result<()> {
     assert!(outputs[2].starts_with("git version "), "{outputs:?}");
     assert_eq!(outputs[0], outputs[5], "the digest: {outputs:?}");
     let explained = &outputs[6];
-    for part in ["\n  canonical name  ", "\n/bin\n", " more: see all with --all\n"] {
+    for part in [
+        "\n  canonical name  ",
+        "\n/bin\n",
+        " more: see all with --all\n",
+    ] {
         assert!(explained.contains(part), "{part:?} in {explained}");
     }
     assert_eq!(outputs[7], "hello\n");

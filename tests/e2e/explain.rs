@@ -109,7 +109,7 @@ fn what_is_told_is_what_the_image_has() -> Result<()> {
     };
     has(&["/bin/git", "git"]);
     has(&["/bin/bash", "bashinteractive"]);
-    has(&["/etc/passwd", "every", "image"]);
+    has(&["/etc/passwd", "the", "image's", "own"]);
     has(&["nano", "shell", "in", "the", "name"]);
     has(&["PATH=/bin:/sbin:/usr/bin", "every", "image"]);
     let cut = scene.nixgate(&["explain", "shell/git"])?;

@@ -273,7 +273,7 @@ impl Line {
 
     fn origin(&self) -> String {
         match self.packages.is_empty() {
-            true => "every image".to_owned(),
+            true => "the image's own".to_owned(),
             false => some(&self.packages),
         }
     }
@@ -299,7 +299,7 @@ impl Text {
         let lines = &lines[..lines.len() - more];
         // A line that is much longer than most does not move the others.
         let widths = lines.iter().map(|(line, _)| line.chars().count());
-        let width = widths.max().unwrap_or_default().min(40);
+        let width = widths.max().unwrap_or_default().min(48);
         let _ = writeln!(self.out, "{title}");
         for (line, why) in lines {
             let _ = match why.is_empty() {

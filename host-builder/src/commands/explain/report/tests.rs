@@ -103,21 +103,21 @@ fn a_person_reads_where_everything_comes_from() {
           git              the name
 
         variables
-          PATH=/bin:/sbin:/usr/bin                  every image
-          SSL_CERT_FILE=/etc/ssl/certs/ca-bundle.crt  every image
+          PATH=/bin:/sbin:/usr/bin                        every image
+          SSL_CERT_FILE=/etc/ssl/certs/ca-bundle.crt      every image
           NIX_SSL_CERT_FILE=/etc/ssl/certs/ca-bundle.crt  every image
-          LANG=C.UTF-8                              the C library has this locale
-          MANPATH=/share/man                        /share/man of bashinteractive, git
-          XDG_DATA_DIRS=/share                      /share of bashinteractive, git
+          LANG=C.UTF-8                                    the C library has this locale
+          MANPATH=/share/man                              /share/man of bashinteractive, git
+          XDG_DATA_DIRS=/share                            /share of bashinteractive, git
 
         /
-          /dev/   every image
-          /home/  every image
-          /proc/  every image
-          /root/  every image
-          /run/   every image
-          /sys/   every image
-          /tmp/   every image
+          /dev/   the image's own
+          /home/  the image's own
+          /proc/  the image's own
+          /root/  the image's own
+          /run/   the image's own
+          /sys/   the image's own
+          /tmp/   the image's own
 
         /bin
           /bin/bash  bashinteractive
@@ -125,16 +125,16 @@ fn a_person_reads_where_everything_comes_from() {
           /bin/sh    bashinteractive
 
         /etc
-          /etc/group          every image
-          /etc/nsswitch.conf  every image
-          /etc/passwd         every image
+          /etc/group          the image's own
+          /etc/nsswitch.conf  the image's own
+          /etc/passwd         the image's own
           /etc/ssl/           cacert
 
         /share
           /share/man/  bashinteractive, git
 
         /var
-          /var/tmp/  every image
+          /var/tmp/  the image's own
 
         left out
           /bin/sh of git: bashinteractive has it
