@@ -14,12 +14,12 @@ prepare() { :; }
 # Both files go to the state folder, so that a change to the filter's one, which Envoy watches, is
 # none of the repository's.
 render_envoy() {
-  local website=()
-  [[ -z ${WEB_DIR:-} ]] || website=('#website ' '')
   render filter.yaml
   render envoy.yaml 'port_value: 8080\b' "port_value: $PORT" \
     'port_value: 8081\b' "port_value: $BUILDER_PORT" 'path: /run/nixgate/envoy-admin.sock\b' "path: $ADMIN_SOCKET" \
-    envoy/standalone/filter.yaml "$FILES/filter.yaml" "${website[@]}"
+    envoy/standalone/filter.yaml "$FILES/filter.yaml"
+  # The route of the website.
+  [[ -z ${WEB_DIR:-} ]] || sed -i 's/#| //' "$FILES/envoy.yaml"
 }
 
 registry_answers() { answers "$PORT" /v2/; }
