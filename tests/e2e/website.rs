@@ -93,6 +93,35 @@ fn without_the_setting_there_is_no_website() -> Result<()> {
 }
 
 #[test]
+fn the_folder_of_a_nixery_s_storage_is_used_and_its_files_are_left_alone() -> Result<()> {
+    let folder = scratch::folder("website-")?;
+    let storage = folder.path().join("storage");
+    let theirs = [
+        format!("layers/{}", "0".repeat(64)),
+        format!("manifests/{}", "1".repeat(40)),
+        format!("staging/{}", "2".repeat(64)),
+    ];
+    for file in &theirs {
+        let path = storage.join(file);
+        fs::create_dir_all(path.parent().unwrap_or(&storage))?;
+        fs::write(path, "a Nixery's")?;
+    }
+    let builder = builder(folder.path(), &[])?;
+    let answer = builder.get("/v2/cacert/manifests/latest")?;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    let blob = format!("/v2/cacert/blobs/sha256:{}", "0".repeat(64));
+    assert_eq!(builder.get(&blob)?.status, StatusCode::NOT_FOUND);
+    for file in &theirs {
+        assert_eq!(
+            fs::read_to_string(storage.join(file))?,
+            "a Nixery's",
+            "{file}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
 fn a_nixery_s_bucket_is_refused_with_what_to_do() -> Result<()> {
     let folder = scratch::folder("website-")?;
     let output = std::process::Command::new(install::builder()?)

@@ -106,8 +106,8 @@ struct Listing {
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct WebFolder {
-    /// Without links.
-    root: PathBuf,
+    /// As it was written: it may be a link that is changed to lead to a new version.
+    path: PathBuf,
     state: Mutex<State>,
 }
 
@@ -123,18 +123,18 @@ impl WebFolder {
     /// When there is no such folder.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let unusable = || format!("cannot open WEB_DIR {}", path.display());
-        let root = path.canonicalize().with_context(unusable)?;
+        let metadata = path.metadata().with_context(unusable)?;
         ensure!(
-            root.is_dir(),
+            metadata.is_dir(),
             "WEB_DIR {} is not a folder. Name the folder that index.html is in",
             path.display()
         );
-        let listing = Listing::of(&root).with_context(unusable)?;
+        let listing = Listing::of(path).with_context(unusable)?;
         listing.log(path);
         let website = Arc::new(listing.read());
         let checked = Instant::now();
         Ok(Self {
-            root,
+            path: path.to_owned(),
             state: Mutex::new(State {
                 website,
                 listing,
@@ -158,13 +158,13 @@ impl WebFolder {
 
     fn reload(&self) {
         // A folder that is being replaced may be missing for a moment.
-        let Ok(listing) = Listing::of(&self.root) else {
+        let Ok(listing) = Listing::of(&self.path) else {
             return;
         };
         if self.state.lock().listing == listing {
             return;
         }
-        listing.log(&self.root);
+        listing.log(&self.path);
         let website = Arc::new(listing.read());
         let mut state = self.state.lock();
         state.website = website;
@@ -173,9 +173,11 @@ impl WebFolder {
 }
 
 impl Listing {
-    fn of(root: &Path) -> io::Result<Self> {
+    fn of(path: &Path) -> io::Result<Self> {
+        // Without links, to tell which lead out of it.
+        let root = path.canonicalize()?;
         let mut listing = Self::default();
-        listing.add_folder(root, &mut vec![root.to_owned()], "")?;
+        listing.add_folder(&root, &mut vec![root.clone()], "")?;
         Ok(listing)
     }
 
@@ -481,6 +483,15 @@ mod tests {
         let website = folder.current();
         assert_eq!(text(&website, "").as_deref(), Some("changed"));
         assert_eq!(text(&website, "new.html").as_deref(), Some("new"));
+        // A new version under the same name.
+        fixture.write("next/index.html", "next");
+        fixture.link("link", "web");
+        let linked = WebFolder::open(&fixture.path("link")).unwrap();
+        fs::remove_file(fixture.path("link")).unwrap();
+        fixture.link("link", "next");
+        linked.reload();
+        assert_eq!(text(&linked.current(), "").as_deref(), Some("next"));
+        // It is missing for a moment.
         fs::rename(fixture.path("web"), fixture.path("moved")).unwrap();
         folder.reload();
         assert_eq!(text(&folder.current(), "").as_deref(), Some("changed"));

@@ -3,9 +3,8 @@
 //! ```text
 //!   /healthz /readyz /metrics     health.rs     open to everyone
 //!   /.well-known/jwks.json        token.rs      open to everyone: the public keys of the tokens
+//!   /web/…                        web.rs        open to everyone: the website (WEB_DIR), as Envoy asks for it
 //!   /v2/token                     token.rs      only with the edge's token (access.rs)
-//!   /web/…                        web.rs        open to everyone: the website (WEB_DIR), which Envoy
-//!                                               takes from here
 //!   /builds…                      builds.rs     likewise: the progress of builds
 //!   /v2/…                         registry()    likewise, GET and HEAD
 //!       ├─ manifests   manifests.rs   stored → 200; else build: 200, 202 or an error
@@ -17,7 +16,7 @@
 //!       ├─ tags        tags.rs
 //!       ├─ catalog     catalog.rs     the names of all images
 //!       └─ referrers   referrers.rs
-//!   /…                            web.rs        open to everyone: the website, for those without an Envoy
+//!   /…                            web.rs        open to everyone: the website, without an Envoy
 //! ```
 //!
 //! axum routes. A name has slashes, which axum's patterns can't match in the middle of a path, so all paths
