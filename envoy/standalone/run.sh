@@ -18,6 +18,8 @@ render_envoy() {
   render envoy.yaml 'port_value: 8080\b' "port_value: $PORT" \
     'port_value: 8081\b' "port_value: $BUILDER_PORT" 'path: /run/nixgate/envoy-admin.sock\b' "path: $ADMIN_SOCKET" \
     envoy/standalone/filter.yaml "$FILES/filter.yaml"
+  # The route of the website.
+  [[ -z ${WEB_DIR:-} ]] || sed -i 's/#| //' "$FILES/envoy.yaml"
 }
 
 registry_answers() { answers "$PORT" /v2/; }

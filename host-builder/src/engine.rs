@@ -1,5 +1,5 @@
-//! Everything that builds images, opened from the settings once: for the server, `nixgate build` and
-//! `nixgate warm`.
+//! Everything that builds images, opened from the settings once: for the server, and for `nixgate
+//! build`, `explain` and `warm`.
 
 use std::io;
 use std::path::PathBuf;

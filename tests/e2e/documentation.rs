@@ -198,9 +198,18 @@ fn images_are_made_without_a_server_as_the_page_says() -> Result<()> {
     for line in blocks(PAGE, "sh")? {
         outputs.push(paste(&line)?);
     }
-    assert!(outputs.len() >= 5, "{outputs:?}");
+    assert!(outputs.len() >= 8, "{outputs:?}");
     assert!(outputs[2].starts_with("git version "), "{outputs:?}");
-    assert_eq!(outputs[0], *outputs.last().context("the digest")?);
+    assert_eq!(outputs[0], outputs[5], "the digest: {outputs:?}");
+    let explained = &outputs[6];
+    for part in [
+        "\n  canonical name  ",
+        "\n/bin\n",
+        " more: see all with --all\n",
+    ] {
+        assert!(explained.contains(part), "{part:?} in {explained}");
+    }
+    assert_eq!(outputs[7], "hello\n");
 
     // The embedded set stands for nixpkgs.
     let set = install::debian_set()?.display().to_string();
@@ -218,6 +227,23 @@ fn images_are_made_without_a_server_as_the_page_says() -> Result<()> {
     paste("podman pull oci:result:latest")?;
     let said = paste("podman run --rm localhost/result")?;
     assert_eq!(said, "app in /srv\nHello, world!\n");
+    Ok(())
+}
+
+#[test]
+fn a_nixery_s_images_are_explained_by_the_commands_of_the_page() -> Result<()> {
+    let folder = scratch::folder("from-nixery-")?;
+    let state = folder.path().display().to_string();
+    let set = install::debian_set()?.display().to_string();
+    let environment = [
+        ("NIXGATE_STATE_DIR", state.as_str()),
+        ("NIXERY_PKGS_PATH", set.as_str()),
+        ("NIXGATE_NIX_OPTIONS", &install::nix_options()?),
+    ];
+    let output = run_section("docs/src/from-nixery.md", "Move", &[], &environment)?;
+    for part in ["htop", "\n/bin\n", "\nPATH=/bin:/sbin:/usr/bin\n"] {
+        assert!(output.contains(part), "{part:?} in {output}");
+    }
     Ok(())
 }
 

@@ -25,6 +25,7 @@ mod documentation;
 mod each_nix;
 mod envoy_check;
 mod existing_ingress;
+mod explain;
 mod facts;
 mod faults;
 mod git_hosts;
@@ -68,6 +69,7 @@ mod storm;
 mod telemetry;
 mod unchanged_sources;
 mod vm_death;
+mod website;
 
 use std::sync::OnceLock;
 

@@ -8,12 +8,13 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
+use ::http::{Method, StatusCode};
 use anyhow::{Context, Result, bail};
 use nixgate_tests::live::clients::docker::Docker;
 use nixgate_tests::live::clients::skopeo;
 use nixgate_tests::live::gated_set::GatedSet;
 use nixgate_tests::live::process::{Process, run};
-use nixgate_tests::live::{http, install, poll, ports, scratch};
+use nixgate_tests::live::{http, install, poll, ports, raw, scratch};
 use tempfile::TempDir;
 
 /// A `make run` with a state folder of its own.
@@ -212,6 +213,101 @@ fn make_gateway_says_what_to_paste_and_that_works() -> Result<()> {
     make.process.signal_group("INT")?;
     make.end()?;
     make.nothing_is_left()
+}
+
+/// What Nixery's users set: its documentation's variables, older ones included.
+#[test]
+fn the_environment_of_a_nixery_starts_a_registry_with_its_website() -> Result<()> {
+    let mut make = MakeRun::start(|command, state| {
+        let set = GatedSet::write(state)?;
+        let web = state.join("web");
+        fs::create_dir_all(web.join("docs"))?;
+        fs::write(web.join("index.html"), "<h1>Our images</h1>")?;
+        fs::write(web.join("docs/index.html"), "<h1>Docs</h1>")?;
+        fs::write(web.join("nixery-logo.png"), "not really a picture")?;
+        fs::write(state.join("secret"), "the-secret-beside-it")?;
+        std::os::unix::fs::symlink("../secret", web.join("link"))?;
+        command
+            .env("NIXERY_PKGS_PATH", set.folder())
+            .env("NIXERY_STORAGE_BACKEND", "filesystem")
+            .env("STORAGE_PATH", state.join("nixery-storage"))
+            .env("NIX_TIMEOUT", "60")
+            .env(
+                "NIX_POPULARITY_URL",
+                "https://storage.googleapis.com/popularity",
+            )
+            .env("GOOGLE_APPLICATION_CREDENTIALS", "/var/key.json")
+            .env("WEB_DIR", web)
+            // For the tests' machine.
+            .env("NIXGATE_NIX_OPTIONS", set.nix_options()?);
+        Ok(())
+    })?;
+    make.ready()?;
+    let port = make.port;
+    let image = format!("127.0.0.1:{port}/large");
+    skopeo::copy(&image, &make.state.path().join("pulled"))?;
+    let stored = fs::read_dir(make.state.path().join("nixery-storage/layers"))?;
+    assert!(stored.count() > 0);
+    let log = make.process.log();
+    for variable in ["NIX_POPULARITY_URL", "GOOGLE_APPLICATION_CREDENTIALS"] {
+        assert!(log.contains(&format!("{variable} has no effect")), "{log}");
+    }
+
+    let page = http::get(port, "/")?;
+    assert_eq!(
+        (page.status, page.text()),
+        (StatusCode::OK, "<h1>Our images</h1>".into())
+    );
+    assert_eq!(page.header("content-type"), "text/html; charset=utf-8");
+    let known = [("if-none-match", page.header("etag"))];
+    let again = http::request(Method::GET, port, "/?x", &known)?;
+    assert_eq!(
+        (again.status, again.body.len()),
+        (StatusCode::NOT_MODIFIED, 0)
+    );
+    let head = http::request(Method::HEAD, port, "/nixery-logo.png", &[])?;
+    assert_eq!(
+        (head.header("content-type"), head.header("content-length")),
+        ("image/png", "20")
+    );
+    let folder = http::get(port, "/docs")?;
+    assert_eq!(
+        (folder.status, folder.header("location")),
+        (StatusCode::MOVED_PERMANENTLY, "./docs/")
+    );
+    assert_eq!(http::get(port, "/docs/")?.text(), "<h1>Docs</h1>");
+    let post = http::request(Method::POST, port, "/", &[])?;
+    assert_eq!(post.status, StatusCode::METHOD_NOT_ALLOWED);
+
+    // Neither the machine's files nor the builder's other pages, also with a token that is right.
+    let token = fs::read_to_string(make.state.path().join("token"))?;
+    for path in [
+        "/metrics",
+        "/readyz",
+        "/healthz",
+        "/.well-known/jwks.json",
+        "//builds",
+        "/web/index.html",
+        "/../builds",
+        "/../../secret",
+        "/docs/../../metrics",
+        "/%2e%2e/secret",
+        "/..%2fsecret",
+        "/%2e%2e%2fbuilds",
+        "//v2/large/manifests/latest",
+        "/../v2/large/manifests/latest",
+        "/link",
+        "/docs/nope",
+        "/index.html%00",
+    ] {
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: registry\r\nnixgate-token: {token}\r\nConnection: close\r\n\r\n"
+        );
+        let answer = raw::http1(port, &request)?;
+        assert!(answer.starts_with("HTTP/1.1 404 "), "{path}: {answer}");
+        assert!(answer.contains("There is no such page"), "{path}: {answer}");
+    }
+    Ok(())
 }
 
 #[test]

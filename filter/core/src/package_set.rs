@@ -25,7 +25,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::distribution::{Error, MAX_NAME_LENGTH, Repository};
+use crate::distribution::{Error, MAX_NAME_LENGTH, Repository, SHORTER};
 
 /// A platform that images are built for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -183,7 +183,7 @@ impl PackageSet {
         if count > MAX_PACKAGES {
             return Err(Error::name_invalid(format!(
                 "the name asks for {count} packages, including those of meta-packages; at most \
-                 {MAX_PACKAGES} are allowed. Ask for fewer packages"
+                 {MAX_PACKAGES} are allowed. {SHORTER}"
             )));
         }
         let set = Self {
@@ -194,7 +194,7 @@ impl PackageSet {
         if length > MAX_NAME_LENGTH {
             return Err(Error::name_invalid(format!(
                 "the name is too long: with its meta-packages expanded it has {length} characters; \
-                 at most {MAX_NAME_LENGTH} are allowed. Ask for fewer packages"
+                 at most {MAX_NAME_LENGTH} are allowed. {SHORTER}"
             )));
         }
         Ok(set)

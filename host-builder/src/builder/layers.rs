@@ -14,14 +14,16 @@ use crate::closure::{Closure, StorePath};
 use crate::files::disk::Disks;
 use crate::fingerprint::Fingerprint;
 use crate::image::LayerSpec;
-use crate::layer::{self, ENCODER_ID, Environment, PackError, Packed, Reach, Tree};
+use crate::layer::{self, ENCODER_ID, Environment, Merged, PackError, Packed, Reach, Tree};
 use crate::layering::{self, Popularity};
 use crate::storage::{Key, Storage, StorageError};
-use crate::telemetry::build_log::BuildLog;
+use crate::telemetry::build_log::{BuildLog, Contents};
 use crate::telemetry::metrics::{Metrics, OutcomeLabels};
 
 /// Layers of one image that are looked up in storage, or queued for packing, at once.
 const LAYERS_AT_ONCE: usize = 16;
+/// Folders of an image, and packages of a folder or a variable, that operators are told of.
+const MAX_TOLD: usize = 32;
 
 pub(crate) struct Layers {
     storage: Storage,
@@ -217,6 +219,7 @@ impl Layers {
                  image's Python"
             ));
         }
+        log.set_contents(contents(&merged));
         let environment = merged.environment;
         let count = merged.dropped.len() + merged.without_directory.len();
         if count > 0 {
@@ -261,6 +264,32 @@ impl Layers {
             .layers
             .get_or_create(&OutcomeLabels { outcome })
             .inc();
+    }
+}
+
+/// What operators are told of an image, bounded: its packages may have any number of folders.
+fn contents(merged: &Merged) -> Contents {
+    let some = |packages: &[StorePath]| {
+        let names: BTreeSet<&str> = packages.iter().map(StorePath::name).collect();
+        let names = names.into_iter().take(MAX_TOLD);
+        names.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let variables = merged.reasons.iter().map(|(name, reasons)| {
+        let reasons = reasons.iter().map(|reason| {
+            let packages = some(&reason.packages).join(", ");
+            match packages.is_empty() {
+                true => reason.what.clone(),
+                false => format!("{} of {packages}", reason.what),
+            }
+        });
+        (name.clone(), reasons.collect::<Vec<_>>().join("; "))
+    });
+    let top = merged.entries.iter();
+    let top = top.filter(|one| one.is_directory && one.path.components().count() == 1);
+    let folders = top.map(|one| (format!("/{}", one.path.display()), some(&one.packages)));
+    Contents {
+        variables: variables.collect(),
+        folders: folders.take(MAX_TOLD).collect(),
     }
 }
 

@@ -12,6 +12,7 @@
 
 mod admission;
 mod errors;
+mod explain;
 mod fair_semaphore;
 mod layers;
 mod nix_builder;
@@ -27,6 +28,7 @@ use nixgate_core::distribution::Error;
 use crate::request::ImageRequest;
 
 pub(crate) use admission::Rule;
+pub(crate) use explain::Explanation;
 pub(crate) use layers::Layers;
 pub(crate) use nix_builder::NixBuilder;
 pub(crate) use other_names::{OtherNames, Others, Patience};

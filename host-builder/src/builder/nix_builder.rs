@@ -168,7 +168,7 @@ fn closure(packages: &[PackageRecord]) -> Result<Closure, Error> {
 
 /// The outputs of the image's packages and their trees, in the order of the attribute paths, which decides
 /// between equal file names. Two attribute paths may be one package.
-fn outputs(packages: &[PackageRecord]) -> Vec<(StorePath, Tree)> {
+pub(super) fn outputs(packages: &[PackageRecord]) -> Vec<(StorePath, Tree)> {
     let mut seen = BTreeSet::new();
     let outputs = packages
         .iter()
@@ -181,7 +181,7 @@ fn outputs(packages: &[PackageRecord]) -> Vec<(StorePath, Tree)> {
 
 /// How a container runs: by its recipe, else by its packages. A recipe's variables replace those for what
 /// the packages bring.
-fn execution(
+pub(super) fn execution(
     image: &ImageRequest,
     derivations: &[&Derivation],
     environment: Environment,

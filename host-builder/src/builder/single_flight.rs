@@ -48,6 +48,10 @@ impl<B: Builder> SingleFlight<B> {
         }
     }
 
+    pub(crate) fn builder(&self) -> &B {
+        &self.builder
+    }
+
     /// Joins the build of an image, or starts it for `rule`, and waits at most `wait`.
     pub(crate) async fn build(&self, image: ImageRequest, rule: Rule, wait: Duration) -> Progress {
         let key = image.fingerprint();

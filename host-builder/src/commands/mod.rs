@@ -2,9 +2,12 @@
 
 mod build;
 mod envoy;
+mod explain;
 mod policy;
+mod progress;
 mod recipes;
 mod serve;
+mod target;
 mod warm;
 
 use anyhow::Result;
@@ -18,6 +21,7 @@ use crate::telemetry::logging::{LogFormat, VERSION};
 
 use build::BuildCommand;
 use envoy::EnvoyCommand;
+use explain::ExplainCommand;
 use policy::PolicyCommand;
 use recipes::RecipesCommand;
 use warm::WarmArgs;
@@ -37,6 +41,8 @@ pub enum Command {
     Serve(Box<ServeArgs>),
     /// Build one image, without a server, and print its digest
     Build(Box<BuildCommand>),
+    /// Tell where an image's files and variables come from, and what it lacks of its packages
+    Explain(Box<ExplainCommand>),
     /// Check the configuration of an Envoy that nixgate is added to
     #[command(subcommand)]
     Envoy(EnvoyCommand),
@@ -87,6 +93,7 @@ pub async fn run(command: Command, stop: impl Future<Output = ()>) -> Result<boo
             Ok(true)
         }
         Command::Build(command) => build::run(*command, stop).await,
+        Command::Explain(command) => explain::run(*command, stop).await,
         Command::Envoy(command) => tokio::select! {
             result = envoy::run(command) => result,
             () = stop => Ok(false),

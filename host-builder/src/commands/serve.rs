@@ -9,6 +9,7 @@ use tokio::net::TcpListener;
 
 use crate::config::Settings;
 use crate::engine::Engine;
+use crate::files::web_folder::WebFolder;
 use crate::login::Login;
 use crate::process::file_limit;
 use crate::server::{App, ConnectionLimit, Images, Readiness};
@@ -35,6 +36,8 @@ pub(crate) async fn run(settings: Settings, stop: impl Future<Output = ()>) -> R
 
 async fn start(settings: Settings) -> Result<(Arc<App>, TcpListener)> {
     let engine = Engine::open(settings.build).await?;
+    let web = settings.web_dir.as_deref().map(WebFolder::open);
+    let web = web.transpose()?.map(Arc::new);
     let login = Login::open(settings.login, &engine.state.token_key())?;
     fetch_package_set(&engine.sources);
     let listener = TcpListener::bind(settings.listen).await.with_context(|| {
@@ -57,6 +60,7 @@ async fn start(settings: Settings) -> Result<(Arc<App>, TcpListener)> {
         login,
         images: Images::default(),
         readiness: Readiness::default(),
+        web,
     });
     Ok((app, listener))
 }

@@ -7,6 +7,7 @@ mod access;
 mod bounds;
 mod login;
 mod nix;
+mod nixery;
 #[cfg(test)]
 mod reference;
 
@@ -49,6 +50,9 @@ pub(crate) enum Backend {
     Filesystem,
     /// An S3 bucket; clients are redirected to presigned URLs
     S3,
+    /// A bucket of Google Cloud Storage: Nixery's, and not there yet
+    #[value(hide = true)]
+    Gcs,
 }
 
 /// The arguments of `nixgate serve`.
@@ -95,6 +99,10 @@ pub struct ServeArgs {
     /// text, and everything else JSON
     #[arg(long, env = "NIXGATE_LOG_FORMAT", value_name = "FORMAT", value_enum)]
     pub(crate) log_format: Option<LogFormat>,
+    /// Folder of a website that is served beside the registry, at `/`: see [Coming from
+    /// Nixery](from-nixery.md#the-website)
+    #[arg(long, env = "WEB_DIR", value_name = "FOLDER")]
+    pub(crate) web_dir: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) login: LoginArgs,
     #[command(flatten)]
@@ -259,6 +267,8 @@ pub(crate) struct Settings {
     pub(crate) listen: SocketAddr,
     pub(crate) access: Access,
     pub(crate) max_connections: usize,
+    /// The folder of the website.
+    pub(crate) web_dir: Option<PathBuf>,
     pub(crate) login: LoginSettings,
     pub(crate) build: BuildSettings,
 }
@@ -334,6 +344,7 @@ impl ServeArgs {
             listen: SocketAddr::new(self.host, self.port),
             access,
             max_connections: self.max_connections,
+            web_dir: self.web_dir,
             login: self.login.validate()?,
             build: self.build.validate()?,
         })
@@ -344,6 +355,10 @@ impl BuildArgs {
     /// # Errors
     /// When a setting is invalid; the error names it and says what to do.
     pub(crate) fn validate(self) -> Result<BuildSettings> {
+        let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        for warning in nixery::without_effect(is_set) {
+            tracing::warn!("{warning}");
+        }
         let urls = [self.pkgs_repo.as_deref(), self.flake.as_deref()];
         for url in urls.into_iter().flatten().chain([&*self.channel_base]) {
             keep_url(url);
@@ -378,6 +393,7 @@ impl BuildArgs {
                 self.s3_bucket
                     .context("S3 storage has no bucket. Set S3_BUCKET")?,
             ),
+            Backend::Gcs => bail!(nixery::NO_GCS),
         };
         ensure!(
             self.nix.nixpkgs_config.is_none() || !matches!(source, Source::Flake { .. }),

@@ -41,7 +41,7 @@ fn row(argument: &Arg) -> Row {
     let choices: Vec<_> = argument
         .get_possible_values()
         .iter()
-        .filter(|_| takes_value)
+        .filter(|choice| takes_value && !choice.is_hide_set())
         .map(|choice| format!("`{}`", choice.get_name()))
         .collect();
     if !choices.is_empty() {

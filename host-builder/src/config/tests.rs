@@ -23,6 +23,10 @@ fn errors_name_the_setting() {
         ("--token t --channel c --pkgs-path /", "cannot be used"),
         ("--token t --pkgs-path /nonexistent", "NIXERY_PKGS_PATH"),
         ("--token t --pkgs-path / --storage-backend s3", "S3_BUCKET"),
+        (
+            "--token t --pkgs-path / --storage-backend gcs",
+            "NIXERY_STORAGE_BACKEND is gcs",
+        ),
         ("--token t --pkgs-path / --nix-option sandbox", "name=value"),
         (
             "--token t --pkgs-path / --max-layers 1",

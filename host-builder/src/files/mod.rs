@@ -1,6 +1,7 @@
-//! Files on the builder's machine: reloading, expiry, free disk space, the state folder.
+//! Files on the builder's machine: reloading, expiry, free disk space, the state folder, a website.
 
 pub(crate) mod disk;
 pub(crate) mod expiry;
 pub(crate) mod reload;
 pub(crate) mod state_dir;
+pub(crate) mod web_folder;

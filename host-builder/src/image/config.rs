@@ -98,7 +98,7 @@ impl<'a> Parameters<'a> {
 }
 
 /// The variables of every image, which may be overridden, then the others.
-fn variables(given: &BTreeMap<String, String>) -> Vec<String> {
+pub(crate) fn variables(given: &BTreeMap<String, String>) -> Vec<String> {
     let usual = ENV.iter().map(|&(name, value)| {
         let value = given.get(name).map_or(value, String::as_str);
         format!("{name}={value}")

@@ -26,6 +26,8 @@ use serde::Serialize;
 
 use crate::layer::Packed;
 
+pub(crate) use config::variables;
+
 /// Layers of an image, including that of the symlinks. Docker's limit is 127.
 pub(crate) const MAX_LAYERS: RangeInclusive<usize> = 2..=127;
 

@@ -26,6 +26,7 @@ use std::ffi::OsStr;
 use std::path::Path;
 
 use super::known::Known;
+use super::origins::Reason;
 use super::tree::{Directory, Tree};
 use crate::closure::StorePath;
 
@@ -53,52 +54,58 @@ pub(super) struct Packages<'p, 'a> {
     pub(super) known: &'p Known<'a>,
     pub(super) requested: &'p [&'a StorePath],
     /// The folders of modules of others.
-    pub(super) modules: &'p [&'a Tree],
+    pub(super) modules: &'p [(&'a StorePath, &'a Tree)],
     /// Whether programs have the locale C.UTF-8.
     pub(super) has_utf8: bool,
 }
 
-impl Packages<'_, '_> {
-    pub(super) fn environment(&self) -> Environment {
-        let mut found = Environment::new();
-        let mut set = |name: &str, path: &str| {
-            found.insert(name.to_owned(), format!("/{path}"));
-        };
+impl<'a> Packages<'_, 'a> {
+    /// The variables, and why each is set.
+    pub(super) fn environment(&self) -> (Environment, BTreeMap<String, Vec<Reason>>) {
+        let mut found = Found::default();
         for (name, folder) in FOLDERS {
-            if self.bring_folder(folder) {
-                set(name, folder);
-            }
+            found.set(name, folder, folder, self.bring_folder(folder));
         }
         for (name, folder, program) in MODULES {
-            if self.bring_modules(folder, Path::new(program)) {
-                set(name, folder);
-            }
+            let packages = self.bring_modules(folder, Path::new(program));
+            found.set(name, folder, folder, packages);
         }
         if let Some(python) = self.python() {
             let folder = format!("lib/{python}/site-packages");
-            if self.bring_modules(&folder, &Path::new("bin").join(&python)) {
-                set("PYTHONPATH", &folder);
-            }
+            let packages = self.bring_modules(&folder, &Path::new("bin").join(&python));
+            found.set("PYTHONPATH", &folder, &folder, packages);
         }
-        if self.bring_folder("share/fonts") {
-            set("FONTCONFIG_FILE", FONTS_FILE);
-        } else if self.bring("etc/fonts/fonts.conf") {
-            set("FONTCONFIG_FILE", "etc/fonts/fonts.conf");
+        let fonts = "share/fonts";
+        found.set(
+            "FONTCONFIG_FILE",
+            FONTS_FILE,
+            fonts,
+            self.bring_folder(fonts),
+        );
+        if !found.environment.contains_key("FONTCONFIG_FILE") {
+            let file = "etc/fonts/fonts.conf";
+            found.set("FONTCONFIG_FILE", file, file, self.bring(file));
         }
-        if self.bring("lib/locale/locale-archive") {
-            set("LOCALE_ARCHIVE", "lib/locale/locale-archive");
-        }
+        let archive = "lib/locale/locale-archive";
+        found.set("LOCALE_ARCHIVE", archive, archive, self.bring(archive));
         // Debian's place for them.
-        if self.bring_folder("lib/terminfo") {
-            let folders = found.entry("TERMINFO_DIRS".to_owned()).or_default();
-            let separator = if folders.is_empty() { "" } else { ":" };
-            folders.push_str(separator);
-            folders.push_str("/lib/terminfo");
-        }
+        let terminfo = "lib/terminfo";
+        found.set(
+            "TERMINFO_DIRS",
+            terminfo,
+            terminfo,
+            self.bring_folder(terminfo),
+        );
         if self.has_utf8 {
-            found.insert("LANG".to_owned(), "C.UTF-8".to_owned());
+            let value = "C.UTF-8".to_owned();
+            found.environment.insert("LANG".to_owned(), value);
+            let reason = Reason {
+                what: "the C library has this locale".to_owned(),
+                packages: Vec::new(),
+            };
+            found.reasons.insert("LANG".to_owned(), vec![reason]);
         }
-        found
+        (found.environment, found.reasons)
     }
 
     /// Versions of Python whose modules the image has, but that are not its Python's: `python3.12`.
@@ -108,7 +115,7 @@ impl Packages<'_, '_> {
         let roots = self.requested.iter();
         let requested = roots.filter_map(|package| self.known.find(package, library));
         let modules = self.modules.iter();
-        let modules = modules.filter_map(|tree| tree.below(library));
+        let modules = modules.filter_map(|(_, tree)| tree.below(library));
         let mut found: Vec<String> = Vec::new();
         for folders in requested.chain(modules) {
             let Tree::Directory(folders) = folders else {
@@ -120,7 +127,7 @@ impl Packages<'_, '_> {
                 if version(name).is_some()
                     && own.as_deref() != Some(name)
                     && !found.iter().any(|known| known == name)
-                    && self.bring_modules(&folder, &program)
+                    && !self.bring_modules(&folder, &program).is_empty()
                 {
                     found.push(name.to_owned());
                 }
@@ -143,29 +150,61 @@ impl Packages<'_, '_> {
         highest_python(programs)
     }
 
-    fn bring(&self, path: &str) -> bool {
-        let mut packages = self.requested.iter();
-        packages.any(|package| self.known.find(package, Path::new(path)).is_some())
+    /// The packages that have a path.
+    fn bring(&self, path: &str) -> Vec<&'a StorePath> {
+        let packages = self.requested.iter().copied();
+        let found = packages.filter(|package| self.known.find(package, Path::new(path)).is_some());
+        found.collect()
     }
 
-    fn bring_folder(&self, path: &str) -> bool {
-        let mut packages = self.requested.iter();
-        packages.any(|package| {
-            let found = self.known.find(package, Path::new(path));
-            matches!(found, Some(Tree::Directory(_)))
-        })
+    fn bring_folder(&self, path: &str) -> Vec<&'a StorePath> {
+        let packages = self.requested.iter().copied();
+        packages
+            .filter(|package| {
+                let found = self.known.find(package, Path::new(path));
+                matches!(found, Some(Tree::Directory(_)))
+            })
+            .collect()
     }
 
-    /// Whether packages have modules in a folder, other than the interpreter with this program.
-    fn bring_modules(&self, folder: &str, interpreter: &Path) -> bool {
-        let folder = Path::new(folder);
-        let mut requested = self.requested.iter().filter(|package| {
-            let found = self.known.find(package, folder);
-            matches!(found, Some(Tree::Directory(_)))
-        });
-        let mut modules = self.modules.iter();
-        requested.any(|package| self.known.find(package, interpreter).is_none())
-            || modules.any(|tree| tree.below(folder).is_some())
+    /// The packages that have modules in a folder, other than the interpreter with this program.
+    fn bring_modules(&self, folder: &str, interpreter: &Path) -> Vec<&'a StorePath> {
+        let requested = self.bring_folder(folder).into_iter();
+        let requested = requested.filter(|package| self.known.find(package, interpreter).is_none());
+        let modules = self.modules.iter();
+        let modules = modules.filter(|(_, tree)| tree.below(Path::new(folder)).is_some());
+        requested
+            .chain(modules.map(|(package, _)| *package))
+            .collect()
+    }
+}
+
+#[derive(Default)]
+struct Found {
+    environment: Environment,
+    reasons: BTreeMap<String, Vec<Reason>>,
+}
+
+impl Found {
+    /// Sets a variable to a path, or adds the path to it, if any packages bring what it is for.
+    fn set(&mut self, name: &str, path: &str, what: &str, packages: Vec<&StorePath>) {
+        if packages.is_empty() {
+            return;
+        }
+        let value = self.environment.entry(name.to_owned()).or_default();
+        if !value.is_empty() {
+            value.push(':');
+        }
+        value.push('/');
+        value.push_str(path);
+        let reason = Reason {
+            what: format!("/{what}"),
+            packages: packages.into_iter().cloned().collect(),
+        };
+        self.reasons
+            .entry(name.to_owned())
+            .or_default()
+            .push(reason);
     }
 }
 

@@ -22,6 +22,7 @@ mod encoder;
 mod environment;
 mod known;
 mod nar;
+mod origins;
 mod reach;
 mod root_tree;
 mod store_paths;
@@ -36,10 +37,11 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use encoder::{ENCODER_ID, Encoder, Packed};
 pub(crate) use environment::Environment;
+pub(crate) use origins::{Entry, Reason};
 pub(crate) use reach::Reach;
 pub(crate) use root_tree::RootTree;
 pub(crate) use store_paths::{check, collect};
-pub(crate) use symlinks::merge;
+pub(crate) use symlinks::{Dropped, Merged, merge};
 pub(crate) use tar::TarWriter;
 #[cfg(test)]
 pub(crate) use tree::MAX_DEPTH;

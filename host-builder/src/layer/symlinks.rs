@@ -52,6 +52,7 @@ use std::ptr;
 use super::base::Base;
 use super::environment::{Environment, Packages};
 use super::known::Known;
+use super::origins::{Entry, Origins, Reason};
 use super::reach::Reach;
 use super::root_tree::{DIRECTORY_MODE, RootEntry, RootTree};
 use super::tree::{Directory, MAX_DEPTH, MAX_PATH, Tree};
@@ -69,6 +70,10 @@ pub(crate) struct Merged {
     pub(crate) root: RootTree,
     /// Variables by which programs find what the packages bring.
     pub(crate) environment: Environment,
+    /// Why it has each of these.
+    pub(crate) reasons: BTreeMap<String, Vec<Reason>>,
+    /// Where the upper entries of the root come from.
+    pub(crate) entries: Vec<Entry>,
     /// Pythons for which the image has modules, but that are not in it: `python3.12`.
     pub(crate) absent_pythons: Vec<String>,
     /// In the order of the image's paths.
@@ -136,7 +141,7 @@ pub(crate) fn merge<'a>(
             && more.iter().all(is_new)
         {
             more.push(Part::root(package, root));
-            trees.push(tree);
+            trees.push((package, tree));
         }
     }
     directories.extend(more);
@@ -146,21 +151,24 @@ pub(crate) fn merge<'a>(
         modules: &trees,
         has_utf8: reach.iter().any(|one| one.has_utf8),
     };
-    let environment = packages.environment();
+    let (environment, reasons) = packages.environment();
     let absent_pythons = packages.other_pythons();
     let mut merge = Merge {
         known: &known,
         base: &base,
         followed: 0,
         dropped: Vec::new(),
+        origins: Origins::default(),
     };
     let entries = merge.directories(Path::new(""), &directories);
-    let dropped = merge.dropped;
+    let (dropped, origins) = (merge.dropped, merge.origins);
     let mut root = RootTree { entries };
     base.add(&mut root);
     Merged {
+        entries: origins.entries(&root),
         root,
         environment,
+        reasons,
         absent_pythons,
         dropped,
         without_directory,
@@ -222,6 +230,7 @@ struct Merge<'b, 'a> {
     /// Entries behind links so far.
     followed: usize,
     dropped: Vec<Dropped>,
+    origins: Origins,
 }
 
 impl<'a> Merge<'_, 'a> {
@@ -254,6 +263,8 @@ impl<'a> Merge<'_, 'a> {
         let is_own = self.base.needs_directory(path);
         let agreed = agreed_target(path, candidates);
         if let Some(target) = agreed.filter(|_| !is_own) {
+            let packages = candidates.iter().map(|(part, _)| part.package);
+            self.origins.add(path, packages);
             return Some(RootEntry::Symlink(target));
         }
         let mut parts: Vec<Part<'a>> = Vec::new();
@@ -269,6 +280,8 @@ impl<'a> Merge<'_, 'a> {
             for (other, _) in others {
                 self.drop(path, other.package, kept);
             }
+            self.origins
+                .add(path, parts.iter().map(|part| part.package));
             return Some(RootEntry::Directory {
                 mode: DIRECTORY_MODE,
                 entries: self.directories(path, &parts),
@@ -276,6 +289,9 @@ impl<'a> Merge<'_, 'a> {
         }
         let kept = others.first().filter(|_| !is_own);
         let target = kept.map(|(part, tree)| Target::of(part, path, tree));
+        if let Some((part, _)) = kept {
+            self.origins.add(path, [part.package]);
+        }
         for (other, tree) in &others {
             if target.as_ref() != Some(&Target::of(other, path, tree)) {
                 self.drop(path, other.package, kept.map(|(part, _)| part.package));

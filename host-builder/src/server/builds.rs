@@ -44,7 +44,13 @@ async fn all(State(app): State<Arc<App>>) -> impl IntoResponse {
 
 async fn one(State(app): State<Arc<App>>, id: Id) -> Result<impl IntoResponse, HttpError> {
     let build = find(&app, id)?;
-    Ok(([no_store()], JSON, page(build.snapshot()).to_string()))
+    let snapshot = build.snapshot();
+    let contents = snapshot.contents.clone();
+    let mut page = page(snapshot);
+    if let Some(contents) = contents {
+        page["contents"] = redact_value(json!(*contents));
+    }
+    Ok(([no_store()], JSON, page.to_string()))
 }
 
 async fn log(

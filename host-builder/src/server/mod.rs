@@ -3,6 +3,7 @@
 //! ```text
 //!   /healthz /readyz /metrics     health.rs     open to everyone
 //!   /.well-known/jwks.json        token.rs      open to everyone: the public keys of the tokens
+//!   /web/…                        web.rs        open to everyone: the website (WEB_DIR), as Envoy asks for it
 //!   /v2/token                     token.rs      only with the edge's token (access.rs)
 //!   /builds…                      builds.rs     likewise: the progress of builds
 //!   /v2/…                         registry()    likewise, GET and HEAD
@@ -15,6 +16,7 @@
 //!       ├─ tags        tags.rs
 //!       ├─ catalog     catalog.rs     the names of all images
 //!       └─ referrers   referrers.rs
+//!   /…                            web.rs        open to everyone: the website, without an Envoy
 //! ```
 //!
 //! axum routes. A name has slashes, which axum's patterns can't match in the middle of a path, so all paths
@@ -42,6 +44,7 @@ mod referrers;
 mod response;
 mod tags;
 mod token;
+mod web;
 
 use std::sync::Arc;
 
@@ -59,6 +62,7 @@ use tracing::{Instrument, Span};
 
 use crate::config::Access;
 use crate::engine::Engine;
+use crate::files::web_folder::WebFolder;
 use crate::login::Login;
 use crate::request::NamedImage;
 use crate::telemetry::logging::{self, VERSION};
@@ -79,6 +83,7 @@ pub(crate) struct App {
     pub(crate) login: Login,
     pub(crate) images: Images,
     pub(crate) readiness: Readiness,
+    pub(crate) web: Option<Arc<WebFolder>>,
 }
 
 /// The label of a response in the metrics, by default `other`.
@@ -134,21 +139,32 @@ fn routers(app: &Arc<App>) -> [Router; 2] {
     let builds = builds::routes().layer(map_response(async |response: Response| {
         (Extension(RouteLabel("builds")), response)
     }));
-    let edge_only = Router::new()
-        .merge(builds)
-        .fallback(registry)
-        .layer(from_fn(only_reading))
-        .layer(require_token.clone());
+    let edge_only = |router: Router<Arc<App>>| {
+        router
+            .layer(from_fn(only_reading))
+            .layer(require_token.clone())
+    };
+    let registry = edge_only(Router::new().fallback(registry));
+    // The website is open to everyone, so it comes before the token.
+    let (registry, website) = match &app.web {
+        Some(_) => {
+            let before = from_fn_with_state(Arc::clone(app), web::beside_the_registry);
+            (registry.layer(before), web::routes())
+        }
+        None => (registry, Router::new()),
+    };
     // `get` and `post` would add their own `Allow` header to refusals.
     let login = Router::new()
         .route("/v2/token", any(token::issue))
-        .layer(require_token)
+        .layer(require_token.clone())
         .layer(from_fn(log_errors))
         .layer(map_response(token::no_cache));
     let all = health::routes()
         .route("/.well-known/jwks.json", any(token::keys))
-        .merge(edge_only)
+        .merge(edge_only(builds))
+        .merge(registry)
         .layer(from_fn(log_errors))
+        .merge(website)
         .merge(login);
     let spare = health::routes()
         .layer(from_fn(log_errors))

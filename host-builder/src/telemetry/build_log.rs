@@ -145,9 +145,21 @@ pub(crate) struct Snapshot {
     pub(crate) lines: u64,
     #[serde(skip_serializing_if = "LeftOut::is_empty")]
     pub(crate) left_out: LeftOut,
+    /// Only the page of one build has it.
+    #[serde(skip)]
+    pub(crate) contents: Option<Arc<Contents>>,
     /// Why it failed; some of it is not for every client.
     #[serde(skip)]
     pub(crate) error: Option<Error>,
+}
+
+/// What an image has, and why.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Contents {
+    /// The variables that packages cause: what they bring, and which they are.
+    pub(crate) variables: BTreeMap<String, String>,
+    /// The folders of the root, with the packages that have files there; none if it is the image's own.
+    pub(crate) folders: BTreeMap<String, Vec<String>>,
 }
 
 /// Files of packages that the image lacks.
@@ -175,6 +187,7 @@ struct State {
     bytes: usize,
     last: u64,
     left_out: LeftOut,
+    contents: Option<Arc<Contents>>,
     ended: Option<Instant>,
     error: Option<Error>,
 }
@@ -258,6 +271,11 @@ impl BuildLog {
         self.line(&text);
     }
 
+    /// Sets what the image has. The caller bounds it.
+    pub(crate) fn set_contents(&self, contents: Contents) {
+        self.state.lock().contents = Some(Arc::new(contents));
+    }
+
     /// Sets Nix's progress.
     pub(crate) fn set_work(&self, work: Work) {
         let mut state = self.state.lock();
@@ -322,6 +340,7 @@ impl BuildLog {
             work: state.work.clone(),
             lines: state.last,
             left_out: state.left_out.clone(),
+            contents: state.contents.clone(),
             error: state.error.clone(),
         }
     }

@@ -17,7 +17,7 @@ pub use media_type::MediaType;
 pub use method::Method;
 pub use reference::{Reference, Tag};
 pub use referrers::{INDEX_MEDIA_TYPE, no_referrers};
-pub(crate) use repository::MAX_LENGTH as MAX_NAME_LENGTH;
 pub use repository::Repository;
+pub(crate) use repository::{MAX_LENGTH as MAX_NAME_LENGTH, SHORTER};
 pub use route::Route;
 pub(crate) use route::split_query;

@@ -8,6 +8,10 @@ use super::Error;
 /// expanded, may be longer.
 pub(crate) const MAX_LENGTH: usize = 4096;
 
+/// What to do about a name that is too long.
+pub(crate) const SHORTER: &str =
+    "Ask for fewer packages, or the registry's administrator for a recipe, which has a short name";
+
 /// A repository name that follows the grammar
 /// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*` joined by `/`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,7 +25,7 @@ impl Repository {
     pub fn parse(name: &str) -> Result<Self, Error> {
         if name.len() > MAX_LENGTH {
             return Err(Error::name_invalid(format!(
-                "the repository name has {} characters; at most {MAX_LENGTH} are allowed",
+                "the repository name has {} characters; at most {MAX_LENGTH} are allowed. {SHORTER}",
                 name.len()
             )));
         }
@@ -112,6 +116,7 @@ mod tests {
     fn a_name_beyond_the_limit_is_refused() {
         assert!(Repository::parse(&"a".repeat(MAX_LENGTH)).is_ok());
         let error = Repository::parse(&"a".repeat(MAX_LENGTH + 1)).unwrap_err();
+        assert!(error.message.contains("a recipe"), "{error}");
         assert_eq!(error.kind, ErrorKind::NameInvalid);
     }
 }

@@ -13,18 +13,17 @@
 //! has only the digest; progress and errors go to stderr.
 
 mod layout;
-mod progress;
 
-use std::fmt;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use clap::Args;
-use nixgate_core::distribution::{Digest, Error, Repository, Tag};
+use nixgate_core::distribution::{Digest, Error};
 
 use crate::builder::{Rule, published};
+use crate::commands::progress::Display;
+use crate::commands::target::Target;
 use crate::config::{BuildArgs, BuildSettings};
 use crate::engine::Engine;
 use crate::records::blobs_of;
@@ -32,7 +31,6 @@ use crate::request::ImageRequest;
 use crate::storage::{Key, Storage, StorageError};
 
 use layout::Layout;
-use progress::Display;
 
 /// The arguments of `nixgate build`.
 #[derive(Args)]
@@ -45,31 +43,6 @@ pub struct BuildCommand {
     output: Option<PathBuf>,
     #[command(flatten)]
     build: BuildArgs,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Target {
-    repository: Repository,
-    tag: Tag,
-}
-
-impl FromStr for Target {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self, Error> {
-        let (name, tag) = match text.split_once(':') {
-            Some((name, tag)) => (name, Tag::parse(tag)?),
-            None => (text, Tag::latest()),
-        };
-        let repository = Repository::parse(name)?;
-        Ok(Self { repository, tag })
-    }
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.repository.as_str(), self.tag)
-    }
 }
 
 /// Builds until the image is there or `stop` completes. False if it was stopped.
@@ -151,34 +124,4 @@ async fn complete_manifest(
         }
     }
     Ok(Some(manifest))
-}
-
-#[cfg(test)]
-mod tests {
-    use nixgate_core::distribution::ErrorKind;
-
-    use super::*;
-
-    #[test]
-    fn a_name_may_have_a_tag() {
-        let target: Target = "shell/git".parse().unwrap();
-        assert_eq!(target.to_string(), "shell/git:latest");
-        let target: Target = "git:nixos-24.05".parse().unwrap();
-        assert_eq!(target.to_string(), "git:nixos-24.05");
-    }
-
-    #[test]
-    fn an_invalid_name_is_refused_as_by_the_server() {
-        for (text, kind) in [
-            ("", ErrorKind::NameInvalid),
-            ("Git", ErrorKind::NameInvalid),
-            ("git//htop", ErrorKind::NameInvalid),
-            ("--help", ErrorKind::NameInvalid),
-            ("git:", ErrorKind::TagInvalid),
-            ("127.0.0.1:8080/git", ErrorKind::TagInvalid),
-        ] {
-            let error = text.parse::<Target>().unwrap_err();
-            assert_eq!(error.kind, kind, "{text}");
-        }
-    }
 }
