@@ -9,10 +9,9 @@ use tokio::net::TcpListener;
 
 use crate::config::Settings;
 use crate::engine::Engine;
-use crate::files::web_folder::WebFolder;
 use crate::login::Login;
 use crate::process::file_limit;
-use crate::server::{App, ConnectionLimit, Images, Readiness};
+use crate::server::{App, ConnectionLimit, Images, Readiness, Website};
 use crate::source::Sources;
 
 /// How long the first fetch of a package set may take. After it, requests fetch.
@@ -36,8 +35,8 @@ pub(crate) async fn run(settings: Settings, stop: impl Future<Output = ()>) -> R
 
 async fn start(settings: Settings) -> Result<(Arc<App>, TcpListener)> {
     let engine = Engine::open(settings.build).await?;
-    let web = settings.web_dir.as_deref().map(WebFolder::open);
-    let web = web.transpose()?.map(Arc::new);
+    let website = settings.web_dir.as_deref().map(Website::open);
+    let website = website.transpose()?.map(Arc::new);
     let login = Login::open(settings.login, &engine.state.token_key())?;
     fetch_package_set(&engine.sources);
     let listener = TcpListener::bind(settings.listen).await.with_context(|| {
@@ -60,7 +59,7 @@ async fn start(settings: Settings) -> Result<(Arc<App>, TcpListener)> {
         login,
         images: Images::default(),
         readiness: Readiness::default(),
-        web,
+        website,
     });
     Ok((app, listener))
 }

@@ -62,7 +62,6 @@ use tracing::{Instrument, Span};
 
 use crate::config::Access;
 use crate::engine::Engine;
-use crate::files::web_folder::WebFolder;
 use crate::login::Login;
 use crate::request::NamedImage;
 use crate::telemetry::logging::{self, VERSION};
@@ -75,6 +74,7 @@ use headers::{JSON, no_store};
 pub(crate) use connections::ConnectionLimit;
 pub(crate) use health::Readiness;
 pub(crate) use images::Images;
+pub(crate) use web::Website;
 
 /// The state of all handlers.
 pub(crate) struct App {
@@ -83,7 +83,7 @@ pub(crate) struct App {
     pub(crate) login: Login,
     pub(crate) images: Images,
     pub(crate) readiness: Readiness,
-    pub(crate) web: Option<Arc<WebFolder>>,
+    pub(crate) website: Option<Arc<Website>>,
 }
 
 /// The label of a response in the metrics, by default `other`.
@@ -146,7 +146,7 @@ fn routers(app: &Arc<App>) -> [Router; 2] {
     };
     let registry = edge_only(Router::new().fallback(registry));
     // The website is open to everyone, so it comes before the token.
-    let (registry, website) = match &app.web {
+    let (registry, website) = match &app.website {
         Some(_) => {
             let before = from_fn_with_state(Arc::clone(app), web::beside_the_registry);
             (registry.layer(before), web::routes())
