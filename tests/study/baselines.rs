@@ -124,8 +124,7 @@ pub(crate) fn nixery(image: &Image, budget: usize, counts: &BTreeMap<String, u64
         .collect();
     let popularity: Vec<u64> = (0..sizes.len())
         .map(|path| match image.name(path) {
-            // Debian's names of nss-cacert and iana-etc.
-            name if name.starts_with("ca-certificates") || name.starts_with("netbase") => 500_000,
+            name if name.starts_with("cacert") || name.starts_with("iana-etc") => 500_000,
             name => counts.get(name).copied().unwrap_or(1),
         })
         .collect();
@@ -169,13 +168,13 @@ pub(crate) fn nixery(image: &Image, budget: usize, counts: &BTreeMap<String, u64
 }
 
 /// FNV-1a.
-pub(crate) fn fnv(text: &str) -> u64 {
+fn fnv(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     })
 }
 
-pub(crate) fn alone_then_rest(mut order: Vec<usize>, budget: usize) -> Groups {
+fn alone_then_rest(mut order: Vec<usize>, budget: usize) -> Groups {
     let rest = order.split_off(order.len().min(budget.max(1) - 1));
     let mut groups: Groups = order.into_iter().map(|path| vec![path]).collect();
     groups.push(rest);
@@ -203,9 +202,6 @@ impl Set {
     }
     pub(crate) fn iter(&self) -> impl Iterator<Item = usize> {
         (0..self.0.len() * 64).filter(|&path| self.contains(path))
-    }
-    pub(crate) fn words(&self) -> &[u64] {
-        &self.0
     }
 }
 

@@ -190,7 +190,13 @@ impl Universe {
             let is_allowed = |c: char| c.is_ascii_alphanumeric() || "+-._".contains(c);
             // The first of several that share a path names it.
             let version = version.split('+').next().unwrap_or_default();
-            let name: String = format!("{}-{version}", node.name)
+            // nixgate knows the packages of every image by nixpkgs' names.
+            let name = match node.name.as_str() {
+                "ca-certificates" => "cacert",
+                "netbase" => "iana-etc",
+                name => name,
+            };
+            let name: String = format!("{name}-{version}")
                 .chars()
                 .map(|c| if is_allowed(c) { c } else { '_' })
                 .collect();

@@ -15,7 +15,7 @@ use crate::files::disk::Disks;
 use crate::fingerprint::Fingerprint;
 use crate::image::LayerSpec;
 use crate::layer::{self, ENCODER_ID, Environment, PackError, Packed, Reach, Tree};
-use crate::layering::{self, Popularity};
+use crate::layering::{Layering, Popularity};
 use crate::storage::{Key, Storage, StorageError};
 use crate::telemetry::build_log::BuildLog;
 use crate::telemetry::metrics::{Metrics, OutcomeLabels};
@@ -75,10 +75,11 @@ impl Layers {
     pub(super) async fn plan(
         &self,
         closure: &Closure,
+        layering: Layering,
         max_layers: usize,
     ) -> Result<LayerPlan, Error> {
         let budget = NonZeroUsize::new(max_layers.saturating_sub(1)).unwrap_or(NonZeroUsize::MIN);
-        let plan = layering::plan(closure, &self.popularity, budget);
+        let plan = layering.plan(closure, &self.popularity, budget);
         let layers = plan.into_iter().map(|group| async move {
             let known = closure.paths();
             let infos = group
