@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::stream::{StreamExt, TryStreamExt};
@@ -26,7 +27,7 @@ const LAYERS_AT_ONCE: usize = 16;
 pub(crate) struct Layers {
     storage: Storage,
     metrics: Metrics,
-    popularity: Popularity,
+    popularity: Arc<Popularity>,
     /// The folder of unfinished layers.
     staging: PathBuf,
     disks: Disks,
@@ -62,7 +63,7 @@ impl Layers {
         Self {
             storage,
             metrics,
-            popularity: Popularity::default(),
+            popularity: Arc::default(),
             staging,
             disks,
             packers: Semaphore::new(packers_at_once),
@@ -79,7 +80,10 @@ impl Layers {
         max_layers: usize,
     ) -> Result<LayerPlan, Error> {
         let budget = NonZeroUsize::new(max_layers.saturating_sub(1)).unwrap_or(NonZeroUsize::MIN);
-        let plan = layering.plan(closure, &self.popularity, budget);
+        let (graph, popularity) = (closure.clone(), Arc::clone(&self.popularity));
+        // Hundreds of paths take tens of milliseconds.
+        let plan = tokio::task::spawn_blocking(move || layering.plan(&graph, &popularity, budget));
+        let plan = plan.await.map_err(errors::internal)?;
         let layers = plan.into_iter().map(|group| async move {
             let known = closure.paths();
             let infos = group
