@@ -6,7 +6,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run gateway test fuzz check advisories bench reference fmt doc clean uninstall build
+.PHONY: help run gateway test fuzz check advisories bench study reference fmt doc clean uninstall build
 
 export PORT BUILDER_PORT ADMIN_SOCKET STATE_DIR TOOLS_DIR
 # An empty variable is one that was not given.
@@ -81,6 +81,11 @@ bench: ## Measure edge and builder, the edge beside Envoy itself, docker-registr
 	@echo
 	cargo run --locked --quiet $(with_e2e) --example bench-builds
 	cargo run --locked --quiet $(with_e2e) --example bench-builds large
+
+study: ## Simulate groupings of store paths into layers, over Debian's package index (minutes)
+	@scripts/setup.sh run
+	scripts/package-set.sh amd64
+	STATE_DIR=$(state_dir) cargo run --locked --quiet --package nixgate-study
 
 reference: ## Write the tables of the documentation that come from the code; tests compare them
 	UPDATE_EXPECT=1 cargo test --locked --package nixgate-core --package nixgate --lib _page_has_

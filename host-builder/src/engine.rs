@@ -125,8 +125,8 @@ impl Engine {
 
     /// The request for a named image, from a pinned package set.
     pub(crate) fn image(&self, pin: Pin, named: &NamedImage) -> ImageRequest {
-        let max_layers = self.settings.max_layers;
-        ImageRequest::new(self.sources.identity(), pin, named, max_layers)
+        let (layering, max_layers) = (self.settings.layering, self.settings.max_layers);
+        ImageRequest::new(self.sources.identity(), pin, named, layering, max_layers)
     }
 }
 

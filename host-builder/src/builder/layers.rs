@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::stream::{StreamExt, TryStreamExt};
@@ -15,7 +16,7 @@ use crate::files::disk::Disks;
 use crate::fingerprint::Fingerprint;
 use crate::image::LayerSpec;
 use crate::layer::{self, ENCODER_ID, Environment, Merged, PackError, Packed, Reach, Tree};
-use crate::layering::{self, Popularity};
+use crate::layering::{Layering, Popularity};
 use crate::storage::{Key, Storage, StorageError};
 use crate::telemetry::build_log::{BuildLog, Contents};
 use crate::telemetry::metrics::{Metrics, OutcomeLabels};
@@ -28,7 +29,7 @@ const MAX_TOLD: usize = 32;
 pub(crate) struct Layers {
     storage: Storage,
     metrics: Metrics,
-    popularity: Popularity,
+    popularity: Arc<Popularity>,
     /// The folder of unfinished layers.
     staging: PathBuf,
     disks: Disks,
@@ -64,7 +65,7 @@ impl Layers {
         Self {
             storage,
             metrics,
-            popularity: Popularity::default(),
+            popularity: Arc::default(),
             staging,
             disks,
             packers: Semaphore::new(packers_at_once),
@@ -77,10 +78,14 @@ impl Layers {
     pub(super) async fn plan(
         &self,
         closure: &Closure,
+        layering: Layering,
         max_layers: usize,
     ) -> Result<LayerPlan, Error> {
         let budget = NonZeroUsize::new(max_layers.saturating_sub(1)).unwrap_or(NonZeroUsize::MIN);
-        let plan = layering::plan(closure, &self.popularity, budget);
+        let (graph, popularity) = (closure.clone(), Arc::clone(&self.popularity));
+        // Hundreds of paths take tens of milliseconds.
+        let plan = tokio::task::spawn_blocking(move || layering.plan(&graph, &popularity, budget));
+        let plan = plan.await.map_err(errors::internal)?;
         let layers = plan.into_iter().map(|group| async move {
             let known = closure.paths();
             let infos = group

@@ -79,7 +79,10 @@ impl NixBuilder {
         if !ask_nix && recorded.iter().all(Option::is_some) {
             let known: Vec<PackageRecord> = recorded.into_iter().flatten().collect();
             let closure = closure(&known)?;
-            let plan = self.layers.plan(&closure, image.max_layers).await?;
+            let plan = self
+                .layers
+                .plan(&closure, image.layering, image.max_layers)
+                .await?;
             let guard = self.packages.guard(image, &known);
             if plan.is_complete() || guard.is_some() {
                 log.enter(Phase::Packing);
@@ -94,7 +97,10 @@ impl NixBuilder {
             .await?;
         log.enter(Phase::Packing);
         let closure = closure(&packages)?;
-        let plan = self.layers.plan(&closure, image.max_layers).await?;
+        let plan = self
+            .layers
+            .plan(&closure, image.layering, image.max_layers)
+            .await?;
         let layers = self.layers.pack(plan, log).await?;
         drop(guard);
         self.publish(image, &packages, &closure, layers, log).await

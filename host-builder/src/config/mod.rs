@@ -21,6 +21,7 @@ use clap::{Arg, Args, ValueEnum};
 use nixgate_core::package_set::System;
 
 use crate::image;
+use crate::layering::Layering;
 use crate::login::LoginSettings;
 use crate::nix::NixSettings;
 use crate::source::{AllowedRefs, FlakeUrl, Source};
@@ -53,6 +54,14 @@ pub(crate) enum Backend {
     /// A bucket of Google Cloud Storage: Nixery's, and not there yet
     #[value(hide = true)]
     Gcs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LayeringKind {
+    /// By dominators, as Nixery does
+    Dominators,
+    /// By the bytes that sharing a layer costs
+    Sharing,
 }
 
 /// The arguments of `nixgate serve`.
@@ -240,6 +249,15 @@ pub(crate) struct BuildArgs {
         default_value_t = 94
     )]
     pub(crate) max_layers: usize,
+    /// Which store paths share a [layer](layers.md)
+    #[arg(
+        long,
+        env = "NIXGATE_LAYERING",
+        value_name = "GROUPING",
+        value_enum,
+        default_value = "dominators"
+    )]
+    pub(crate) layering: LayeringKind,
     /// File of [recipes](recipes.md); reloaded when it changes
     #[arg(long, env = "NIXGATE_RECIPES", value_name = "FILE")]
     pub(crate) recipes: Option<PathBuf>,
@@ -293,6 +311,7 @@ pub(crate) struct BuildSettings {
     pub(crate) max_queue: usize,
     /// Including the layer of symlinks.
     pub(crate) max_layers: usize,
+    pub(crate) layering: Layering,
     /// The file of recipes.
     pub(crate) recipes: Option<PathBuf>,
     /// The default platform.
@@ -428,6 +447,10 @@ impl BuildArgs {
             max_builds,
             max_queue: self.max_queue,
             max_layers: self.max_layers,
+            layering: match self.layering {
+                LayeringKind::Sharing => Layering::Sharing,
+                LayeringKind::Dominators => Layering::Dominators,
+            },
             recipes: self.recipes,
             system,
             index: !self.no_index,

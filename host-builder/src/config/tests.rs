@@ -135,6 +135,7 @@ fn the_least_that_is_needed() {
     let folder = PathBuf::from(".nixgate/builder/storage");
     assert_eq!(settings.storage, StorageSettings::Filesystem(folder));
     assert_eq!((settings.max_layers, settings.max_queue), (94, 64));
+    assert_eq!(settings.layering, Layering::Dominators);
     assert_eq!(settings.max_builds, processors());
 }
 

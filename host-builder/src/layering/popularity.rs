@@ -11,6 +11,11 @@ use crate::closure::{StorePath, package_name};
 /// layers.
 const IN_EVERY_IMAGE: [&str; 3] = ["cacert", "nss-cacert", "iana-etc"];
 
+/// Whether the package of this name is in every image.
+pub(super) fn is_in_every_image(package: &str) -> bool {
+    IN_EVERY_IMAGE.contains(&package)
+}
+
 /// Popularity of [`IN_EVERY_IMAGE`]: far above the number of packages, and small enough that the
 /// product with a size of 4 GB fits into 64 bits.
 const OF_EVERY_IMAGE: u64 = u32::MAX as u64;
@@ -30,7 +35,7 @@ impl Popularity {
     /// Never zero.
     pub(crate) fn of(&self, path: &StorePath) -> u64 {
         let package = path.package_name();
-        if IN_EVERY_IMAGE.contains(&package) {
+        if is_in_every_image(package) {
             return OF_EVERY_IMAGE;
         }
         self.by_name

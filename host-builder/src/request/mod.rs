@@ -15,6 +15,7 @@ use nixgate_core::package_set::System;
 
 use crate::fingerprint::Fingerprint;
 use crate::layer::ENCODER_ID;
+use crate::layering::Layering;
 use crate::source::Pin;
 use crate::storage::Key;
 
@@ -38,6 +39,7 @@ pub(crate) struct ImageRequest {
     pub(crate) shell: bool,
     /// Including the layer of symlinks.
     pub(crate) max_layers: usize,
+    pub(crate) layering: Layering,
     /// For an image with an opaque name.
     pub(crate) recipe: Option<Arc<Recipe>>,
 }
@@ -45,7 +47,13 @@ pub(crate) struct ImageRequest {
 impl ImageRequest {
     /// A named image, from a pinned package set of a source with this identity. `max_layers` is the default for images whose recipe says
     /// nothing.
-    pub(crate) fn new(source: String, pin: Pin, image: &NamedImage, max_layers: usize) -> Self {
+    pub(crate) fn new(
+        source: String,
+        pin: Pin,
+        image: &NamedImage,
+        layering: Layering,
+        max_layers: usize,
+    ) -> Self {
         let recipe = image.recipe.clone();
         let own = recipe.as_ref().and_then(|recipe| recipe.max_layers());
         Self {
@@ -55,6 +63,7 @@ impl ImageRequest {
             packages: image.packages.packages().map(str::to_owned).collect(),
             shell: image.packages.has_shell(),
             max_layers: own.unwrap_or(max_layers),
+            layering,
             recipe,
         }
     }
@@ -100,6 +109,7 @@ impl ImageRequest {
             .part(LAYOUT)
             .part(ENCODER_ID)
             .part(self.max_layers.to_string())
+            .part(self.layering.id())
             .part(&self.source)
             .part(&self.pin.revision)
             .part(self.system.nix())
@@ -144,6 +154,7 @@ impl ImageRequest {
             packages: packages.iter().map(|&name| name.to_owned()).collect(),
             shell: false,
             max_layers: 94,
+            layering: Layering::default(),
             recipe: None,
         }
     }
@@ -170,7 +181,7 @@ mod tests {
 
     #[test]
     fn golden() {
-        expect_test::expect!["2ab214d23576e92af1eb2779dede4beccbb2b3b4ff01b5e121310f88b0c789bc"]
+        expect_test::expect!["334a4634912020258daa4e6160ec4ad0d1ecf4749e001bd151ef46b115addbd7"]
             .assert_eq(&request().fingerprint());
     }
 
@@ -181,13 +192,14 @@ mod tests {
         same.pin.path = "/elsewhere".into();
         assert_eq!(first.fingerprint(), same.fingerprint());
         let mut keys = BTreeSet::from([first.fingerprint()]);
-        let changes: [fn(&mut ImageRequest); 8] = [
+        let changes: [fn(&mut ImageRequest); 9] = [
             |image| image.source = "t".to_owned(),
             |image| image.pin.revision = "s".to_owned(),
             |image| image.system = System::Aarch64Linux,
             |image| image.packages = vec!["cacertgit".to_owned()],
             |image| image.packages.truncate(1),
             |image| image.max_layers = 10,
+            |image| image.layering = Layering::Sharing,
             |image| image.recipe = recipe(CI),
             |image| image.recipe = recipe(&CI.replace("C.UTF-8", "C")),
         ];

@@ -1,15 +1,67 @@
-//! The algorithm that the [parent module](super) explains.
+//! Groups by dominators.
+//!
+//! Images share what their packages have in common. So a path that one package needs goes into that
+//! package's layer; a path that several need gets its own. Dominators tell which is which.
+//!
+//! # The graph
+//!
+//! The closure's references, below a root that stands for the image:
+//!
+//! ```text
+//!                  image                     an edge from the image to
+//!               ╱    │   ╲                     · each requested package
+//!             git  htop   ╲                    · each path whose own closure is
+//!            ╱   ╲   │ ╲   ╲                     larger than 100 MB
+//!         perl  zlib │ ncurses ╲               · each path that is popular
+//!            ╲    ╲  │  ╱       ╲
+//!             ╰────▶ glibc ◀─────╯
+//! ```
+//!
+//! # Dominators
+//!
+//! One path *dominates* another if every way from the image to the other leads through it. The
+//! dominators of a graph form a tree. Each child of the image in that tree becomes a group, with all
+//! that it dominates:
+//!
+//! ```text
+//!              image
+//!            ╱   │   ╲
+//!         git  glibc  htop           groups: {git, perl, zlib}
+//!        ╱   ╲           ╲                   {glibc}
+//!     perl   zlib      ncurses               {htop, ncurses}
+//! ```
+//!
+//! Both git and htop need glibc, so neither dominates it. perl is in git's group here; if it were
+//! requested, large or popular, its edge from the image would give it its own. These edges make the
+//! same layer appear in images that differ elsewhere.
+//!
+//! # Rating and order
+//!
+//! A group's rating is the popularity of its head times the bytes of its members: the bytes that a
+//! layer of its own may save. Layers are ordered by rating, highest first, since clients with a chain
+//! of layers (Docker) fetch everything after the first layer that differs. Content breaks ties, so the
+//! order is deterministic.
+//!
+//! # Budget
+//!
+//! While there are more groups than layers, the two with the lowest ratings are merged, their ratings
+//! added, *and the result is sorted in again*. So groups beyond the budget spread evenly:
+//!
+//! ```text
+//!   budget 3      9   7   4   2   1
+//!                 9   7   4   [2+1]     = 3
+//!                 9   7   [4+[2+1]]     = 7, as high as the second
+//! ```
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::num::NonZeroUsize;
 
 use petgraph::algo::dominators::{Dominators, simple_fast};
-use petgraph::algo::kosaraju_scc;
 use petgraph::graph::{DiGraph, NodeIndex};
-use petgraph::visit::Visitable;
 
-use super::Popularity;
+use super::reach::{Set, reachable};
+use super::{Group, Popularity};
 use crate::closure::{Closure, StorePath};
 
 /// A path with a larger closure gets a layer of its own (bytes).
@@ -18,18 +70,9 @@ const LARGE: u64 = 100_000_000;
 /// A path with this popularity gets a layer of its own. About one in a hundred packages of nixpkgs has it.
 const POPULAR: u64 = 1_000;
 
-/// Store paths that share a layer. Ordered by rating, then by content: the order of merging.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Group {
-    /// Popularity times bytes.
-    pub(crate) rating: u64,
-    /// Sorted.
-    pub(crate) paths: Vec<StorePath>,
-}
-
 /// Groups the paths of a closure into at most `budget` layers, highest rating first. Each path of the closure
 /// is in exactly one.
-pub(crate) fn plan(closure: &Closure, popularity: &Popularity, budget: NonZeroUsize) -> Vec<Group> {
+pub(super) fn plan(closure: &Closure, popularity: &Popularity, budget: NonZeroUsize) -> Vec<Group> {
     fit(group(closure, popularity), budget)
 }
 
@@ -82,32 +125,12 @@ fn reference_graph(closure: &Closure, popularity: &Popularity) -> (DiGraph<u64, 
     (graph, image)
 }
 
-/// Bytes of each node and all that can be reached from it.
-///
-/// Reachable sets overlap, so sizes can't be added along the edges: a node's set is the union of its
-/// references' sets. As bit sets, those of 5,000 paths take 3 MB. Strongly connected components come in
-/// reverse topological order, references first. Nix makes no cycles, but damaged records could have some.
+/// Bytes of each node and all that can be reached from it. Reachable sets overlap, so sizes can't be added
+/// along the edges.
 fn closure_sizes(graph: &DiGraph<u64, ()>) -> Vec<u64> {
-    let mut reachable = vec![graph.visit_map(); graph.node_count()];
-    let mut sizes = vec![0; graph.node_count()];
-    for component in kosaraju_scc(graph) {
-        let mut union = graph.visit_map();
-        for &node in &component {
-            union.insert(node.index());
-            for reference in graph.neighbors(node) {
-                union.union_with(&reachable[reference.index()]);
-            }
-        }
-        let size = union
-            .ones()
-            .map(|index| graph[NodeIndex::new(index)])
-            .fold(0, u64::saturating_add);
-        for node in component {
-            sizes[node.index()] = size;
-            reachable[node.index()].union_with(&union);
-        }
-    }
-    sizes
+    let size = |index| graph[NodeIndex::new(index)];
+    let sum = |set: &Set| set.ones().map(size).fold(0, u64::saturating_add);
+    reachable(graph).iter().map(sum).collect()
 }
 
 /// For each path, the child of the image that dominates it; in the order of nodes.
