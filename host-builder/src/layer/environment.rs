@@ -13,6 +13,7 @@
 //! | `MANPATH` | `share/man` |
 //! | `FONTCONFIG_FILE` | `share/fonts`: a file of the image's that names it; or `etc/fonts/fonts.conf` |
 //! | `TZDIR` | `share/zoneinfo` |
+//! | `LD_LIBRARY_PATH` | a loader as nixpkgs has it, and libraries of the compiler ([`foreign`]) |
 //!
 //! # Modules
 //!
@@ -25,6 +26,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::Path;
 
+use super::foreign;
 use super::known::Known;
 use super::tree::{Directory, Tree};
 use crate::closure::StorePath;
@@ -88,6 +90,9 @@ impl Packages<'_, '_> {
         if self.bring("lib/locale/locale-archive") {
             set("LOCALE_ARCHIVE", "lib/locale/locale-archive");
         }
+        if !foreign::libraries(self.known, self.requested.iter().copied()).is_empty() {
+            set("LD_LIBRARY_PATH", foreign::FOLDER);
+        }
         // Debian's place for them.
         if self.bring_folder("lib/terminfo") {
             let folders = found.entry("TERMINFO_DIRS".to_owned()).or_default();
@@ -144,8 +149,8 @@ impl Packages<'_, '_> {
     }
 
     fn bring(&self, path: &str) -> bool {
-        let mut packages = self.requested.iter();
-        packages.any(|package| self.known.find(package, Path::new(path)).is_some())
+        let packages = self.requested.iter().copied();
+        self.known.any_has(packages, Path::new(path))
     }
 
     fn bring_folder(&self, path: &str) -> bool {

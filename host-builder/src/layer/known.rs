@@ -59,6 +59,15 @@ impl<'a> Known<'a> {
             }
         }
     }
+
+    /// Whether one of the packages has a file or directory at a path.
+    pub(super) fn any_has(
+        &self,
+        mut packages: impl Iterator<Item = &'a StorePath>,
+        path: &Path,
+    ) -> bool {
+        packages.any(|package| self.find(package, path).is_some())
+    }
 }
 
 /// Puts the names of a path before those that lie ahead.
