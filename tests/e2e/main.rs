@@ -15,6 +15,7 @@ mod build_pages;
 mod builder_cluster;
 mod caching;
 mod catalog;
+mod ci_jobs;
 mod clock;
 mod coalescing;
 mod configuration;
@@ -65,6 +66,7 @@ mod sources;
 mod stopping;
 mod storm;
 mod telemetry;
+mod tools_in_any_pod;
 mod unchanged_sources;
 mod vm_death;
 
