@@ -110,7 +110,7 @@ fn a_recipe_is_pulled_and_runs_as_it_says() -> Result<()> {
 const JOB: &str = r#"
     id --user; id --group; whoami; pwd; echo $HOME
     touch file ~/file
-    stat --format='%u:%g %a' . .. / $HOME
+    stat --format='%u:%g %a' . .. /home $HOME
     git init --quiet repository
     git -C repository -c user.email=e commit --quiet --allow-empty --message first
     git -C repository log --format=%an
@@ -145,12 +145,12 @@ fn the_user_of_a_recipe_can_work_where_it_starts_with_every_client() -> Result<(
 #[test]
 fn a_workdir_that_a_package_has_is_told() -> Result<()> {
     let mut recipes = recipes();
-    recipes["images"]["job"]["workdir"] = json!("/bin/git");
+    recipes["images"]["job"] = json!({"packages": ["hello"], "workdir": "/bin/hello"});
     let state = scratch::folder("recipes-")?;
     let builder = Builder::start(&settings(state.path(), &recipes)?)?;
     let answer = builder.get("/v2/corp/job/manifests/latest")?;
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
-    let words = "/bin/git is not made: a package has a file or a link there";
+    let words = "/bin/hello is not made: a package has a file or a link there";
     assert!(builder.log().contains(words), "{}", builder.log());
     Ok(())
 }
@@ -365,7 +365,7 @@ fn recipes_are_checked_built_and_warmed_on_the_command_line() -> Result<()> {
     let checked = run(&mut nixgate(&["recipes", "check", "recipes.json"])?)?;
     assert_eq!(
         checked,
-        "corp/ci-base: shell/hello\ncorp/ci-tree: hello/tree\ncorp/team/tree: tree\n"
+        "corp/ci-base: shell/hello\ncorp/ci-tree: hello/tree\ncorp/job: shell/git/openssh\ncorp/team/tree: tree\n"
     );
     write("wrong.json", recipes().to_string().replace("8080", "http"))?;
     let wrong = nixgate(&["recipes", "check", "wrong.json"])?.output()?;
