@@ -17,13 +17,13 @@
 //! A package's own file wins. The directories are the image's, whatever a package has in their place.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use super::environment::FONTS_FILE;
 use super::foreign;
 use super::known::Known;
 use super::root_tree::{RootEntry, RootTree};
-use super::symlinks::is_mounted;
 use crate::closure::StorePath;
 
 const DIRECTORIES: [(&str, u32); 8] = [
@@ -36,6 +36,9 @@ const DIRECTORIES: [(&str, u32); 8] = [
     ("tmp", 0o1777),
     ("var/tmp", 0o1777),
 ];
+
+/// Directories of the root that container runtimes mount over, and the store.
+const MOUNTED: [&str; 4] = ["dev", "nix", "proc", "sys"];
 
 const PASSWD: &str = "\
 root:x:0:0:root:/root:/bin/sh
@@ -75,6 +78,11 @@ const FONTS: &str = r#"<?xml version="1.0"?>
   <include ignore_missing="yes">/etc/fonts/fonts.conf</include>
 </fontconfig>
 "#;
+
+/// Whether a runtime mounts over a directory of the root, or it has the store.
+pub(super) fn is_mounted(name: &OsStr) -> bool {
+    MOUNTED.iter().any(|mounted| name == *mounted)
+}
 
 /// Whether everybody may write to a directory of the image's own, or a runtime mounts something there.
 pub(super) fn is_for_everybody(path: &Path) -> bool {

@@ -56,7 +56,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::ptr;
 
-use super::base::Base;
+use super::base::{Base, is_mounted};
 use super::environment::{Environment, Packages};
 use super::known::{Known, split};
 use super::reach::Reach;
@@ -72,9 +72,6 @@ const PROFILE: &str = "nix/var/nixgate/profile";
 
 /// Directories that lead to the modules in a package.
 const ABOVE_MODULES: usize = 2;
-
-/// Directories of the root that container runtimes mount over, and the store.
-const MOUNTED: [&str; 4] = ["dev", "nix", "proc", "sys"];
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Merged {
@@ -218,10 +215,6 @@ fn profile(entries: &BTreeMap<OsString, RootEntry>) -> BTreeMap<OsString, RootEn
 /// Names at a package's root that only Nix's builders use.
 fn is_for_builders(name: &OsStr) -> bool {
     name == "nix-support" || name.as_bytes().starts_with(b"propagated-")
-}
-
-pub(super) fn is_mounted(name: &OsStr) -> bool {
-    MOUNTED.iter().any(|mounted| name == *mounted)
 }
 
 /// What a package has at some path: a directory.
