@@ -10,6 +10,7 @@
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 . "$ROOT/scripts/apt.sh"
 . "$ROOT/scripts/envoy.sh"
+. "$ROOT/scripts/foreign-node.sh"
 . "$ROOT/scripts/rust.sh"
 . "$ROOT/scripts/nix.sh"
 
@@ -112,6 +113,12 @@ plan_clients() {
   need qemu-aarch64-static qemu-user-static
 }
 
+plan_foreign_node() {
+  foreign_node_installed ||
+    step "Node.js $FOREIGN_NODE that Nix has not built, by pip, into $TOOLS_DIR (60 MB fetched, 190 MB on disk)" \
+      install_foreign_node
+}
+
 # git servers with https and ssh. With spawn-fcgi, fcgiwrap does not need systemd. Debian would start an
 # OpenSSH server on installation.
 plan_git_hosts() {
@@ -150,6 +157,7 @@ test)
   plan_envoy "${ENVOY_VERSIONS[@]}"
   plan_nix
   plan_clients
+  plan_foreign_node
   plan_git_hosts
   plan_demo_login
   ;;

@@ -8,7 +8,7 @@
 # By name: TOOLS_DIR may be shared, and STATE_DIR may have files of the user.
 shopt -s nullglob
 ours=("$ROOT/target" "$ROOT/docs/book"
-  "$TOOLS_DIR"/{envoy-*,nix-*,bin/envoy-*,bin/cargo-deny,bin/mdbook,.cargo-deny-*,.mdbook-*,.crates.toml,.crates2.json}
+  "$TOOLS_DIR"/{envoy-*,nix-*,foreign-node,bin/foreign-node,bin/envoy-*,bin/cargo-deny,bin/mdbook,.cargo-deny-*,.mdbook-*,.crates.toml,.crates2.json}
   "$STATE_DIR"/{apt,debian,builder,storage,e2e,gateway,token,envoy.yaml,filter.yaml,envoy-admin.sock,envoy.log,envoy-access.log}
   "$STATE_DIR"/envoy{,-access}.log.[0-9])
 for path in "${ours[@]}"; do

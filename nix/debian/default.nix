@@ -17,6 +17,7 @@
 #             they depend on
 #   uses      further packages for the closure, which only a fixup refers to
 #   program   meta.mainProgram
+#   pname     its name, if that is not the last part of the attribute
 #
 # All else of the closure are derivations of their own, one per Debian package.
 {
@@ -186,7 +187,7 @@ let
       path = components attribute;
     in
     assemble {
-      pname = elemAt path (builtins.length path - 1);
+      pname = description.pname or (elemAt path (builtins.length path - 1));
       roots = concatMap together description.debian;
       uses = description.uses or [ ];
       merge = description.merge or null;

@@ -3,8 +3,8 @@
 # It leaves as an archive: the Nix store would take modes and owners from it.
 #
 # nixgate's server makes the same tree of the same packages, and says why in
-# host-builder/src/layer/symlinks.rs, base.rs and reach.rs beside it. A test
-# compares them.
+# host-builder/src/layer/symlinks.rs, base.rs, foreign.rs and reach.rs beside it.
+# A test compares them.
 #
 # From the derivation: out, common, roots, extraCommandsPath, uid, gid.
 # shellcheck shell=bash disable=SC2154 # those are assigned outside
@@ -34,6 +34,10 @@ hosts: files dns
 networks: files
 services: files
 protocols: files
+'
+    [etc/os-release]='NAME=nixgate
+ID=nixgate
+PRETTY_NAME="nixgate image"
 '
 )
 declare -A own_links=()
@@ -114,22 +118,30 @@ takes_part() {
     esac
 }
 
+# Whether one package alone has directory $1: package $2, if there is no $3. Of a
+# module, that has to be a folder of modules or below, since the tree lacks the
+# rest of its package.
+is_alone() {
+    (($# == 2)) && [[ -z ${is_module["$2"]-} || $1 == */*/* ]]
+}
+
 # Makes links to $2… in directory $1, or copies of them, which are links.
 in_rounds() {
     local into=$1
     shift
     while (($# > 0)); do
-        "${command[@]}" --target-directory="root/$into" -- "${@:1:500}"
+        "${command[@]}" --target-directory="$into" -- "${@:1:500}"
         shift $(($# < 500 ? $# : 500))
     done
 }
 
-# Merges the directory $1 of packages $2….
+# Merges the directory $1 of packages $3…. In the profile too, unless a link above
+# is there for all of it: then $2 is not empty.
 merge() {
-    local at=$1 package entry name key path kept target same_as is_needed
-    local candidates parts others links=() to_link=() to_copy=() found
+    local at=$1 linked=$2 package entry name key path kept target same_as is_needed
+    local candidates parts others links=() to_link=() to_copy=() in_profile=() found below
     local -A having=() text=()
-    shift
+    shift 2
     for package in "$@"; do
         for entry in "$package/$at"*; do
             name=${entry##*/}
@@ -180,7 +192,14 @@ merge() {
             [[ -z $is_needed ]] || kept=
             for package in "${others[@]}"; do left_out "$path" "$package" "$kept"; done
             mkdir "root/$path"
-            merge "$path/" "${parts[@]}"
+            below=$linked
+            if [[ -z $linked ]] && is_alone "$path" "${parts[@]}"; then
+                below=1
+                ln --symbolic "${parts[0]}/$path" "$profile/$path"
+            elif [[ -z $linked ]]; then
+                mkdir "$profile/$path"
+            fi
+            merge "$path/" "$below" "${parts[@]}"
             continue
         fi
         if [[ -n $is_needed ]]; then
@@ -195,8 +214,15 @@ merge() {
             [[ $target == "$same_as" ]] || left_out "$path" "$package" "${others[0]##*/} has it"
         done
     done
-    command=(ln --symbolic) && in_rounds "$at" "${to_link[@]}"
-    command=(cp --no-dereference) && in_rounds "$at" "${to_copy[@]}"
+    command=(ln --symbolic) && in_rounds "root/$at" "${to_link[@]}"
+    command=(cp --no-dereference) && in_rounds "root/$at" "${to_copy[@]}"
+    [[ -z $linked ]] || return 0
+    # What leads out of the store is not for the profile.
+    for entry in "${to_copy[@]}"; do
+        [[ ${text["$entry"]} == /* && ${text["$entry"]} != /nix/store/* ]] || in_profile+=("$entry")
+    done
+    command=(ln --symbolic) && in_rounds "$profile/$at" "${to_link[@]}"
+    command=(cp --no-dereference) && in_rounds "$profile/$at" "${in_profile[@]}"
 }
 
 # For merge: sets `target` to where the image's link to package $1's entry leads:
@@ -249,9 +275,13 @@ add_modules() {
     done
 }
 
-mkdir root
+# The packages' tree by links into the store alone, for containers that have
+# nothing of the image but its /nix.
+profile=root/nix/var/nixgate/profile
+mkdir --parents "$profile"
 read -ra packages <<<"$roots"
-modules=()
+modules=() has_loader=
+libraries=()
 for package in "${packages[@]}"; do
     if [[ ! -d $package ]]; then
         echo "contents has $package, which is no folder: copy it in extraCommands" >&2
@@ -262,6 +292,17 @@ for package in "${packages[@]}"; do
     [[ ! -e $package/etc/ssl/certs/ca-bundle.crt ]] ||
         own_links[etc/ssl/certs/ca-certificates.crt]=ca-bundle.crt
     [[ ! -e $package/share/fonts ]] || own_files[etc/fonts/image.conf]=$fonts
+    for path in lib/ld-linux-{aarch64.so.1,x86-64.so.2}; do
+        [[ ! -e $package/$path ]] || has_loader=1
+    done
+    [[ ! -e $package/lib/ld-linux-x86-64.so.2 ]] ||
+        own_links[lib64/ld-linux-x86-64.so.2]=/lib/ld-linux-x86-64.so.2
+    for path in lib{gcc_s.so.1,stdc++.so.6}; do
+        [[ ! -e $package/lib/$path ]] || libraries+=("$path")
+    done
+done
+for path in "${libraries[@]}"; do
+    [[ -z $has_loader ]] || own_links["usr/lib/foreign/$path"]=/lib/$path
 done
 for path in "${!own_files[@]}" "${!own_links[@]}"; do
     while [[ $path == */* ]]; do
@@ -274,7 +315,7 @@ for path in "${!own_directories[@]}"; do
     [[ $path != */* ]] || needed["${path%/*}"]=1
 done
 
-merge "" "${packages[@]}" "${modules[@]}"
+merge "" "" "${packages[@]}" "${modules[@]}"
 
 for path in "${!own_directories[@]}"; do
     mkdir --parents "root/$path"

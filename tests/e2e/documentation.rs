@@ -247,6 +247,20 @@ fn a_nixery_s_images_are_explained_by_the_commands_of_the_page() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn an_image_lends_its_tools_by_the_commands_of_the_page() -> Result<()> {
+    let reader = Reader::new()?;
+    // A container that has nothing stands for Debian's, which is not fetched.
+    let empty = tempfile::tempdir_in(&reader.folder)?;
+    let (theirs, ours) = ("docker.io/library/debian:12", empty.path().display());
+    let mut said = String::new();
+    for line in commands("docs/src/tools-in-any-pod.md")? {
+        said = reader.paste(&line.replace(theirs, &format!("--rootfs {ours}")))?;
+    }
+    assert!(said.starts_with("git version "), "{said}");
+    Ok(())
+}
+
 /// Runs the `sh` blocks of a section as one script, with the page's places and names changed.
 fn run_section(
     page: &str,

@@ -8,6 +8,8 @@ use anyhow::{Context, Result};
 use http::{Method, StatusCode};
 use nixgate_tests::envoy_config::{EnvoyConfig, merge};
 use nixgate_tests::live::builder::{self, Builder};
+use nixgate_tests::live::clients::containerd::Containerd;
+use nixgate_tests::live::clients::docker::Docker;
 use nixgate_tests::live::clients::podman::Podman;
 use nixgate_tests::live::http::{Response, request};
 use nixgate_tests::live::process::run;
@@ -29,6 +31,11 @@ fn recipes() -> Value {
             "max_layers": 5,
         },
         "ci-tree": {"packages": ["tree", "hello"]},
+        "job": {
+            "packages": ["shell", "git", "openssh"],
+            "user": "1000:1000",
+            "workdir": "/builds/job",
+        },
         "team/tree": {"packages": ["tree"]},
     }})
 }
@@ -95,6 +102,56 @@ fn a_recipe_is_pulled_and_runs_as_it_says() -> Result<()> {
         assert_eq!(answer.status, status, "{path}: {}", answer.text());
         assert!(answer.text().contains(word), "{}", answer.text());
     }
+    Ok(())
+}
+
+/// What a user other than root does: writes into the working directory and at home, and has a name, without
+/// which git and ssh do nothing.
+const JOB: &str = r#"
+    id --user; id --group; whoami; pwd; echo $HOME
+    touch file ~/file
+    stat --format='%u:%g %a' . .. /home $HOME
+    git init --quiet repository
+    git -C repository -c user.email=e commit --quiet --allow-empty --message first
+    git -C repository log --format=%an
+    ssh -G localhost | while read -r key value; do [[ $key != user ]] || echo $value; done
+    ! touch /builds/other 2>/dev/null
+"#;
+const JOB_SAYS: &str = "1000\n1000\nuser\n/builds/job\n/home/user\n\
+    1000:1000 755\n0:0 755\n0:0 755\n1000:1000 700\nuser\nuser\n";
+
+#[test]
+fn the_user_of_a_recipe_can_work_where_it_starts_with_every_client() -> Result<()> {
+    let stack = registry(json!({}))?;
+    let image = stack.image("corp/job:latest");
+    let command = ["bash", "-euc", JOB];
+
+    let podman = Podman::new()?;
+    podman.pull(&image)?;
+    assert_eq!(podman.run(&image, &command)?, JOB_SAYS, "podman");
+
+    let containerd = Containerd::start()?;
+    containerd.pull(&image)?;
+    assert_eq!(containerd.run(&image, &command)?, JOB_SAYS, "containerd");
+
+    let docker = Docker::start()?;
+    docker.command(&["pull", &image])?;
+    let run = ["run", "--rm", "--network=none", &image];
+    let said = docker.command(&[&run[..], &command].concat())?;
+    assert_eq!(said, JOB_SAYS, "docker");
+    Ok(())
+}
+
+#[test]
+fn a_workdir_that_a_package_has_is_told() -> Result<()> {
+    let mut recipes = recipes();
+    recipes["images"]["job"] = json!({"packages": ["hello"], "workdir": "/bin/hello"});
+    let state = scratch::folder("recipes-")?;
+    let builder = Builder::start(&settings(state.path(), &recipes)?)?;
+    let answer = builder.get("/v2/corp/job/manifests/latest")?;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    let words = "/bin/hello is not made: a package has a file or a link there";
+    assert!(builder.log().contains(words), "{}", builder.log());
     Ok(())
 }
 
@@ -308,7 +365,7 @@ fn recipes_are_checked_built_and_warmed_on_the_command_line() -> Result<()> {
     let checked = run(&mut nixgate(&["recipes", "check", "recipes.json"])?)?;
     assert_eq!(
         checked,
-        "corp/ci-base: shell/hello\ncorp/ci-tree: hello/tree\ncorp/team/tree: tree\n"
+        "corp/ci-base: shell/hello\ncorp/ci-tree: hello/tree\ncorp/job: shell/git/openssh\ncorp/team/tree: tree\n"
     );
     write("wrong.json", recipes().to_string().replace("8080", "http"))?;
     let wrong = nixgate(&["recipes", "check", "wrong.json"])?.output()?;

@@ -37,11 +37,15 @@
 #   _1password        a name that begins with a digit, `_1password-cli`
 #   fails             its build fails and says why
 #
+#   glibc             the loader in `lib` of `out`, which is not the installed output; it reads no folder of the image
+#   gcc-unwrapped     libstdc++ in the output lib, libgcc_s in libgcc
+#   tzdata            the zones in `out`, which is not the installed output
+#
 #   ncurses, tzdata, dejavu_fonts, glibcLocales, typescript    folders that variables have to name
 #   requests          imports its modules, which import others; found by nix-support/propagated-build-inputs
 #
 # `real.nix` may have real packages in place of some that are none (bash, coreutils, nodejs, perl, python3; and
-# `python`, its version), so that containers can be run.
+# `python`, its version; the members of `ci`), so that containers can be run.
 #
 # Every package is made by the machine's shell in milliseconds. `salt.nix` is a text in every derivation:
 # with another one nothing was ever built. `scale.nix` is the number of generated attributes; 0 has about

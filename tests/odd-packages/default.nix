@@ -60,6 +60,16 @@ set
   pyold = package "pyold" "mkdir -p $out/lib/python3.4/site-packages; echo x = 41 >$out/lib/python3.4/site-packages/pymod.py";
   # A C library with the locale C.UTF-8 [glibc].
   libc-like = package "libc-like" "mkdir -p $out/lib/locale/C.utf8; touch $out/lib/libc.so.6 $out/lib/locale/C.utf8/LC_CTYPE";
+  # A loader and the libraries of a compiler, one of them in another output, `lib64 -> lib` [gcc], and a link out
+  # of the store.
+  libgcc-like = package "libgcc-like" "mkdir -p $out/lib; touch $out/lib/libgcc_s.so.1";
+  foreign-like = package "foreign-like" ''
+    mkdir -p $out/lib $out/share
+    touch $out/lib/ld-linux-x86-64.so.2 $out/lib/libstdc++.so.6
+    ln -s ${libgcc-like}/lib/libgcc_s.so.1 $out/lib
+    ln -s lib $out/lib64
+    ln -s /etc/hosts $out/share/hosts
+  '';
   fonts = package "fonts" "mkdir -p $out/share/fonts; echo f >$out/share/fonts/f.ttf";
   whiteout = package "whiteout" "mkdir -p $out/share; echo x >$out/share/.wh.foo";
 }

@@ -197,10 +197,12 @@ mod tests {
             "a/b",
             "shell",
             "builder",
+            "ci",
             "arm64",
             "cacert",
             "nano",
             "stdenv.cc",
+            "gnutar",
         ] {
             let error = OpaqueNamespaces::new([name.to_owned()]).unwrap_err();
             assert_eq!(error.kind, ErrorKind::NameInvalid, "{name}");

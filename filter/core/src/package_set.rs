@@ -77,17 +77,39 @@ const SHELL: [&str; 4] = ["bashinteractive", "coreutils", "moreutils", "nano"];
 /// so the compiler and make are listed beside it.
 const BUILDER: [&str; 3] = ["stdenv", "stdenv.cc", "gnumake"];
 
+/// The meta-package `ci` adds these to a shell: what jobs of CI systems use, and what programs need that Nix
+/// has not built. GitHub's runner mounts its own Node.js into the container of a job.
+///
+/// Outputs are named where nixpkgs would install another: `glibc.out` has the loader, `glibc` alone `ldd` and
+/// `getconf`, by which installers tell which C library there is; `tzdata.out` has the zones.
+/// `gcc-unwrapped.lib` is the C++ library that nixpkgs' own programs use.
+const CI: [&str; 13] = [
+    "diffutils",
+    "findutils",
+    "gawk",
+    "gcc-unwrapped.lib",
+    "glibc",
+    "glibc.out",
+    "gnugrep",
+    "gnused",
+    "gnutar",
+    "gzip",
+    "tzdata.out",
+    "xz",
+    "zstd",
+];
+
+/// The meta-packages, and what each adds to [`SHELL`].
+const META: [(&str, &[&str]); 3] = [("builder", &BUILDER), ("ci", &CI), ("shell", &[])];
+
 /// The most packages of an image, with those of meta-packages and those that every image has. It
 /// bounds the length of an evaluation and of an error message.
 pub const MAX_PACKAGES: usize = 128;
 
 /// The members of a meta-package; none when `name` is another package or a platform.
 pub fn members(name: &str) -> Option<Vec<&'static str>> {
-    match name {
-        "shell" => Some(SHELL.to_vec()),
-        "builder" => Some(SHELL.iter().chain(&BUILDER).copied().collect()),
-        _ => None,
-    }
+    let (_, more) = META.iter().find(|(meta, _)| *meta == name)?;
+    Some(SHELL.iter().chain(*more).copied().collect())
 }
 
 /// Whether `package` is in every image.
@@ -102,7 +124,7 @@ pub(crate) fn has_meaning(component: &str) -> bool {
         || is_in_every_image(component)
         || SHELL
             .iter()
-            .chain(&BUILDER)
+            .chain(META.iter().flat_map(|(_, more)| *more))
             .any(|member| *member == component)
 }
 
@@ -225,16 +247,19 @@ impl PackageSet {
     /// The shortest name of the set: with meta-packages, and without the packages of every image.
     pub fn short_name(&self) -> String {
         let has = |members: &[&str]| members.iter().all(|one| self.packages.contains(*one));
-        let meta = match (has(&SHELL), has(&BUILDER)) {
-            (true, true) => Some("builder"),
-            (true, false) => Some("shell"),
-            (false, _) => None,
-        };
-        let members = meta.and_then(members).unwrap_or_default();
+        let mut members: Vec<&str> = Vec::new();
+        let mut parts: Vec<&str> = Vec::new();
+        for (meta, more) in META.into_iter().filter(|_| has(&SHELL)) {
+            // `shell` is part of the others.
+            if has(more) && (parts.is_empty() || !more.is_empty()) {
+                parts.push(meta);
+                members.extend(SHELL.iter().chain(more));
+            }
+        }
         let rest = self
             .packages()
             .filter(|package| !is_in_every_image(package) && !members.contains(package));
-        let mut parts: Vec<&str> = meta.into_iter().chain(rest).collect();
+        parts.extend(rest);
         if parts.is_empty() {
             parts.extend(BASE.first());
         }
@@ -303,6 +328,12 @@ mod tests {
             ],
         );
         check(
+            "ci/go",
+            expect![
+                "bashinteractive/cacert/coreutils/diffutils/findutils/gawk/gcc-unwrapped.lib/glibc/glibc.out/gnugrep/gnused/gnutar/go/gzip/iana-etc/moreutils/nano/tzdata.out/xz/zstd"
+            ],
+        );
+        check(
             "arm64/shell",
             expect!["arm64/bashinteractive/cacert/coreutils/iana-etc/moreutils/nano"],
         );
@@ -327,6 +358,9 @@ mod tests {
                 "coreutils/git/moreutils/nano",
             ),
             ("hello/builder/arm64/shell", "arm64/builder/hello"),
+            ("ci/git/shell", "ci/git"),
+            ("git/ci/builder", "builder/ci/git"),
+            ("builder/gawk", "builder/gawk"),
         ] {
             assert_eq!(short(name), expected, "{name}");
         }
@@ -415,7 +449,7 @@ mod tests {
         #[test]
         fn order_and_repetition_do_not_matter(
             mut components in prop::collection::vec(
-                prop::sample::select(vec!["shell", "builder", "git", "htop", "arm64", "1password", "stdenv.cc"]),
+                prop::sample::select(vec!["shell", "builder", "ci", "git", "htop", "arm64", "1password", "stdenv.cc"]),
                 1..8,
             ),
             rotate in 0_usize..8,

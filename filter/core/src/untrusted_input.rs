@@ -59,7 +59,7 @@ proptest! {
 
     #[test]
     fn a_name_is_what_was_written_and_has_one_canonical_form(
-        name in texts("((shell|builder|arm64|amd64|[a-z0-9]{1,3}([._-]{0,3}[a-z0-9])?)/?){1,5}"),
+        name in texts("((shell|builder|ci|arm64|amd64|[a-z0-9]{1,3}([._-]{0,3}[a-z0-9])?)/?){1,5}"),
     ) {
         if let Ok(repository) = Repository::parse(&name) {
             prop_assert_eq!(repository.as_str(), &name);

@@ -15,7 +15,7 @@ use crate::closure::{Closure, StorePath};
 use crate::files::disk::Disks;
 use crate::fingerprint::Fingerprint;
 use crate::image::LayerSpec;
-use crate::layer::{self, ENCODER_ID, Environment, Merged, PackError, Packed, Reach, Tree};
+use crate::layer::{self, ENCODER_ID, Environment, Merged, PackError, Packed, Reach, Start, Tree};
 use crate::layering::{Layering, Popularity};
 use crate::storage::{Key, Storage, StorageError};
 use crate::telemetry::build_log::{BuildLog, Contents};
@@ -205,12 +205,16 @@ impl Layers {
         &self,
         trees: Vec<(StorePath, Tree)>,
         reach: Vec<Reach>,
+        start: Start,
         log: &BuildLog,
     ) -> Result<(LayerSpec, Environment), Failure> {
         let merged = tokio::task::spawn_blocking(move || {
-            layer::merge(trees.iter().map(|(path, tree)| (path, tree)), &reach)
+            let trees = trees.iter().map(|(path, tree)| (path, tree));
+            let mut merged = layer::merge(trees, &reach);
+            let remarks = start.prepare(&mut merged.root);
+            (merged, remarks)
         });
-        let merged = merged.await.map_err(errors::internal)?;
+        let (merged, remarks) = merged.await.map_err(errors::internal)?;
         for path in &merged.without_directory {
             let name = path.name();
             log.left_out(|| format!("{name} is a single file: it is only in the store, not in /"));
@@ -223,6 +227,10 @@ impl Layers {
                 "modules for {python} are in /lib/{python}, where only that finds them: it is not the \
                  image's Python"
             ));
+        }
+        for remark in &remarks {
+            log.line(remark);
+            tracing::warn!(remark, "a recipe's workdir is not as it says");
         }
         log.set_contents(contents(&merged));
         let environment = merged.environment;

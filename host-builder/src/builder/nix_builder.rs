@@ -23,7 +23,7 @@ use crate::builder::publish::publish;
 use crate::closure::{Closure, StorePath};
 use crate::files::disk::Disks;
 use crate::image::{Execution, Image, ImageSpec, LayerSpec};
-use crate::layer::{Environment, Tree};
+use crate::layer::{Environment, Start, Tree};
 use crate::nix::Derivation;
 use crate::records::{ImageRecord, PackageRecord};
 use crate::storage::Storage;
@@ -115,8 +115,12 @@ impl NixBuilder {
         log: &BuildLog,
     ) -> Result<(), Failure> {
         let reach = packages.iter().map(|one| one.reach.clone()).collect();
-        let root = self.layers.pack_symlinks(outputs(packages), reach, log);
-        let (root, environment) = root.await?;
+        let recipe = image.recipe.as_ref();
+        let start = recipe.map_or_else(Start::default, |recipe| recipe.start());
+        let (root, environment) = self
+            .layers
+            .pack_symlinks(outputs(packages), reach, start, log)
+            .await?;
         layers.push(root);
         let derivations: Vec<&Derivation> = packages.iter().map(|one| &one.derivation).collect();
         let documents = Image::new(&ImageSpec {

@@ -13,6 +13,7 @@
 //! | `MANPATH` | `share/man` |
 //! | `FONTCONFIG_FILE` | `share/fonts`: a file of the image's that names it; or `etc/fonts/fonts.conf` |
 //! | `TZDIR` | `share/zoneinfo` |
+//! | `LD_LIBRARY_PATH` | a loader as nixpkgs has it, and libraries of the compiler ([`foreign`]) |
 //!
 //! # Modules
 //!
@@ -21,10 +22,11 @@
 //! `PYTHONPATH` is for one Python: the one that `/bin/python3` is. An image without a Python has none:
 //! programs that bring their own know their modules.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::path::Path;
 
+use super::foreign;
 use super::known::Known;
 use super::origins::Reason;
 use super::tree::{Directory, Tree};
@@ -88,6 +90,16 @@ impl<'a> Packages<'_, 'a> {
         }
         let archive = "lib/locale/locale-archive";
         found.set("LOCALE_ARCHIVE", archive, archive, self.bring(archive));
+        let packages = self.requested.iter().copied();
+        let libraries = foreign::libraries(self.known, packages);
+        if let Some((library, _)) = libraries.first() {
+            let bring = libraries
+                .iter()
+                .flat_map(|(library, _)| self.bring(library));
+            let packages: BTreeSet<_> = bring.collect();
+            let packages = packages.into_iter().collect();
+            found.set("LD_LIBRARY_PATH", foreign::FOLDER, library, packages);
+        }
         // Debian's place for them.
         let terminfo = "lib/terminfo";
         found.set(
@@ -153,7 +165,7 @@ impl<'a> Packages<'_, 'a> {
     /// The packages that have a path.
     fn bring(&self, path: &str) -> Vec<&'a StorePath> {
         let packages = self.requested.iter().copied();
-        let found = packages.filter(|package| self.known.find(package, Path::new(path)).is_some());
+        let found = packages.filter(|package| self.known.has(package, Path::new(path)));
         found.collect()
     }
 

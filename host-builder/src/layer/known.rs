@@ -59,6 +59,30 @@ impl<'a> Known<'a> {
             }
         }
     }
+
+    pub(super) fn any_has(
+        &self,
+        mut packages: impl Iterator<Item = &'a StorePath>,
+        path: &Path,
+    ) -> bool {
+        packages.any(|package| self.has(package, path))
+    }
+
+    /// Whether a package has a file or directory at a path.
+    pub(super) fn has(&self, package: &'a StorePath, path: &Path) -> bool {
+        self.find(package, path).is_some() || self.leads_on(package, path)
+    }
+
+    /// Whether a package has a link into another store path, which need not be known: what a package names in
+    /// the store is there.
+    fn leads_on(&self, package: &'a StorePath, path: &Path) -> bool {
+        let parent = path.parent().unwrap_or(Path::new(""));
+        let Some(Tree::Directory(entries)) = self.find(package, parent) else {
+            return false;
+        };
+        let entry = path.file_name().and_then(|name| entries.get(name));
+        matches!(entry, Some(Tree::Symlink(target)) if split(target).is_some())
+    }
 }
 
 /// Puts the names of a path before those that lie ahead.
@@ -146,6 +170,15 @@ mod tests {
                 other => panic!("{path} is {other:?}"),
             });
             assert_eq!(size, expected, "{path}");
+        }
+        for (package, path, expected) in [
+            (&jdk, "bin/java", true),
+            (&jdk, "up", false),
+            (&env, "absent", true),
+            (&env, "tmp", false),
+        ] {
+            let has = known.any_has([package].into_iter(), Path::new(path));
+            assert_eq!(has, expected, "{path}");
         }
         assert!(matches!(
             known.find(&out, Path::new("")),

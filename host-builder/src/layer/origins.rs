@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::root_tree::{RootEntry, RootTree};
+use super::root_tree::{RootDirectory, RootEntry, RootTree};
 use crate::closure::StorePath;
 
 /// Names in a path.
@@ -65,7 +65,7 @@ impl Origins {
         for (name, entry) in &root.entries {
             let path = PathBuf::from(name);
             tell(path.clone(), entry);
-            if let RootEntry::Directory { entries, .. } = entry {
+            if let RootEntry::Directory(RootDirectory { entries, .. }) = entry {
                 for (name, entry) in entries {
                     tell(path.join(name), entry);
                 }

@@ -1,5 +1,6 @@
 //! The files of an image outside of the store: directories, links into the store, a few small files.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::collections::btree_map;
 use std::ffi::{OsStr, OsString};
@@ -23,39 +24,64 @@ pub(crate) struct RootTree {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum RootEntry {
-    Directory {
-        /// Permissions.
-        mode: u32,
-        entries: Entries,
-    },
+    Directory(RootDirectory),
     /// With its text. Packages' files are links into the store.
-    File(&'static str),
+    File(Cow<'static, str>),
     /// With its target.
     Symlink(OsString),
 }
 
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RootDirectory {
+    /// Permissions.
+    pub(super) mode: u32,
+    pub(super) owner: Owner,
+    pub(super) entries: Entries,
+    /// The directory in the store that has all of these entries and no other, if one package has made it.
+    pub(super) alone: Option<OsString>,
+}
+
+/// The user and the group that own a directory, by their numbers. Everything else is root's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Owner {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
 impl RootEntry {
-    fn empty_directory(mode: u32) -> Self {
-        Self::Directory {
+    fn empty_directory(mode: u32, owner: Owner) -> Self {
+        Self::Directory(RootDirectory {
             mode,
+            owner,
             entries: Entries::new(),
-        }
+            alone: None,
+        })
     }
 }
 
 impl RootTree {
     /// The entry at a path relative to the root. Does not follow links.
-    #[cfg(test)]
     pub(crate) fn get(&self, path: &Path) -> Option<&RootEntry> {
         let mut names = names(path);
         let mut entry = self.entries.get(names.next()?)?;
         for name in names {
             match entry {
-                RootEntry::Directory { entries, .. } => entry = entries.get(name)?,
+                RootEntry::Directory(directory) => entry = directory.entries.get(name)?,
                 RootEntry::File(_) | RootEntry::Symlink(_) => return None,
             }
         }
         Some(entry)
+    }
+
+    /// The text of a file that is the image's own.
+    pub(super) fn text_mut(&mut self, path: &Path) -> Option<&mut String> {
+        match self.slot(path)? {
+            btree_map::Entry::Occupied(entry) => match entry.into_mut() {
+                RootEntry::File(text) => Some(text.to_mut()),
+                RootEntry::Directory(_) | RootEntry::Symlink(_) => None,
+            },
+            btree_map::Entry::Vacant(_) => None,
+        }
     }
 
     /// Adds an entry at a path relative to the root, with its parent directories, unless a package has
@@ -69,13 +95,22 @@ impl RootTree {
     /// Like [`put_if_absent`](Self::put_if_absent) for a directory; sets the permissions of an existing
     /// one.
     pub(super) fn put_directory(&mut self, path: &Path, wanted: u32) {
-        match self
-            .slot(path)
-            .map(|slot| slot.or_insert_with(|| RootEntry::empty_directory(wanted)))
-        {
-            Some(RootEntry::Directory { mode, .. }) => *mode = wanted,
+        match self.slot(path).map(|slot| {
+            slot.or_insert_with(|| RootEntry::empty_directory(wanted, Owner::default()))
+        }) {
+            Some(RootEntry::Directory(directory)) => directory.mode = wanted,
             Some(RootEntry::File(_) | RootEntry::Symlink(_)) | None => {}
         }
+    }
+
+    /// Adds a directory of somebody else than root; its parents are root's. Returns whether it could: not if
+    /// there is something, or a file or link in place of a parent.
+    pub(super) fn put_owned_directory(&mut self, path: &Path, mode: u32, owner: Owner) -> bool {
+        let Some(btree_map::Entry::Vacant(vacant)) = self.slot(path) else {
+            return false;
+        };
+        vacant.insert(RootEntry::empty_directory(mode, owner));
+        true
     }
 
     /// The map entry of a path in its directory; none if a parent is no directory.
@@ -86,9 +121,9 @@ impl RootTree {
         for name in names {
             match directory
                 .entry(name.to_owned())
-                .or_insert_with(|| RootEntry::empty_directory(DIRECTORY_MODE))
+                .or_insert_with(|| RootEntry::empty_directory(DIRECTORY_MODE, Owner::default()))
             {
-                RootEntry::Directory { entries, .. } => directory = entries,
+                RootEntry::Directory(below) => directory = &mut below.entries,
                 RootEntry::File(_) | RootEntry::Symlink(_) => return None,
             }
         }
@@ -112,9 +147,10 @@ fn write_entries<W: Write>(tar: &mut TarWriter<W>, at: &Path, entries: &Entries)
     for (name, entry) in entries {
         let path = at.join(name);
         match entry {
-            RootEntry::Directory { mode, entries } => {
-                tar.directory(&path, *mode)?;
-                write_entries(tar, &path, entries)?;
+            RootEntry::Directory(directory) => {
+                let Owner { uid, gid } = directory.owner;
+                tar.directory_of(&path, directory.mode, uid, gid)?;
+                write_entries(tar, &path, &directory.entries)?;
             }
             RootEntry::File(text) => {
                 tar.file(&path, FILE_MODE, text.len() as u64, text.as_bytes())?;

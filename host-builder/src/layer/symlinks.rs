@@ -37,6 +37,13 @@
 //! The image needs some directories itself ([`Base`]): a package may add to them, but not replace them. It
 //! may not even add to those that a container runtime mounts over, and not to `/nix`.
 //!
+//! # The profile
+//!
+//! `/nix/var/nixgate/profile` has the same tree once more, by links into the store alone. So the tools of an
+//! image work in any container that has its `/nix` mounted, which has none of `/bin` and `/lib` of the image.
+//! A directory that comes from one package alone is one link there, as in a Nix profile: the tree would double
+//! otherwise. What leads out of the store is left out.
+//!
 //! # Bounds
 //!
 //! Links to directories could make a small package into an endless tree. None is followed that leads to a
@@ -49,20 +56,23 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::ptr;
 
-use super::base::Base;
+use super::base::{Base, is_mounted};
 use super::environment::{Environment, Packages};
-use super::known::Known;
+use super::known::{Known, split};
 use super::origins::{Entry, Origins, Reason};
 use super::reach::Reach;
-use super::root_tree::{DIRECTORY_MODE, RootEntry, RootTree};
+use super::root_tree::{DIRECTORY_MODE, Owner, RootDirectory, RootEntry, RootTree};
 use super::tree::{Directory, MAX_DEPTH, MAX_PATH, Tree};
 use crate::closure::StorePath;
 
 /// Entries of directories behind links that are merged into one image. Real images have a few thousand.
 const MAX_FOLLOWED: usize = 100_000;
 
-/// Directories of the root that container runtimes mount over, and the store.
-const MOUNTED: [&str; 4] = ["dev", "nix", "proc", "sys"];
+/// The packages' tree by links into the store alone.
+const PROFILE: &str = "nix/var/nixgate/profile";
+
+/// Directories that lead to the modules in a package.
+const ABOVE_MODULES: usize = 2;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Merged {
@@ -140,7 +150,10 @@ pub(crate) fn merge<'a>(
             && directories.iter().all(is_new)
             && more.iter().all(is_new)
         {
-            more.push(Part::root(package, root));
+            more.push(Part {
+                whole_below: ABOVE_MODULES,
+                ..Part::root(package, root)
+            });
             trees.push((package, tree));
         }
     }
@@ -162,7 +175,9 @@ pub(crate) fn merge<'a>(
     };
     let entries = merge.directories(Path::new(""), &directories);
     let (dropped, origins) = (merge.dropped, merge.origins);
+    let profile = directory(profile(&entries), None);
     let mut root = RootTree { entries };
+    root.put_if_absent(Path::new(PROFILE), RootEntry::Directory(profile));
     base.add(&mut root);
     Merged {
         entries: origins.entries(&root),
@@ -175,13 +190,39 @@ pub(crate) fn merge<'a>(
     }
 }
 
+/// A directory of root's.
+fn directory(entries: BTreeMap<OsString, RootEntry>, alone: Option<OsString>) -> RootDirectory {
+    RootDirectory {
+        mode: DIRECTORY_MODE,
+        owner: Owner::default(),
+        entries,
+        alone,
+    }
+}
+
+/// The packages' tree without what leads out of the store, and with one link for what one package alone has.
+/// A relative link leads to a directory of this tree.
+fn profile(entries: &BTreeMap<OsString, RootEntry>) -> BTreeMap<OsString, RootEntry> {
+    let entries = entries.iter().filter_map(|(name, entry)| {
+        let entry = match entry {
+            RootEntry::Directory(merged) => match &merged.alone {
+                Some(target) => RootEntry::Symlink(target.clone()),
+                None => RootEntry::Directory(directory(profile(&merged.entries), None)),
+            },
+            RootEntry::Symlink(target) => {
+                let leads_out = Path::new(target).is_absolute() && split(target).is_none();
+                (!leads_out).then(|| entry.clone())?
+            }
+            RootEntry::File(_) => return None,
+        };
+        Some((name.clone(), entry))
+    });
+    entries.collect()
+}
+
 /// Names at a package's root that only Nix's builders use.
 fn is_for_builders(name: &OsStr) -> bool {
     name == "nix-support" || name.as_bytes().starts_with(b"propagated-")
-}
-
-fn is_mounted(name: &OsStr) -> bool {
-    MOUNTED.iter().any(|mounted| name == *mounted)
 }
 
 /// What a package has at some path: a directory.
@@ -195,6 +236,8 @@ struct Part<'a> {
     way: Vec<&'a Directory>,
     /// Whether a link is on the way.
     followed: bool,
+    /// How many directories deep the tree leaves out other things of the package.
+    whole_below: usize,
 }
 
 impl<'a> Part<'a> {
@@ -205,6 +248,7 @@ impl<'a> Part<'a> {
             directory: root,
             way: vec![root],
             followed: false,
+            whole_below: 0,
         }
     }
 
@@ -282,10 +326,10 @@ impl<'a> Merge<'_, 'a> {
             }
             self.origins
                 .add(path, parts.iter().map(|part| part.package));
-            return Some(RootEntry::Directory {
-                mode: DIRECTORY_MODE,
-                entries: self.directories(path, &parts),
-            });
+            return Some(RootEntry::Directory(directory(
+                self.directories(path, &parts),
+                alone(path, &parts),
+            )));
         }
         let kept = others.first().filter(|_| !is_own);
         let target = kept.map(|(part, tree)| Target::of(part, path, tree));
@@ -338,6 +382,20 @@ impl<'a> Merge<'_, 'a> {
     }
 }
 
+/// The directory in the store that has all that is at a path, if one package alone has something there.
+fn alone(path: &Path, parts: &[Part<'_>]) -> Option<OsString> {
+    let [part] = parts else {
+        return None;
+    };
+    let is_whole = path.components().count() > part.whole_below;
+    is_whole.then(|| in_store(part.package, path))
+}
+
+/// What a package has at a path of the image.
+fn in_store(package: &StorePath, path: &Path) -> OsString {
+    Path::new(&package.to_string()).join(path).into()
+}
+
 /// The target of the image's link, if all packages have the same link there.
 fn agreed_target(path: &Path, candidates: &[Candidate<'_, '_>]) -> Option<OsString> {
     let mut targets = candidates.iter().map(|(part, tree)| match tree {
@@ -383,8 +441,7 @@ impl Target {
                 return text(target, Some(directory));
             }
         }
-        let path = Path::new(&part.package.to_string()).join(path);
-        text(path.as_os_str(), None)
+        text(&in_store(part.package, path), None)
     }
 }
 

@@ -4,7 +4,7 @@
 //! the store need not be.
 //!
 //! ```text
-//!   name    at most 100 bytes, else in an `L` entry before   uid, gid   0, without names
+//!   name    at most 100 bytes, else in an `L` entry before   uid, gid   0, unless given; without names
 //!   link    at most 100 bytes, else in a `K` entry before    mtime      1 s, as Nix has it
 //!   mode    as given                                         others     empty
 //! ```
@@ -41,13 +41,30 @@ impl<W: Write> TarWriter<W> {
         }
     }
 
-    /// Adds a directory.
+    /// Adds a directory of root's.
     ///
     /// # Errors
     ///
     /// When the output fails.
     pub(crate) fn directory(&mut self, path: &Path, mode: u32) -> io::Result<()> {
-        let header = header(EntryType::Directory, mode, 0, MTIME);
+        self.directory_of(path, mode, 0, 0)
+    }
+
+    /// Adds a directory of a user and a group.
+    ///
+    /// # Errors
+    ///
+    /// When the output fails.
+    pub(crate) fn directory_of(
+        &mut self,
+        path: &Path,
+        mode: u32,
+        uid: u32,
+        gid: u32,
+    ) -> io::Result<()> {
+        let mut header = header(EntryType::Directory, mode, 0, MTIME);
+        header.set_uid(uid.into());
+        header.set_gid(gid.into());
         // GNU tar writes a slash at the end, which very old readers need.
         self.append(&path.join(""), None, header, io::empty())
     }

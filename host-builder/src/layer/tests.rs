@@ -371,9 +371,21 @@ fn the_root_becomes_a_pinned_layer() {
         0755 etc/
         0644 etc/group "root:x:0:\nnogroup:x:65534:\nnobody:x:65534:\n"
         0644 etc/nsswitch.conf "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nnetworks: files\nservices: files\nprotocols: files\n"
+        0644 etc/os-release "NAME=nixgate\nID=nixgate\nPRETTY_NAME=\"nixgate image\"\n"
         0644 etc/passwd "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n"
         0755 home/
         0777 long -> /nix/store/…-second-2.0/long
+        0755 nix/
+        0755 nix/var/
+        0755 nix/var/nixgate/
+        0755 nix/var/nixgate/profile/
+        0777 nix/var/nixgate/profile/bin -> /nix/store/…-first-1.0/bin
+        0777 nix/var/nixgate/profile/empty -> /nix/store/…-first-1.0/empty
+        0777 nix/var/nixgate/profile/empty-too -> /nix/store/…-second-2.0/empty-too
+        0777 nix/var/nixgate/profile/long -> /nix/store/…-second-2.0/long
+        0777 nix/var/nixgate/profile/other -> /nix/store/…-second-2.0/other
+        0777 nix/var/nixgate/profile/text -> /nix/store/…-first-1.0/text
+        0777 nix/var/nixgate/profile/xx… -> /nix/store/…-second-2.0/xx…
         0777 other -> /nix/store/…-second-2.0/other
         0755 proc/
         0700 root/
@@ -389,8 +401,8 @@ fn the_root_becomes_a_pinned_layer() {
     check_bytes(
         &packed,
         &expect![[r#"
-            diff_id sha256:48ee9efc6d222fa4529760d9748af38341e0c0d861914a7c85acdb433ae5f091
-            digest  sha256:42d84defcfa86c47c7ab08244a3b8767c04dbf045b18cae144d90d5f7a048c70, 651 bytes
+            diff_id sha256:7d31626b35cefd4068cee6f7d24a95cd741b227460da80619666db40da17c3cf
+            digest  sha256:36a3aa559286c7d3e0d0d2ee0496a4002f0a0141d28d5a94fef39ff16add76f4, 933 bytes
         "#]],
     );
 }

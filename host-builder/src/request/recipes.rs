@@ -31,6 +31,7 @@ use serde::Deserialize;
 use crate::files::reload::Reloading;
 use crate::fingerprint::Fingerprint;
 use crate::image::{Execution, MAX_LAYERS};
+use crate::layer::Start;
 
 /// The prefix of labels that nixgate sets.
 const RESERVED_LABELS: &str = "org.nixgate.";
@@ -64,7 +65,7 @@ struct RawRecipe {
     /// User: `uid`, `uid:gid`, or names of the image's `/etc/passwd`, which has `root` and
     /// `nobody`
     user: Option<String>,
-    /// Working directory: an absolute path
+    /// Working directory: an absolute path. The image has it, and the user may write to it
     workdir: Option<String>,
     /// Labels of the image, and annotations of its manifest
     #[serde(default, deserialize_with = "each_key_once")]
@@ -225,6 +226,14 @@ impl Recipe {
             user: raw.user,
             working_dir: raw.workdir,
             exposed_ports: raw.ports,
+        }
+    }
+
+    /// Where its containers start, and as whom.
+    pub(crate) fn start(&self) -> Start {
+        Start {
+            user: self.raw.user.clone(),
+            workdir: self.raw.workdir.clone(),
         }
     }
 

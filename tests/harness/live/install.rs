@@ -40,6 +40,14 @@ pub fn envoy(version: &str) -> Result<PathBuf> {
     installed(tools_dir().join("bin").join(format!("envoy-{version}")))
 }
 
+/// A Node.js that Nix has not built.
+///
+/// # Errors
+/// When it isn't installed.
+pub fn foreign_node() -> Result<PathBuf> {
+    Ok(installed(tools_dir().join("bin/foreign-node"))?.canonicalize()?)
+}
+
 /// The folder of a real nixpkgs, of today, if whoever runs the tests names one; else says what is skipped.
 pub fn real_nixpkgs() -> Option<PathBuf> {
     let folder = folder("NIXGATE_TEST_NIXPKGS");

@@ -252,7 +252,7 @@ fn package_globs(text: &str, reach: Reach) -> Globs {
     };
     let members = package_set::members(meta).ok_or_else(|| {
         PolicyError(format!(
-            "\"{text}\" is not a meta-package: write @shell or @builder"
+            "\"{text}\" is not a meta-package: write @shell, @builder or @ci"
         ))
     })?;
     let globs = members.into_iter().map(|member| Glob::parse(member, reach));

@@ -91,6 +91,18 @@ fn what_packages_bring_is_found_by_variables() {
         ..Reach::default()
     };
     check(&[&["bin/git"]], utf8, "LANG=C.UTF-8");
+    let libraries: &[&str] = &["lib/libstdc++.so.6", "lib/libz.so.1"];
+    let foreign = "LD_LIBRARY_PATH=/usr/lib/foreign";
+    alone(&[&["lib/ld-linux-x86-64.so.2"], libraries], foreign);
+    alone(
+        &[&["lib/ld-linux-aarch64.so.1"], &["lib/libgcc_s.so.1"]],
+        foreign,
+    );
+    alone(&[libraries], "");
+    alone(&[&["lib/ld-linux-x86-64.so.2", "lib/libc.so.6"]], "");
+    // Debian's loader finds them in this folder.
+    let debian: &[&str] = &["lib/x86_64-linux-gnu/libstdc++.so.6"];
+    alone(&[debian, &["lib64/ld-linux-x86-64.so.2"]], "");
     // A file is no folder.
     alone(&[&["share", "lib/node_modules"]], "");
 }

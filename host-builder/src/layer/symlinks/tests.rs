@@ -57,9 +57,9 @@ fn list(out: &mut String, at: &Path, entries: &BTreeMap<OsString, RootEntry>) {
         let path = at.join(name);
         let shown = path.display();
         match entry {
-            RootEntry::Directory { mode, entries } => {
-                writeln!(out, "{mode:04o} {shown}/").unwrap();
-                list(out, &path, entries);
+            RootEntry::Directory(directory) => {
+                writeln!(out, "{:04o} {shown}/", directory.mode).unwrap();
+                list(out, &path, &directory.entries);
             }
             RootEntry::File(text) => writeln!(out, "file {shown}: {} bytes", text.len()).unwrap(),
             RootEntry::Symlink(target) => {
@@ -89,10 +89,110 @@ fn check(packages: &[(&str, &[&str])], expected: &Expect) {
     expected.assert_eq(&report);
 }
 
+/// All but the profile.
 fn listed(root: &RootTree) -> String {
+    let mut entries = root.entries.clone();
+    entries.remove(OsStr::new("nix"));
     let mut out = String::new();
-    list(&mut out, Path::new(""), &root.entries);
+    list(&mut out, Path::new(""), &entries);
     out
+}
+
+/// The profile alone.
+fn check_profile(packages: &[(&str, &[&str])], expected: &Expect) {
+    let packages: Vec<(&str, Tree)> = packages
+        .iter()
+        .map(|(name, lines)| (*name, tree(lines)))
+        .collect();
+    let merged = merged(&packages);
+    let Some(RootEntry::Directory(profile)) = merged.root.get(Path::new(PROFILE)) else {
+        panic!("no profile in {:?}", merged.root)
+    };
+    let mut out = String::new();
+    list(&mut out, Path::new(""), &profile.entries);
+    expected.assert_eq(&out);
+}
+
+#[test]
+fn the_profile_has_one_link_for_what_one_package_alone_has() {
+    check_profile(
+        &[
+            (
+                "bash",
+                &["bin/bash", "bin/sh -> bash", "share/man/man1/bash.1"],
+            ),
+            (
+                "git",
+                &[
+                    "bin/git",
+                    "etc/x",
+                    "libexec/git-core/git-add",
+                    "nix-support/x",
+                    "sbin -> bin",
+                    "share/git/hooks/",
+                    "share/man/man1/git.1",
+                    "share/man/man5/git.5",
+                ],
+            ),
+        ],
+        &expect![[r#"
+            0755 bin/
+            link bin/bash -> /nix/store/…-bash/bin/bash
+            link bin/git -> /nix/store/…-git/bin/git
+            link bin/sh -> /nix/store/…-bash/bin/sh
+            link etc -> /nix/store/…-git/etc
+            link libexec -> /nix/store/…-git/libexec
+            link sbin -> bin
+            0755 share/
+            link share/git -> /nix/store/…-git/share/git
+            0755 share/man/
+            0755 share/man/man1/
+            link share/man/man1/bash.1 -> /nix/store/…-bash/share/man/man1/bash.1
+            link share/man/man1/git.1 -> /nix/store/…-git/share/man/man1/git.1
+            link share/man/man5 -> /nix/store/…-git/share/man/man5
+        "#]],
+    );
+}
+
+#[test]
+fn nothing_of_the_profile_leads_out_of_the_store() {
+    check_profile(
+        &[
+            (
+                "a",
+                &["bin/a", "tmp -> /var/tmp", "etc/hosts -> /run/hosts"],
+            ),
+            ("b", &["bin/b", "bin/sh -> /bin/sh", "etc/b", "proc/x"]),
+        ],
+        &expect![[r#"
+            0755 bin/
+            link bin/a -> /nix/store/…-a/bin/a
+            link bin/b -> /nix/store/…-b/bin/b
+            0755 etc/
+            link etc/b -> /nix/store/…-b/etc/b
+        "#]],
+    );
+}
+
+#[test]
+fn a_package_that_is_there_for_its_modules_has_no_link_to_more() {
+    let (python, needed) = (store_path("python"), store_path("needed"));
+    let program = tree(&["bin/python3"]);
+    let reach = Reach {
+        modules: vec![(needed, tree(&["lib/python3.13/site-packages/x.py"]))],
+        ..Reach::default()
+    };
+    let merged = merge([(&python, &program)], [&reach]);
+    let at = |path: &str| merged.root.get(&Path::new(PROFILE).join(path));
+    assert!(matches!(
+        at("lib/python3.13"),
+        Some(RootEntry::Directory(_))
+    ));
+    let modules = at("lib/python3.13/site-packages");
+    assert!(
+        matches!(modules, Some(RootEntry::Symlink(_))),
+        "{modules:?}"
+    );
 }
 
 #[test]
@@ -102,6 +202,7 @@ fn an_image_without_packages_has_the_base() {
         0755 etc/
         file etc/group: 43 bytes
         file etc/nsswitch.conf: 107 bytes
+        file etc/os-release: 52 bytes
         file etc/passwd: 71 bytes
         0755 home/
         0755 proc/
@@ -113,6 +214,48 @@ fn an_image_without_packages_has_the_base() {
         1777 var/tmp/
     "#]]
     .assert_eq(&listed(&merge([], []).root));
+}
+
+#[test]
+fn programs_not_built_by_nix_find_their_loader_and_the_libraries_of_the_compiler() {
+    // As in nixpkgs, one is in another output.
+    let libgcc = format!("lib/libgcc_s.so.1 -> {}/lib/x", store_path("gcc-libgcc"));
+    let gcc: &[&str] = &[
+        &libgcc,
+        "lib/libgomp.so.1",
+        "lib/libstdc++.so.6",
+        "lib64 -> lib",
+    ];
+    let glibc: &[&str] = &["lib/ld-linux-x86-64.so.2", "lib/libc.so.6"];
+    check(
+        &[("gcc", gcc), ("glibc", glibc)],
+        &expect![[r#"
+        0755 lib/
+        link lib/ld-linux-x86-64.so.2 -> /nix/store/…-glibc/lib/ld-linux-x86-64.so.2
+        link lib/libc.so.6 -> /nix/store/…-glibc/lib/libc.so.6
+        link lib/libgcc_s.so.1 -> /nix/store/…-gcc-libgcc/lib/x
+        link lib/libgomp.so.1 -> /nix/store/…-gcc/lib/libgomp.so.1
+        link lib/libstdc++.so.6 -> /nix/store/…-gcc/lib/libstdc++.so.6
+        0755 lib64/
+        link lib64/ld-linux-x86-64.so.2 -> /lib/ld-linux-x86-64.so.2
+        link lib64/libgcc_s.so.1 -> /nix/store/…-gcc-libgcc/lib/x
+        link lib64/libgomp.so.1 -> /nix/store/…-gcc/lib64/libgomp.so.1
+        link lib64/libstdc++.so.6 -> /nix/store/…-gcc/lib64/libstdc++.so.6
+        0755 usr/
+        0755 usr/lib/
+        0755 usr/lib/foreign/
+        link usr/lib/foreign/libgcc_s.so.1 -> /lib/libgcc_s.so.1
+        link usr/lib/foreign/libstdc++.so.6 -> /lib/libstdc++.so.6
+    "#]],
+    );
+    // A package's own file stays, here Debian's.
+    check(
+        &[("libc6", &["lib64/ld-linux-x86-64.so.2"])],
+        &expect![[r#"
+            0755 lib64/
+            link lib64/ld-linux-x86-64.so.2 -> /nix/store/…-libc6/lib64/ld-linux-x86-64.so.2
+        "#]],
+    );
 }
 
 #[test]
@@ -384,7 +527,7 @@ proptest! {
                         // Another package may have written the same link in another way.
                         *target == expected || matches!(leaf, Tree::Symlink(_))
                     }
-                    Some(RootEntry::Directory { .. }) => {
+                    Some(RootEntry::Directory(_)) => {
                         matches!(known.find(&package, &path), Some(Tree::Directory(_)))
                     }
                     _ => false,

@@ -102,6 +102,15 @@ impl Podman {
         Ok(run(&mut pull)?.trim().to_owned())
     }
 
+    /// Mounts an image that was pulled, and returns the folder.
+    ///
+    /// # Errors
+    /// When podman fails.
+    pub fn mount_image(&self, image: &str) -> Result<String> {
+        let folder = run(self.command().args(["image", "mount", image]))?;
+        Ok(folder.trim().to_owned())
+    }
+
     /// The images of a registry whose names have a word in them.
     ///
     /// # Errors

@@ -127,8 +127,12 @@ fn a_person_reads_where_everything_comes_from() {
         /etc
           /etc/group          the image's own
           /etc/nsswitch.conf  the image's own
+          /etc/os-release     the image's own
           /etc/passwd         the image's own
           /etc/ssl/           cacert
+
+        /nix
+          /nix/var/  the image's own
 
         /share
           /share/man/  bashinteractive, git
