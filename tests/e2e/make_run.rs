@@ -270,7 +270,7 @@ fn the_environment_of_a_nixery_starts_a_registry_with_its_website() -> Result<()
         (head.header("content-type"), head.header("content-length")),
         ("image/png", "20")
     );
-    let folder = http::get(port, "/docs")?;
+    let folder = http::request(Method::GET, port, "/docs", &[])?;
     assert_eq!(
         (folder.status, folder.header("location")),
         (StatusCode::TEMPORARY_REDIRECT, "/docs/")
