@@ -8,9 +8,10 @@ use http::{Method, StatusCode};
 use nixgate_tests::envoy_config::EnvoyConfig;
 use nixgate_tests::live::binary_cache::{BinaryCache, Fault};
 use nixgate_tests::live::builder::{Builder, Settings};
-use nixgate_tests::live::described::outputs;
+use nixgate_tests::live::described::{Package, outputs};
 use nixgate_tests::live::http::{Response, request};
 use nixgate_tests::live::install::{self, NixPrograms};
+use nixgate_tests::live::process::run;
 use nixgate_tests::live::stack::Stack;
 use nixgate_tests::live::unbuilt_set::pull;
 use nixgate_tests::live::{envoy, poll, scratch};
@@ -19,6 +20,8 @@ use serde_json::{Value, json};
 use crate::shaped_set::tells_of_too_old_a_nix;
 use crate::unchanged_sources::processes_of_renewals;
 
+/// In every image.
+const BASE: [&str; 2] = ["cacert", "iana-etc"];
 /// As nixpkgs spells them.
 const CACHED: [&str; 9] = [
     "cacert",
@@ -65,22 +68,26 @@ struct Scene {
     nix: NixPrograms,
     nixpkgs: PathBuf,
     cache: BinaryCache,
+    packages: Vec<Package>,
     // Last: the cache is in it.
     folder: tempfile::TempDir,
 }
 
 impl Scene {
-    fn new(nixpkgs: PathBuf) -> Result<Self> {
+    /// Whose cache has these packages.
+    fn new(nixpkgs: PathBuf, cached: &[&str]) -> Result<Self> {
         let nix = install::modern_nix()?;
         let folder = scratch::folder("nixpkgs-")?;
-        let names = CACHED.map(str::to_owned).to_vec();
-        let packages = outputs(&nix, &nixpkgs, names, CACHED.len())?;
-        let paths: Vec<_> = packages.into_iter().flat_map(|(_, paths)| paths).collect();
+        let names = cached.iter().map(|name| (*name).to_owned()).collect();
+        let packages = outputs(&nix, &nixpkgs, names, cached.len())?;
+        let paths = packages.iter().flat_map(|(_, paths)| paths.clone());
+        let paths: Vec<_> = paths.collect();
         let cache = BinaryCache::made_up(&folder.path().join("cache"), &nix, &paths)?;
         Ok(Self {
             nix,
             nixpkgs,
             cache,
+            packages,
             folder,
         })
     }
@@ -88,7 +95,7 @@ impl Scene {
     fn settings(&self, state: &Path) -> Result<Settings> {
         let options = install::nix_options()?.replace("substituters=;", "");
         let options = format!(
-            "{options}{};narinfo-cache-negative-ttl=0;download-attempts=1",
+            "{options}{};narinfo-cache-negative-ttl=0;narinfo-cache-positive-ttl=0;download-attempts=1",
             self.cache.options()
         );
         let settings = Settings {
@@ -124,12 +131,12 @@ fn what_nixpkgs_refuses_is_told_in_its_words() -> Result<()> {
     let Some(nixpkgs) = install::real_nixpkgs() else {
         return Ok(());
     };
-    let scene = Scene::new(nixpkgs)?;
+    let scene = Scene::new(nixpkgs, &CACHED)?;
     let builder = Builder::start(&scene.builder()?.with("NIXGATE_NO_INDEX", "true"))?;
     for (name, words) in [
         ("unrar", "because it has an unfree license"),
         ("openssl_1_1", "because it is marked as insecure: "),
-        ("python2", "'python2' has been removed"),
+        ("python2", "python2 has been removed"),
         // No cache has it, and nothing is built.
         ("cowsay", "cowsay-3"),
         ("python3packages.flask", "flask-3"),
@@ -142,7 +149,7 @@ fn what_nixpkgs_refuses_is_told_in_its_words() -> Result<()> {
             assert!(!text.contains(never), "{never:?} in {name}: {text}");
         }
     }
-    let answer = settled(&builder, "gti")?;
+    let answer = settled(&builder, "no-such-package")?;
     assert_eq!(answer.status, StatusCode::NOT_FOUND, "{}", answer.text());
     Ok(())
 }
@@ -152,7 +159,7 @@ fn nixpkgs_that_has_not_changed_costs_no_process() -> Result<()> {
     let Some(nixpkgs) = install::real_nixpkgs() else {
         return Ok(());
     };
-    let scene = Scene::new(nixpkgs)?;
+    let scene = Scene::new(nixpkgs, &CACHED)?;
     let settings = scene.builder()?.with("NIXGATE_NO_INDEX", "true");
     let builder = Builder::start(&settings.with("NIXGATE_PIN_SECONDS", "1"))?;
     let first = settled(&builder, "hello")?;
@@ -169,16 +176,27 @@ fn a_cache_that_fails_is_no_package_s_fault() -> Result<()> {
     let Some(nixpkgs) = install::real_nixpkgs() else {
         return Ok(());
     };
-    let scene = Scene::new(nixpkgs)?;
+    let faults = [
+        (Fault::Down, "jq"),
+        (Fault::Error, "tree"),
+        (Fault::Corrupt, "which"),
+        (Fault::CorruptLength, "dash"),
+        (Fault::Unsigned, "file"),
+    ];
+    let cached: Vec<_> = BASE
+        .into_iter()
+        .chain(faults.map(|(_, name)| name))
+        .collect();
+    let scene = Scene::new(nixpkgs, &cached)?;
+    // An earlier run has left them in the store.
+    for (_, paths) in &scene.packages[BASE.len()..] {
+        let paths = paths.iter().filter(|path| path.exists());
+        run(scene.nix.command("nix-store").arg("--delete").args(paths))?;
+    }
     let builder = Builder::start(&scene.builder()?.with("NIXGATE_NO_INDEX", "true"))?;
     let base = settled(&builder, "cacert")?;
     assert_eq!(base.status, StatusCode::OK, "{}", base.text());
-    for (fault, name) in [
-        (Fault::Down, "hello"),
-        (Fault::Error, "git"),
-        (Fault::Corrupt, "xorg.xhost"),
-        (Fault::Unsigned, "python3packages.urllib3"),
-    ] {
+    for (fault, name) in faults {
         scene.cache.set(Some(fault))?;
         let answer = settled(&builder, name)?;
         let context = format!("{fault:?}: {}", answer.text());
@@ -218,7 +236,7 @@ fn every_way_of_nixpkgs_to_what_is_denied_is_closed() -> Result<()> {
     let Some(nixpkgs) = install::real_nixpkgs() else {
         return Ok(());
     };
-    let scene = Scene::new(nixpkgs)?;
+    let scene = Scene::new(nixpkgs, &CACHED)?;
     let policy = json!({"revision": "r1", "default": "allow", "rules": [{
         "name": "hard",
         "subject": {"header": {"name": "x-team", "glob": "data"}},

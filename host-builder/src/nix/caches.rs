@@ -8,7 +8,7 @@
 //! | `unable to download '<cache>/nix-cache-info': …`, or `…narinfo`, or `…nar/…` | no answer, or an error |
 //! | `file 'nar/…' does not exist in binary cache '<cache>'` | it lost an archive |
 //! | `NAR for '<path>' fetched from '<cache>' is incomplete` | corrupt |
-//! | `hash mismatch importing path '<path>'`, `bad archive: …`, an error of decompression | corrupt; what was copied last tells the cache |
+//! | `hash mismatch importing path '<path>'`, [what a bad archive leads to](BAD_ARCHIVE) | corrupt; what was copied last tells the cache |
 //! | `ignoring substitute for '<path>' from '<cache>', as it's not signed by …` | no trusted signature |
 //!
 //! Lines of a build's log, which could say anything, begin with `>`.
@@ -24,10 +24,16 @@ use crate::telemetry::redact::redact;
 /// Caches whose last trouble is remembered: as many as anybody has.
 const MOST: usize = 16;
 /// What Nix prints of an archive that it can't read.
-const BAD_ARCHIVE: [&str; 3] = [
+const BAD_ARCHIVE: [&str; 8] = [
     "error: bad archive",
+    "error: non-zero padding",
+    "error: serialised integer",
+    "error: string is too long",
     "error: unexpected end-of-file",
     "decompress",
+    // By a wrong length, Nix wants more memory than there is, or can be.
+    "std::bad_alloc",
+    "basic_string::",
 ];
 /// How long a trouble is told: Nix asks a cache that failed again after a minute.
 const TOLD: Duration = Duration::from_secs(600);
@@ -238,12 +244,15 @@ mod tests {
             cache,
             "nar/0a.nar",
         );
-        check(
+        for line in [
             &format!("error: NAR for '{PATH}' fetched from '{cache}' is incomplete"),
-            TroubleKind::Corrupt,
-            cache,
-            PATH,
-        );
+            "error: bad archive: expected tag ')', got '\u{fffd}'",
+            "error: non-zero padding",
+            "std::bad_alloc",
+            "basic_string::_M_create",
+        ] {
+            check(line, TroubleKind::Corrupt, cache, PATH);
+        }
         for line in [
             format!(
                 "warning: the substitute for '{PATH}' from '{cache}' is not signed by any of the keys in 'trusted-public-keys'"

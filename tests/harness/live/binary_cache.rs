@@ -41,8 +41,12 @@ pub enum Fault {
     NarHangs,
     /// A NAR comes in pieces, with a pause after each, but comes.
     Slow,
-    /// A byte of each NAR is another one.
+    /// A byte of each NAR is another one: in its middle,
     Corrupt,
+    /// in the length of a word, which Nix then takes memory for,
+    CorruptLength,
+    /// in the zeros behind a word.
+    CorruptPadding,
     /// The connection ends in the middle of a NAR.
     Cut,
     /// It has no narinfo.
@@ -56,7 +60,7 @@ pub enum Fault {
 }
 
 /// All of them.
-pub const FAULTS: [Fault; 13] = [
+pub const FAULTS: [Fault; 15] = [
     Fault::Down,
     Fault::Error,
     Fault::NarinfoError,
@@ -65,6 +69,8 @@ pub const FAULTS: [Fault; 13] = [
     Fault::NarHangs,
     Fault::Slow,
     Fault::Corrupt,
+    Fault::CorruptLength,
+    Fault::CorruptPadding,
     Fault::Cut,
     Fault::NoNarinfo,
     Fault::NoNar,
@@ -293,8 +299,15 @@ impl Shared {
             return status(&mut stream, "404 Not Found");
         };
         let middle = content.len() / 2;
-        if fault == Some(Fault::Corrupt) && is_nar {
-            content[middle] ^= 0xff;
+        // `nix-archive-1`, and then `(`: each has its length before it, and fills words of eight bytes.
+        let altered = match fault {
+            Some(Fault::Corrupt) => Some(middle),
+            Some(Fault::CorruptLength) => Some(28),
+            Some(Fault::CorruptPadding) => Some(33),
+            _ => None,
+        };
+        if let Some(at) = altered.filter(|_| is_nar) {
+            content[at] ^= 0xff;
         }
         let length = content.len();
         write!(

@@ -85,7 +85,9 @@ impl Event {
     /// Reads a line; none if it is no event, but text for people.
     pub(super) fn read(line: &[u8]) -> Option<Result<Self, serde_json::Error>> {
         let json = line.strip_prefix(PREFIX)?;
-        Some(serde_json::from_slice(json).map(Self::of))
+        // Nix prints what it has read from an archive as it is.
+        let json = String::from_utf8_lossy(json);
+        Some(serde_json::from_str(&json).map(Self::of))
     }
 
     fn of(written: Written) -> Self {

@@ -188,6 +188,16 @@ fn a_line_without_an_end_takes_no_more_than_its_share() {
 }
 
 #[test]
+fn an_event_may_have_bytes_of_a_bad_archive() {
+    let line = b"@nix {\"action\":\"msg\",\"level\":0,\"msg\":\"bad archive: got '\xd7'\"}";
+    let read = Event::read(line);
+    let Some(Ok(Event::Message { level: 0, text })) = read else {
+        panic!("{read:?}")
+    };
+    assert_eq!(text, "bad archive: got '\u{fffd}'");
+}
+
+#[test]
 fn events_are_read_and_unknown_ones_are_not() {
     let read = |line: &str| Event::read(line.as_bytes());
     assert!(read("building").is_none());
