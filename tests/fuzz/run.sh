@@ -25,7 +25,7 @@ fuzz() {
   mkdir -p "$found"
   # What is found goes to the first folder; an input that breaks something stays beside it.
   "$2/$3/release/fuzz-$name" "$found" "tests/fuzz/corpus/$name" \
-    -max_total_time="${FUZZ_SECONDS:-5}" -artifact_prefix="$2/$name-" 2>"$log" || {
+    -timeout=60 -max_total_time="${FUZZ_SECONDS:-5}" -artifact_prefix="$2/$name-" 2>"$log" || {
     cat "$log" >&2
     printf '%s\n' "nixgate: the fuzz target $name fails" \
       "   what to do: correct it, and keep the input named above (Test unit written to …) as a test beside the code" >&2
