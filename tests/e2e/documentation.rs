@@ -21,6 +21,7 @@ use nixgate_tests::live::{install, poll, process, scratch};
 use serde_json::json;
 
 use crate::git_hosts::repository_and_host;
+use crate::shapes::shaped_stack;
 use crate::shared;
 
 /// What paths of this repository begin with.
@@ -157,6 +158,24 @@ fn every_command_of_the_readme_and_the_tutorial_works() -> Result<()> {
             as_the_tutorial_says(&outputs);
         }
     }
+    Ok(())
+}
+
+#[test]
+fn every_command_of_the_tutorial_works_on_a_set_like_nixpkgs() -> Result<()> {
+    let reader = Reader::new()?;
+    let (_set, stack) = shaped_stack()?;
+    let (envoy, builder) = (stack.envoy.port(), stack.builder.port());
+    let ours = |line: &str| {
+        let line = line.replace("127.0.0.1:8080", &format!("127.0.0.1:{envoy}"));
+        line.replace("127.0.0.1:8081", &format!("127.0.0.1:{builder}"))
+    };
+    let commands = commands("docs/src/tutorial.md")?;
+    let mut outputs = Vec::new();
+    for line in &commands {
+        outputs.push((line, reader.paste(&ours(line))?));
+    }
+    as_the_tutorial_says(&outputs);
     Ok(())
 }
 

@@ -203,6 +203,10 @@ pub(crate) fn shaped_stack() -> Result<(ShapedSet, Stack)> {
     let stack = Stack::with(edge, |state| {
         let mut settings = builder::Settings::new(state)?;
         settings.package_set = set.path();
+        // Packages for another processor come from a cache, as those of nixpkgs do; here, this machine's shell
+        // makes them.
+        let options = install::nix_options()? + ";extra-platforms=aarch64-linux";
+        let settings = settings.with("NIXGATE_NIX_OPTIONS", options);
         Ok(settings.with("NIXGATE_RECIPES", &recipes))
     })?;
     Ok((set, stack))

@@ -40,12 +40,13 @@
 #   glibc             the loader in `lib` of `out`, which is not the installed output; it reads no folder of the image
 #   gcc-unwrapped     libstdc++ in the output lib, libgcc_s in libgcc
 #   tzdata            the zones in `out`, which is not the installed output
+#   stdenv            a package without programs, beside its functions; `stdenv.cc` is the compiler
 #
 #   ncurses, tzdata, dejavu_fonts, glibcLocales, typescript    folders that variables have to name
 #   requests          imports its modules, which import others; found by nix-support/propagated-build-inputs
 #
 # `real.nix` may have real packages in place of some that are none (bash, coreutils, nodejs, perl, python3; and
-# `python`, its version; the members of `ci`), so that containers can be run.
+# `python`, its version; git, and the members of `ci` and `builder`), so that containers can be run.
 #
 # Every package is made by the machine's shell in milliseconds. `salt.nix` is a text in every derivation:
 # with another one nothing was ever built. `scale.nix` is the number of generated attributes; 0 has about

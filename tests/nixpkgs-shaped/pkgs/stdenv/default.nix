@@ -56,12 +56,25 @@ let
       );
     in
     extended // { outputName = head outputs; };
-in
-{
-  mkDerivation = attrs: if isFunction attrs then lib.fix (self: make (attrs self)) else make attrs;
-  hostPlatform = { inherit system; isLinux = true; };
+
   # The files of a real package, or what this set makes in their place.
   installReal = name: otherwise: if real == null then otherwise else "cp -r ${real.${name}}/. $out";
-  inherit real;
+in
+# A package without programs, as in nixpkgs.
+make {
+  pname = "stdenv-linux";
+  version = "1";
+  meta = { description = "The default build environment"; license = lib.licenses.mit; };
+}
+// {
+  cc = make {
+    pname = "gcc-wrapper";
+    version = "15.2.0";
+    installPhase = installReal "gcc" "mkdir $out/bin; echo gcc > $out/bin/gcc";
+    meta = { description = "GNU Compiler Collection"; license = lib.licenses.gpl3Plus; mainProgram = "gcc"; };
+  };
+  mkDerivation = attrs: if isFunction attrs then lib.fix (self: make (attrs self)) else make attrs;
+  hostPlatform = { inherit system; isLinux = true; };
+  inherit installReal real;
   inherit system;
 }

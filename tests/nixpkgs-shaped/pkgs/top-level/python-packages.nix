@@ -31,7 +31,10 @@ let
           # A module imports those that it needs, which are found by this list alone.
           installPhase = ''
             mkdir -p $out/lib/${python}/site-packages $out/nix-support
-            for module in $imports; do echo "import $module"; done > $out/lib/${python}/site-packages/${attrs.pname}.py
+            {
+              for module in $imports; do echo "import $module"; done
+              echo "__version__ = '${attrs.version}'"
+            } > $out/lib/${python}/site-packages/${attrs.pname}.py
             echo " $propagated " > $out/nix-support/propagated-build-inputs
           '';
           propagated = map toString ([ interpreter ] ++ attrs.dependencies or [ ]);
