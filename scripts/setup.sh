@@ -9,6 +9,7 @@
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 . "$ROOT/scripts/apt.sh"
+. "$ROOT/scripts/wheel.sh"
 . "$ROOT/scripts/envoy.sh"
 . "$ROOT/scripts/foreign-node.sh"
 . "$ROOT/scripts/rust.sh"
