@@ -96,3 +96,6 @@ impl Layering {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

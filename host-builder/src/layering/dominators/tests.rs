@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::closure::PathInfo;
+use crate::layering::tests::check_groups;
 
 fn path(name: &str) -> StorePath {
     format!("/nix/store/{}-{name}", "0".repeat(32))
@@ -280,15 +281,7 @@ proptest! {
         let again = Closure::new(roots.into_iter().rev(), shuffled.into_iter().collect()).unwrap();
         prop_assert_eq!(&planned, &plan(&again, &popularity, budget(layers)));
 
-        prop_assert!(planned.len() <= layers);
-        prop_assert!(planned.is_sorted_by(|a, b| a.rating >= b.rating));
-        let placed: Vec<&StorePath> = planned.iter().flat_map(|group| &group.paths).collect();
-        let distinct: BTreeSet<&StorePath> = placed.iter().copied().collect();
-        prop_assert_eq!(placed.len(), distinct.len());
-        prop_assert_eq!(distinct, closure.paths().keys().collect());
-        for group in &planned {
-            prop_assert!(group.paths.is_sorted());
-        }
+        check_groups(&closure, layers, &planned)?;
     }
 
     /// The definition, checked by brute force: in a group of two or more, taking away the head

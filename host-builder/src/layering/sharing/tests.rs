@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::closure::PathInfo;
+use crate::layering::tests::check_groups;
 
 const MB: u64 = 1_000_000;
 
@@ -232,15 +233,7 @@ proptest! {
         let closure = of_shape(&shape, None, false);
         let planned = plan(&closure, budget(layers));
         prop_assert_eq!(&planned, &plan(&of_shape(&shape, None, true), budget(layers)));
-        prop_assert!(planned.len() <= layers);
-        prop_assert!(planned.is_sorted_by(|a, b| a.rating >= b.rating));
-        let placed: Vec<&StorePath> = planned.iter().flat_map(|group| &group.paths).collect();
-        let distinct: BTreeSet<&StorePath> = placed.iter().copied().collect();
-        prop_assert_eq!(placed.len(), distinct.len());
-        prop_assert_eq!(distinct, closure.paths().keys().collect());
-        for group in &planned {
-            prop_assert!(group.paths.is_sorted());
-        }
+        check_groups(&closure, layers, &planned)?;
         let small = planned.iter().filter(|group| {
             group.paths.iter().map(|path| closure.paths()[path].nar_size).sum::<u64>() < SMALL
         });
